@@ -1,0 +1,72 @@
+//! What stands behind the edge: a child process for each session, or a handler linked in.
+//!
+//! The floor's one verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
+//! messages. Dropping the link ends what it leads to.
+
+mod stdio;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::jsonrpc::{Message, RequestId};
+
+/// Messages that may wait in each direction of a [`Link`]. A full queue makes the sender wait.
+pub(crate) const QUEUE: usize = 64;
+
+/// What a backend says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// One message. `call` names the client's request that it belongs to, where the backend knows.
+    Message {
+        /// The message.
+        message: Message,
+        /// The client's request during which it was sent.
+        call: Option<RequestId>,
+    },
+    /// The backend is gone; nothing follows. The text says why, for the client that waits:
+    /// exit status and last stderr lines.
+    Gone(String),
+}
+
+/// What the edge says to a backend.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The message.
+    pub(crate) message: Message,
+    /// Who sent it.
+    pub(crate) caller: std::sync::Arc<Caller>,
+}
+
+/// Two bounded queues that lead to one session's backend. Dropping it ends the backend.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// To the backend.
+    pub(crate) tell: mpsc::Sender<Told>,
+    /// From the backend. It ends after [`Said::Gone`], or without a word if the edge is stopping.
+    pub(crate) said: mpsc::Receiver<Said>,
+}
+
+/// Placeholder until the embedded floor lands.
+#[derive(Debug, Default)]
+pub struct Caller {}
+
+/// Why no backend could be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Every place for a child process is taken.
+    #[error("all {0} places for child processes are taken")]
+    Full(u32),
+    /// The process could not be started.
+    #[error("could not start `{program}`")]
+    Spawn {
+        /// What was to be started.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
+pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);

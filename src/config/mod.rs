@@ -1,0 +1,195 @@
+//! What the server was asked to be, checked once. Nothing here opens a socket or a process.
+
+mod secret;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use secret::Secret;
+
+/// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
+/// `Config { tls: TlsSource::None, ..Config::default() }`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The unified path: Streamable HTTP, HTTP+SSE by GET, and bare POSTs.
+    pub path: String,
+    /// Where certificates come from.
+    pub tls: TlsSource,
+    /// Who may call.
+    pub access: Access,
+    /// Origins that browsers may call from, as `https://host[:port]`.
+    pub allow_origins: Vec<String>,
+    /// Further names the server may be addressed by, beside its certificate's and its address.
+    pub allow_hosts: Vec<String>,
+    /// Every count, size and rate.
+    pub limits: Limits,
+    /// Every length of time.
+    pub times: Times,
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+pub enum TlsSource {
+    /// Certificate chain and key, in PEM files; chosen by server name, the first is the default.
+    Files(Vec<CertFiles>),
+    /// A local CA and a certificate of its own making, kept in `dir`.
+    SelfSigned {
+        /// Where `ca.pem`, `cert.pem` and `key.pem` are kept.
+        dir: PathBuf,
+        /// Names beside localhost, 127.0.0.1, `::1` and the host's own.
+        names: Vec<String>,
+    },
+    /// Plain HTTP; only sensible on a loopback address.
+    None,
+}
+
+/// One certificate as configured.
+#[derive(Clone, Debug)]
+pub struct CertFiles {
+    /// PEM file with the certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// Who may call.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Any of these tokens.
+    Tokens(Vec<Secret>),
+    /// Everybody.
+    Anonymous,
+}
+
+/// Counts, sizes and rates. What happens when one is reached stands in the README.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Requests per second of one address.
+    pub requests_per_second: u32,
+    /// Requests of one address that may come at once, beyond the first.
+    pub burst: u32,
+    /// Open connections of one address.
+    pub connections_per_ip: u32,
+    /// Open event streams of one address.
+    pub streams_per_ip: u32,
+    /// Open connections in all.
+    pub max_connections: u32,
+    /// Sessions in all.
+    pub max_sessions: u32,
+    /// Sessions of one address.
+    pub sessions_per_ip: u32,
+    /// Child processes in all.
+    pub max_children: u32,
+    /// Bytes of a request head.
+    pub max_header_bytes: usize,
+    /// Fields of a request head.
+    pub max_headers: usize,
+    /// Bytes of a request body.
+    pub max_body_bytes: usize,
+    /// Bytes of one line of a child's output.
+    pub max_line_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 10,
+            burst: 20,
+            connections_per_ip: 20,
+            streams_per_ip: 20,
+            max_connections: 1000,
+            max_sessions: 1000,
+            sessions_per_ip: 20,
+            max_children: 100,
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            max_body_bytes: 10 * 1024 * 1024,
+            max_line_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// Lengths of time. What happens when one is over stands in the README.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// How long a request over the rate may wait for its turn. Zero: refused at once.
+    pub rate_wait: Duration,
+    /// A TLS handshake, from accept to finish.
+    pub tls_handshake: Duration,
+    /// A request head, from its first byte (of a new connection: from its start) to its last.
+    pub header: Duration,
+    /// A request body between two pieces.
+    pub body_idle: Duration,
+    /// A request body in all.
+    pub body: Duration,
+    /// A connection without a request.
+    pub idle: Duration,
+    /// One call, from its arrival to the backend's answer.
+    pub call: Duration,
+    /// Between two comments on a silent event stream.
+    pub keep_alive: Duration,
+    /// An event stream, before jitter is taken off.
+    pub stream_age: Duration,
+    /// A session without a request or an open stream.
+    pub session_idle: Duration,
+    /// A session in all.
+    pub session_age: Duration,
+    /// A write that makes no progress.
+    pub write: Duration,
+    /// From the signal to the end.
+    pub shutdown: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            rate_wait: Duration::ZERO,
+            tls_handshake: Duration::from_secs(10),
+            header: Duration::from_secs(10),
+            body_idle: Duration::from_secs(10),
+            body: Duration::from_mins(1),
+            idle: Duration::from_secs(75),
+            call: Duration::from_mins(5),
+            keep_alive: Duration::from_secs(15),
+            stream_age: Duration::from_hours(1),
+            session_idle: Duration::from_mins(30),
+            session_age: Duration::from_hours(24),
+            write: Duration::from_secs(30),
+            shutdown: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A stdio MCP server to run behind the edge: one process for each session.
+#[derive(Clone, Debug)]
+pub struct ChildCommand {
+    /// The program: a path, or a name looked up in `PATH`.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Names of variables handed on from the edge's own environment.
+    pub pass_env: Vec<String>,
+    /// Variables set for the child.
+    pub env: Vec<(String, Secret)>,
+    /// The `mcp-edge` binary, run again as a shim that sets parent-death signal and resource
+    /// limits before it becomes the program. Without it the child has its own process group only.
+    pub shim: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            path: "/mcp".to_owned(),
+            tls: TlsSource::SelfSigned { dir: PathBuf::from("certs"), names: Vec::new() },
+            access: Access::Tokens(Vec::new()),
+            allow_origins: Vec::new(),
+            allow_hosts: Vec::new(),
+            limits: Limits::default(),
+            times: Times::default(),
+        }
+    }
+}

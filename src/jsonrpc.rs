@@ -1,0 +1,638 @@
+//! One JSON-RPC 2.0 message: classified once, its bytes kept as they came.
+//!
+//! What was checked is what is forwarded: a [`Message`] holds the original bytes, so that no second
+//! serialisation can read differently. Whatever could be read in two ways (duplicate keys at the
+//! level that is inspected, a `method` beside a `result`) is refused.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
+/// but the backend that parses them may well recurse.
+const MAX_DEPTH: u32 = 128;
+
+/// The key of a modern request's `params._meta` that names its protocol version.
+const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// Error codes of JSON-RPC 2.0 section 5.1, and those that MCP implementations share.
+pub mod code {
+    /// The bytes are no JSON.
+    pub const PARSE_ERROR: i32 = -32_700;
+    /// The JSON is no request.
+    pub const INVALID_REQUEST: i32 = -32_600;
+    /// Nobody answers this method.
+    pub const METHOD_NOT_FOUND: i32 = -32_601;
+    /// The parameters do not fit the method.
+    pub const INVALID_PARAMS: i32 = -32_602;
+    /// The server failed.
+    pub const INTERNAL_ERROR: i32 = -32_603;
+    /// The transport refused (what the MCP SDKs use for it).
+    pub const TRANSPORT: i32 = -32_000;
+    /// No such session (what the MCP SDKs use for it).
+    pub const SESSION_NOT_FOUND: i32 = -32_001;
+}
+
+/// The id of a request: a string or an integer, kept as exactly as it came.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestId {
+    /// An integer, as its digits: ids beyond 64 bits survive.
+    Number(Box<str>),
+    /// A string, unescaped.
+    Text(Box<str>),
+}
+
+impl RequestId {
+    fn parse(raw: &str) -> Option<Self> {
+        match raw.as_bytes().first()? {
+            b'"' => serde_json::from_str::<String>(raw).ok().map(|text| Self::Text(text.into())),
+            b'-' | b'0'..=b'9' if !raw.contains(['.', 'e', 'E']) => Some(Self::Number(raw.into())),
+            _ => None,
+        }
+    }
+}
+
+impl From<u64> for RequestId {
+    fn from(number: u64) -> Self {
+        Self::Number(number.to_string().into())
+    }
+}
+
+impl fmt::Display for RequestId {
+    /// Writes the id as JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(digits) => f.write_str(digits),
+            Self::Text(text) => Value::from(&**text).fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a message is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It wants an answer.
+    Request {
+        /// Under which the answer comes.
+        id: RequestId,
+        /// What is asked for.
+        method: Box<str>,
+    },
+    /// It wants none.
+    Notification {
+        /// What happened.
+        method: Box<str>,
+    },
+    /// It is an answer: a result or an error.
+    Response {
+        /// The request that it answers.
+        id: RequestId,
+    },
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON at all.
+    #[error("not valid JSON: {0}")]
+    Syntax(String),
+    /// Nested deeper than the edge lets through.
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// JSON, but not JSON-RPC.
+    #[error("not a JSON-RPC 2.0 message: {reason}")]
+    Shape {
+        /// What is wrong with it.
+        reason: Cow<'static, str>,
+        /// Its id, where that could be read.
+        id: Option<RequestId>,
+    },
+}
+
+impl Malformed {
+    /// The JSON-RPC error code for it.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Syntax(_) => code::PARSE_ERROR,
+            Self::TooDeep | Self::Shape { .. } => code::INVALID_REQUEST,
+        }
+    }
+
+    /// The id of the message, where it could be read.
+    #[must_use]
+    pub fn id(&self) -> Option<&RequestId> {
+        match self {
+            Self::Shape { id, .. } => id.as_ref(),
+            Self::Syntax(_) | Self::TooDeep => None,
+        }
+    }
+}
+
+/// One message: its bytes, and what they say.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    bytes: Bytes,
+    kind: Kind,
+    id: Range<usize>,
+    params: Range<usize>,
+    result: Range<usize>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+/// A key with the value `null` is there; `Option` alone would say it is not.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+impl Message {
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what is wrong, and the id where one could be read.
+    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+        let text = as_text(&bytes)?;
+        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| blame(&error))?;
+        let id = envelope.id.and_then(|raw| RequestId::parse(raw.get()));
+        let kind = match classify(&envelope, id.as_ref()) {
+            Ok(kind) => kind,
+            Err(reason) => return Err(Malformed::Shape { reason: reason.into(), id }),
+        };
+        let place = |part: Option<&RawValue>| part.map_or(0..0, |raw| range_within(text, raw.get()));
+        let (id, params, result) =
+            (place(envelope.id), place(envelope.params), place(envelope.result));
+        Ok(Self { kind, id, params, result, bytes })
+    }
+
+    /// Reads an array of messages (2025-03-26 only), at most `most`.
+    ///
+    /// # Errors
+    /// As [`Message::parse`], for the whole array: a batch with one bad member is refused whole.
+    pub fn parse_batch(bytes: &Bytes, most: usize) -> Result<Vec<Self>, Malformed> {
+        let text = as_text(bytes)?;
+        let members: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| blame(&error))?;
+        let refuse = |reason: String| Err(Malformed::Shape { reason: reason.into(), id: None });
+        if members.is_empty() {
+            return refuse("an empty batch".to_owned());
+        }
+        if members.len() > most {
+            return refuse(format!("{} messages in one batch, {most} are allowed", members.len()));
+        }
+        members
+            .into_iter()
+            .map(|member| Self::parse(bytes.slice_ref(member.get().as_bytes())))
+            .collect()
+    }
+
+    /// Do these bytes open an array?
+    #[must_use]
+    pub fn is_batch(bytes: &[u8]) -> bool {
+        bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+    }
+
+    /// A request of the edge's or an embedded server's own.
+    #[must_use]
+    pub fn request(id: &RequestId, method: &str, params: &Value) -> Self {
+        let method_json = Value::from(method);
+        Self::made(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":{method_json},"params":{params}}}"#
+        ))
+    }
+
+    /// A notification; `params` may be [`Value::Null`] for none.
+    #[must_use]
+    pub fn notification(method: &str, params: &Value) -> Self {
+        let method = Value::from(method);
+        Self::made(match params {
+            Value::Null => format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
+            }
+        })
+    }
+
+    /// The answer to a request.
+    #[must_use]
+    pub fn result(id: &RequestId, result: &Value) -> Self {
+        Self::made(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+    }
+
+    /// The refusal of a request.
+    #[must_use]
+    pub fn error(id: &RequestId, code: i32, text: &str) -> Self {
+        Self::made_from(error_text(Some(id), code, text))
+    }
+
+    fn made(text: String) -> Self {
+        Self::made_from(Bytes::from(text))
+    }
+
+    fn made_from(bytes: Bytes) -> Self {
+        Self::parse(bytes).unwrap_or_else(|error| unreachable!("the edge's own message: {error}"))
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Its bytes, as they came.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its method; none for a response.
+    #[must_use]
+    pub fn method(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Request { method, .. } | Kind::Notification { method } => Some(method),
+            Kind::Response { .. } => None,
+        }
+    }
+
+    /// Its id; none for a notification.
+    #[must_use]
+    pub fn id(&self) -> Option<&RequestId> {
+        match &self.kind {
+            Kind::Request { id, .. } | Kind::Response { id } => Some(id),
+            Kind::Notification { .. } => None,
+        }
+    }
+
+    /// Its bytes on one line, without a line end. Line breaks between tokens become spaces; inside
+    /// strings JSON has none, so that the value is the same.
+    #[must_use]
+    pub fn line(&self) -> Bytes {
+        let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        if !self.bytes.iter().any(breaks) {
+            return self.bytes.clone();
+        }
+        self.bytes.iter().map(|byte| if breaks(byte) { b' ' } else { *byte }).collect()
+    }
+
+    /// The same message under another id. All other bytes stay.
+    #[must_use]
+    pub fn with_id(&self, id: &RequestId) -> Self {
+        let (Some(before), Some(after)) =
+            (self.bytes.get(..self.id.start), self.bytes.get(self.id.end..))
+        else {
+            return self.clone();
+        };
+        if self.id.is_empty() {
+            return self.clone();
+        }
+        let id = id.to_string();
+        let mut bytes = Vec::with_capacity(before.len() + id.len() + after.len());
+        bytes.extend_from_slice(before);
+        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend_from_slice(after);
+        Self::made_from(bytes.into())
+    }
+
+    /// Its parameters as raw JSON; empty where there are none.
+    #[must_use]
+    pub fn params(&self) -> &str {
+        self.part(&self.params)
+    }
+
+    fn part(&self, range: &Range<usize>) -> &str {
+        self.bytes.get(range.clone()).and_then(|part| std::str::from_utf8(part).ok()).unwrap_or("")
+    }
+
+    /// The token under which a request wants progress, or of which a progress notification speaks.
+    #[must_use]
+    pub fn progress_token(&self) -> Option<RequestId> {
+        let params: KnownParams<'_> = serde_json::from_str(self.params()).ok()?;
+        let token = match self.kind {
+            Kind::Request { .. } => params.meta?.progress_token,
+            Kind::Notification { .. } => params.progress_token,
+            Kind::Response { .. } => None,
+        };
+        RequestId::parse(token?.get())
+    }
+
+    /// The request that a `notifications/cancelled` speaks of.
+    #[must_use]
+    pub fn cancelled(&self) -> Option<RequestId> {
+        let params: KnownParams<'_> = serde_json::from_str(self.params()).ok()?;
+        RequestId::parse(params.request_id?.get())
+    }
+
+    /// The protocol version that a modern (2026-07-28 and later) request names in its envelope.
+    #[must_use]
+    pub fn envelope_version(&self) -> Option<String> {
+        if !self.params().contains(ENVELOPE_VERSION) {
+            return None;
+        }
+        let params: KnownParams<'_> = serde_json::from_str(self.params()).ok()?;
+        serde_json::from_str(params.meta?.version?.get()).ok()
+    }
+
+    /// The protocol version in an `initialize` request's parameters or its result.
+    #[must_use]
+    pub fn protocol_version(&self) -> Option<String> {
+        let from = match self.kind {
+            Kind::Response { .. } => self.part(&self.result),
+            Kind::Request { .. } | Kind::Notification { .. } => self.params(),
+        };
+        serde_json::from_str::<Negotiated>(from).ok().map(|it| it.protocol_version)
+    }
+
+    /// Is it a response with an error?
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        matches!(self.kind, Kind::Response { .. }) && self.result.is_empty()
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Says what it is and how large; never what it holds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({} bytes)", self.kind, self.bytes.len())
+    }
+}
+
+#[derive(Deserialize)]
+struct Negotiated {
+    #[serde(rename = "protocolVersion")]
+    protocol_version: String,
+}
+
+#[derive(Deserialize)]
+struct KnownParams<'a> {
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<KnownMeta<'a>>,
+    #[serde(borrow, default, rename = "progressToken")]
+    progress_token: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestId")]
+    request_id: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct KnownMeta<'a> {
+    #[serde(borrow, default, rename = "progressToken")]
+    progress_token: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<&'a RawValue>,
+}
+
+/// A JSON-RPC error as bytes. An id that could not be read is left out, not `null`.
+pub(crate) fn error_text(id: Option<&RequestId>, code: i32, text: &str) -> Bytes {
+    let text = Value::from(text);
+    let id = id.map_or_else(String::new, |id| format!(r#""id":{id},"#));
+    format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":{code},"message":{text}}}}}"#).into()
+}
+
+fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
+    let text = std::str::from_utf8(bytes).map_err(|error| Malformed::Syntax(error.to_string()))?;
+    if depth(text) > MAX_DEPTH { Err(Malformed::TooDeep) } else { Ok(text) }
+}
+
+/// The deepest nesting of arrays and objects, strings aside.
+fn depth(text: &str) -> u32 {
+    let (mut deepest, mut now, mut in_string, mut escaped) = (0_u32, 0_u32, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                now = now.saturating_add(1);
+                deepest = deepest.max(now);
+            }
+            b']' | b'}' if !in_string => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn blame(error: &serde_json::Error) -> Malformed {
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            Malformed::Shape { reason: error.to_string().into(), id: None }
+        }
+        serde_json::error::Category::Io
+        | serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof => Malformed::Syntax(error.to_string()),
+    }
+}
+
+fn classify(envelope: &Envelope<'_>, id: Option<&RequestId>) -> Result<Kind, &'static str> {
+    let Envelope { jsonrpc, id: raw_id, method, params, result, error } = envelope;
+    let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+    if jsonrpc.and_then(text).as_deref() != Some("2.0") {
+        return Err("`jsonrpc` must be \"2.0\"");
+    }
+    if raw_id.is_some() && id.is_none() {
+        return Err("`id` must be a string or an integer");
+    }
+    if params.is_some_and(|raw| !raw.get().starts_with(['{', '['])) {
+        return Err("`params` must be an object or an array");
+    }
+    match (method, result, error) {
+        (Some(method), None, None) => {
+            let method = text(method).ok_or("`method` must be a string")?.into();
+            Ok(match id {
+                Some(id) => Kind::Request { id: id.clone(), method },
+                None => Kind::Notification { method },
+            })
+        }
+        (None, Some(_), None) | (None, None, Some(_)) => {
+            Ok(Kind::Response { id: id.ok_or("a response needs an `id`")?.clone() })
+        }
+        (None, None, None) => Err("neither `method` nor `result` nor `error`"),
+        (_, _, _) => Err("`method`, `result` and `error` exclude each other"),
+    }
+}
+
+/// Where `part` stands in `whole`, of which it is a slice.
+fn range_within(whole: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+    start..start + part.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Message, Malformed> {
+        Message::parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn shape(text: &str) -> Malformed {
+        match parse(text) {
+            Err(error @ Malformed::Shape { .. }) => error,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_four_kinds_are_told_apart() {
+        let id = |n: u64| RequestId::from(n);
+        let request = parse(r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#).unwrap();
+        assert_eq!(*request.kind(), Kind::Request { id: id(0), method: "ping".into() });
+        let escaped = parse(r#"{"jsonrpc":"\u0032.0","method":"no\u0074e"}"#).unwrap();
+        assert_eq!(*escaped.kind(), Kind::Notification { method: "note".into() });
+        let null = parse(r#"{"jsonrpc":"2.0","id":7,"result":null}"#).unwrap();
+        assert_eq!(*null.kind(), Kind::Response { id: id(7) });
+        assert!(!null.is_error());
+        let error = parse(r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#).unwrap();
+        assert_eq!(*error.kind(), Kind::Response { id: RequestId::Text("x".into()) });
+        assert!(error.is_error());
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":1.5,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":1e3,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":true,"method":"a"}"#,
+            r#"{"jsonrpc":"1.0","id":1,"method":"a"}"#,
+            r#"{"id":1,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":3}"#,
+            r#"{"jsonrpc":"2.0","id":1}"#,
+            r#"{"jsonrpc":"2.0","result":{}}"#,
+            "7",
+            "\"text\"",
+        ] {
+            assert_eq!(shape(text).code(), code::INVALID_REQUEST, "{text}");
+        }
+        assert_eq!(shape(r#"{"jsonrpc":"1.0","id":9,"method":"a"}"#).id(), Some(&RequestId::from(9)));
+    }
+
+    #[test]
+    fn what_is_no_json_is_a_parse_error() {
+        for bytes in [&b"{"[..], b"", b"nope", b"{\"jsonrpc\":\"2.0\",", b"\xff\xfe", b"{}{}"] {
+            let error = Message::parse(Bytes::copy_from_slice(bytes)).unwrap_err();
+            assert_eq!(error.code(), code::PARSE_ERROR, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_limit_that_strings_do_not_count_for() {
+        let nested = |n: usize| {
+            format!(r#"{{"jsonrpc":"2.0","method":"a","params":{}{}}}"#, "[".repeat(n), "]".repeat(n))
+        };
+        assert!(parse(&nested(127)).is_ok());
+        assert_eq!(parse(&nested(128)), Err(Malformed::TooDeep));
+        assert_eq!(parse(&nested(1_000_000)), Err(Malformed::TooDeep));
+        let quoted = format!(r#"{{"jsonrpc":"2.0","method":"a","params":["{}\""]}}"#, "[".repeat(500));
+        assert!(parse(&quoted).is_ok());
+    }
+
+    #[test]
+    fn ids_survive_exactly() {
+        for id in ["0", "-7", "123456789012345678901234567890", r#""a\nb""#, r#""""#] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"a"}}"#);
+            assert_eq!(parse(&text).unwrap().id().unwrap().to_string(), id);
+        }
+    }
+
+    #[test]
+    fn an_id_is_replaced_and_nothing_else() {
+        let message = parse(r#"{ "params" : {"id":1}, "id" : "old" , "jsonrpc":"2.0","method":"m"}"#);
+        let renamed = message.unwrap().with_id(&RequestId::from(42));
+        assert_eq!(renamed.bytes(), r#"{ "params" : {"id":1}, "id" : 42 , "jsonrpc":"2.0","method":"m"}"#);
+        assert_eq!(renamed.id(), Some(&RequestId::from(42)));
+        assert_eq!(renamed.params(), r#"{"id":1}"#);
+    }
+
+    #[test]
+    fn a_line_has_no_breaks_and_the_same_value() {
+        let message = parse("{\r\n\"jsonrpc\": \"2.0\",\n\"method\": \"a\\nb\"\n}").unwrap();
+        let line = message.line();
+        assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&line).unwrap(),
+            serde_json::from_slice::<Value>(message.bytes()).unwrap()
+        );
+    }
+
+    #[test]
+    fn the_parts_that_routing_reads() {
+        let call = parse(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":"t"}}}"#,
+        )
+        .unwrap();
+        assert_eq!(call.progress_token(), Some(RequestId::Text("t".into())));
+        assert_eq!(call.envelope_version(), None);
+        let progress =
+            parse(r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":5}}"#);
+        assert_eq!(progress.unwrap().progress_token(), Some(RequestId::from(5)));
+        let cancel =
+            parse(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#);
+        assert_eq!(cancel.unwrap().cancelled(), Some(RequestId::from(3)));
+        let modern = parse(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,
+        );
+        assert_eq!(modern.unwrap().envelope_version().as_deref(), Some("2026-07-28"));
+        let result = parse(r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18"}}"#);
+        assert_eq!(result.unwrap().protocol_version().as_deref(), Some("2025-06-18"));
+    }
+
+    #[test]
+    fn batches_are_whole_or_refused() {
+        let batch = |text: &str| Message::parse_batch(&Bytes::copy_from_slice(text.as_bytes()), 3);
+        let note = r#"{"jsonrpc":"2.0","method":"a"}"#;
+        assert_eq!(batch(&format!("[{note}, {note}]")).unwrap().len(), 2);
+        assert!(batch("[]").is_err());
+        assert!(batch(&format!("[{note},7]")).is_err());
+        assert!(batch(&format!("[{note},{note},{note},{note}]")).is_err());
+        assert!(Message::is_batch(b" \n["));
+        assert!(!Message::is_batch(b"{}"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = Bytes::from(bytes);
+            let _parsed = Message::parse(bytes.clone());
+            let _batch = Message::parse_batch(&bytes, 4);
+        }
+
+        #[test]
+        fn what_is_made_parses_to_what_was_meant(id in any::<u64>(), method in ".*", text in ".*") {
+            let request = Message::request(&id.into(), &method, &serde_json::json!({ "t": text }));
+            let expected = Kind::Request { id: id.into(), method: method.into() };
+            prop_assert_eq!(request.kind(), &expected);
+            let error = Message::error(&RequestId::Text(text.into()), -1, "m");
+            prop_assert!(error.is_error());
+        }
+    }
+}
