@@ -42,6 +42,10 @@ def session_idle(seconds):
     return [f"--session-idle-timeout={seconds}s"]
 
 
+def call_timeout(seconds):
+    return [f"--call-timeout={seconds}s"]
+
+
 def max_children(count):
     return [f"--max-children={count}"]
 

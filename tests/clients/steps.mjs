@@ -21,7 +21,8 @@ const CLOSES = "the session closes cleanly";
 
 const steps = [];
 const step = (name, run, needs = () => true) => steps.push({ name, run, needs });
-const overHttp = () => cell.kind === "http";
+// The reference server's own HTTP transport resumes streams wrongly: it is no measure.
+const overHttp = () => cell.kind === "http" && cell.edge;
 const onNetwork = () => cell.kind !== "stdio";
 const textOf = (result, index = 0) => result.content[index].text;
 const portOf = (url) => Number(new URL(url).port);
@@ -300,7 +301,7 @@ step("structured content", async (s) => {
 step("a cancelled call leaves the session usable", async (s) => {
   const stop = new AbortController();
   const options = { signal: stop.signal, onprogress: () => stop.abort("enough") };
-  const cancelled = s.call(LONG, { duration: 6, steps: 12 }, options);
+  const cancelled = s.call(LONG, { duration: 3, steps: 6 }, options);
   await assert.rejects(within(5000, cancelled, "no end after the cancel"), /enough/);
   await within(5000, s.call("echo", { message: "after" }), "no echo after the cancel");
   await within(5000, s.client.ping(), "no ping after the cancel");
@@ -418,7 +419,7 @@ step(
 
 // What the same SDK gets from the same server over stdio.
 async function reference() {
-  const s = await connectTo({ ...cell, kind: "stdio", server: cell.reference, env: undefined });
+  const s = await connectTo({ ...cell, kind: "stdio", server: cell.reference, env: cell.mark });
   const wanted = { initialize: handshake(s), tools: await tools(s) };
   for (const [name, call] of Object.entries(FAITHFUL)) wanted[name] = await answer(s, call);
   await s.client.close();

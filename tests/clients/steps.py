@@ -38,7 +38,8 @@ def step(name, needs=lambda cell: True):
 
 
 def over_http(cell):
-    return cell["kind"] == "http"
+    # The reference server's own HTTP transport resumes streams wrongly: it is no measure.
+    return cell["kind"] == "http" and cell["edge"]
 
 
 def on_network(cell):
@@ -335,7 +336,7 @@ async def structured(s, cell, wanted):
 @step("a cancelled call leaves the session usable")
 async def cancellation(s, cell, wanted):
     seen = Progress()
-    arguments = {"duration": 6, "steps": 12}
+    arguments = {"duration": 3, "steps": 6}
     with anyio.fail_after(5):
         await s.call_and_cancel("trigger-long-running-operation", arguments, seen, seen.first)
     with anyio.fail_after(5):
@@ -438,7 +439,7 @@ def port_of(url):
 
 async def reference(cell):
     """What the same SDK gets from the same server over stdio."""
-    direct = {**cell, "kind": "stdio", "server": cell["reference"], "env": None}
+    direct = {**cell, "kind": "stdio", "server": cell["reference"], "env": cell["mark"]}
     async with sdk.connect(direct) as s:
         wanted = {"initialize": s.init, "tools": await s.tools()}
         for name, call in FAITHFUL.items():
