@@ -1,10 +1,31 @@
 //! mcp-edge: puts any MCP server straight on the internet.
-#![allow(dead_code, reason = "the floors are being laid")]
 
 mod addr;
 mod backend;
+mod body;
+mod caller;
 mod config;
-mod jsonrpc;
+mod conn;
+mod frames;
+mod guard;
+mod http;
+pub mod jsonrpc;
+mod limit;
+mod listener;
+mod mcp;
+mod protocol;
+mod server;
 mod shutdown;
+mod stdio;
 
-pub use config::*;
+pub use addr::ClientAddr;
+pub use backend::diagnostics::Diagnostics;
+pub use backend::embedded::{Call, CallError, Handler, ServerInfo};
+pub use backend::stdio::CommandError;
+/// What `mcp-edge __exec` runs: becomes a child's program. For the binary only.
+#[doc(hidden)]
+pub use backend::stdio::shim::run as exec_shim;
+pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
+pub use config::{Access, CertFiles, ChildCommand, Config, Limits, Secret, Times, TlsSource};
+pub use conn::tls::TlsError;
+pub use server::{Behind, Server, StartError, serve_stdio};
