@@ -8,6 +8,7 @@ mod config;
 mod conn;
 mod frames;
 mod guard;
+mod health;
 mod http;
 pub mod jsonrpc;
 mod limit;
@@ -26,6 +27,10 @@ pub use backend::stdio::CommandError;
 #[doc(hidden)]
 pub use backend::stdio::shim::run as exec_shim;
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
-pub use config::{Access, CertFiles, ChildCommand, Config, Limits, Secret, Times, TlsSource};
+pub use config::{
+    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, Config, Limits, MIN_TOKEN, Secret,
+    Times, TlsSource, parse_token, parse_token_file,
+};
 pub use conn::tls::TlsError;
+pub use health::{HealthCheck, Unhealthy};
 pub use server::{Behind, Server, StartError, serve_stdio};

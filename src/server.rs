@@ -31,7 +31,7 @@ pub enum StartError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}", bind_hint(source))]
+    #[error("cannot listen on {address}")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -39,23 +39,6 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-}
-
-fn bind_hint(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the port is taken; stop the other server or choose another --port".to_owned()
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; choose another --host".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "the system does not allow it; ports below 1024 need CAP_NET_BIND_SERVICE, or choose \
-             another --port"
-                .to_owned()
-        }
-        _ => error.to_string(),
-    }
 }
 
 /// What stands behind a server.
