@@ -27,6 +27,13 @@ pub(crate) fn start(settings: LogSettings) {
     let _first = registry().with(lines.with_filter(filter(level))).try_init();
 }
 
+/// Writes what `log` logs as JSON, in a log of any format and level.
+pub(crate) fn as_json(log: impl FnOnce()) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = registry().with(lines.json().flatten_event(true));
+    tracing::subscriber::with_default(lines, log);
+}
+
 /// Says why the edge ends: a plain line for people, an event for machines.
 pub(crate) fn complain(settings: LogSettings, error: &(dyn Error + 'static)) {
     match settings.format {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::banner::{Facts, quoted};
 use crate::cli::{LogFormat, LogSettings, Mode, Settings, TokenSource, bind_text};
 use crate::exit::Exit;
-use crate::observe::{complain, say};
+use crate::observe::{self, complain, say};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
@@ -139,7 +139,8 @@ fn tell(facts: &Facts, log: LogSettings) {
         // A closed stdout is no reason not to serve.
         let _told = write!(stdout, "{facts}").and_then(|()| stdout.flush());
     }
-    facts.log();
+    // Scripts read this line; it is JSON whatever the log's format is.
+    observe::as_json(|| facts.log());
 }
 
 fn diagnostics() -> String {

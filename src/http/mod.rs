@@ -111,6 +111,9 @@ impl App {
             cors::allow(&mut response, origin);
         }
         reply::finish(&mut response);
+        if head.method == Method::HEAD {
+            reply::strip_body(&mut response);
+        }
         response
     }
 

@@ -359,6 +359,16 @@ fn events(stream: EventStream) -> Response<ReplyBody> {
     response
 }
 
+/// Leaves the head of a response as it would be, without the body (RFC 9110 section 9.3.2). hyper
+/// does so itself for HTTP/1.1 only.
+pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
+    let length = http_body::Body::size_hint(response.body()).exact();
+    *response.body_mut() = ReplyBody::Full(Bytes::new());
+    if let Some(length) = length {
+        drop(response.headers_mut().insert(header::CONTENT_LENGTH, length.into()));
+    }
+}
+
 /// What every response carries.
 pub(super) fn finish(response: &mut Response<ReplyBody>) {
     let headers = response.headers_mut();
