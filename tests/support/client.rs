@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Builder;
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -44,15 +46,21 @@ pub(crate) struct Client {
     from: Option<IpAddr>,
     token: Option<String>,
     h2: bool,
+    abrupt: bool,
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr, tls: Arc<ClientConfig>) -> Self {
-        Self { address, tls, from: None, token: Some(TOKEN.to_owned()), h2: false }
+    pub(crate) fn new(address: SocketAddr, tls: Arc<ClientConfig>) -> Self {
+        Self { address, tls, from: None, token: Some(TOKEN.to_owned()), h2: false, abrupt: false }
     }
 
     pub(crate) fn h2(self) -> Self {
         Self { h2: true, ..self }
+    }
+
+    /// Its connections end by a reset, not by a goodbye.
+    pub(crate) fn abrupt(self) -> Self {
+        Self { abrupt: true, ..self }
     }
 
     pub(crate) fn from(self, ip: IpAddr) -> Self {
@@ -75,6 +83,9 @@ impl Client {
         }
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
+        if self.abrupt {
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        }
         Ok(stream)
     }
 

@@ -169,13 +169,18 @@ impl Mark {
         Self(format!("{}-{number}", std::process::id()))
     }
 
+    /// As `--env` takes it.
+    pub(crate) fn text(&self) -> String {
+        format!("EDGE_TEST_MARK={}", self.0)
+    }
+
     fn variable(&self) -> (String, Secret) {
         ("EDGE_TEST_MARK".to_owned(), Secret::new(&self.0))
     }
 
     /// The processes that live, zombies aside.
     pub(crate) fn alive(&self) -> BTreeSet<i32> {
-        let mark = format!("EDGE_TEST_MARK={}\0", self.0);
+        let mark = format!("{}\0", self.text());
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
             let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
             // The environment of a zombie is empty.
