@@ -259,11 +259,11 @@ mod tests {
     async fn a_request_may_take_its_time_but_a_response_must_be_taken() {
         let activity = Activity::new(TIMES);
         let exchange = activity.begin();
-        assert!(tokio::time::timeout(Duration::from_secs(3600), activity.overdue()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_hours(1), activity.overdue()).await.is_err());
         exchange.handed(true);
         assert_eq!(ends(&activity).await, (Overdue::Stalled, 30));
         exchange.handed(false);
-        assert!(tokio::time::timeout(Duration::from_secs(3600), activity.overdue()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_hours(1), activity.overdue()).await.is_err());
         activity.wrote(false);
         tokio::time::advance(Duration::from_secs(3)).await;
         activity.wrote(false);

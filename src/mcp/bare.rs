@@ -37,17 +37,15 @@ impl WarmPool {
     /// A session that waits for nothing; or, where no further one may be opened, the least busy.
     /// None asks the caller to open one, for which a place is kept.
     fn pick(self: &Arc<Self>, principal: &Principal) -> Result<Arc<Session>, Opening> {
-        let mut shelves = self.shelves();
-        let shelf = shelves.entry(principal.clone()).or_default();
-        shelf.sessions.retain(|session| !session.is_ended());
-        let least = shelf.sessions.iter().min_by_key(|session| session.calls());
+        let mut all = self.shelves();
+        let warm = all.entry(principal.clone()).or_default();
+        warm.sessions.retain(|session| !session.is_ended());
+        let least = warm.sessions.iter().min_by_key(|session| session.calls());
         match least {
             Some(session) if session.calls() == 0 => Ok(Arc::clone(session)),
-            Some(session) if shelf.sessions.len() + shelf.opening >= WARM => {
-                Ok(Arc::clone(session))
-            }
+            Some(session) if warm.sessions.len() + warm.opening >= WARM => Ok(Arc::clone(session)),
             Some(_) | None => {
-                shelf.opening += 1;
+                warm.opening += 1;
                 Err(Opening { pool: Arc::clone(self), principal: principal.clone() })
             }
         }

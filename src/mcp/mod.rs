@@ -253,6 +253,11 @@ impl Mcp {
         self.sessions.len()
     }
 
+    /// How many child processes there are.
+    pub(crate) fn children(&self) -> u32 {
+        self.backend.children()
+    }
+
     /// Opens a session that its client will know by an id.
     async fn open_session(
         &self,

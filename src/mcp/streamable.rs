@@ -185,10 +185,8 @@ impl Mcp {
     /// A DELETE on the unified path: the session is over.
     pub(super) fn delete(&self, ask: &Ask<'_>) -> Result<Reply, Refused> {
         if ask.session.is_none() {
-            return Err(match ask.version.is_some_and(protocol::is_modern) {
-                true => Reason::NoStream.into(),
-                false => Reason::NoSession.into(),
-            });
+            let modern = ask.version.is_some_and(protocol::is_modern);
+            return Err(if modern { Reason::NoStream } else { Reason::NoSession }.into());
         }
         self.find_session(ask)?.close();
         Ok(Reply::Ended)
