@@ -7,6 +7,7 @@
 mod bare;
 mod legacy;
 mod log;
+mod reader;
 mod session;
 mod sse;
 mod state;

@@ -13,7 +13,7 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::session::Reader;
+use super::reader::Reader;
 use super::state::StreamId;
 use crate::limit::Permit;
 

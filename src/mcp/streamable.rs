@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::session::{Reader, Session};
+use super::reader::Reader;
+use super::session::Session;
 use super::sse::{EventId, EventStream, StreamKind};
 use super::state::StreamId;
 use super::{Ask, Mcp, Reason, Refused, Reply};

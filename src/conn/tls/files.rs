@@ -114,9 +114,9 @@ impl Files {
 
     /// Puts a new certificate in place.
     pub(super) fn write_leaf(&self, issued: &Issued) -> Result<(), TlsError> {
-        self.replace(&self.leaf.cert, &issued.cert_pem, PUBLIC)?;
-        self.replace(&self.names.cert, &issued.names_pem, PUBLIC)?;
-        self.replace(&self.leaf.key, &issued.key_pem, SECRET)
+        self.replace(&self.leaf.cert, &issued.cert, PUBLIC)?;
+        self.replace(&self.names.cert, &issued.names, PUBLIC)?;
+        self.replace(&self.leaf.key, &issued.key, SECRET)
     }
 
     fn replace(&self, path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {

@@ -35,14 +35,14 @@ pub(super) struct Ca {
     not_after: SystemTime,
 }
 
-/// New certificate chains and the key of both.
+/// New certificate chains and the key of both, in PEM.
 pub(super) struct Issued {
     /// The leaf for every name and address, then the CA.
-    pub(super) cert_pem: String,
+    pub(super) cert: String,
     /// The leaf for the DNS names alone, then the CA.
-    pub(super) names_pem: String,
+    pub(super) names: String,
     /// The leaves' key.
-    pub(super) key_pem: String,
+    pub(super) key: String,
 }
 
 impl Ca {
@@ -103,9 +103,9 @@ impl Ca {
     /// in it whose CA is constrained to addresses: those who ask for a name get one without.
     pub(super) fn issue(&self, names: &[String], now: SystemTime) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let cert_pem = self.sign(names.to_vec(), &key, now)?;
-        let names_pem = self.sign(dns_names(names), &key, now)?;
-        Ok(Issued { cert_pem, names_pem, key_pem: key.serialize_pem() })
+        let cert = self.sign(names.to_vec(), &key, now)?;
+        let names = self.sign(dns_names(names), &key, now)?;
+        Ok(Issued { cert, names, key: key.serialize_pem() })
     }
 
     fn sign(

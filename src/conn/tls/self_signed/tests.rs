@@ -63,7 +63,7 @@ impl Server {
         let names = ["localhost".to_owned(), name.to_owned()];
         let issued = signer.issue(&names, self.now).unwrap();
         let file = self.path("other.pem");
-        fs::write(&file, issued.cert_pem).unwrap();
+        fs::write(&file, issued.cert).unwrap();
         let leaf = pem::certificates(&file).unwrap().remove(0);
         accepts(&ca, &leaf, self.now, &provider())
     }
