@@ -108,7 +108,7 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.times);
+        let activity = Activity::new(self.times, Alpn::Http1);
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
         let service = self.service(conn, &activity);
         let mut builder = http1::Builder::new();
@@ -158,7 +158,7 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.times);
+        let activity = Activity::new(self.times, Alpn::H2);
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
         let service = self.service(conn, &activity);
         let max_headers = u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX);

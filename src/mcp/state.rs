@@ -91,8 +91,9 @@ impl State {
         self.refused
     }
 
+    /// Is it over, or as good as that?
     pub(super) fn is_ended(&self) -> bool {
-        self.ended
+        self.ended || self.refused
     }
 
     pub(super) fn calls(&self) -> usize {
