@@ -41,6 +41,7 @@ pub(crate) struct App {
     mcp: Mcp,
     body: BodyLimits,
     max_headers: usize,
+    max_header_bytes: usize,
 }
 
 impl App {
@@ -56,6 +57,7 @@ impl App {
                 total: config.times.body,
             },
             max_headers: config.limits.max_headers,
+            max_header_bytes: config.limits.max_header_bytes,
         }
     }
 
@@ -122,8 +124,8 @@ impl App {
     where
         B: Body<Data = Bytes>,
     {
-        if head.headers.len() > self.max_headers {
-            return Err(Refusal::TooManyHeaders);
+        if head.headers.len() > self.max_headers || head::size(head) > self.max_header_bytes {
+            return Err(Refusal::HeadTooLarge);
         }
         if head.method == Method::OPTIONS {
             self.guard.admit_stranger(visit)?;

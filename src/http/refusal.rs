@@ -27,8 +27,8 @@ pub(super) enum Refusal {
     Method(Route),
     /// The head is wrong.
     Head(BadHead),
-    /// The head has more fields than are allowed.
-    TooManyHeaders,
+    /// The head has more fields or bytes than are allowed.
+    HeadTooLarge,
     /// The body did not come, or not as it should.
     Body(BodyError),
     /// The transport refuses it.
@@ -158,11 +158,11 @@ impl Refusal {
                 let text = format!("the header {name} must come once, in visible ASCII");
                 rpc(S::BAD_REQUEST, code::TRANSPORT, "bad_header", text)
             }
-            Self::TooManyHeaders => rpc(
+            Self::HeadTooLarge => rpc(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 code::INVALID_REQUEST,
                 "head_too_large",
-                "too many header fields",
+                "the request head is too large, or has too many fields",
             ),
             Self::Body(error) => {
                 let (status, label) = match error {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Reason;
 use super::log::Turn;
 use super::reader::Reader;
-use super::state::{Routed, State, StreamId};
+use super::state::{Onto, Routed, State, StreamId};
 use super::table::SessionId;
 use crate::backend::{Link, Said, Told};
 use crate::caller::{Caller, Principal, Transport};
@@ -152,16 +152,15 @@ impl Session {
         self.closing.cancel();
     }
 
-    /// Enters calls and tells the backend of them. The reader gets what belongs to them.
-    ///
-    /// `streams`: may anything but the answers be given to the reader?
+    /// Enters calls and tells the backend of them. The reader gets the answers, and with `events`
+    /// whatever else belongs to the calls.
     pub(super) async fn call(
         self: &Arc<Self>,
         requests: Vec<Message>,
-        streams: bool,
+        events: bool,
         caller: &Arc<Caller>,
     ) -> Result<Reader, Reason> {
-        let (stream, turn) = self.enter(&requests, streams)?;
+        let (stream, turn) = self.enter(&requests, Onto::Own { events })?;
         let reader = Reader::new(Arc::clone(self), stream, turn);
         for request in requests {
             self.tell_of(request, caller).await?;
@@ -169,9 +168,9 @@ impl Session {
         Ok(reader)
     }
 
-    fn enter(&self, requests: &[Message], streams: bool) -> Result<(StreamId, Turn), Reason> {
+    fn enter(&self, requests: &[Message], onto: Onto) -> Result<(StreamId, Turn), Reason> {
         let deadline = Instant::now() + self.times.call;
-        let entered = self.state().begin(requests, streams, deadline)?;
+        let entered = self.state().begin(requests, onto, deadline)?;
         self.changed.notify_one();
         Ok(entered)
     }
@@ -188,7 +187,7 @@ impl Session {
 
     /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
     pub(super) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let _standalone = self.enter(std::slice::from_ref(&request), true)?;
+        let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
         self.tell_of(request, caller).await
     }
 
