@@ -196,7 +196,7 @@ impl Message {
             |part: Option<&RawValue>| part.map_or(0..0, |raw| range_within(text, raw.get()));
         let (id, params, result) =
             (place(envelope.id), place(envelope.params), place(envelope.result));
-        Ok(Self { kind, id, params, result, bytes })
+        Ok(Self { bytes, kind, id, params, result })
     }
 
     /// Reads an array of messages (2025-03-26 only), at most `most`.

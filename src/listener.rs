@@ -18,7 +18,7 @@ use crate::shutdown::Drain;
 /// How long the loop rests when the process is out of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TRIES: u32 = 4;
 
@@ -102,13 +102,13 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
 
 /// A peer that left is no reason to stop; a process without descriptors must not spin.
 async fn rest_after(error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::Interrupted => {}
-        _ => {
-            tracing::warn!(%error, "cannot accept connections: resting");
-            tokio::time::sleep(REST).await;
-        }
+    let left = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+    ];
+    if !left.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept connections: resting");
+        tokio::time::sleep(REST).await;
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn ask(check: &HealthCheck) -> Exit {
     match runtime.block_on(check.run()) {
         Ok(()) => Exit::Success,
         Err(error) => {
-            say(format_args!("unhealthy: {}", crate::observe::chain(&error)));
+            say(format_args!("unhealthy: {}", observe::chain(&error)));
             Exit::Unhealthy
         }
     }
@@ -104,16 +104,12 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
 }
 
 fn not_started(log: LogSettings, error: &StartError) -> Exit {
-    match error {
-        StartError::Bind { address, source } => {
-            complain(log, &io::Error::other(bind_text(*address, source)));
-            Exit::Unavailable
-        }
-        _ => {
-            complain(log, error);
-            Exit::Config
-        }
+    if let StartError::Bind { address, source } = error {
+        complain(log, &io::Error::other(bind_text(*address, source)));
+        return Exit::Unavailable;
     }
+    complain(log, error);
+    Exit::Config
 }
 
 fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSource) -> Facts {

@@ -176,7 +176,7 @@ impl Server {
             () = shutdown => {}
             () = sweeping.guard().keep_swept() => {}
         }
-        tracing::info!(sessions = app.sessions(), "draining");
+        tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
         let finished = drain.finish(grace).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");

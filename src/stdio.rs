@@ -1,6 +1,7 @@
 //! The back door: MCP on this process's own standard input and output, with no socket.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,22 +92,26 @@ async fn speak<W: AsyncWrite + Unpin>(
         let line = tokio::select! {
             said = said.recv() => match said {
                 Some(Said::Message { message, .. }) => message.line(),
-                Some(Said::Gone(why)) => return tracing::info!(why, "the MCP server ended"),
-                None => return,
+                Some(Said::Gone(why)) => break tracing::info!(why, "the MCP server ended"),
+                None => break,
             },
             Some(refusal) = refused.recv() => refusal,
         };
-        let mut whole = Vec::with_capacity(line.len() + 1);
-        whole.extend_from_slice(&line);
-        whole.push(b'\n');
-        let written = async {
-            output.write_all(&whole).await?;
-            output.flush().await
-        };
-        if written.await.is_err() {
+        if write_line(&mut output, &line).await.is_err() {
             return;
         }
     }
+    while let Ok(refusal) = refused.try_recv() {
+        if write_line(&mut output, &refusal).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write_line<W: AsyncWrite + Unpin>(output: &mut W, line: &[u8]) -> io::Result<()> {
+    output.write_all(line).await?;
+    output.write_all(b"\n").await?;
+    output.flush().await
 }
 
 #[cfg(test)]

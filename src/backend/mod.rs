@@ -41,6 +41,14 @@ impl Backend {
             Self::Embedded(embedded) => Ok(embedded.open()),
         }
     }
+
+    /// How many processes there are.
+    pub(crate) fn children(&self) -> u32 {
+        match self {
+            Self::Stdio(stdio) => stdio.children(),
+            Self::Embedded(_) => 0,
+        }
+    }
 }
 
 /// What a backend says.

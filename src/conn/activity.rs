@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
+use crate::caller::Alpn;
+
 /// Lengths of time that a connection is held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnTimes {
@@ -40,6 +42,7 @@ pub(super) enum Overdue {
 #[derive(Debug)]
 pub(super) struct Activity {
     times: ConnTimes,
+    protocol: Alpn,
     state: Mutex<State>,
 }
 
@@ -60,7 +63,7 @@ struct State {
 }
 
 impl Activity {
-    pub(super) fn new(times: ConnTimes) -> Arc<Self> {
+    pub(super) fn new(times: ConnTimes, protocol: Alpn) -> Arc<Self> {
         let now = Instant::now();
         let state = State {
             quiet: Some(now),
@@ -71,15 +74,19 @@ impl Activity {
             next_response: 0,
             blocked: None,
         };
-        Arc::new(Self { times, state: Mutex::new(state) })
+        Arc::new(Self { times, protocol, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came in.
+    /// Bytes came in. Between two requests of HTTP/1.1 they are the next head; of HTTP/2 they may
+    /// be anything, such as the answer to a ping.
     pub(super) fn bytes_came(&self) {
+        if self.protocol == Alpn::H2 {
+            return;
+        }
         let mut state = self.state();
         if state.requests == 0 && state.head.is_none() {
             // A new connection's first head is due from the connection's start.
@@ -120,7 +127,6 @@ impl Activity {
     fn due(&self) -> Option<(Instant, Overdue)> {
         let ConnTimes { header, idle, write } = self.times;
         let state = self.state();
-        // HTTP/2 tells nothing of a head that is coming: a new connection has its head's time.
         let quiet = match (state.quiet, state.head) {
             (_, Some(since)) => Some((since + header, Overdue::Head)),
             (Some(since), None) if state.used => Some((since + idle, Overdue::Idle)),
@@ -233,9 +239,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_has_its_heads_time() {
-        let activity = Activity::new(TIMES);
+        let activity = Activity::new(TIMES, Alpn::Http1);
         assert_eq!(ends(&activity).await, (Overdue::Idle, 10));
-        let activity = Activity::new(TIMES);
+        let activity = Activity::new(TIMES, Alpn::Http1);
         tokio::time::advance(Duration::from_secs(4)).await;
         activity.bytes_came();
         assert_eq!(ends(&activity).await, (Overdue::Head, 6));
@@ -243,10 +249,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_used_connection_may_be_idle_for_longer() {
-        let activity = Activity::new(TIMES);
+        let activity = Activity::new(TIMES, Alpn::Http1);
         drop(activity.begin());
         assert_eq!(ends(&activity).await, (Overdue::Idle, 75));
-        let activity = Activity::new(TIMES);
+        let activity = Activity::new(TIMES, Alpn::Http1);
         drop(activity.begin());
         tokio::time::advance(Duration::from_secs(7)).await;
         activity.bytes_came();
@@ -256,14 +262,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn bytes_between_requests_are_no_head_in_http_2() {
+        let activity = Activity::new(TIMES, Alpn::H2);
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 10));
+        let activity = Activity::new(TIMES, Alpn::H2);
+        drop(activity.begin());
+        activity.bytes_came();
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_request_may_take_its_time_but_a_response_must_be_taken() {
-        let activity = Activity::new(TIMES);
+        let activity = Activity::new(TIMES, Alpn::Http1);
         let exchange = activity.begin();
-        assert!(tokio::time::timeout(Duration::from_secs(3600), activity.overdue()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_hours(1), activity.overdue()).await.is_err());
         exchange.handed(true);
         assert_eq!(ends(&activity).await, (Overdue::Stalled, 30));
         exchange.handed(false);
-        assert!(tokio::time::timeout(Duration::from_secs(3600), activity.overdue()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_hours(1), activity.overdue()).await.is_err());
         activity.wrote(false);
         tokio::time::advance(Duration::from_secs(3)).await;
         activity.wrote(false);

@@ -38,6 +38,8 @@ const H2_STREAMS: u32 = 100;
 /// Streams that a peer may reset before they are accepted, and errors that it may provoke.
 const H2_PENDING_RESETS: usize = 20;
 const H2_LOCAL_RESETS: usize = 256;
+/// Bytes of a header list that an HTTP/2 peer is told to be the most.
+const H2_HEADER_LIST: usize = 64 * 1024;
 /// Bytes of a response that wait for an HTTP/2 peer's window.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// A silent HTTP/2 peer is asked whether it lives, this often, and has this long to answer.
@@ -108,7 +110,7 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.times);
+        let activity = Activity::new(self.times, Alpn::Http1);
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
         let service = self.service(conn, &activity);
         let mut builder = http1::Builder::new();
@@ -158,10 +160,12 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.times);
+        let activity = Activity::new(self.times, Alpn::H2);
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
         let service = self.service(conn, &activity);
-        let max_headers = u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX);
+        // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
+        let max_headers = self.max_header_bytes.saturating_mul(2).max(H2_HEADER_LIST);
+        let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         let _builder = builder
             .timer(TokioTimer::new())

@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// Reads to the end of the connection; the end, and how many seconds after the start it came.
-    async fn to_the_end(&mut self) -> (String, u64) {
+    async fn read_out(&mut self) -> (String, u64) {
         let mut rest = Vec::new();
         // A connection that is cut may end with an error.
         drop(self.io.read_to_end(&mut rest).await);
@@ -131,7 +131,7 @@ impl Client {
         self.post("", &body.to_string()).await;
         let answer = self.until("serverInfo").await;
         let at = answer.find("mcp-session-id: ").unwrap();
-        answer[at..].split_inclusive("\r\n").next().unwrap().to_owned()
+        answer.split_at(at).1.split_inclusive("\r\n").next().unwrap().to_owned()
     }
 }
 
@@ -148,8 +148,8 @@ async fn a_silent_handshake_ends_at_10_seconds() {
     let mut silent = rig.connect();
     let mut partial = rig.connect();
     partial.io.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
-    assert_eq!(silent.to_the_end().await.1, 10);
-    assert_eq!(partial.to_the_end().await.1, 10);
+    assert_eq!(silent.read_out().await.1, 10);
+    assert_eq!(partial.read_out().await.1, 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn a_head_that_does_not_end_is_answered_408_at_10_seconds() {
     let mut client = rig.connect();
     tokio::time::sleep(Duration::from_secs(3)).await;
     client.send("POST /mcp HTTP/1.1\r\nhost: loc").await;
-    let (answer, seconds) = client.to_the_end().await;
+    let (answer, seconds) = client.read_out().await;
     assert_eq!(seconds, 10);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("application/json"), "{answer}");
@@ -187,7 +187,7 @@ async fn a_head_that_drips_has_no_longer() {
 #[tokio::test(start_paused = true)]
 async fn a_new_connection_without_a_word_ends_at_10_seconds() {
     let rig = Rig::new();
-    assert_eq!(rig.connect().to_the_end().await, (String::new(), 10));
+    assert_eq!(rig.connect().read_out().await, (String::new(), 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +198,7 @@ async fn an_idle_connection_ends_at_75_seconds() {
     client.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let answer = client.until("\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert_eq!(client.to_the_end().await, (String::new(), 80));
+    assert_eq!(client.read_out().await, (String::new(), 80));
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +208,7 @@ async fn a_body_that_stops_is_answered_408_at_10_seconds() {
     client
         .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
         .await;
-    let (answer, seconds) = client.to_the_end().await;
+    let (answer, seconds) = client.read_out().await;
     assert_eq!(seconds, 10);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("-32600"), "{answer}");
@@ -323,7 +323,7 @@ async fn a_session_ends_at_24_hours_although_somebody_listens() {
         // Streams end within the hour; a client opens the next.
         let mut client = rig.connect();
         client.get("/mcp", &session).await;
-        let (read, _) = tokio::join!(client.to_the_end(), async {});
+        let (read, ()) = tokio::join!(client.read_out(), async {});
         assert!(read.0.starts_with("HTTP/1.1 200 "), "{}", read.0);
     }
     let hours = begun.elapsed().as_secs_f64() / 3600.0;
@@ -341,7 +341,7 @@ async fn a_reader_that_takes_nothing_is_cut_at_30_seconds() {
     assert_eq!(rig.drain.front_tasks(), 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(rig.drain.front_tasks(), 0);
-    let (answer, _) = client.to_the_end().await;
+    let (answer, _) = client.read_out().await;
     assert!(answer.len() < 1024 * 1024, "{}", answer.len());
 }
 
@@ -356,10 +356,10 @@ async fn a_drain_ends_streams_cleanly_and_answers_what_is_in_flight() {
     drop(listener.until("data:\n\n").await);
     let (drain, begun) = (rig.drain.clone(), Instant::now());
     let finishing = async move { drain.finish(Duration::from_secs(30)).await };
-    let ((rest, listened), answered, finished) =
-        tokio::join!(listener.to_the_end(), caller.until("result"), finishing);
+    let ((rest, seconds), answered, finished) =
+        tokio::join!(listener.read_out(), caller.until("result"), finishing);
     assert!(rest.contains("retry: ") && rest.ends_with("0\r\n\r\n"), "{rest}");
-    assert_eq!(listened, 0);
+    assert_eq!(seconds, 0);
     assert!(answered.contains("id: 2-1\n"), "{answered}");
     assert!(finished);
     assert_eq!(begun.elapsed().as_secs(), 20);
@@ -377,4 +377,72 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     assert_eq!(begun.elapsed().as_secs(), 25);
     let answer = caller.until("-32603").await;
     assert!(answer.contains("the server is stopping"), "{answer}");
+}
+
+/// An HTTP/2 client of the rig; its connection, to be driven.
+async fn http2(
+    rig: &Rig,
+) -> (hyper::client::conn::http2::SendRequest<String>, impl Future<Output = ()> + use<>) {
+    let (ours, theirs) = duplex(64 * 1024);
+    let connection = Arc::clone(&rig.connection);
+    let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
+    let conn = ConnInfo { client, local: IpAddr::V4(Ipv4Addr::LOCALHOST), tls: None };
+    rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
+    let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1024)
+        .handshake(TokioIo::new(ours))
+        .await
+        .unwrap();
+    // How it ends does not matter here, only when.
+    (send, async move { drop(driver.await) })
+}
+
+fn http2_post(session: &str, body: &str) -> Request<String> {
+    let mut request = Request::post("https://localhost/mcp")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream");
+    if let Some((name, value)) = session.trim().split_once(": ") {
+        request = request.header(name, value);
+    }
+    request.body(body.to_owned()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_http2_connection_ends_at_75_seconds() {
+    let rig = Rig::new();
+    let (mut send, driver) = http2(&rig).await;
+    let begun = Instant::now();
+    let asking = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let answer = send.send_request(http2_post("", &call("ping"))).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        drop(http_body_util::BodyExt::collect(answer.into_body()).await);
+        send
+    };
+    let (_send, ()) = tokio::join!(asking, driver);
+    assert_eq!(begun.elapsed().as_secs(), 80);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_http2_connection_without_a_request_ends_at_10_seconds() {
+    let rig = Rig::new();
+    let (_send, driver) = http2(&rig).await;
+    let begun = Instant::now();
+    driver.await;
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_reader_that_takes_nothing_is_cut_at_30_seconds() {
+    let rig = Rig::new();
+    let session = rig.connect().initialize("2025-06-18").await;
+    let (mut send, driver) = http2(&rig).await;
+    let begun = Instant::now();
+    let asking = async {
+        let answer = send.send_request(http2_post(&session, &call("huge"))).await.unwrap();
+        // Its body is there, and nobody reads it.
+        (send, answer)
+    };
+    let (_held, ()) = tokio::join!(asking, driver);
+    assert_eq!(begun.elapsed().as_secs(), 30);
 }

@@ -117,8 +117,7 @@ impl ShrinkableKeyedStateStore<ClientKey> for Buckets {
         let now = Nanos::from(self.clock.now());
         // A bucket whose next place was due in the past is as full as a new one.
         let recent = |bucket: &InMemoryState| {
-            let due =
-                bucket.measure_and_replace(&NotKeyed::NonKey, |due| Err::<((), Nanos), _>(due));
+            let due = bucket.measure_and_replace(&NotKeyed::NonKey, Err::<((), Nanos), _>);
             matches!(due, Err(Some(due)) if due > now)
         };
         self.own.retain(|_, bucket| recent(bucket));

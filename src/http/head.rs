@@ -69,6 +69,16 @@ fn is_oauth_probe(path: &str, unified: &str) -> bool {
     matches!(below, "/register" | "/authorize" | "/token")
 }
 
+/// The bytes of a head as HTTP/1.1 would write it. hyper's own limit is one of its read buffer,
+/// which a head that comes at once may pass.
+pub(super) fn size(head: &request::Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let field = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+        name.as_str().len() + value.len() + ": \r\n".len()
+    };
+    target + head.headers.iter().map(field).sum::<usize>()
+}
+
 /// The fields of a request that the transports look at.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {

@@ -2,6 +2,7 @@
 
 mod cors;
 mod head;
+mod refusal;
 mod reply;
 
 use std::net::IpAddr;
@@ -13,13 +14,13 @@ use http_body::Body;
 pub(crate) use self::reply::ReplyBody;
 
 use self::head::{Fields, Route};
-use self::reply::Refusal;
+use self::refusal::Refusal;
 use crate::addr::ClientAddr;
 use crate::body::{self, BodyLimits};
 use crate::caller::{Caller, TlsFacts, Transport};
 use crate::config::Config;
-use crate::guard::{Admitted, Deny, Guard, OriginMatch, Visit};
-use crate::mcp::{Accept, Ask, Mcp, Refused, Verb};
+use crate::guard::{Admitted, Guard, OriginMatch, Visit};
+use crate::mcp::{Accept, Ask, Mcp, Verb};
 
 /// What is known of the connection that a request came on.
 #[derive(Clone, Debug)]
@@ -40,18 +41,7 @@ pub(crate) struct App {
     mcp: Mcp,
     body: BodyLimits,
     max_headers: usize,
-}
-
-impl From<Deny> for Refusal {
-    fn from(deny: Deny) -> Self {
-        Self::Denied(deny)
-    }
-}
-
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
-        Self::Mcp(refused)
-    }
+    max_header_bytes: usize,
 }
 
 impl App {
@@ -67,6 +57,7 @@ impl App {
                 total: config.times.body,
             },
             max_headers: config.limits.max_headers,
+            max_header_bytes: config.limits.max_header_bytes,
         }
     }
 
@@ -78,6 +69,11 @@ impl App {
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.mcp.sessions()
+    }
+
+    /// How many child processes there are.
+    pub(crate) fn children(&self) -> u32 {
+        self.mcp.children()
     }
 
     /// Answers one request.
@@ -128,8 +124,8 @@ impl App {
     where
         B: Body<Data = Bytes>,
     {
-        if head.headers.len() > self.max_headers {
-            return Err(Refusal::TooManyHeaders);
+        if head.headers.len() > self.max_headers || head::size(head) > self.max_header_bytes {
+            return Err(Refusal::HeadTooLarge);
         }
         if head.method == Method::OPTIONS {
             self.guard.admit_stranger(visit)?;

@@ -4,9 +4,11 @@
 //! under an id of the edge's own, so that callers who share a session never share an id.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::session::Session;
 use super::{Ask, Mcp, Reason, Reply};
@@ -20,6 +22,19 @@ const WARM: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct WarmPool {
     shelves: Mutex<HashMap<Principal, Shelf>>,
+    /// A session came onto a shelf, or will not come.
+    filled: Notify,
+}
+
+/// What to do for a session.
+#[derive(Debug)]
+enum Pick {
+    /// Use this one.
+    Take(Arc<Session>),
+    /// Open one; its place is kept.
+    Open(Opening),
+    /// Wait for one that is being opened.
+    Wait,
 }
 
 #[derive(Debug, Default)]
@@ -34,21 +49,19 @@ impl WarmPool {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session that waits for nothing; or, where no further one may be opened, the least busy.
-    /// None asks the caller to open one, for which a place is kept.
-    fn pick(self: &Arc<Self>, principal: &Principal) -> Result<Arc<Session>, Opening> {
-        let mut shelves = self.shelves();
-        let shelf = shelves.entry(principal.clone()).or_default();
-        shelf.sessions.retain(|session| !session.is_ended());
-        let least = shelf.sessions.iter().min_by_key(|session| session.calls());
+    /// Picks a session that waits for nothing; where no further one may be opened, the least busy.
+    fn pick(self: &Arc<Self>, principal: &Principal) -> Pick {
+        let mut all = self.shelves();
+        let warm = all.entry(principal.clone()).or_default();
+        warm.sessions.retain(|session| !session.is_ended());
+        let full = warm.sessions.len() + warm.opening >= WARM;
+        let least = warm.sessions.iter().min_by_key(|session| session.calls());
         match least {
-            Some(session) if session.calls() == 0 => Ok(Arc::clone(session)),
-            Some(session) if shelf.sessions.len() + shelf.opening >= WARM => {
-                Ok(Arc::clone(session))
-            }
+            Some(session) if full || session.calls() == 0 => Pick::Take(Arc::clone(session)),
+            None if full => Pick::Wait,
             Some(_) | None => {
-                shelf.opening += 1;
-                Err(Opening { pool: Arc::clone(self), principal: principal.clone() })
+                warm.opening += 1;
+                Pick::Open(Opening { pool: Arc::clone(self), principal: principal.clone() })
             }
         }
     }
@@ -94,6 +107,7 @@ impl Drop for Opening {
         if let Some(shelf) = self.pool.shelves().get_mut(&self.principal) {
             shelf.opening = shelf.opening.saturating_sub(1);
         }
+        self.pool.filled.notify_waiters();
     }
 }
 
@@ -114,9 +128,15 @@ impl Mcp {
     }
 
     async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
-        let opening = match self.warm.pick(principal) {
-            Ok(session) => return Ok(session),
-            Err(opening) => opening,
+        let opening = loop {
+            let mut filled = pin!(self.warm.filled.notified());
+            // Enabled before the look, or a session could come in between, unheard.
+            let _ready = filled.as_mut().enable();
+            match self.warm.pick(principal) {
+                Pick::Take(session) => return Ok(session),
+                Pick::Open(opening) => break opening,
+                Pick::Wait => filled.await,
+            }
         };
         match self.open_warm(principal).await {
             Ok(session) => {

@@ -7,6 +7,7 @@
 mod bare;
 mod legacy;
 mod log;
+mod reader;
 mod session;
 mod sse;
 mod state;
@@ -251,6 +252,11 @@ impl Mcp {
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How many child processes there are.
+    pub(crate) fn children(&self) -> u32 {
+        self.backend.children()
     }
 
     /// Opens a session that its client will know by an id.

@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Reason;
 use super::log::Turn;
-use super::state::{Routed, State, StreamId};
+use super::reader::Reader;
+use super::state::{Onto, Routed, State, StreamId};
 use super::table::SessionId;
 use crate::backend::{Link, Said, Told};
 use crate::caller::{Caller, Principal, Transport};
@@ -89,8 +89,30 @@ impl Session {
         session
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// The session's books. Never held across an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reader took something: the session's task may go on where a stream was full.
+    pub(super) fn made_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// A reader left. Of a session that lives on one stream (HTTP+SSE), that was all.
+    pub(super) fn left(&self, stream: StreamId, turn: Turn) {
+        {
+            let mut state = self.state();
+            if let Some(log) = state.log(stream) {
+                log.detach(turn);
+            }
+            state.touch(Instant::now());
+        }
+        self.room.notify_waiters();
+        self.changed.notify_one();
+        if self.transport == Transport::HttpSse && stream == StreamId::STANDALONE {
+            self.close();
+        }
     }
 
     pub(super) fn id(&self) -> &SessionId {
@@ -130,26 +152,25 @@ impl Session {
         self.closing.cancel();
     }
 
-    /// Enters calls and tells the backend of them. The reader gets what belongs to them.
-    ///
-    /// `streams`: may anything but the answers be given to the reader?
+    /// Enters calls and tells the backend of them. The reader gets the answers, and with `events`
+    /// whatever else belongs to the calls.
     pub(super) async fn call(
         self: &Arc<Self>,
         requests: Vec<Message>,
-        streams: bool,
+        events: bool,
         caller: &Arc<Caller>,
     ) -> Result<Reader, Reason> {
-        let (stream, turn) = self.enter(&requests, streams)?;
-        let reader = Reader { session: Arc::clone(self), stream, turn };
+        let (stream, turn) = self.enter(&requests, Onto::Own { events })?;
+        let reader = Reader::new(Arc::clone(self), stream, turn);
         for request in requests {
             self.tell_of(request, caller).await?;
         }
         Ok(reader)
     }
 
-    fn enter(&self, requests: &[Message], streams: bool) -> Result<(StreamId, Turn), Reason> {
+    fn enter(&self, requests: &[Message], onto: Onto) -> Result<(StreamId, Turn), Reason> {
         let deadline = Instant::now() + self.times.call;
-        let entered = self.state().begin(requests, streams, deadline)?;
+        let entered = self.state().begin(requests, onto, deadline)?;
         self.changed.notify_one();
         Ok(entered)
     }
@@ -166,7 +187,7 @@ impl Session {
 
     /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
     pub(super) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let _standalone = self.enter(std::slice::from_ref(&request), true)?;
+        let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
         self.tell_of(request, caller).await
     }
 
@@ -261,7 +282,7 @@ impl Session {
     ) -> Option<Reader> {
         let turn = self.state().log(stream).and_then(attach)?;
         self.room.notify_waiters();
-        Some(Reader { session: Arc::clone(self), stream, turn })
+        Some(Reader::new(Arc::clone(self), stream, turn))
     }
 
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
@@ -386,105 +407,5 @@ fn error_message(answer: &Bytes) -> Option<String> {
     answer.pointer("/error/message")?.as_str().map(str::to_owned)
 }
 
-/// Reads one stream of a session. Dropping it leaves the stream for somebody who comes back; of a
-/// session that lives on one stream (HTTP+SSE), it is the end.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    session: Arc<Session>,
-    stream: StreamId,
-    turn: Turn,
-}
-
-impl Reader {
-    pub(super) fn stream(&self) -> StreamId {
-        self.stream
-    }
-
-    /// The next event and its number; none at the end.
-    pub(super) fn poll_next(&self, context: &Context<'_>) -> Poll<Option<(u64, Bytes)>> {
-        let next = match self.session.state().log(self.stream) {
-            Some(log) => log.poll_next(self.turn, context),
-            None => Poll::Ready(None),
-        };
-        if next.is_ready() {
-            self.session.room.notify_waiters();
-        }
-        next
-    }
-
-    /// The number of the last event that was read.
-    pub(super) fn seen(&self) -> u64 {
-        self.session.state().log(self.stream).map_or(0, |log| log.seen())
-    }
-
-    async fn next(&self) -> Option<Bytes> {
-        let next = std::future::poll_fn(|context| self.poll_next(context)).await;
-        next.map(|(_, event)| event)
-    }
-
-    /// Resolves when there is something to read, or nothing will come.
-    pub(super) async fn ready(&self) {
-        std::future::poll_fn(|context| match self.session.state().log(self.stream) {
-            Some(log) => log.poll_ready(self.turn, context),
-            None => Poll::Ready(()),
-        })
-        .await;
-    }
-
-    /// The answer, if there is nothing on the stream but that.
-    pub(super) fn sole_answer(&self) -> Option<Bytes> {
-        let mut state = self.session.state();
-        let log = state.log(self.stream)?;
-        if !log.is_finished() || log.unread() != 1 {
-            return None;
-        }
-        let Poll::Ready(Some((_, answer))) =
-            log.poll_next(self.turn, &Context::from_waker(Waker::noop()))
-        else {
-            return None;
-        };
-        // Its client never heard of this stream, and will not come back for it.
-        state.forget(self.stream);
-        Some(answer)
-    }
-
-    /// Waits for the only answer on the stream.
-    pub(super) async fn answer(self) -> Option<Bytes> {
-        let answer = self.next().await;
-        self.session.state().forget(self.stream);
-        answer
-    }
-
-    /// Waits for all answers on the stream, and gives them as one array.
-    pub(super) async fn answers(self) -> Bytes {
-        let mut all = vec![b'['];
-        while let Some(answer) = self.next().await {
-            if all.len() > 1 {
-                all.push(b',');
-            }
-            all.extend_from_slice(&answer);
-        }
-        self.session.state().forget(self.stream);
-        all.push(b']');
-        all.into()
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let ends_session =
-            self.session.transport == Transport::HttpSse && self.stream == StreamId::STANDALONE;
-        {
-            let mut state = self.session.state();
-            if let Some(log) = state.log(self.stream) {
-                log.detach(self.turn);
-            }
-            state.touch(Instant::now());
-        }
-        self.session.room.notify_waiters();
-        self.session.changed.notify_one();
-        if ends_session {
-            self.session.close();
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

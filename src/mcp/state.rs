@@ -30,6 +30,18 @@ impl StreamId {
     pub(super) const STANDALONE: Self = Self(0);
 }
 
+/// Where the answers to calls go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Onto {
+    /// On a stream of their own; with `events`, whatever else belongs to the calls goes there too.
+    Own {
+        /// Does the reader take more than the answers?
+        events: bool,
+    },
+    /// On the stream that a GET opened.
+    Standalone,
+}
+
 /// One call that waits for the backend.
 #[derive(Debug)]
 struct Pending {
@@ -91,8 +103,9 @@ impl State {
         self.refused
     }
 
+    /// Is it over, or as good as that?
     pub(super) fn is_ended(&self) -> bool {
-        self.ended
+        self.ended || self.refused
     }
 
     pub(super) fn calls(&self) -> usize {
@@ -118,7 +131,7 @@ impl State {
     pub(super) fn begin(
         &mut self,
         requests: &[Message],
-        streams: bool,
+        onto: Onto,
         deadline: Instant,
     ) -> Result<(StreamId, Turn), Reason> {
         if self.ended {
@@ -133,9 +146,9 @@ impl State {
         if doubled || ids.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
             return Err(Reason::DuplicateId);
         }
-        let stream = match self.transport {
-            Transport::HttpSse => StreamId::STANDALONE,
-            Transport::StreamableHttp | Transport::Bare | Transport::Stdio => self.open_stream(),
+        let stream = match onto {
+            Onto::Own { .. } => self.open_stream(),
+            Onto::Standalone => StreamId::STANDALONE,
         };
         for request in requests {
             let Some(id) = request.id() else { continue };
@@ -143,16 +156,16 @@ impl State {
                 stream,
                 deadline,
                 progress: request.progress_token(),
-                streams,
+                streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
             };
             drop(self.calls.insert(id.clone(), pending));
         }
         let log = self.logs.entry(stream).or_default();
-        let turn = match stream {
+        let turn = match onto {
+            Onto::Own { .. } => log.attach(),
             // Its reader is the GET that opened the session; a POST does not take it over.
-            StreamId::STANDALONE => log.turn(),
-            StreamId(_) => log.attach(),
+            Onto::Standalone => log.turn(),
         };
         Ok((stream, turn))
     }
@@ -350,9 +363,11 @@ mod tests {
         Message::request(&id.into(), "tools/call", &params)
     }
 
-    fn begin(state: &mut State, message: &Message, streams: bool) -> Result<StreamId, Reason> {
+    fn begin(state: &mut State, message: &Message, events: bool) -> Result<StreamId, Reason> {
         let deadline = Instant::now() + Duration::from_secs(1);
-        state.begin(std::slice::from_ref(message), streams, deadline).map(|(stream, _)| stream)
+        state
+            .begin(std::slice::from_ref(message), Onto::Own { events }, deadline)
+            .map(|(stream, _)| stream)
     }
 
     fn progress(token: &str) -> Message {
@@ -404,7 +419,7 @@ mod tests {
         assert!(begin(&mut state, &one, true).is_ok());
         assert_eq!(begin(&mut state, &one, true), Err(Reason::DuplicateId));
         let (two, same) = (request(2, None), request(2, None));
-        let twice = state.begin(&[two, same], true, Instant::now());
+        let twice = state.begin(&[two, same], Onto::Standalone, Instant::now());
         assert_eq!(twice.unwrap_err(), Reason::DuplicateId);
         for id in 2..=64 {
             assert!(begin(&mut state, &request(id, None), true).is_ok());
@@ -426,7 +441,9 @@ mod tests {
     async fn finished_streams_are_kept_up_to_a_lid() {
         let mut state = state();
         for id in 1..=100_u64 {
-            let (stream, turn) = state.begin(&[request(id, None)], true, Instant::now()).unwrap();
+            let (stream, turn) = state
+                .begin(&[request(id, None)], Onto::Own { events: true }, Instant::now())
+                .unwrap();
             state.log(stream).unwrap().detach(turn);
             let answer = Message::result(&id.into(), &json!({}));
             assert_eq!(state.route(&answer, None, Instant::now()), Routed::Delivered);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::session::{Reader, Session};
+use super::reader::Reader;
+use super::session::Session;
 use super::sse::{EventId, EventStream, StreamKind};
 use super::state::StreamId;
 use super::{Ask, Mcp, Reason, Refused, Reply};
@@ -185,10 +186,8 @@ impl Mcp {
     /// A DELETE on the unified path: the session is over.
     pub(super) fn delete(&self, ask: &Ask<'_>) -> Result<Reply, Refused> {
         if ask.session.is_none() {
-            return Err(match ask.version.is_some_and(protocol::is_modern) {
-                true => Reason::NoStream.into(),
-                false => Reason::NoSession.into(),
-            });
+            let modern = ask.version.is_some_and(protocol::is_modern);
+            return Err(if modern { Reason::NoStream } else { Reason::NoSession }.into());
         }
         self.find_session(ask)?.close();
         Ok(Reply::Ended)

@@ -1,6 +1,6 @@
 //! The sessions that clients know by an id, and how many there may be.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -44,7 +44,11 @@ impl fmt::Debug for SessionId {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The sessions that clients know by an id.

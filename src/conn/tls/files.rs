@@ -28,6 +28,8 @@ pub(super) struct Files {
     ca: PathBuf,
     ca_key: PathBuf,
     leaf: CertFiles,
+    /// The same key, with the certificate for DNS names alone.
+    names: CertFiles,
 }
 
 /// A certificate that lies in the directory.
@@ -46,6 +48,8 @@ pub(super) struct Inventory {
     pub(super) ca: Option<Kept>,
     /// The first certificate of `cert.pem`.
     pub(super) leaf: Option<Kept>,
+    /// The first certificate of `cert-names.pem`.
+    pub(super) names: Option<Kept>,
     /// `key.pem`.
     pub(super) key: Option<KeyPair>,
 }
@@ -60,6 +64,7 @@ impl Files {
             ca: dir.join("ca.pem"),
             ca_key: dir.join("ca-key.pem"),
             leaf: CertFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem") },
+            names: CertFiles { cert: dir.join("cert-names.pem"), key: dir.join("key.pem") },
             dir,
         })
     }
@@ -74,6 +79,11 @@ impl Files {
         &self.leaf
     }
 
+    /// `cert-names.pem` and `key.pem`.
+    pub(super) fn names(&self) -> &CertFiles {
+        &self.names
+    }
+
     /// Looks at what is there.
     pub(super) fn read(&self) -> Result<Inventory, TlsError> {
         let ca = kept(&self.ca)?;
@@ -83,7 +93,7 @@ impl Files {
                 return Err(TlsError::Foreign { path: key.clone() });
             }
         }
-        Ok(Inventory { ca, leaf, key: key(&self.leaf.key)? })
+        Ok(Inventory { ca, leaf, names: kept(&self.names.cert)?, key: key(&self.leaf.key)? })
     }
 
     /// The CA with its key, if the key is there and fits.
@@ -104,8 +114,9 @@ impl Files {
 
     /// Puts a new certificate in place.
     pub(super) fn write_leaf(&self, issued: &Issued) -> Result<(), TlsError> {
-        self.replace(&self.leaf.cert, &issued.cert_pem, PUBLIC)?;
-        self.replace(&self.leaf.key, &issued.key_pem, SECRET)
+        self.replace(&self.leaf.cert, &issued.cert, PUBLIC)?;
+        self.replace(&self.names.cert, &issued.names, PUBLIC)?;
+        self.replace(&self.leaf.key, &issued.key, SECRET)
     }
 
     fn replace(&self, path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {

@@ -35,12 +35,14 @@ pub(super) struct Ca {
     not_after: SystemTime,
 }
 
-/// A new certificate chain and its key.
+/// New certificate chains and the key of both, in PEM.
 pub(super) struct Issued {
-    /// The leaf, then the CA.
-    pub(super) cert_pem: String,
-    /// The leaf's key.
-    pub(super) key_pem: String,
+    /// The leaf for every name and address, then the CA.
+    pub(super) cert: String,
+    /// The leaf for the DNS names alone, then the CA.
+    pub(super) names: String,
+    /// The leaves' key.
+    pub(super) key: String,
 }
 
 impl Ca {
@@ -95,9 +97,23 @@ impl Ca {
         self.issuer.key().serialize_pem()
     }
 
-    /// Makes a server certificate, with a new key, that does not outlive the CA.
+    /// Makes server certificates, with a new key, that do not outlive the CA.
+    ///
+    /// There are two, because `BoringSSL` (and Bun with it) refuses any certificate with an address
+    /// in it whose CA is constrained to addresses: those who ask for a name get one without.
     pub(super) fn issue(&self, names: &[String], now: SystemTime) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate()?;
+        let cert = self.sign(names.to_vec(), &key, now)?;
+        let names = self.sign(dns_names(names), &key, now)?;
+        Ok(Issued { cert, names, key: key.serialize_pem() })
+    }
+
+    fn sign(
+        &self,
+        names: Vec<String>,
+        key: &KeyPair,
+        now: SystemTime,
+    ) -> Result<String, rcgen::Error> {
         let mut params = CertificateParams::new(names)?;
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = self.not_after.min(now + LEAF_LIFE - CLOCK_SKEW).into();
@@ -106,9 +122,13 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let leaf = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Issued { cert_pem: leaf + &self.pem, key_pem: key.serialize_pem() })
+        Ok(params.signed_by(key, &self.issuer)?.pem() + &self.pem)
     }
+}
+
+/// Those of the names that are no addresses.
+pub(super) fn dns_names(names: &[String]) -> Vec<String> {
+    names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned().collect()
 }
 
 /// Is this the key of that certificate?

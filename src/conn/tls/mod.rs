@@ -65,7 +65,7 @@ impl TlsAcceptor {
             TlsSource::Files(files) => (None, files.clone()),
             TlsSource::SelfSigned { dir, names } => {
                 let (ca, files) = self_signed::prepare(dir, names, now, &provider)?;
-                (Some(ca), vec![files])
+                (Some(ca), files.to_vec())
             }
             TlsSource::None => (None, Vec::new()),
         };
@@ -80,7 +80,11 @@ impl TlsAcceptor {
                 names.push(name.clone());
             }
         }
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(ByName::new(&certificates));
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(match source {
+            // Whoever asks for a name gets the certificate without addresses.
+            TlsSource::SelfSigned { .. } => ByName::new(certificates.iter().rev(), &certificates),
+            TlsSource::Files(_) | TlsSource::None => ByName::new(&certificates, &certificates),
+        });
         // One ticketer for both: a client may resume with another protocol than it had.
         let ticketer = Ticketer::new()?;
         let http1 = config(&provider, &resolver, &ticketer, HTTP1)?;

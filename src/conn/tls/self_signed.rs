@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use super::certificate::Facts;
 use super::error::TlsError;
 use super::files::{Files, Inventory, Kept};
-use super::local_ca::{Ca, fits};
+use super::local_ca::{Ca, dns_names, fits};
 use crate::config::CertFiles;
 
 /// The names of every self-signed certificate.
@@ -27,17 +27,18 @@ const OWN_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// What is left of a certificate's life when it is made anew.
 const RENEW_BEFORE: Duration = Duration::from_hours(24 * 30);
 
-/// Sees to it that there is a certificate for `names` in `dir`: the path of the CA, and the files.
+/// Sees to it that there are certificates for `names` in `dir`: the path of the CA, the files for
+/// everybody, and those for clients that ask for a DNS name.
 pub(super) fn prepare(
     dir: &Path,
     names: &[String],
     now: SystemTime,
     provider: &Arc<CryptoProvider>,
-) -> Result<(PathBuf, CertFiles), TlsError> {
+) -> Result<(PathBuf, [CertFiles; 2]), TlsError> {
     let names = required(names)?;
     let files = Files::in_dir(dir)?;
     renew(&files, &names, host_name(), now, provider)?;
-    Ok((files.ca().to_owned(), files.leaf().clone()))
+    Ok((files.ca().to_owned(), [files.leaf().clone(), files.names().clone()]))
 }
 
 fn renew(
@@ -126,14 +127,16 @@ fn still_serves(
     now: SystemTime,
     provider: &Arc<CryptoProvider>,
 ) -> bool {
-    let (Some(leaf), Some(key)) = (&inventory.leaf, &inventory.key) else {
+    let Inventory { leaf: Some(leaf), names: Some(for_names), key: Some(key), ca: _ } = inventory
+    else {
         return false;
     };
-    let same_names = leaf.facts.names.len() == names.len()
-        && names.iter().all(|name| leaf.facts.names.contains(name));
-    same_names
-        && fits(key, &leaf.facts)
-        && [now, now + RENEW_BEFORE].iter().all(|at| accepts(&ca.der, &leaf.der, *at, provider))
+    [(leaf, names), (for_names, &dns_names(names))].iter().all(|(kept, names)| {
+        kept.facts.names.len() == names.len()
+            && names.iter().all(|name| kept.facts.names.contains(name))
+            && fits(key, &kept.facts)
+            && [now, now + RENEW_BEFORE].iter().all(|at| accepts(&ca.der, &kept.der, *at, provider))
+    })
 }
 
 /// Does a client that trusts this CA accept that certificate? Signature, dates and constraints.

@@ -19,10 +19,10 @@ pub(super) struct ByName {
 }
 
 impl ByName {
-    /// The first certificate is the default.
-    pub(super) fn new(certificates: &[Served]) -> Self {
+    /// `named` in the order in which they are looked at; the first of `all` is the default.
+    pub(super) fn new<'a>(named: impl IntoIterator<Item = &'a Served>, all: &[Served]) -> Self {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        for Served { key, facts } in certificates {
+        for Served { key, facts } in named {
             for name in &facts.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut wildcard, parent),
@@ -31,7 +31,7 @@ impl ByName {
                 map.entry(name.to_owned()).or_insert_with(|| Arc::clone(key));
             }
         }
-        let default = certificates.first().map(|first| Arc::clone(&first.key));
+        let default = all.first().map(|first| Arc::clone(&first.key));
         Self { exact, wildcard, default }
     }
 

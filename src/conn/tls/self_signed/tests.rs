@@ -63,7 +63,7 @@ impl Server {
         let names = ["localhost".to_owned(), name.to_owned()];
         let issued = signer.issue(&names, self.now).unwrap();
         let file = self.path("other.pem");
-        fs::write(&file, issued.cert_pem).unwrap();
+        fs::write(&file, issued.cert).unwrap();
         let leaf = pem::certificates(&file).unwrap().remove(0);
         accepts(&ca, &leaf, self.now, &provider())
     }
@@ -201,7 +201,7 @@ fn keys_are_for_the_owner_only() {
     for (file, expected) in [("key.pem", 0o600), ("ca-key.pem", 0o600)] {
         assert_eq!(mode(dir.join(file)), expected, "{file}");
     }
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 4, "nothing is left over");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 5, "nothing is left over");
 }
 
 #[test]
@@ -243,5 +243,25 @@ async fn a_client_that_trusts_the_ca_gets_in_by_every_name() {
     for name in &names {
         let (_, client) = handshake(&acceptor, client(server.ca(), &["h2"]), name).await;
         assert!(client.is_ok(), "{name}: {client:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let source =
+        TlsSource::SelfSigned { dir: dir.path().to_owned(), names: vec!["mcp.example".to_owned()] };
+    let (acceptor, _) = TlsAcceptor::new(&source, SystemTime::now()).unwrap();
+    let ca = pem::certificates(&dir.path().join("ca.pem")).unwrap().remove(0);
+    for (asked, has_addresses) in
+        [("localhost", false), ("mcp.example", false), ("127.0.0.1", true)]
+    {
+        let asking = client(ca.clone(), &[]);
+        let (_, client_side) = handshake(&acceptor, asking, asked).await;
+        let answered = client_side.unwrap();
+        let leaf = answered.get_ref().1.peer_certificates().unwrap()[0].clone();
+        let facts = Facts::read(&leaf, Path::new("served")).unwrap();
+        assert_eq!(facts.names.iter().any(|name| name == "127.0.0.1"), has_addresses, "{asked}");
+        assert!(facts.names.iter().any(|name| name == "localhost"));
     }
 }
