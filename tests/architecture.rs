@@ -70,8 +70,8 @@ fn check(file: &Path, inside: &Path, faults: &mut String) {
     for (line, number) in text.lines().zip(1..) {
         for other in named(line) {
             // A root re-export (a type, or a list of modules) hides which floor is meant.
-            let fine = other == module || floor(other).is_some_and(|other| other < own);
-            if !fine {
+            let beneath = other == module || floor(other).is_some_and(|other| other < own);
+            if !beneath {
                 writeln!(faults, "{shown}:{number}: `{module}` must not know `crate::{other}`")
                     .unwrap();
             }

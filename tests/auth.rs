@@ -58,7 +58,7 @@ async fn a_bad_token_is_told_in_the_forms_of_rfc_6750() {
                 (vec![], 401, MISSING),
                 (vec!["Basic dXNlcjpwYXNz".to_owned()], 401, MISSING),
                 (vec!["Bearer wrong".to_owned()], 401, WRONG),
-                (vec![format!("Bearer {}", &TOKEN[..TOKEN.len() - 1])], 401, WRONG),
+                (vec![format!("Bearer {}", TOKEN.trim_end_matches('s'))], 401, WRONG),
                 (vec![format!("Bearer {TOKEN}x")], 401, WRONG),
                 (vec![format!("Bearer {}", "x".repeat(5000))], 401, WRONG),
                 (vec!["Bearer".to_owned()], 400, MALFORMED),
@@ -246,14 +246,9 @@ async fn preflights_need_no_token_and_only_listed_pages_are_let_in() {
 }
 
 #[tokio::test]
-async fn origins_and_hosts_must_be_ours() {
+async fn origins_must_be_ours() {
     bounded(async {
-        let server = started(Config {
-            allow_origins: vec![PAGE.to_owned()],
-            allow_hosts: vec!["edge.example.com".to_owned()],
-            ..config()
-        })
-        .await;
+        let server = started(Config { allow_origins: vec![PAGE.to_owned()], ..config() }).await;
         let port = server.address.port();
         for client in both(&server) {
             for (origin, status) in [
@@ -289,6 +284,16 @@ async fn origins_and_hosts_must_be_ours() {
             let two = fine(&client, "POST", "/mcp").header("origin", PAGE).header("origin", PAGE);
             assert_eq!(posted(&client, two).await.status, 403);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hosts_must_be_ours() {
+    bounded(async {
+        let server =
+            started(Config { allow_hosts: vec!["edge.example.com".to_owned()], ..config() }).await;
+        let port = server.address.port();
         for (host, status) in [
             ("localhost".to_owned(), 200),
             (format!("LOCALHOST:{port}"), 200),

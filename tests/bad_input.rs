@@ -1,7 +1,5 @@
 //! Promise: malformed, hostile or truncated input of any kind gets its status and its JSON-RPC
 //! code; it never gives a 5xx or a hang, and others notice nothing.
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
-
 mod support;
 
 use std::time::Duration;
@@ -14,6 +12,9 @@ use support::{
     Client, Fixture, Mark, RawClient, Session, TOKEN, TestServer, bounded, call, config, hello,
 };
 use tokio::time::timeout;
+
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bodies, and status and code that each gets; the id that can be read is echoed.
 fn bodies() -> Vec<(Vec<u8>, (u16, i64))> {
@@ -33,7 +34,7 @@ fn bodies() -> Vec<(Vec<u8>, (u16, i64))> {
         (text(r#"{"jsonrpc":"2.0","id":1,"method":"f/ec"#), parse),
         (text(r#"{"jsonrpc":"2.0","id":1,"method":"f/echo"} trailing"#), parse),
         (text(r#"{"jsonrpc":"2.0","id":1,"method":"f/echo",}"#), parse),
-        (text(r#"{'jsonrpc':'2.0','id':1,'method':'f/echo'}"#), parse),
+        (text(r"{'jsonrpc':'2.0','id':1,'method':'f/echo'}"), parse),
         (b"\xff\xfe{}".to_vec(), parse),
         (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"f/\xff\"}".to_vec(), parse),
         (b"\0\0\0\0".to_vec(), parse),
@@ -255,7 +256,7 @@ async fn a_client_that_breaks_off_leaves_nothing() {
         );
         for length in (0..whole.len()).step_by(17) {
             let mut raw = server.raw().await;
-            raw.send(&whole[..length]).await;
+            raw.send(&whole.as_bytes()[..length]).await;
             drop(raw);
         }
         still_works(&session).await;
@@ -270,7 +271,6 @@ async fn http2_gone_wrong_ends_one_connection() {
     bounded(async {
         let (server, _told) = TestServer::fixture().await;
         let session = server.client().h2().initialize("2025-11-25").await;
-        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
             let length = u8::try_from(payload.len()).unwrap();
             [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
@@ -289,7 +289,7 @@ async fn http2_gone_wrong_ends_one_connection() {
         ] {
             let mut raw = server.raw_h2().await;
             raw.send(&bad).await;
-            let end = timeout(Duration::from_secs(5), raw.to_the_end()).await;
+            let end = timeout(Duration::from_secs(5), raw.until_closed()).await;
             assert!(end.is_ok(), "the server waits for more of {bad:?}");
         }
         still_works(&session).await;

@@ -1,10 +1,6 @@
 //! Promise: one POST without session, handshake or `Accept` is answered by one JSON text, and
 //! callers who share a warm child share nothing else.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails, helpers of it too"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 

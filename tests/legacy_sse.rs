@@ -2,7 +2,6 @@
 //! session is left once its stream is closed.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test ends where it fails, helpers of it too"
 )]

@@ -249,7 +249,7 @@ async fn sessions_are_limited_for_one_address_and_in_all() {
 
 #[tokio::test]
 async fn children_are_limited_and_idle_warm_ones_give_way() {
-    within(Duration::from_secs(60), async {
+    within(Duration::from_mins(1), async {
         let mark = Mark::new();
         let limits = Limits { max_children: 2, ..config().limits };
         let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;

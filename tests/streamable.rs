@@ -1,10 +1,6 @@
 //! Promise: Streamable HTTP of 2025-03-26, 2025-06-18 and 2025-11-25 on the unified path: sessions,
 //! versions, ids, framing, and which refusal each mistake gets.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails, helpers of it too"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 

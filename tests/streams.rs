@@ -1,10 +1,6 @@
 //! Promise: what a server says goes to the stream that it belongs to, whatever its client has open,
 //! and a client that lost a stream gets the rest of it exactly once.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails, helpers of it too"
-)]
+#![expect(clippy::indexing_slicing, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 

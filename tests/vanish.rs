@@ -30,7 +30,7 @@ async fn vanish(client: Client, number: usize) -> Session {
     let session = client.initialize("2025-11-25").await;
     let mut stream = session.listen(None).await.events();
     assert!(stream.next().await.is_some());
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let arguments = json!({ "n": 1000, "delay_ms": 100 });
         let params = json!({ "name": "count", "arguments": arguments });
         let asked = session.stream(&call(1, "tools/call", params)).await;
@@ -44,7 +44,7 @@ async fn vanish(client: Client, number: usize) -> Session {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_500_clients_that_vanish_nothing_is_left() {
-    within(Duration::from_secs(120), async {
+    within(Duration::from_mins(2), async {
         let mark = Mark::new();
         let limits = Limits {
             max_children: 2 * u32::try_from(WAVE).unwrap(),
@@ -59,7 +59,6 @@ async fn of_500_clients_that_vanish_nothing_is_left() {
         let first = client.initialize("2025-11-25").await;
         assert_eq!(first.delete().await.status, 204);
         mark.gone().await;
-        eventually(|| true).await;
         let before = descriptors();
         let mut last = Vec::new();
         for wave in 0..CLIENTS / WAVE {

@@ -87,7 +87,7 @@ impl RawClient {
     }
 
     /// Everything up to the end of the connection.
-    pub(crate) async fn to_the_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn until_closed(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
     }
