@@ -4,6 +4,9 @@
 # docker run -p 8443:8443 -v edge-certs:/certs -e MCP_SELF_SIGNED=1 -e MCP_NAME=mcp.example.com \
 #     -e MCP_AUTH_TOKEN="$(openssl rand -hex 32)" mcp-edge
 #
+# Set port and certificates by variables rather than options: the health check reads the same ones.
+# A directory bound to /certs must be writable by user 65532; a named volume is.
+#
 # A stdio server behind the edge runs inside this image, which therefore needs what the server needs.
 # BASE chooses the final image; it must have glibc 2.36 or newer (Debian 12):
 #   docker build -t mcp-edge:node   --build-arg BASE=node:22-bookworm-slim .

@@ -1,0 +1,320 @@
+"""Runs the matrix: every client over every transport, each cell against an edge of its own.
+
+Usage: suite.py EDGE_BINARY [--only CELL_PART] [--check CHECK_PART] [--jobs N] [--direct]
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from edge import EVERYTHING, HERE, RAISED, WORK, Edge, kill, pass_env, processes
+
+CELL_TIMEOUT = 300
+CHILD_GONE = 10
+
+PY1, PY2 = str(WORK / "py1/bin/python"), str(WORK / "py2/bin/python")
+SDK = {
+    "py1": ([PY1, "steps.py"], "sdk1"),
+    "py2": ([PY2, "steps.py"], "sdk2"),
+    "ts1": (["node", "steps.mjs"], "sdk1"),
+    "ts2": (["node", "steps.mjs"], "sdk2"),
+}
+# name: (SDK, transport, path, what else the cell is told)
+MATRIX = {
+    "py1-http": ("py1", "http", "/mcp", {}),
+    "py1-http-h2": ("py1", "http", "/mcp", {"h2": True}),
+    "py1-sse": ("py1", "sse", "/sse", {}),
+    "py1-sse-mcp": ("py1", "sse", "/mcp", {}),
+    "py1-stdio": ("py1", "stdio", None, {}),
+    "py2-http": ("py2", "http", "/mcp", {}),
+    "py2-http-legacy": ("py2", "http", "/mcp", {"mode": "legacy"}),
+    "py2-sse": ("py2", "sse", "/sse", {}),
+    "py2-sse-mcp": ("py2", "sse", "/mcp", {}),
+    "ts1-http": ("ts1", "http", "/mcp", {}),
+    "ts1-sse": ("ts1", "sse", "/sse", {}),
+    "ts1-sse-mcp": ("ts1", "sse", "/mcp", {}),
+    "ts1-stdio": ("ts1", "stdio", None, {}),
+    "ts2-http": ("ts2", "http", "/mcp", {}),
+    "ts2-http-auto": ("ts2", "http", "/mcp", {"mode": "auto"}),
+    "ts2-sse": ("ts2", "sse", "/sse", {}),
+    "ts2-sse-mcp": ("ts2", "sse", "/mcp", {}),
+}
+# Cells that look at time or at everything at once run alone, after the matrix.
+ALONE = ["fetch", "raw", "chaos", "vanish"]
+
+
+class Results:
+    """What the checks of one cell came to, printed in one piece when the cell is done."""
+
+    def __init__(self, cell):
+        self.cell, self.lines, self.passed, self.failed = cell, [], 0, 0
+        self.started = time.monotonic()
+
+    def add(self, check, problem, seconds=None):
+        took = "" if seconds is None else f" ({seconds:.2f} s)"
+        if problem:
+            self.failed += 1
+            self.lines.append(f"FAIL {self.cell}: {check}{took}")
+            self.lines += [f"     {line}" for line in str(problem).splitlines()]
+        else:
+            self.passed += 1
+            self.lines.append(f"ok   {self.cell}: {check}{took}")
+
+    def print(self):
+        took = time.monotonic() - self.started
+        summary = f"---- {self.cell}: {self.passed} passed, {self.failed} failed, {took:.0f} s"
+        print("\n".join([*self.lines, summary]), flush=True)
+
+
+def run_client(argv, environment, directory, results):
+    """Runs one client program to its end and takes in the checks that it prints."""
+    planned, seen = [], set()
+    with (directory / "client.err").open("wb") as err:
+        process = subprocess.Popen(
+            argv, env=environment, cwd=HERE, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True,
+        )
+    lines = queue.Queue()
+
+    def read():
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    deadline, problem = time.monotonic() + CELL_TIMEOUT, None
+    while True:
+        try:
+            line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
+        except queue.Empty:
+            problem = f"not done within {CELL_TIMEOUT} s"
+            break
+        if line is None:
+            break
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if "plan" in found:
+            planned = found["plan"]
+        else:
+            seen.add(found["check"])
+            problem_here = None if found["ok"] else found["detail"] or "no reason given"
+            results.add(found["check"], problem_here, found["seconds"])
+    try:
+        code = process.wait(5 if problem else 30)
+    except subprocess.TimeoutExpired:
+        code = None
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    if code != 0:
+        tail = (directory / "client.err").read_text(errors="replace").splitlines()[-12:]
+        problem = "\n".join([problem or f"exit code {code}", *tail])
+    for check in planned:
+        if check not in seen:
+            results.add(check, "never ran")
+    if problem or not planned:
+        results.add("the client program ends by itself", problem or "it printed no plan")
+
+
+class ChildWatch(threading.Thread):
+    """Notes the greatest number of children that the edge had at one time."""
+
+    def __init__(self, edge):
+        super().__init__(daemon=True)
+        self.edge, self.most, self.done = edge, 0, threading.Event()
+
+    def run(self):
+        while not self.done.wait(0.5):
+            self.most = max(self.most, len(self.edge.children()))
+
+
+def run_matrix_cell(name, binary, directory, only, direct):
+    sdk, kind, path, more = MATRIX[name]
+    argv, module = SDK[sdk]
+    results = Results(name)
+    mark = uuid.uuid4().hex
+    cell = {
+        "sdk": module, "kind": kind, "only": only, "edge": not direct, "token": None, "url": None,
+        "reference": EVERYTHING, "mark": {"SUITE_MARK": mark}, **more,
+    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
+    environment["SUITE_MARK"] = mark
+    edge = server = None
+    try:
+        if direct:
+            server, cell["url"] = start_reference(kind)
+        elif kind == "stdio":
+            cell["secret"] = uuid.uuid4().hex
+            cell["server"] = [str(binary), *pass_env("SUITE_MARK", mark), "--", *EVERYTHING]
+            cell["env"] = {
+                "MCP_TRANSPORT": "stdio", "MCP_AUTH_TOKEN": cell["secret"], "SUITE_UNLISTED": "1",
+            }
+        else:
+            edge = Edge(binary, EVERYTHING, *RAISED, directory=directory)
+            cell["url"], cell["token"], cell["secret"] = edge.base + path, edge.token, edge.token
+            # As the start-up lines of the edge tell its users to.
+            environment["SSL_CERT_FILE"] = environment["NODE_EXTRA_CA_CERTS"] = str(edge.ca)
+            before = len(edge.children())
+            watch = ChildWatch(edge)
+            watch.start()
+        environment["CELL"] = json.dumps(cell)
+        run_client(argv, environment, directory, results)
+        if edge:
+            watch.done.set()
+            left = edge.wait_children(before, CHILD_GONE)
+            problem = None if watch.most else "there never was a child"
+            # A check that failed may have left its session open, which is then no fault of its own.
+            if len(left) > before and not results.failed:
+                problem = f"still there {CHILD_GONE} s after the client closed: {left}"
+            results.add("a child per session, gone when the client has closed", problem)
+            results.add("SIGTERM: exit 0, nothing left", edge.stop())
+    except Exception as error:
+        results.add("the cell runs", f"{type(error).__name__}: {error}")
+    finally:
+        if edge:
+            edge.kill()
+        if server:
+            server.kill()
+            server.wait()
+        deadline = time.monotonic() + 5
+        while (left := processes(mark, None)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for pid in left:
+            kill(pid)
+        if left:
+            results.add("no process of the cell is left", left)
+        results.print()
+    return results
+
+
+def run_alone(name, binary, directory, only):
+    results = Results(name)
+    edge = None
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
+    try:
+        if name == "raw":
+            argv = [sys.executable, "raw.py", str(binary), str(directory), only or ""]
+            run_client(argv, environment, directory, results)
+        elif name == "fetch":
+            edge = Edge(binary, EVERYTHING, *RAISED, directory=directory)
+            environment["NODE_EXTRA_CA_CERTS"] = str(edge.ca)
+            environment["CELL"] = json.dumps({"url": f"{edge.base}/mcp", "token": edge.token})
+            run_client(["node", "fetch.mjs"], environment, directory, results)
+            results.add("SIGTERM: exit 0, nothing left", edge.stop())
+        elif name == "chaos":
+            seconds = os.environ.get("CHAOS_SECONDS", "30")
+            run_script([sys.executable, "chaos.py", str(binary), seconds], directory, results)
+        else:
+            run_script([sys.executable, "vanish.py", str(binary)], directory, results)
+    except Exception as error:
+        results.add("the cell runs", f"{type(error).__name__}: {error}")
+    finally:
+        if edge:
+            edge.kill()
+        results.print()
+    return results
+
+
+def run_script(argv, directory, results):
+    """A script with a verdict of its own: its exit code, its output being the reason."""
+    started = time.monotonic()
+    argv += ["--directory", str(directory)]
+    process = subprocess.Popen(
+        argv, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=CELL_TIMEOUT + 120)
+        problem = None if process.returncode == 0 else f"exit {process.returncode}\n{output}"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        problem = "not done in time"
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    results.add(" ".join(Path(a).name for a in argv[1:2]), problem, time.monotonic() - started)
+    if not problem:
+        results.lines += [f"     {line}" for line in output.splitlines()[-4:]]
+
+
+def start_reference(kind):
+    """The reference server's own HTTP transports: proves the clients where there is no edge."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    mode, path = ("sse", "/sse") if kind == "sse" else ("streamableHttp", "/mcp")
+    server = subprocess.Popen(
+        [*EVERYTHING[:-1], mode], env={**os.environ, "PORT": str(port)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return server, f"http://127.0.0.1:{port}{path}"
+        except OSError:
+            time.sleep(0.05)
+    server.kill()
+    raise RuntimeError("the reference server does not listen")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("--only", default="", help="only cells whose name contains this")
+    parser.add_argument("--check", help="only checks whose name contains this")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument("--direct", action="store_true", help="no edge: the reference server itself")
+    options = parser.parse_args()
+    binary = options.binary.resolve()
+    if not options.direct and not os.access(binary, os.X_OK):
+        sys.exit(f"{binary} is not there or cannot be executed: cargo build comes first")
+    logs = WORK / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+
+    matrix = [name for name in MATRIX if options.only in name]
+    alone = [name for name in ALONE if options.only in name]
+    if options.direct:
+        matrix = [n for n in matrix if n.endswith(("-http", "-sse", "-legacy", "-auto"))]
+        alone = []
+    elif options.check:
+        alone = [name for name in alone if name == "raw"]
+    for name in matrix + alone:
+        (logs / name).mkdir(parents=True)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        found = list(pool.map(
+            lambda n: run_matrix_cell(n, binary, logs / n, options.check, options.direct), matrix
+        ))
+    found += [run_alone(name, binary, logs / name, options.check) for name in alone]
+
+    failed = sum(r.failed for r in found)
+    passed = sum(r.passed for r in found)
+    if failed:
+        print("\nfailed:")
+        for results in found:
+            for line in results.lines:
+                if line.startswith("FAIL"):
+                    print(line)
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
