@@ -169,11 +169,16 @@ async fn progress_of_a_child_finds_its_call_among_many() {
 async fn what_a_child_says_outside_any_call_waits_for_the_get_stream() {
     bounded(async {
         let mark = Mark::new();
-        let server = TestServer::start(config(), mark.sh(SCRIPT)).await;
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().join("said");
+        let noting = format!("esac; : > '{}'", said.display());
+        let script = SCRIPT.replace("esac", &noting);
+        let server = TestServer::start(config(), mark.sh(&script)).await;
         let session = server.client().initialize("2025-11-25").await;
+        eventually(|| std::fs::remove_file(&said).is_ok()).await;
         let (log, ask) = (note("t/log", json!({})), note("t/ask", json!({})));
         assert_eq!(session.post(&log).await.status, 202);
-        session.call(1, "t/pid", json!({})).await;
+        eventually(|| said.exists()).await;
         let mut standalone = session.listen(None).await.events();
         assert_eq!(standalone.message().await["params"]["data"], "log");
         session.post(&ask).await;
@@ -181,6 +186,30 @@ async fn what_a_child_says_outside_any_call_waits_for_the_get_stream() {
         assert_eq!(question["method"], "roots/list");
         session.answer(&question, json!({ "roots": [] })).await;
         assert_eq!(standalone.message().await["params"]["data"], "heard");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn progress_of_a_call_that_is_over_reaches_no_other() {
+    bounded(async {
+        let mark = Mark::new();
+        let late =
+            r#""method":"notifications/progress","params":{"progressToken":"a","progress":1}"#;
+        let script = format!("case $line in\n *'\"t/late\"'*) say '{late}' ;;");
+        let script = SCRIPT.replace("case $line in", &script);
+        let server = TestServer::start(config(), mark.sh(&script)).await;
+        let session = server.client().initialize("2025-11-25").await;
+        let over = call(1, "t/hold", json!({ "_meta": { "progressToken": "a" } }));
+        let mut over = session.stream(&over).await.events();
+        let cancel = note("notifications/cancelled", json!({ "requestId": 1 }));
+        assert_eq!(session.post(&cancel).await.status, 202);
+        over.rest().await;
+        let mut next = session.stream(&call(2, "t/hold", json!({}))).await.events();
+        session.post(&note("t/late", json!({}))).await;
+        session.post(&note("t/finish", json!({ "id": 2, "x": 0 }))).await;
+        let rest = next.rest().await;
+        assert_eq!((rest.len(), &rest[0]["id"]), (1, &json!(2)), "{rest:?}");
     })
     .await;
 }
