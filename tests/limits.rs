@@ -85,8 +85,12 @@ async fn a_flood_is_refused_before_its_bodies_come() {
     bounded(async {
         let server = limited(Limits { burst: 3, requests_per_second: 1, ..config().limits }).await;
         let mut refusals = Vec::new();
+        // Connected beforehand, so that the requests come within a moment.
+        let mut raws = Vec::new();
         for _ in 0..8 {
-            let mut raw = server.raw().await;
+            raws.push(server.raw().await);
+        }
+        for mut raw in raws {
             raw.send(
                 "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                  expect: 100-continue\r\ncontent-length: 10000000\r\n\r\n",
