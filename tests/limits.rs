@@ -229,6 +229,32 @@ async fn streams_of_one_address_are_limited() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_reset_gives_its_place_back() {
+    bounded(async {
+        let server = limited(Limits { streams_per_ip: 1, ..config().limits }).await;
+        let session = server.client().h2().initialize("2025-11-25").await;
+        let mut conn = session.client.connect().await;
+        for _ in 0..10 {
+            let get = || {
+                let get = session.request("GET").header("accept", "text/event-stream");
+                get.body(Full::default()).unwrap()
+            };
+            let stream = loop {
+                let response = conn.begin(get()).await.unwrap();
+                if response.status() == 200 {
+                    break response;
+                }
+                assert_eq!(response.status(), 429);
+            };
+            assert_eq!(conn.begin(get()).await.unwrap().status(), 429);
+            // Only this stream ends, not the connection.
+            drop(stream);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn sessions_are_limited_for_one_address_and_in_all() {
     bounded(async {
         let server =
