@@ -141,7 +141,11 @@ impl Display for Facts {
         self.write_token(f)?;
         self.write_trust(f)?;
         writeln!(f, "\nTry it:\n  {}", self.curl())?;
-        writeln!(f, "\nAdd it to Claude Code:\n  {}", self.claude())
+        writeln!(f, "\nAdd it to Claude Code:\n  {}", self.claude())?;
+        if self.ca.is_some() {
+            writeln!(f, "(and have NODE_EXTRA_CA_CERTS set as above whenever you start claude)")?;
+        }
+        Ok(())
     }
 }
 
@@ -161,7 +165,11 @@ fn host_of(address: IpAddr, names: &[String]) -> String {
     if [IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]
         .contains(&address)
     {
-        return "localhost".to_owned();
+        // Of a certificate that is not for localhost, a name that it is for will do with an entry in
+        // the hosts file, and localhost will not.
+        let other = names.iter().find(usable);
+        let covered = names.iter().any(|name| local(name));
+        return other.filter(|_| !covered).map_or_else(|| "localhost".to_owned(), Clone::clone);
     }
     if address.is_loopback() {
         return shown(address);

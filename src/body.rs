@@ -69,6 +69,19 @@ where
     }
 }
 
+/// Takes what is left of a small body, and forgets it. A body that is not small, or does not say
+/// how large it is, is left alone.
+pub(crate) async fn discard<B>(body: B, limits: BodyLimits)
+where
+    B: Body<Data = Bytes>,
+{
+    let declared = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    if declared.is_some_and(|bytes| bytes <= limits.bytes) {
+        // How it ends makes no difference: the request is answered already.
+        drop(read(body, limits).await);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;

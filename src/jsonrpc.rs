@@ -4,6 +4,8 @@
 //! serialisation can read differently. Whatever could be read in two ways (duplicate keys at the
 //! level that is inspected, a `method` beside a `result`) is refused.
 
+mod id;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+pub use self::id::RequestId;
 
 /// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
 /// but the backend that parses them may well recurse.
@@ -36,55 +40,6 @@ pub mod code {
     pub const TRANSPORT: i32 = -32_000;
     /// No such session (what the MCP SDKs use for it).
     pub const SESSION_NOT_FOUND: i32 = -32_001;
-}
-
-/// The id of a request: a string or an integer, kept as exactly as it came.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RequestId {
-    /// An integer, as its digits: ids beyond 64 bits survive.
-    Number(Box<str>),
-    /// A string, unescaped.
-    Text(Box<str>),
-}
-
-impl RequestId {
-    fn parse(raw: &str) -> Option<Self> {
-        match raw.as_bytes().first()? {
-            b'"' => serde_json::from_str::<String>(raw).ok().map(|text| Self::Text(text.into())),
-            b'-' | b'0'..=b'9' if !raw.contains(['.', 'e', 'E']) => Some(Self::Number(raw.into())),
-            _ => None,
-        }
-    }
-}
-
-impl RequestId {
-    /// The id as a JSON value.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        serde_json::from_str(&self.to_string()).unwrap_or_default()
-    }
-}
-
-impl From<u64> for RequestId {
-    fn from(number: u64) -> Self {
-        Self::Number(number.to_string().into())
-    }
-}
-
-impl fmt::Display for RequestId {
-    /// Writes the id as JSON.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(digits) => f.write_str(digits),
-            Self::Text(text) => Value::from(&**text).fmt(f),
-        }
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// What a message is.

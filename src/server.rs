@@ -120,6 +120,11 @@ impl Server {
     /// [`StartError`] says what cannot be used, and what to do.
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
         let drain = Drain::default();
+        let bind = |source| StartError::Bind { address: config.listen, source };
+        let listener = Listener::bind(&config, drain.clone()).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let backend = behind.open(&config.limits, &config.access, &drain)?;
+        // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
             source @ (TlsSource::Files(_) | TlsSource::SelfSigned { .. }) => {
@@ -127,10 +132,6 @@ impl Server {
                 (Some(acceptor), Some(trust))
             }
         };
-        let backend = behind.open(&config.limits, &config.access, &drain)?;
-        let bind = |source| StartError::Bind { address: config.listen, source };
-        let listener = Listener::bind(&config, drain.clone()).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         let guard = Guard::new(&config, names);
         let mcp = Mcp::new(backend, &config, drain.clone());
@@ -170,11 +171,12 @@ impl Server {
     /// Returns false if something was still running when the grace was over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
         let Self { listener, connection, app, drain, grace, address: _, trust: _ } = self;
-        let sweeping = Arc::clone(&app);
+        let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         drain.spawn(listener.run(connection));
         tokio::select! {
             () = shutdown => {}
             () = sweeping.guard().keep_swept() => {}
+            () = fresh.keep_fresh() => {}
         }
         tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
         let finished = drain.finish(grace).await;

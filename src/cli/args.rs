@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use humantime::Duration;
 
-use super::value::{Bytes, Switch, host};
+use super::value::{Bytes, Switch, count, host, port};
 
 /// Everything `mcp-edge [OPTIONS] [-- COMMAND [ARG]...]` takes.
 #[derive(Args, Clone, Debug)]
@@ -42,13 +42,13 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host)]
     pub(crate) host: IpAddr,
     /// Port to listen on; 0 lets the system choose, and the start-up text tells
-    #[arg(long, value_name = "PORT", default_value = "8443")]
+    #[arg(long, value_name = "PORT", default_value = "8443", value_parser = port)]
     pub(crate) port: u16,
     /// The one path for Streamable HTTP, SSE and bare POSTs; /sse and /messages are served as well
     #[arg(long, value_name = "PATH", default_value = "/mcp")]
     pub(crate) path: String,
     /// Threads that serve; without it one for each CPU
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count::<usize>)]
     pub(crate) workers: Option<usize>,
 }
 
@@ -71,11 +71,12 @@ pub(crate) struct Certificates {
     /// PEM file with the private key of the --cert at the same place in the order
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Vec<PathBuf>,
-    /// Make a small local CA and a certificate, keep both in --certs-dir and renew in time
+    /// Make a small local CA and a certificate, keep both in --certs-dir, and renew the certificate
+    /// in its last 30 days
     #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
           require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) self_signed: Switch,
-    /// Where --self-signed keeps ca.pem, cert.pem, key.pem and a generated token
+    /// Where --self-signed keeps its files (ca.pem is for the clients) and a generated token
     #[arg(long, value_name = "DIR", default_value = "certs")]
     pub(crate) certs_dir: PathBuf,
     /// A further host name or IP address for the certificate of --self-signed; repeatable
@@ -120,7 +121,7 @@ pub(crate) struct Child {
     /// passed by --pass-env, options show in `ps`
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
-    /// Bytes in one line that COMMAND writes; a longer one ends its session
+    /// Bytes in one line that COMMAND writes; a longer one is skipped and logged
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub(crate) max_line_bytes: Bytes,
 }
@@ -129,34 +130,34 @@ pub(crate) struct Child {
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// Requests per second from one address; more are answered 429 with Retry-After
-    #[arg(long, value_name = "COUNT", default_value = "10")]
+    #[arg(long, value_name = "COUNT", default_value = "10", value_parser = count::<u32>)]
     pub(crate) requests_per_second: u32,
     /// Requests from one address that may come at once beyond the rate; more are answered 429
-    #[arg(long, value_name = "COUNT", default_value = "20")]
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
     pub(crate) burst: u32,
     /// Connections from one address; more are closed before any TLS work
-    #[arg(long, value_name = "COUNT", default_value = "20")]
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
     pub(crate) connections_per_ip: u32,
     /// Open event streams of one address; more are answered 429
-    #[arg(long, value_name = "COUNT", default_value = "20")]
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
     pub(crate) streams_per_ip: u32,
-    /// Connections in all; more wait or are closed at once, the open ones stay fast
-    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    /// Connections in all; more are closed before any TLS work, the open ones stay fast
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_connections: u32,
     /// Sessions in all; more are answered 503 with Retry-After
-    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_sessions: u32,
     /// Sessions of one address; more are answered 429 with Retry-After
-    #[arg(long, value_name = "COUNT", default_value = "20")]
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
     pub(crate) sessions_per_ip: u32,
     /// Processes of COMMAND in all; idle ones are given up first, then 503 with Retry-After
-    #[arg(long, value_name = "COUNT", default_value = "100")]
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count::<u32>)]
     pub(crate) max_children: u32,
     /// Bytes of a request head; more are answered 431
     #[arg(long, value_name = "SIZE", default_value = "32KiB")]
     pub(crate) max_header_bytes: Bytes,
     /// Fields of a request head; more are answered 431
-    #[arg(long, value_name = "COUNT", default_value = "100")]
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count::<usize>)]
     pub(crate) max_headers: usize,
     /// Bytes of a request body; more are answered 413
     #[arg(long, value_name = "SIZE", default_value = "10MiB")]
@@ -166,7 +167,7 @@ pub(crate) struct Limits {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Time limits")]
 pub(crate) struct Times {
-    /// How long a request with a valid token and over the rate waits for its turn before its 429
+    /// How long a request over the rate waits for its turn before its 429, if it brings a token
     #[arg(long, value_name = "TIME", default_value = "0s")]
     pub(crate) rate_wait: Duration,
     /// A TLS handshake; then the connection is closed

@@ -1,11 +1,10 @@
 //! Values as operators write them: `10MiB`, `yes`, `localhost`.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use clap::builder::{BoolishValueParser, TypedValueParser, ValueParserFactory};
+use clap::builder::ValueParserFactory;
 
 /// An address to listen on.
 ///
@@ -20,6 +19,24 @@ pub(crate) fn host(text: &str) -> Result<IpAddr, &'static str> {
     bare.parse().map_err(|_not_an_address| {
         "give an IP address of this machine (127.0.0.1, 0.0.0.0, ::) or localhost"
     })
+}
+
+/// A whole number.
+///
+/// # Errors
+///
+/// Whatever else, or more than fits.
+pub(crate) fn count<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.trim().parse().map_err(|_no_number| "give a whole number, as 20")
+}
+
+/// A port.
+///
+/// # Errors
+///
+/// Whatever is not a number from 0 to 65535.
+pub(crate) fn port(text: &str) -> Result<u16, &'static str> {
+    text.trim().parse().map_err(|_no_port| "give a port from 0 to 65535")
 }
 
 /// A size in bytes, written plain or in KiB, MiB, GiB (`K`, `M`, `G` mean the same, as in nginx).
@@ -64,7 +81,13 @@ impl ValueParserFactory for Switch {
     type Parser = clap::builder::ValueParser;
 
     fn value_parser() -> Self::Parser {
-        BoolishValueParser::new().try_map(|on| Ok::<_, Infallible>(Self(on))).into()
+        clap::builder::ValueParser::new(|text: &str| {
+            match text.trim().to_ascii_lowercase().as_str() {
+                "1" | "true" | "yes" | "y" | "on" | "t" => Ok(Self(true)),
+                "0" | "false" | "no" | "n" | "off" | "f" => Ok(Self(false)),
+                _ => Err("give true or false (1, yes, on; 0, no, off)"),
+            }
+        })
     }
 }
 

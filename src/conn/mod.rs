@@ -80,6 +80,14 @@ impl Connection {
         }
     }
 
+    /// Keeps the certificate fresh, for as long as the server runs.
+    pub(crate) async fn keep_fresh(&self) {
+        match &self.tls {
+            Some(tls) => tls.keep_fresh().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
     pub(crate) async fn serve<I>(&self, io: I, client: ClientAddr, local: IpAddr)
     where

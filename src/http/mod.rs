@@ -6,9 +6,10 @@ mod refusal;
 mod reply;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header, request};
+use http::{Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body;
 
 pub(crate) use self::reply::ReplyBody;
@@ -21,6 +22,13 @@ use crate::caller::{Caller, TlsFacts, Transport};
 use crate::config::Config;
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
 use crate::mcp::{Accept, Ask, Mcp, Verb};
+
+/// What is taken of the body of a request that was refused before it was read.
+const DISCARDED: BodyLimits = BodyLimits {
+    bytes: 64 * 1024,
+    idle: Duration::from_millis(100),
+    total: Duration::from_millis(100),
+};
 
 /// What is known of the connection that a request came on.
 #[derive(Clone, Debug)]
@@ -96,7 +104,12 @@ impl App {
             uri: &head.uri,
             headers: &head.headers,
         };
-        let answered = self.answer(conn, visit, route, &head, body).await;
+        let mut body = std::pin::pin!(body);
+        let answered = self.answer(conn, visit, route, &head, body.as_mut()).await;
+        if answered.is_err() && head.version == Version::HTTP_2 {
+            // A stream that is reset behind its answer is an error to older clients (curl 7.88).
+            body::discard(body, DISCARDED).await;
+        }
         let mut response = answered.unwrap_or_else(|refusal| {
             tracing::debug!(client = %conn.client, refusal = refusal.label(), "refused");
             refusal.response()
@@ -210,11 +223,11 @@ fn ask<'a>(
     }
 }
 
-fn http_name(version: http::Version) -> &'static str {
+fn http_name(version: Version) -> &'static str {
     match version {
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_11 => "HTTP/1.1",
-        http::Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2",
         _ => "HTTP",
     }
 }

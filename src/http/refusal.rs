@@ -236,7 +236,7 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::NotAcceptable | Reason::NotAStream => {
             transport(S::NOT_ACCEPTABLE, "not_acceptable")
         }
-        Reason::NoStream => {
+        Reason::NoStream | Reason::NothingMore => {
             transport(S::METHOD_NOT_ALLOWED, "no_stream").with(Extra::Allow("POST, OPTIONS"))
         }
         Reason::NoBatch | Reason::InitializeInBatch => invalid("batch"),

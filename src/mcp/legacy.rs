@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::sse::{EventStream, StreamKind};
 use super::{Ask, MESSAGES_PATH, Mcp, Reason, Refused, Reply};
 use crate::caller::Transport;
-use crate::jsonrpc::{Kind, Message};
+use crate::jsonrpc::{Kind, Message, code};
 
 impl Mcp {
     /// Opens the stream, and with it the session.
@@ -45,6 +45,13 @@ impl Mcp {
             return Err(Reason::NoBatch.into());
         }
         let message = Message::parse(body)?;
+        if message.envelope_version().is_some() {
+            // A modern request: its client falls back to `initialize` when it is told so.
+            if let Kind::Request { id, .. } = message.kind() {
+                session.refuse(id, code::TRANSPORT, &Reason::Modern.to_string());
+            }
+            return Ok(Reply::Accepted);
+        }
         let id = message.id().cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         ask.caller.transport = Transport::HttpSse;

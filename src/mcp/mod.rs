@@ -129,6 +129,9 @@ pub(crate) enum Reason {
     /// A stream is asked for by a client that does not take one.
     #[error("Accept must allow text/event-stream")]
     NotAStream,
+    /// The stream that is to be resumed is over, and was read to its end.
+    #[error("the stream is over: nothing follows that event")]
+    NothingMore,
     /// There is no stream here for this client.
     #[error("no stream here without a session")]
     NoStream,

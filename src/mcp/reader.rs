@@ -58,6 +58,12 @@ impl Reader {
         .await;
     }
 
+    /// Has everything been read that will ever come?
+    pub(super) fn is_over(&self) -> bool {
+        let mut state = self.session.state();
+        state.log(self.stream).is_none_or(|log| log.is_finished() && log.unread() == 0)
+    }
+
     /// The answer, if there is nothing on the stream but that.
     pub(super) fn sole_answer(&self) -> Option<Bytes> {
         let mut state = self.session.state();

@@ -191,9 +191,16 @@ impl Session {
         self.tell_of(request, caller).await
     }
 
+    /// Answers a request of an HTTP+SSE client on its stream, without the backend.
+    pub(super) fn refuse(&self, id: &RequestId, code: i32, text: &str) {
+        if let Some(log) = self.state().log(StreamId::STANDALONE) {
+            log.push(Message::error(id, code, text).line());
+        }
+    }
+
     /// Forgets a call whose client is gone, and tells the backend to.
     pub(super) fn abandon(&self, id: &RequestId, cancelled: Message) {
-        if self.state().fail(id, "the client went away", Instant::now()) {
+        if self.state().cancel(id, Instant::now()) {
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
             drop(self.tell.try_send(Told { message: cancelled, caller }));
@@ -227,9 +234,7 @@ impl Session {
         };
         if let Some(id) = cancelled {
             let mut state = self.state();
-            if state.is_initialize(&id)
-                || !state.fail(&id, "the client cancelled the request", Instant::now())
-            {
+            if state.is_initialize(&id) || !state.cancel(&id, Instant::now()) {
                 return Ok(());
             }
         }

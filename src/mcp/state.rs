@@ -269,11 +269,15 @@ impl State {
             self.version =
                 named.map(|name| ProtocolVersion::parse(&name).unwrap_or(ProtocolVersion::ASSUMED));
         }
-        let more = self.calls.values().any(|other| other.stream == call.stream);
-        let log = self.logs.entry(call.stream).or_default();
-        log.push(answer.line());
-        if !more && call.stream != StreamId::STANDALONE {
-            log.finish();
+        self.logs.entry(call.stream).or_default().push(answer.line());
+        self.finish_if_last(call.stream);
+    }
+
+    /// A stream of calls ends with the last of them.
+    fn finish_if_last(&mut self, stream: StreamId) {
+        let more = self.calls.values().any(|other| other.stream == stream);
+        if !more && stream != StreamId::STANDALONE {
+            self.logs.entry(stream).or_default().finish();
         }
         self.forget_finished();
     }
@@ -283,6 +287,15 @@ impl State {
         let waits = self.calls.contains_key(id);
         self.settle(id, &Message::error(id, code::INTERNAL_ERROR, text), now);
         waits
+    }
+
+    /// Forgets a call that its client cancelled: nobody is to answer it any more (2025-11-25,
+    /// "Cancellation"). False where it does not wait.
+    pub(super) fn cancel(&mut self, id: &RequestId, now: Instant) -> bool {
+        let Some(call) = self.calls.remove(id) else { return false };
+        self.last_used = now;
+        self.finish_if_last(call.stream);
+        true
     }
 
     /// Is this call one that may not be cancelled (2025-03-26 and later, "Cancellation")?

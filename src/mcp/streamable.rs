@@ -137,8 +137,9 @@ impl Mcp {
         version: Option<ProtocolVersion>,
     ) -> Reply {
         if !ask.accept.events {
+            // Without an answer, the client cancelled the call.
             let answer = reader.answer().await;
-            return Reply::Json(answer.unwrap_or_default(), None);
+            return answer.map_or(Reply::Accepted, |answer| Reply::Json(answer, None));
         }
         if ask.accept.json {
             // The time being over is no fault: the answer takes longer, and becomes a stream.
@@ -147,7 +148,11 @@ impl Mcp {
                 return Reply::Json(answer, None);
             }
         }
-        let kind = StreamKind { age: None, ..self.long_stream(version) };
+        let mut kind = StreamKind { age: None, ..self.long_stream(version) };
+        if reader.is_over() {
+            // The client cancelled the call. With an id it would come back for an answer.
+            (kind.ids, kind.primed) = (false, false);
+        }
         Reply::Events(EventStream::new(reader, kind, None, None), None)
     }
 
@@ -177,6 +182,10 @@ impl Mcp {
             },
         };
         let Some(reader) = reader else { return Err(unknown_event()) };
+        if reader.is_over() {
+            // Clients come back to a stream that ended without an answer, again and again.
+            return Err(Reason::NothingMore.into());
+        }
         let _introduced = introduce(&mut ask.caller, &session);
         let kind = self.long_stream(session.version());
         let draining = self.drain.draining();

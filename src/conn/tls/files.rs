@@ -59,7 +59,7 @@ impl Files {
     pub(super) fn in_dir(dir: &Path) -> Result<Self, TlsError> {
         let failed = |source| TlsError::Write { path: dir.to_owned(), source };
         let dir = std::path::absolute(dir).map_err(failed)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(failed)?;
         Ok(Self {
             ca: dir.join("ca.pem"),
             ca_key: dir.join("ca-key.pem"),

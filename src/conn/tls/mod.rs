@@ -16,14 +16,15 @@ mod sni;
 mod testing;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
@@ -39,9 +40,19 @@ pub(crate) use self::pinned::pinned_client;
 const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
+/// Between two looks at a self-signed certificate's age.
+const LOOK_EVERY: Duration = Duration::from_hours(12);
+
 /// Makes TLS streams of connections.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct TlsAcceptor {
+    source: TlsSource,
+    served: RwLock<ByProtocol>,
+}
+
+/// What is served now, for each protocol inside.
+#[derive(Clone, Debug)]
+struct ByProtocol {
     http1: Arc<ServerConfig>,
     h2: Arc<ServerConfig>,
 }
@@ -60,6 +71,61 @@ pub(crate) struct Trust {
 impl TlsAcceptor {
     /// Reads the certificates, or makes them.
     pub(crate) fn new(source: &TlsSource, now: SystemTime) -> Result<(Self, Trust), TlsError> {
+        let (served, trust) = ByProtocol::load(source, now)?;
+        Ok((Self { source: source.clone(), served: RwLock::new(served) }, trust))
+    }
+
+    /// Renews a self-signed certificate before it expires, for as long as the server runs.
+    pub(crate) async fn keep_fresh(&self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if let Err(error) = self.refresh(SystemTime::now()) {
+                tracing::error!(%error, "could not renew the certificate; trying again later");
+            }
+        }
+    }
+
+    /// Takes up what [`self_signed::prepare`] finds or makes. New connections get it.
+    fn refresh(&self, now: SystemTime) -> Result<(), TlsError> {
+        if matches!(self.source, TlsSource::SelfSigned { .. }) {
+            let (fresh, _) = ByProtocol::load(&self.source, now)?;
+            *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        Ok(())
+    }
+
+    fn served(&self) -> ByProtocol {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The handshake. The caller limits its time.
+    ///
+    /// Of h2 and http/1.1 the client gets the one that it names first. Node's fetch names http/1.1
+    /// first although it could speak h2, and means it.
+    pub(crate) async fn accept<I>(
+        &self,
+        mut io: I,
+    ) -> Result<(TlsStream<I>, TlsFacts), HandshakeError>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let accepted = hello::read(&mut io).await?;
+        let first = accepted
+            .client_hello()
+            .alpn()
+            .and_then(|mut offered| offered.find(|name| [H2, HTTP1].contains(name)));
+        let served = self.served();
+        let config = if first == Some(H2) { served.h2 } else { served.http1 };
+        let start = StartHandshake::from_parts(accepted, io);
+        let stream = start.into_stream(config).await;
+        let stream = stream.map_err(HandshakeError::after_hello)?;
+        let facts = TlsFacts::of(stream.get_ref().1);
+        Ok((stream, facts))
+    }
+}
+
+impl ByProtocol {
+    fn load(source: &TlsSource, now: SystemTime) -> Result<(Self, Trust), TlsError> {
         let provider = provider();
         let (ca, files) = match source {
             TlsSource::Files(files) => (None, files.clone()),
@@ -90,30 +156,6 @@ impl TlsAcceptor {
         let http1 = config(&provider, &resolver, &ticketer, HTTP1)?;
         let h2 = config(&provider, &resolver, &ticketer, H2)?;
         Ok((Self { http1, h2 }, Trust { ca, names, not_after }))
-    }
-
-    /// The handshake. The caller limits its time.
-    ///
-    /// Of h2 and http/1.1 the client gets the one that it names first. Node's fetch names http/1.1
-    /// first although it could speak h2, and means it.
-    pub(crate) async fn accept<I>(
-        &self,
-        mut io: I,
-    ) -> Result<(TlsStream<I>, TlsFacts), HandshakeError>
-    where
-        I: AsyncRead + AsyncWrite + Unpin,
-    {
-        let accepted = hello::read(&mut io).await?;
-        let first = accepted
-            .client_hello()
-            .alpn()
-            .and_then(|mut offered| offered.find(|name| [H2, HTTP1].contains(name)));
-        let config = if first == Some(H2) { &self.h2 } else { &self.http1 };
-        let start = StartHandshake::from_parts(accepted, io);
-        let stream = start.into_stream(Arc::clone(config)).await;
-        let stream = stream.map_err(HandshakeError::after_hello)?;
-        let facts = TlsFacts::of(stream.get_ref().1);
-        Ok((stream, facts))
     }
 }
 

@@ -121,7 +121,7 @@ async fn a_client_can_cancel_its_calls_but_not_its_handshake() {
         let cancel = Message::notification("notifications/cancelled", &params);
         rig.session.notify(cancel, &rig.caller).await.unwrap();
     }
-    assert!(String::from_utf8_lossy(&reader.answer().await.unwrap()).contains("cancelled"));
+    assert_eq!(reader.answer().await, None);
     let told = [rig.told().await, rig.told().await, rig.told().await];
     assert_eq!(told[2].cancelled(), Some(1.into()));
     assert!(rig.told.try_recv().is_err());

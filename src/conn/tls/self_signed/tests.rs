@@ -197,7 +197,7 @@ fn keys_are_for_the_owner_only() {
     fs::create_dir(server.path("made")).unwrap();
     prepare(&dir, &[], server.now, &provider()).unwrap();
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(dir.clone()), 0o700);
+    assert_eq!(mode(dir.clone()), 0o755);
     for (file, expected) in [("key.pem", 0o600), ("ca-key.pem", 0o600)] {
         assert_eq!(mode(dir.join(file)), expected, "{file}");
     }
@@ -263,5 +263,19 @@ async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
         let facts = Facts::read(&leaf, Path::new("served")).unwrap();
         assert_eq!(facts.names.iter().any(|name| name == "127.0.0.1"), has_addresses, "{asked}");
         assert!(facts.names.iter().any(|name| name == "localhost"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_runs_for_long_renews_its_certificate() {
+    let server = Server::new();
+    let source = TlsSource::SelfSigned { dir: server.path("."), names: Vec::new() };
+    let (acceptor, trust) = TlsAcceptor::new(&source, server.now).unwrap();
+    for (days, renewed) in [(0, false), (300, false), (370, true)] {
+        acceptor.refresh(server.now + days * DAY).unwrap();
+        let ca = pem::certificates(trust.ca.as_ref().unwrap()).unwrap().remove(0);
+        let (_, answered) = handshake(&acceptor, client(ca, &[]), "localhost").await;
+        // Made in more than a year, the new one is not valid yet for a client of today.
+        assert_eq!(answered.is_err(), renewed, "{days}: {answered:?}");
     }
 }
