@@ -5,14 +5,17 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use http_body_util::Full;
+use mcp_edge::{Config, Limits, Times};
 use serde_json::{Value, json};
 use support::{
     Answer, Client, Mark, OTHER_TOKEN, SCRIPT, TestServer, bounded, call, config, eventually,
-    loopback, note,
+    hello, loopback, note,
 };
+use tokio::time::{Instant, sleep};
 
 /// Nothing but what it takes.
 fn bare(client: &Client, body: &Value) -> http::Request<Full<bytes::Bytes>> {
@@ -169,6 +172,53 @@ async fn no_child_serves_two_principals_or_two_sessions() {
         let warm = ones.len() + others.len();
         let all: BTreeSet<_> = ones.into_iter().chain(others).chain(sessions).collect();
         assert_eq!(all.len(), warm + 3);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bare_call_never_hears_of_sessions() {
+    bounded(async {
+        let mark = Mark::new();
+        let limits = Limits { max_children: 2, ..config().limits };
+        let times = Times { session_idle: Duration::from_millis(30), ..config().times };
+        let config = Config { limits, times, ..config() };
+        let server = TestServer::start(config, mark.sh(SCRIPT)).await;
+        let client = server.client();
+        let end = Instant::now() + Duration::from_secs(3);
+        let calling = |pause: u64| {
+            let client = client.clone();
+            async move {
+                let (mut answered, mut refused) = (0, 0);
+                while Instant::now() < end {
+                    let answer = ask(&client, &call(1, "t/pid", json!({}))).await;
+                    match answer.status.as_u16() {
+                        200 => assert!(answer.json()["result"]["pid"].is_i64(), "{answer:?}"),
+                        status => assert_eq!(status, 503, "{answer:?}"),
+                    }
+                    answered += u32::from(answer.status == 200);
+                    refused += u32::from(answer.status == 503);
+                    sleep(Duration::from_millis(pause)).await;
+                }
+                (answered, refused)
+            }
+        };
+        // Sessions take the places of warm children, and give them back.
+        let sessions = async {
+            while Instant::now() < end {
+                let hello = client.post("/mcp", &hello("2025-11-25"));
+                let answer = client.send(hello).await;
+                if answer.status == 200 {
+                    let id = answer.header("mcp-session-id");
+                    let delete = client.request("DELETE", "/mcp").header("mcp-session-id", id);
+                    client.bare(delete).await;
+                }
+            }
+        };
+        let (one, two, three, ()) = tokio::join!(calling(0), calling(31), calling(29), sessions);
+        assert!(one.0 + two.0 + three.0 > 0, "{one:?} {two:?} {three:?}");
         assert!(server.stop().await);
         mark.gone().await;
     })

@@ -85,8 +85,12 @@ async fn a_flood_is_refused_before_its_bodies_come() {
     bounded(async {
         let server = limited(Limits { burst: 3, requests_per_second: 1, ..config().limits }).await;
         let mut refusals = Vec::new();
+        // Connected beforehand, so that the requests come within a moment.
+        let mut raws = Vec::new();
         for _ in 0..8 {
-            let mut raw = server.raw().await;
+            raws.push(server.raw().await);
+        }
+        for mut raw in raws {
             raw.send(
                 "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                  expect: 100-continue\r\ncontent-length: 10000000\r\n\r\n",
@@ -220,6 +224,32 @@ async fn streams_of_one_address_are_limited() {
         let _other = other.listen(None).await.events();
         drop(streams.pop());
         while last.listen(None).await.status != 200 {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_gives_its_place_back() {
+    bounded(async {
+        let server = limited(Limits { streams_per_ip: 1, ..config().limits }).await;
+        let session = server.client().h2().initialize("2025-11-25").await;
+        let mut conn = session.client.connect().await;
+        for _ in 0..10 {
+            let get = || {
+                let get = session.request("GET").header("accept", "text/event-stream");
+                get.body(Full::default()).unwrap()
+            };
+            let stream = loop {
+                let response = conn.begin(get()).await.unwrap();
+                if response.status() == 200 {
+                    break response;
+                }
+                assert_eq!(response.status(), 429);
+            };
+            assert_eq!(conn.begin(get()).await.unwrap().status(), 429);
+            // Only this stream ends, not the connection.
+            drop(stream);
+        }
     })
     .await;
 }

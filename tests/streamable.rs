@@ -378,6 +378,31 @@ async fn initialize_makes_a_new_session_unless_the_old_one_lives() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_deleted_ends_its_calls_and_streams() {
+    bounded(async {
+        let (server, told) = TestServer::fixture().await;
+        for (client, round) in both(&server).into_iter().zip(1..) {
+            let session = client.initialize("2025-11-25").await;
+            let mut standalone = session.listen(None).await.events();
+            let mut hang = session.stream(&call(1, "f/hang", json!({}))).await.events();
+            let ask = json!({ "method": "roots/list", "params": {} });
+            let mut asking = session.stream(&call(2, "f/ask", ask)).await.events();
+            asking.message().await;
+            assert_eq!(session.delete().await.status, 204);
+            eventually(|| told.count("dropped") == round).await;
+            for (id, stream) in [(1, &mut hang), (2, &mut asking)] {
+                let rest = stream.rest().await;
+                assert_eq!(rest[0]["id"], id);
+                assert_eq!(rest[0]["error"]["code"], -32_603);
+            }
+            assert_eq!(standalone.rest().await, Vec::<Value>::new());
+        }
+        assert!(server.stop().await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_trailing_slash_makes_no_difference() {
     bounded(async {
         let (server, _told) = TestServer::fixture().await;
@@ -385,6 +410,8 @@ async fn a_trailing_slash_makes_no_difference() {
             let answer = client.send(client.post("/mcp/", &hello("2025-11-25"))).await;
             assert_eq!((answer.status.as_u16(), answer.header("location")), (200, ""));
             let id = answer.header("mcp-session-id");
+            let queried = client.send(client.post("/mcp?x=1", &hello("2025-11-25"))).await;
+            assert_eq!(queried.status, 200);
             let delete = client.request("DELETE", "/mcp/").header("mcp-session-id", id);
             assert_eq!(client.bare(delete).await.status, 204);
         }

@@ -267,14 +267,34 @@ async fn a_cancelled_call_ends_and_the_session_goes_on() {
             let cancel = json!({ "requestId": "h", "reason": "enough" });
             assert_eq!(session.post(&note("notifications/cancelled", cancel)).await.status, 202);
             eventually(|| told.count("dropped") == round).await;
-            // Whether it is answered or only ended, the stream does not stay open.
-            hang.rest().await;
+            assert_eq!(hang.rest().await, Vec::<Value>::new());
             let stale = json!({ "requestId": 99 });
             assert_eq!(session.post(&note("notifications/cancelled", stale)).await.status, 202);
             told.gate.add_permits(1);
             assert_eq!(other.rest().await.len(), 1);
             session.call("h", "f/echo", json!({})).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_child_hears_that_its_call_was_cancelled() {
+    bounded(async {
+        let mark = Mark::new();
+        let heard = "case $line in\n *'\"notifications/cancelled\"'*'\"requestId\":\"h\"'*) \
+                     say '\"method\":\"x/heard\"' ;;";
+        let script = SCRIPT.replace("case $line in", heard);
+        let server = TestServer::start(config(), mark.sh(&script)).await;
+        let session = server.client().initialize("2025-11-25").await;
+        let mut standalone = session.listen(None).await.events();
+        let mut held = session.stream(&call("h", "t/hold", json!({}))).await.events();
+        held.next().await;
+        let cancel = note("notifications/cancelled", json!({ "requestId": "h" }));
+        assert_eq!(session.post(&cancel).await.status, 202);
+        assert_eq!(standalone.message().await["method"], "x/heard");
+        held.rest().await;
+        session.call("h", "t/pid", json!({})).await;
     })
     .await;
 }
@@ -379,6 +399,8 @@ async fn an_event_that_never_was_is_refused() {
             let answer = session.client.bare(get.header("last-event-id", unknown)).await;
             assert_eq!(answer.refusal(), (400, -32_000), "{unknown}");
         }
+        // Of the stream that belongs to no call there is always a rest: what comes from now on.
+        assert_eq!(session.listen(Some("0-99999")).await.status, 200);
     })
     .await;
 }

@@ -190,9 +190,9 @@ impl State {
             Some("notifications/progress") => {
                 let token = message.progress_token();
                 let mut calls = self.calls.values().filter(|call| call.streams);
-                if let Some(call) = calls.find(|call| token.is_some() && call.progress == token) {
-                    return Some(call.stream);
-                }
+                let call = calls.find(|call| token.is_some() && call.progress == token);
+                // That of a call that is over is nobody else's.
+                return Some(call.map_or(StreamId::STANDALONE, |call| call.stream));
             }
             Some("notifications/cancelled") => {
                 let id = message.cancelled();
