@@ -22,7 +22,7 @@ use self::rate::RateMatch;
 use self::token::TokenMatch;
 use crate::addr::ClientKey;
 use crate::caller::Principal;
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, TlsSource};
 
 /// What the guard judges by.
 #[derive(Debug)]
@@ -120,9 +120,13 @@ impl Guard {
     pub(crate) fn new(config: &Config, names: &[String]) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
+        let scheme = match config.tls {
+            TlsSource::None => "http",
+            TlsSource::Files(_) | TlsSource::SelfSigned { .. } => "https",
+        };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback),
+            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
             rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
@@ -160,7 +164,7 @@ impl Guard {
 
     /// Where a request comes from, as a browser says it.
     pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins.origin(visit.headers, visit.local)
+        self.origins.origin(visit.uri, visit.headers, visit.local)
     }
 
     /// Forgets clients that were not seen for a while; runs for ever.

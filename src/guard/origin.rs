@@ -16,6 +16,8 @@ pub(crate) struct OriginPolicy {
     origins: Vec<Origin>,
     /// Is the edge bound to a loopback address? Then every loopback name is its own.
     loopback: bool,
+    /// The scheme that the edge is reached by.
+    scheme: &'static str,
 }
 
 /// Scheme, host and port of an origin (RFC 6454 section 4).
@@ -52,10 +54,15 @@ pub(crate) enum OriginMatch {
 
 impl OriginPolicy {
     /// `hosts` are the edge's own names; `origins` those allowed beside its own.
-    pub(crate) fn new(hosts: Vec<String>, origins: &[String], loopback: bool) -> Self {
+    pub(crate) fn new(
+        hosts: Vec<String>,
+        origins: &[String],
+        loopback: bool,
+        scheme: &'static str,
+    ) -> Self {
         let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
         let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
-        Self { hosts, origins, loopback }
+        Self { hosts, origins, loopback, scheme }
     }
 
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.
@@ -84,7 +91,7 @@ impl OriginPolicy {
     }
 
     /// Looks at the `Origin` of a request.
-    pub(super) fn origin(&self, headers: &HeaderMap, local: IpAddr) -> OriginMatch {
+    pub(super) fn origin(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> OriginMatch {
         let mut named = headers.get_all(header::ORIGIN).iter();
         let value = match (named.next(), named.next()) {
             (None, _) => return OriginMatch::Absent,
@@ -96,11 +103,21 @@ impl OriginPolicy {
         };
         if self.origins.contains(&origin) {
             OriginMatch::Allowed
-        } else if self.is_ours(&origin.host, local) {
+        } else if self.is_own(&origin, uri, headers, local) {
             OriginMatch::Own
         } else {
             OriginMatch::Foreign
         }
+    }
+
+    /// Is the page from where the request goes to (RFC 6454 section 5: scheme, host and port)? On
+    /// loopback, pages of other local servers, such as the Inspector, may call as well.
+    fn is_own(&self, origin: &Origin, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let target = uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
+        let here = Origin::parse(&format!("{}://{target}", self.scheme));
+        let neighbour = self.loopback && is_loopback(&origin.host);
+        neighbour || (here.as_ref() == Some(origin) && self.is_ours(&origin.host, local))
     }
 
     fn is_ours(&self, host: &str, local: IpAddr) -> bool {
@@ -116,6 +133,11 @@ impl OriginPolicy {
         }
         (self.loopback && host == "localhost") || self.hosts.iter().any(|ours| covers(ours, host))
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// Does `pattern` (a name, or `*.` and a name) cover `host`?
@@ -160,11 +182,11 @@ mod tests {
 
     fn public() -> OriginPolicy {
         let hosts = vec!["mcp.example.com".into(), "*.tools.example".into(), "198.51.100.4".into()];
-        OriginPolicy::new(hosts, &["https://app.example.org:8443".into()], false)
+        OriginPolicy::new(hosts, &["https://app.example.org:8443".into()], false, "https")
     }
 
     fn loopback() -> OriginPolicy {
-        OriginPolicy::new(Vec::new(), &[], true)
+        OriginPolicy::new(Vec::new(), &[], true, "https")
     }
 
     fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
@@ -228,10 +250,15 @@ mod tests {
 
     #[test]
     fn origins() {
-        let match_of =
-            |policy: &OriginPolicy, value: &str| policy.origin(&headers("origin", &[value]), LOCAL);
-        assert_eq!(public().origin(&HeaderMap::new(), LOCAL), OriginMatch::Absent);
+        let target = Uri::from_static("/mcp");
+        let match_of = |policy: &OriginPolicy, value: &str| {
+            let mut map = headers("origin", &[value]);
+            map.insert("host", "mcp.example.com".parse().unwrap());
+            policy.origin(&target, &map, LOCAL)
+        };
+        assert_eq!(public().origin(&target, &HeaderMap::new(), LOCAL), OriginMatch::Absent);
         assert_eq!(match_of(&public(), "https://mcp.example.com"), OriginMatch::Own);
+        assert_eq!(match_of(&public(), "https://mcp.example.com:443"), OriginMatch::Own);
         assert_eq!(match_of(&public(), "https://app.example.org:8443"), OriginMatch::Allowed);
         for foreign in [
             "https://app.example.org",
@@ -241,6 +268,9 @@ mod tests {
             "null",
             "https://mcp.example.com/path",
             "https://user@mcp.example.com",
+            "http://mcp.example.com",
+            "https://mcp.example.com:8443",
+            "https://a.tools.example",
             "http://localhost:3000",
         ] {
             assert_eq!(match_of(&public(), foreign), OriginMatch::Foreign, "{foreign}");
@@ -255,6 +285,6 @@ mod tests {
     fn two_origins_are_foreign() {
         let mut map = headers("origin", &["https://mcp.example.com"]);
         map.append("origin", "https://mcp.example.com".parse().unwrap());
-        assert_eq!(public().origin(&map, LOCAL), OriginMatch::Foreign);
+        assert_eq!(public().origin(&Uri::from_static("/mcp"), &map, LOCAL), OriginMatch::Foreign);
     }
 }
