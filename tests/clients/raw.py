@@ -17,6 +17,8 @@ import wire
 from edge import EVERYTHING, RAISED, Edge
 from wire import Connection, answer_to, call, encode, headers, initialize, notification, request
 
+ORIGIN = "https://app.example.com"
+LIMITS = [*RAISED, f"--allow-origin={ORIGIN}"]
 LONG = "trigger-long-running-operation"
 LIST = encode(request(1, "tools/list"))
 OAUTH = [
@@ -35,7 +37,7 @@ OAUTH = [
 checks = []
 
 
-def check(name, limits=RAISED):
+def check(name, limits=LIMITS):
     def add(function):
         checks.append((name, function, limits))
         return function
@@ -77,6 +79,11 @@ async def curl(edge, path, *options, token=None, body=None, base=None):
         found.setdefault(name.lower(), value.strip())
     body, _, version = out.decode().rpartition("\n")
     return Answer(int(status.split()[1]), version, found, body)
+
+
+async def refused(edge, path, *options, token=None):
+    """A POST that is refused before its body is read; see refusals_over_h2."""
+    return await curl(edge, path, "--http1.1", *options, token=token, body=LIST)
 
 
 def names_tools(answer):
@@ -134,23 +141,32 @@ async def curl_call(edge):
 
 @check("401: no token, wrong token, token in the query")
 async def unauthorized(edge):
-    for version in ("--http1.1", "--http2"):
-        challenged(await curl(edge, "/mcp", version, body=LIST), 401, None)
-        wrong = "x" * len(edge.token)
-        challenged(await curl(edge, "/mcp", version, token=wrong, body=LIST), 401, "invalid_token")
-        short = edge.token[:-1]
-        challenged(await curl(edge, "/mcp", version, token=short, body=LIST), 401, "invalid_token")
+    challenged(await refused(edge, "/mcp"), 401, None)
+    wrong = "x" * len(edge.token)
+    challenged(await refused(edge, "/mcp", token=wrong), 401, "invalid_token")
+    challenged(await refused(edge, "/mcp", token=edge.token[:-1]), 401, "invalid_token")
     for query in ("token", "access_token", "api_key"):
-        answer = await curl(edge, f"/mcp?{query}={edge.token}", body=LIST)
-        challenged(answer, 401, None)
+        challenged(await refused(edge, f"/mcp?{query}={edge.token}"), 401, None)
+
+
+@check("curl over HTTP/2 sees every one of 40 refusals of a POST")
+async def refusals_over_h2(edge):
+    # An answer that comes with RST_STREAM before curl (7.88) has sent its body is lost to curl.
+    lost = []
+    for _ in range(40):
+        try:
+            challenged(await curl(edge, "/mcp", "--http2", token="x" * 40, body=LIST), 401, "invalid_token")
+        except AssertionError as error:
+            lost.append(str(error))
+    assert not lost, f"{len(lost)} of 40 lost, as: {lost[0]}"
 
 
 @check("400: two Authorization headers, and one that is no Bearer token")
 async def malformed_authorization(edge):
     twice = ["-H", f"Authorization: Bearer {edge.token}"] * 2
-    challenged(await curl(edge, "/mcp", *twice, body=LIST), 400, "invalid_request")
+    challenged(await refused(edge, "/mcp", *twice), 400, "invalid_request")
     two_words = ["-H", f"Authorization: Bearer {edge.token} x"]
-    challenged(await curl(edge, "/mcp", *two_words, body=LIST), 400, "invalid_request")
+    challenged(await refused(edge, "/mcp", *two_words), 400, "invalid_request")
 
 
 @check("401 comes before the method: HEAD, GET, DELETE, PUT, and on /sse")
@@ -168,7 +184,7 @@ async def wrong_method(edge):
         answer = await curl(edge, path, "-X", method, token=edge.token)
         assert answer.status == 405 and answer.headers.get("allow"), answer
         answer.is_json()
-    answer = await curl(edge, "/sse", token=edge.token, body=LIST)
+    answer = await refused(edge, "/sse", token=edge.token)
     assert answer.status == 405 and "GET" in answer.headers.get("allow", ""), answer
     answer.is_json()
     answer = await curl(edge, "/mcp", "--head", token=edge.token)
@@ -178,7 +194,7 @@ async def wrong_method(edge):
 @check("OAuth probes get a JSON 404 without a token")
 async def oauth_probes(edge):
     for path in OAUTH:
-        for options in ([], ["-X", "POST", "-d", "{}"]):
+        for options in ([], ["--http1.1", "-d", "{}"]):
             answer = await curl(edge, path, *options)
             assert answer.status == 404, f"{path} {options}: {answer}"
             assert answer.is_json().get("error"), answer
@@ -195,27 +211,34 @@ async def unknown_path(edge):
     answer.is_json()
 
 
-@check("OPTIONS is answered before authentication")
-async def options(edge):
-    asked = ["-X", "OPTIONS", "-H", f"Origin: {edge.base}", "-H", "Access-Control-Request-Method: POST"]
-    answer = await curl(edge, "/mcp", *asked)
+@check("CORS: preflight before authentication, for listed origins only")
+async def cors(edge):
+    asked = ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: POST"]
+    answer = await curl(edge, "/mcp", *asked, "-H", f"Origin: {ORIGIN}")
     assert answer.status in (200, 204), answer
-    assert answer.headers.get("access-control-allow-origin") == edge.base, answer
-    foreign = ["-X", "OPTIONS", "-H", "Origin: https://evil.example", "-H", "Access-Control-Request-Method: POST"]
-    answer = await curl(edge, "/mcp", *foreign)
+    assert answer.headers.get("access-control-allow-origin") == ORIGIN, answer
+    allowed = answer.headers.get("access-control-allow-headers", "").lower()
+    for name in ("authorization", "content-type", "mcp-session-id", "mcp-protocol-version", "last-event-id"):
+        assert name in allowed, answer
+    assert "DELETE" in answer.headers.get("access-control-allow-methods", ""), answer
+    answer = await curl(edge, "/mcp", *asked, "-H", "Origin: https://evil.example")
     assert "access-control-allow-origin" not in answer.headers, answer
+    answer = await curl(edge, "/mcp", "-H", f"Origin: {ORIGIN}", token=edge.token, body=LIST)
+    names_tools(answer)
+    assert answer.headers.get("access-control-allow-origin") == ORIGIN, answer
+    exposed = answer.headers.get("access-control-expose-headers", "").lower()
+    for name in ("mcp-session-id", "www-authenticate", "retry-after"):
+        assert name in exposed, answer
 
 
 @check("403 for a foreign Origin, 403 or 421 for a foreign Host")
 async def origin_and_host(edge):
-    foreign = ["-H", "Origin: https://evil.example"]
-    answer = await curl(edge, "/mcp", *foreign, token=edge.token, body=LIST)
+    answer = await refused(edge, "/mcp", "-H", "Origin: https://evil.example", token=edge.token)
     assert answer.status == 403, answer
     answer.is_json()
-    for version in ("--http1.1", "--http2"):
-        answer = await curl(edge, "/mcp", version, "-H", "Host: evil.example", token=edge.token, body=LIST)
-        assert answer.status in (403, 421), answer
-        answer.is_json()
+    answer = await refused(edge, "/mcp", "-H", "Host: evil.example", token=edge.token)
+    assert answer.status in (403, 421), answer
+    answer.is_json()
     same = ["-H", f"Origin: {edge.base}"]
     names_tools(await curl(edge, "/mcp", *same, token=edge.token, body=LIST))
 
@@ -263,7 +286,7 @@ async def malformed(edge):
 
 @check("415 for a body that is not application/json")
 async def media_type(edge):
-    options = ["-H", "Content-Type: text/plain", "--data-binary", LIST.decode()]
+    options = ["--http1.1", "-H", "Content-Type: text/plain", "--data-binary", LIST.decode()]
     answer = await curl(edge, "/mcp", *options, token=edge.token)
     assert answer.status == 415, answer
     answer.is_json()
@@ -283,8 +306,8 @@ async def post(edge, message, session=None):
     return await connection.response(), connection
 
 
-async def open_session(edge, version=wire.VERSION):
-    message = initialize()
+async def open_session(edge, version=wire.VERSION, capabilities=None):
+    message = initialize(capabilities=capabilities)
     message["params"]["protocolVersion"] = version
     response, connection = await post(edge, message)
     answer, _ = await answer_to(response, 0)
@@ -485,7 +508,7 @@ async def killed_child(edge):
 
 @check("a GET stream: at once a byte, and a second one replaces it")
 async def get_streams(edge):
-    session = await open_session(edge)
+    session = await open_session(edge, capabilities={"roots": {"listChanged": True}})
     response, connection = await open_stream(edge, session=session)
     assert response.status == 200 and response.is_stream, response.headers
     assert "no-cache" in response.headers.get("cache-control", ""), response.headers
@@ -500,16 +523,16 @@ async def get_streams(edge):
             pass
 
     await asyncio.wait_for(drained(), 5)
-    # Subscribing makes the server log, which is nobody's answer: the new stream gets it.
-    uri = "demo://resource/dynamic/text/1"
-    await ask(edge, request(1, "resources/subscribe", {"uri": uri}), session)
+    # Roots that change make the server ask for them: no call is under way, so by the new stream.
+    changed = notification("notifications/roots/list_changed")
+    assert await status_of(edge, changed, session) == 202
 
-    async def logged():
+    async def asked():
         async for event in again.events():
-            if uri in event["data"]:
+            if json.loads(event["data"]).get("method") == "roots/list":
                 return
 
-    await asyncio.wait_for(logged(), 5)
+    await asyncio.wait_for(asked(), 5)
     for connection in (connection, second):
         connection.close()
     await delete(edge, session)
@@ -582,7 +605,7 @@ async def rate(edge):
     passed = [a for a in answers if a[0] == 200]
     refused = [a for a in answers if a[0] == 429]
     assert len(passed) + len(refused) == 60, sorted({a[0] for a in answers})
-    assert took < 1, f"the 60 took {took:.2f} s, which says nothing"
+    assert took < 3, f"the 60 took {took:.2f} s, which says nothing"
     assert 20 <= len(passed) <= 21 + int(took * 10), f"{len(passed)} passed in {took:.3f} s"
     for _, found, text in refused:
         assert int(found["retry-after"]) >= 1, found

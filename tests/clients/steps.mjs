@@ -307,6 +307,10 @@ step("a cancelled call leaves the session usable", async (s) => {
   await within(5000, s.client.ping(), "no ping after the cancel");
   await sleep(600);
   assert.equal(textOf(await s.call("echo", { message: "still" })), "Echo: still");
+  if (cell.kind === "http") {
+    // The POST stream has to end somehow, and with an error it does so without being resumed.
+    s.faults = s.faults.filter((fault) => !fault.includes("unknown message ID"));
+  }
 });
 
 step(
@@ -476,7 +480,8 @@ async function walk(planned) {
       s = await connectTo(cell);
     } catch (error) {
       closed = explain(error);
-      for (const { name } of left.splice(0)) report(name, false, 0, `no session: ${closed}`);
+      report(left.shift().name, false, 0, `no session: ${closed}`);
+      for (const { name } of left.splice(0)) report(name, false, 0, "no session");
       break;
     }
     // A session in which a check failed is given up; the next check starts on a fresh one.

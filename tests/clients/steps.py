@@ -342,6 +342,9 @@ async def cancellation(s, cell, wanted):
     with anyio.fail_after(5):
         equal(text_of(await s.call("echo", {"message": "after"})), "Echo: after", "echo")
         equal(await s.ping(), {}, "ping")
+    if cell["kind"] == "http":
+        # The POST stream has to end somehow, and with an error it does so without being resumed.
+        s.faults = [f for f in s.faults if "unknown request ID" not in f]
 
 
 @step("the child has the listed variables and no token", needs=behind_edge)
@@ -483,8 +486,9 @@ async def walk(cell, planned):
         except Exception as error:
             closed = explain(error) if healthy else None
             if len(left) == before:
-                for name, _, _ in left:
-                    report(name, False, 0, f"no session: {closed}")
+                reasons = [f"no session: {closed}"] + ["no session"] * len(left)
+                for (name, _, _), reason in zip(left, reasons):
+                    report(name, False, 0, reason)
                 break
     report(CLOSES, closed is None, 0, closed or "")
 
