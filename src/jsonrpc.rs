@@ -4,6 +4,8 @@
 //! serialisation can read differently. Whatever could be read in two ways (duplicate keys at the
 //! level that is inspected, a `method` beside a `result`) is refused.
 
+mod id;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+pub use self::id::RequestId;
 
 /// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
 /// but the backend that parses them may well recurse.
@@ -36,47 +40,6 @@ pub mod code {
     pub const TRANSPORT: i32 = -32_000;
     /// No such session (what the MCP SDKs use for it).
     pub const SESSION_NOT_FOUND: i32 = -32_001;
-}
-
-/// The id of a request: a string or an integer, kept as exactly as it came.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RequestId {
-    /// An integer, as its digits: ids beyond 64 bits survive.
-    Number(Box<str>),
-    /// A string, unescaped.
-    Text(Box<str>),
-}
-
-impl RequestId {
-    fn parse(raw: &str) -> Option<Self> {
-        match raw.as_bytes().first()? {
-            b'"' => serde_json::from_str::<String>(raw).ok().map(|text| Self::Text(text.into())),
-            b'-' | b'0'..=b'9' if !raw.contains(['.', 'e', 'E']) => Some(Self::Number(raw.into())),
-            _ => None,
-        }
-    }
-}
-
-impl From<u64> for RequestId {
-    fn from(number: u64) -> Self {
-        Self::Number(number.to_string().into())
-    }
-}
-
-impl fmt::Display for RequestId {
-    /// Writes the id as JSON.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(digits) => f.write_str(digits),
-            Self::Text(text) => Value::from(&**text).fmt(f),
-        }
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// What a message is.
@@ -184,10 +147,11 @@ impl Message {
             Ok(kind) => kind,
             Err(reason) => return Err(Malformed::Shape { reason: reason.into(), id }),
         };
-        let place = |part: Option<&RawValue>| part.map_or(0..0, |raw| range_within(text, raw.get()));
+        let place =
+            |part: Option<&RawValue>| part.map_or(0..0, |raw| range_within(text, raw.get()));
         let (id, params, result) =
             (place(envelope.id), place(envelope.params), place(envelope.result));
-        Ok(Self { kind, id, params, result, bytes })
+        Ok(Self { bytes, kind, id, params, result })
     }
 
     /// Reads an array of messages (2025-03-26 only), at most `most`.
@@ -231,7 +195,11 @@ impl Message {
         let method = Value::from(method);
         Self::made(match params {
             Value::Null => format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#),
-            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => {
                 format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
             }
         })
@@ -507,7 +475,8 @@ mod tests {
         let null = parse(r#"{"jsonrpc":"2.0","id":7,"result":null}"#).unwrap();
         assert_eq!(*null.kind(), Kind::Response { id: id(7) });
         assert!(!null.is_error());
-        let error = parse(r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#).unwrap();
+        let error =
+            parse(r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#).unwrap();
         assert_eq!(*error.kind(), Kind::Response { id: RequestId::Text("x".into()) });
         assert!(error.is_error());
     }
@@ -533,7 +502,10 @@ mod tests {
         ] {
             assert_eq!(shape(text).code(), code::INVALID_REQUEST, "{text}");
         }
-        assert_eq!(shape(r#"{"jsonrpc":"1.0","id":9,"method":"a"}"#).id(), Some(&RequestId::from(9)));
+        assert_eq!(
+            shape(r#"{"jsonrpc":"1.0","id":9,"method":"a"}"#).id(),
+            Some(&RequestId::from(9))
+        );
     }
 
     #[test]
@@ -547,12 +519,17 @@ mod tests {
     #[test]
     fn nesting_has_a_limit_that_strings_do_not_count_for() {
         let nested = |n: usize| {
-            format!(r#"{{"jsonrpc":"2.0","method":"a","params":{}{}}}"#, "[".repeat(n), "]".repeat(n))
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"a","params":{}{}}}"#,
+                "[".repeat(n),
+                "]".repeat(n)
+            )
         };
         assert!(parse(&nested(127)).is_ok());
         assert_eq!(parse(&nested(128)), Err(Malformed::TooDeep));
         assert_eq!(parse(&nested(1_000_000)), Err(Malformed::TooDeep));
-        let quoted = format!(r#"{{"jsonrpc":"2.0","method":"a","params":["{}\""]}}"#, "[".repeat(500));
+        let quoted =
+            format!(r#"{{"jsonrpc":"2.0","method":"a","params":["{}\""]}}"#, "[".repeat(500));
         assert!(parse(&quoted).is_ok());
     }
 
@@ -566,9 +543,13 @@ mod tests {
 
     #[test]
     fn an_id_is_replaced_and_nothing_else() {
-        let message = parse(r#"{ "params" : {"id":1}, "id" : "old" , "jsonrpc":"2.0","method":"m"}"#);
+        let message =
+            parse(r#"{ "params" : {"id":1}, "id" : "old" , "jsonrpc":"2.0","method":"m"}"#);
         let renamed = message.unwrap().with_id(&RequestId::from(42));
-        assert_eq!(renamed.bytes(), r#"{ "params" : {"id":1}, "id" : 42 , "jsonrpc":"2.0","method":"m"}"#);
+        assert_eq!(
+            renamed.bytes(),
+            r#"{ "params" : {"id":1}, "id" : 42 , "jsonrpc":"2.0","method":"m"}"#
+        );
         assert_eq!(renamed.id(), Some(&RequestId::from(42)));
         assert_eq!(renamed.params(), r#"{"id":1}"#);
     }
@@ -592,11 +573,13 @@ mod tests {
         .unwrap();
         assert_eq!(call.progress_token(), Some(RequestId::Text("t".into())));
         assert_eq!(call.envelope_version(), None);
-        let progress =
-            parse(r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":5}}"#);
+        let progress = parse(
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":5}}"#,
+        );
         assert_eq!(progress.unwrap().progress_token(), Some(RequestId::from(5)));
-        let cancel =
-            parse(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#);
+        let cancel = parse(
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#,
+        );
         assert_eq!(cancel.unwrap().cancelled(), Some(RequestId::from(3)));
         let modern = parse(
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,

@@ -1,10 +1,36 @@
 //! mcp-edge: puts any MCP server straight on the internet.
-#![allow(dead_code, reason = "the floors are being laid")]
 
 mod addr;
 mod backend;
+mod body;
+mod caller;
 mod config;
-mod jsonrpc;
+mod conn;
+mod frames;
+mod guard;
+mod health;
+mod http;
+pub mod jsonrpc;
+mod limit;
+mod listener;
+mod mcp;
+mod protocol;
+mod server;
 mod shutdown;
+mod stdio;
 
-pub use config::*;
+pub use addr::ClientAddr;
+pub use backend::diagnostics::Diagnostics;
+pub use backend::embedded::{Call, CallError, Handler, ServerInfo};
+pub use backend::stdio::CommandError;
+/// What `mcp-edge __exec` runs: becomes a child's program. For the binary only.
+#[doc(hidden)]
+pub use backend::stdio::shim::run as exec_shim;
+pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
+pub use config::{
+    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, Config, Limits, MIN_TOKEN, Secret,
+    Times, TlsSource, parse_token, parse_token_file,
+};
+pub use conn::tls::TlsError;
+pub use health::{HealthCheck, Unhealthy};
+pub use server::{Behind, Server, StartError, serve_stdio};

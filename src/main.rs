@@ -1,2 +1,52 @@
-//! x
-fn main() {}
+//! The street door: from a process to a running server, and from its end to an exit code.
+
+mod banner;
+mod cli;
+mod exit;
+mod observe;
+mod run;
+
+use std::process::ExitCode;
+
+use cli::{Args, Asked};
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let mut rest = std::env::args_os();
+    let program = rest.next();
+    let mut rest = rest.peekable();
+    if rest.next_if(|first| first == "__exec").is_some() {
+        return mcp_edge::exec_shim(rest);
+    }
+    let typed = program.into_iter().chain(rest);
+    match cli::parse(typed, |name| std::env::var_os(name)) {
+        Ok(Asked::Run(args)) => start(*args).into(),
+        Ok(Asked::Health(health)) => run::ask(&health.check()).into(),
+        Err(error) => explain(&error).into(),
+    }
+}
+
+fn start(args: Args) -> Exit {
+    let log = args.log();
+    observe::start(log);
+    match args.check() {
+        Ok(settings) => run::run(settings, log),
+        Err(error) => {
+            observe::complain(log, &error);
+            Exit::Config
+        }
+    }
+}
+
+/// Prints what clap has to say: help on stdout, errors on stderr.
+fn explain(error: &clap::Error) -> Exit {
+    // Nobody is left to be told that stdout or stderr is closed.
+    let _told = error.print();
+    if !error.use_stderr() {
+        return Exit::Success;
+    }
+    if let Some(hint) = cli::hint(error) {
+        observe::say(format_args!("{hint}"));
+    }
+    Exit::Usage
+}

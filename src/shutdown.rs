@@ -51,6 +51,12 @@ impl Drain {
         self.stopping.clone().cancelled_owned()
     }
 
+    /// Tasks of the front that still run.
+    #[cfg(test)]
+    pub(crate) fn front_tasks(&self) -> usize {
+        self.front.len()
+    }
+
     /// Tells the front to finish.
     pub(crate) fn begin(&self) {
         self.draining.cancel();
@@ -71,7 +77,8 @@ impl Drain {
         // What stands behind needs a share of the grace of its own: a child gets TERM, then KILL.
         let for_the_back = (grace / 3).min(Duration::from_secs(5));
         self.begin();
-        let front = tokio::time::timeout(grace.saturating_sub(for_the_back), self.front.wait()).await;
+        let front =
+            tokio::time::timeout(grace.saturating_sub(for_the_back), self.front.wait()).await;
         self.stop();
         let back = tokio::time::timeout(for_the_back, self.back.wait()).await;
         front.is_ok() && back.is_ok()

@@ -3,16 +3,53 @@
 //! The floor's one verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
 //! messages. Dropping the link ends what it leads to.
 
-mod stdio;
+pub(crate) mod diagnostics;
+pub(crate) mod embedded;
+pub(crate) mod stdio;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::caller::Caller;
 use crate::jsonrpc::{Message, RequestId};
 
 /// Messages that may wait in each direction of a [`Link`]. A full queue makes the sender wait.
 pub(crate) const QUEUE: usize = 64;
+
+/// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
+pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);
+
+/// What stands behind the edge.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// A process for each session.
+    Stdio(stdio::StdioBackend),
+    /// A handler in this process.
+    Embedded(embedded::EmbeddedBackend),
+}
+
+impl Backend {
+    /// Opens one session's link.
+    ///
+    /// # Errors
+    /// [`OpenError`] where every place is taken or the process does not start.
+    pub(crate) fn open(&self) -> Result<Link, OpenError> {
+        match self {
+            Self::Stdio(stdio) => stdio.open(),
+            Self::Embedded(embedded) => Ok(embedded.open()),
+        }
+    }
+
+    /// How many processes there are.
+    pub(crate) fn children(&self) -> u32 {
+        match self {
+            Self::Stdio(stdio) => stdio.children(),
+            Self::Embedded(_) => 0,
+        }
+    }
+}
 
 /// What a backend says.
 #[derive(Debug)]
@@ -35,10 +72,10 @@ pub(crate) struct Told {
     /// The message.
     pub(crate) message: Message,
     /// Who sent it.
-    pub(crate) caller: std::sync::Arc<Caller>,
+    pub(crate) caller: Arc<Caller>,
 }
 
-/// Two bounded queues that lead to one session's backend. Dropping it ends the backend.
+/// Two bounded queues that lead to one session's backend. Dropping `said` ends the backend.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// To the backend.
@@ -46,10 +83,6 @@ pub(crate) struct Link {
     /// From the backend. It ends after [`Said::Gone`], or without a word if the edge is stopping.
     pub(crate) said: mpsc::Receiver<Said>,
 }
-
-/// Placeholder until the embedded floor lands.
-#[derive(Debug, Default)]
-pub struct Caller {}
 
 /// Why no backend could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +100,3 @@ pub(crate) enum OpenError {
         source: std::io::Error,
     },
 }
-
-/// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
-pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);

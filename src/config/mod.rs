@@ -1,12 +1,14 @@
 //! What the server was asked to be, checked once. Nothing here opens a socket or a process.
 
 mod secret;
+mod token;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use secret::Secret;
+pub use token::{BadToken, BadTokenFile, MIN_TOKEN, parse_token, parse_token_file};
 
 /// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
 /// `Config { tls: TlsSource::None, ..Config::default() }`.

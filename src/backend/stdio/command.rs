@@ -1,0 +1,184 @@
+//! The command of a child, checked once at start-up: what starts then is what was checked.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::environment::{Environment, environment};
+use super::redact::Redactor;
+use crate::config::{ChildCommand, Secret};
+
+/// Where programs are looked for if there is no `PATH` at all.
+const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Why a command cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No program.
+    #[error("the command is empty")]
+    Empty,
+    /// Not in `PATH`.
+    #[error("`{0}` was not found in PATH")]
+    NotFound(String),
+    /// No such file, or none that can be reached.
+    #[error("cannot run `{program}`")]
+    File {
+        /// The program as configured.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory or the like.
+    #[error("`{0}` is not a file")]
+    NotAFile(String),
+    /// A file that may not be run.
+    #[error("`{0}` is not executable")]
+    NotExecutable(String),
+    /// A zero byte in the program's name or an argument.
+    #[error("the program and its arguments cannot hold zero bytes")]
+    Argument,
+    /// Not a name of a variable.
+    #[error("{0:?} is not a name of an environment variable")]
+    Name(String),
+    /// A zero byte in a value.
+    #[error("the value of `{0}` cannot hold a zero byte")]
+    Value(String),
+    /// The token's variable was to be handed on.
+    #[error("MCP_AUTH_TOKEN is the edge's own token and is never handed to the child")]
+    TokenName,
+    /// The token was to be handed on under another name.
+    #[error("`{0}` would hand the edge's token to the child")]
+    TokenValue(String),
+}
+
+/// A command that was found fit to run.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// As configured, for people.
+    pub(super) name: String,
+    program: PathBuf,
+    args: Vec<String>,
+    shim: Option<PathBuf>,
+    environment: Environment,
+}
+
+impl Command {
+    pub(super) fn check(
+        command: &ChildCommand,
+        secrets: &[Secret],
+        own: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, CommandError> {
+        let ChildCommand { program, args, pass_env: _, env: _, shim } = command;
+        if args.iter().chain([program]).any(|arg| arg.contains('\0')) {
+            return Err(CommandError::Argument);
+        }
+        let environment = environment(command, secrets, own)?;
+        let path = environment.variables.get(OsStr::new("PATH"));
+        let found = find(program, path.map_or(OsStr::new(USUAL_PATH), OsString::as_os_str))?;
+        if let Some(shim) = shim {
+            runnable(shim, &shim.to_string_lossy())?;
+        }
+        Ok(Self {
+            name: program.clone(),
+            program: found,
+            args: args.clone(),
+            shim: shim.clone(),
+            environment,
+        })
+    }
+
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.environment.redactor
+    }
+
+    /// Ready to be spawned.
+    pub(super) fn prepared(&self) -> tokio::process::Command {
+        let mut command = match &self.shim {
+            Some(shim) => {
+                let mut command = tokio::process::Command::new(shim);
+                let edge = std::process::id().to_string();
+                command.args([super::shim::EXEC, edge.as_str(), "--"]).arg(&self.program);
+                command
+            }
+            None => tokio::process::Command::new(&self.program),
+        };
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(&self.environment.variables)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Set between fork and exec: the group is there before the program is.
+            .process_group(0)
+            // A last resort; `Process` kills the whole group when it is dropped.
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// Where the program is. A name without a slash is looked up in the `PATH` that the child will see.
+fn find(program: &str, path: &OsStr) -> Result<PathBuf, CommandError> {
+    if program.is_empty() {
+        return Err(CommandError::Empty);
+    }
+    if program.contains('/') {
+        runnable(Path::new(program), program)?;
+        return Ok(program.into());
+    }
+    let mut nearest = CommandError::NotFound(program.to_owned());
+    for directory in std::env::split_paths(path) {
+        let candidate = directory.join(program);
+        match runnable(&candidate, program) {
+            Ok(()) => return Ok(candidate),
+            // As shells do: a file that may not be run is worth telling, if there is no better.
+            Err(error @ CommandError::NotExecutable(_)) => nearest = error,
+            Err(_) => {}
+        }
+    }
+    Err(nearest)
+}
+
+fn runnable(path: &Path, name: &str) -> Result<(), CommandError> {
+    let found = std::fs::metadata(path)
+        .map_err(|source| CommandError::File { program: name.to_owned(), source })?;
+    if !found.is_file() {
+        return Err(CommandError::NotAFile(name.to_owned()));
+    }
+    // Whether this very user may run it is for the system to say, at the first start.
+    if found.permissions().mode() & 0o111 == 0 {
+        return Err(CommandError::NotExecutable(name.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(directory: &Path, name: &str, mode: u32) {
+        let path = directory.join(name);
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn programs_are_found_or_told_apart() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        file(first.path(), "here", 0o644);
+        file(second.path(), "here", 0o755);
+        file(first.path(), "plain", 0o644);
+        std::fs::create_dir(first.path().join("folder")).unwrap();
+        let path = std::env::join_paths([first.path(), second.path()]).unwrap();
+        assert_eq!(find("here", &path).unwrap(), second.path().join("here"));
+        let text = |program: &str| find(program, &path).unwrap_err().to_string();
+        assert_eq!(text(""), "the command is empty");
+        assert_eq!(text("nowhere"), "`nowhere` was not found in PATH");
+        assert_eq!(text("folder"), "`folder` was not found in PATH");
+        assert_eq!(text("plain"), "`plain` is not executable");
+        assert_eq!(text("/tmp"), "`/tmp` is not a file");
+        assert_eq!(text("./no/such"), "cannot run `./no/such`");
+    }
+}

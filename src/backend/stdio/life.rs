@@ -1,0 +1,256 @@
+//! One child's life, from its start to the last of its group: one task.
+//!
+//! It ends for one of the reasons in [`Why`]. Whatever the reason, its output is read until it is
+//! gone: a child that blocks on a full pipe could not finish.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{FusedFuture, join};
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::command::Command;
+use super::process::{Ending, Process};
+use super::stderr::{self, LastWords};
+use super::stdout::{self, Noise};
+use crate::backend::{CHILD_STEP, Said, Told};
+use crate::frames::{Frames, LAST_WORDS};
+use crate::shutdown::Drain;
+
+/// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
+const HURRIED_STEP: Duration = Duration::from_secs(1);
+
+/// A child that was started, and all that belongs to it.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) command: Arc<Command>,
+    pub(super) process: Process,
+    pub(super) pipes: Pipes,
+    pub(super) told: mpsc::Receiver<Told>,
+    pub(super) said: mpsc::Sender<Said>,
+    pub(super) max_line: usize,
+    pub(super) drain: Drain,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// The edge's ends of a child's pipes.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    pub(super) stdin: ChildStdin,
+    pub(super) stdout: ChildStdout,
+    pub(super) stderr: ChildStderr,
+}
+
+/// Why a child's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It ended by itself.
+    Exited,
+    /// It closed its stdout, without which it cannot answer.
+    ClosedOutput,
+    /// It closed its stdin, without which it cannot be asked.
+    ClosedInput,
+    /// The edge dropped the link.
+    Dropped,
+    /// The edge is stopping.
+    Stopping,
+}
+
+impl Why {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Exited => "ended by itself",
+            Self::ClosedOutput => "closed its output",
+            Self::ClosedInput => "closed its input",
+            Self::Dropped => "was ended with its session",
+            Self::Stopping => "was ended with the edge",
+        }
+    }
+}
+
+impl Life {
+    /// Runs the child to its end.
+    pub(super) async fn run(self) {
+        let Self { command, mut process, pipes, told, said, max_line, drain, place } = self;
+        let Pipes { stdin, stdout, stderr } = pipes;
+        let pid = process.pid();
+        let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
+        let last_words = LastWords::default();
+        let mut noise = Noise::of(pid, command.redactor());
+        let speaking = async {
+            let lines = Frames::new(stdout, max_line, exited.clone());
+            stdout::hand_on(lines, &said, &ending, &mut noise).await;
+            closed.cancel();
+        };
+        let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
+        let muttering = stderr::listen(muttering, pid, command.redactor(), &last_words);
+        let mut output = pin!(join(speaking, muttering).map(drop).fuse());
+
+        let working = async {
+            let why = work(&process, stdin, told, &said, &drain, &closed).await;
+            settle(why, &process).await
+        };
+        let why = beside(&mut output, working).await;
+        if why == Why::Exited {
+            exited.cancel();
+            // Who is left of its group may finish a line, and no more.
+            let heard = timeout(LAST_WORDS, closed.cancelled());
+            let _heard = beside(&mut output, heard).await;
+            let status = reap(&mut process, why).await;
+            let telling = async {
+                until_stopping(&drain, rest(&mut output)).await;
+                let gone = last_words.after(&format!("the server {status}"));
+                tell_gone(&said, gone, why, &drain).await;
+            };
+            join(telling, leave(&process, place)).await;
+        } else {
+            ending.cancel();
+            let gone = last_words.after(&format!("the server {}", why.text()));
+            let telling = tell_gone(&said, gone, why, &drain);
+            let leaving = async {
+                process.end(|| step(&drain)).await;
+                reap(&mut process, why).await;
+                leave(&process, place).await;
+            };
+            beside(&mut output, join(telling, leaving)).await;
+        }
+    }
+}
+
+async fn reap(process: &mut Process, why: Why) -> Ending {
+    let status = process.reap().await;
+    info!(pid = process.pid(), %status, why = why.text(), "child ended");
+    status
+}
+
+/// Gives the place back once the whole group is gone.
+async fn leave(process: &Process, place: OwnedSemaphorePermit) {
+    process.group_gone().await;
+    drop(place);
+}
+
+/// Serves until there is a reason to stop. Then stdin is closed, and no more is taken.
+async fn work(
+    process: &Process,
+    stdin: ChildStdin,
+    told: mpsc::Receiver<Told>,
+    said: &mpsc::Sender<Said>,
+    drain: &Drain,
+    closed: &CancellationToken,
+) -> Why {
+    tokio::select! {
+        () = process.exited() => Why::Exited,
+        () = closed.cancelled() => Why::ClosedOutput,
+        why = fed(stdin, told, said) => why,
+        () = said.closed() => Why::Dropped,
+        () = drain.stopping() => Why::Stopping,
+    }
+}
+
+/// Feeds the child. A link that tells no more may still listen, until the child is done.
+async fn fed(stdin: ChildStdin, told: mpsc::Receiver<Told>, said: &mpsc::Sender<Said>) -> Why {
+    let why = feed(stdin, told).await;
+    if why == Why::Dropped {
+        said.closed().await;
+    }
+    why
+}
+
+/// A process that exits closes its pipes first; then its status says more.
+async fn settle(why: Why, process: &Process) -> Why {
+    match why {
+        Why::ClosedOutput | Why::ClosedInput => {
+            timeout(LAST_WORDS, process.exited()).await.map_or(why, |()| Why::Exited)
+        }
+        Why::Exited | Why::Dropped | Why::Stopping => why,
+    }
+}
+
+/// Writes what the child is told, as fast as it reads. What is queued goes out together.
+async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>) -> Why {
+    let mut stdin = BufWriter::new(stdin);
+    let feeding = async {
+        loop {
+            let next = match told.try_recv() {
+                Ok(next) => next,
+                Err(_none) => {
+                    stdin.flush().await?;
+                    let Some(next) = told.recv().await else {
+                        return Ok(());
+                    };
+                    next
+                }
+            };
+            stdin.write_all(&next.message.line()).await?;
+            stdin.write_all(b"\n").await?;
+        }
+    };
+    let fed: std::io::Result<()> = feeding.await;
+    match fed {
+        Ok(()) => Why::Dropped,
+        Err(error) => {
+            debug!(%error, "writing to a child failed");
+            Why::ClosedInput
+        }
+    }
+}
+
+/// Runs `step` while the output is read.
+async fn beside<O, S>(output: &mut O, step: S) -> S::Output
+where
+    O: FusedFuture<Output = ()> + Unpin,
+    S: Future,
+{
+    let mut step = pin!(step);
+    loop {
+        tokio::select! {
+            done = &mut step => return done,
+            () = &mut *output, if !output.is_terminated() => {}
+        }
+    }
+}
+
+/// Reads the output to its end.
+async fn rest<O: FusedFuture<Output = ()> + Unpin>(output: &mut O) {
+    if !output.is_terminated() {
+        output.await;
+    }
+}
+
+/// Says the last word to a link that is still there. A full queue is waited for, unless the edge
+/// has ended the link itself and may not be reading.
+async fn tell_gone(said: &mpsc::Sender<Said>, text: String, why: Why, drain: &Drain) {
+    match why {
+        Why::Exited | Why::ClosedOutput | Why::ClosedInput => {
+            until_stopping(drain, said.send(Said::Gone(text)).map(drop)).await;
+        }
+        Why::Dropped => drop(said.try_send(Said::Gone(text))),
+        Why::Stopping => {}
+    }
+}
+
+async fn until_stopping(drain: &Drain, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = drain.stopping() => {}
+    }
+}
+
+/// What a child is given at each step of its end; less once the edge is stopping.
+async fn step(drain: &Drain) {
+    let hurried = async {
+        drain.stopping().await;
+        sleep(HURRIED_STEP).await;
+    };
+    tokio::select! {
+        () = sleep(CHILD_STEP) => {}
+        () = hurried => {}
+    }
+}

@@ -1,0 +1,106 @@
+//! A child process for each session.
+//!
+//! A [`StdioBackend`] holds a command that was checked at start-up and a number of places. Each
+//! [`Link`] it opens is one process in a group of its own; the place is given back when that group
+//! is gone. A child that cannot be started costs its session and nothing else.
+
+mod command;
+mod environment;
+mod life;
+mod process;
+mod redact;
+pub(crate) mod shim;
+mod stderr;
+mod stdout;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tracing::info;
+
+use self::command::Command;
+pub use self::command::CommandError;
+use self::life::{Life, Pipes};
+use self::process::Process;
+use super::{Link, OpenError, QUEUE};
+use crate::config::{ChildCommand, Secret};
+use crate::shutdown::Drain;
+
+/// Starts a process for each link.
+#[derive(Debug)]
+pub(crate) struct StdioBackend {
+    command: Arc<Command>,
+    max_line: usize,
+    places: Arc<Semaphore>,
+    max_children: u32,
+    drain: Drain,
+}
+
+impl StdioBackend {
+    /// Checks the command. None of `secrets` may reach the child.
+    pub(crate) fn new(
+        command: &ChildCommand,
+        max_line_bytes: usize,
+        max_children: u32,
+        secrets: &[Secret],
+        drain: Drain,
+    ) -> Result<Self, CommandError> {
+        let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
+        let places = usize::try_from(max_children).unwrap_or(usize::MAX);
+        Ok(Self {
+            command: Arc::new(command),
+            max_line: max_line_bytes,
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            max_children,
+            drain,
+        })
+    }
+
+    /// Starts one process.
+    ///
+    /// Call it on a thread that lives as long as the runtime: a worker, never `spawn_blocking` and
+    /// not under `block_in_place`. The kernel takes the end of the thread that forked for the
+    /// parent's death, and the shim would have the child killed.
+    pub(crate) fn open(&self) -> Result<Link, OpenError> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(OpenError::Full(self.max_children));
+        };
+        let (process, pipes) = self
+            .start()
+            .map_err(|source| OpenError::Spawn { program: self.command.name.clone(), source })?;
+        info!(pid = process.pid(), program = self.command.name, "child started");
+        let (tell, told) = mpsc::channel(QUEUE);
+        let (say, said) = mpsc::channel(QUEUE);
+        let life = Life {
+            command: Arc::clone(&self.command),
+            process,
+            pipes,
+            told,
+            said: say,
+            max_line: self.max_line,
+            drain: self.drain.clone(),
+            place,
+        };
+        self.drain.spawn_behind(life.run());
+        Ok(Link { tell, said })
+    }
+
+    /// How many processes there are now.
+    pub(crate) fn children(&self) -> u32 {
+        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
+        self.max_children.saturating_sub(free)
+    }
+
+    fn start(&self) -> io::Result<(Process, Pipes)> {
+        let mut child = self.command.prepared().spawn()?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let process = Process::leader(child)?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(io::Error::other("the process has no pipes"));
+        };
+        Ok((process, Pipes { stdin, stdout, stderr }))
+    }
+}

@@ -1,0 +1,125 @@
+//! What a child says: each line a message; whatever else stands there is counted and skipped.
+
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::redact::Redactor;
+use crate::backend::Said;
+use crate::frames::{Frames, Line};
+use crate::jsonrpc::{Malformed, Message};
+
+/// Messages taken from one line; children of 2025-03-26 may send arrays.
+const MAX_BATCH: usize = 1000;
+
+/// Skipped lines that are each warned about; of those that follow, one is in [`QUIET`].
+const WARNED: u64 = 3;
+const QUIET: Duration = Duration::from_mins(1);
+
+/// Bytes of a skipped line that are shown.
+const SHOWN: usize = 200;
+
+/// Hands a child's messages on until its output ends. Once `ending`, they are thrown away: the
+/// pipe is still emptied, so that a child that writes can finish.
+pub(super) async fn hand_on<R: AsyncRead + Unpin>(
+    mut lines: Frames<R>,
+    said: &mpsc::Sender<Said>,
+    ending: &CancellationToken,
+    noise: &mut Noise<'_>,
+) {
+    while let Some(line) = lines.next().await {
+        if ending.is_cancelled() {
+            continue;
+        }
+        for message in messages(line, noise) {
+            let said = said.send(Said::Message { message, call: None });
+            tokio::select! {
+                biased;
+                () = ending.cancelled() => break,
+                sent = said => if sent.is_err() { break },
+            }
+        }
+    }
+}
+
+fn messages(line: Line, noise: &mut Noise<'_>) -> Vec<Message> {
+    let bytes = match line {
+        Line::Whole(bytes) => bytes,
+        Line::Cut(bytes) => {
+            noise.skipped("too long", &bytes);
+            return Vec::new();
+        }
+    };
+    let parsed = if Message::is_batch(&bytes) {
+        Message::parse_batch(&bytes, MAX_BATCH)
+    } else {
+        Message::parse(bytes.clone()).map(|message| vec![message])
+    };
+    parsed.unwrap_or_else(|malformed| {
+        let why = match malformed {
+            Malformed::Syntax(_) => "not JSON",
+            Malformed::TooDeep => "nested too deep",
+            Malformed::Shape { .. } => "not JSON-RPC",
+        };
+        noise.skipped(why, &bytes);
+        Vec::new()
+    })
+}
+
+/// Counts the lines that are no messages, and warns about some.
+#[derive(Debug)]
+pub(super) struct Noise<'a> {
+    pid: i32,
+    redactor: &'a Redactor,
+    skipped: u64,
+    warned: Option<Instant>,
+}
+
+impl<'a> Noise<'a> {
+    pub(super) fn of(pid: i32, redactor: &'a Redactor) -> Self {
+        Self { pid, redactor, skipped: 0, warned: None }
+    }
+
+    fn skipped(&mut self, why: &'static str, line: &[u8]) {
+        self.skipped = self.skipped.saturating_add(1);
+        let quiet = self.warned.is_some_and(|at| at.elapsed() < QUIET);
+        if self.skipped > WARNED && quiet {
+            return;
+        }
+        self.warned = Some(Instant::now());
+        let line = self.redactor.excerpt(line, SHOWN);
+        warn!(
+            target: "child", pid = self.pid, why, line, skipped = self.skipped,
+            "skipped a line of output: stdout is for JSON-RPC messages only"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn read(line: &str) -> (usize, u64) {
+        let redactor = Redactor::default();
+        let mut noise = Noise::of(1, &redactor);
+        let messages = messages(Line::Whole(Bytes::copy_from_slice(line.as_bytes())), &mut noise);
+        (messages.len(), noise.skipped)
+    }
+
+    #[test]
+    fn a_line_is_a_message_or_a_batch_or_noise() {
+        let note = r#"{"jsonrpc":"2.0","method":"a"}"#;
+        assert_eq!(read(note), (1, 0));
+        assert_eq!(read(&format!(" [{note},{note}]")), (2, 0));
+        assert_eq!(read("Listening on stdio"), (0, 1));
+        assert_eq!(read("7"), (0, 1));
+        assert_eq!(read(&format!("[{note},7]")), (0, 1));
+        assert_eq!(read("[]"), (0, 1));
+    }
+}

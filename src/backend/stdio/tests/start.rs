@@ -1,0 +1,84 @@
+//! What is started, and what is not.
+
+use super::*;
+
+#[tokio::test]
+async fn places_are_counted_and_given_back() {
+    let backend = StdioBackend::new(&sh(ECHO), MAX_LINE, 2, &[], Drain::default()).unwrap();
+    let links = [backend.open().unwrap(), backend.open().unwrap()];
+    assert_eq!(backend.children(), 2);
+    let full = backend.open().unwrap_err();
+    assert!(matches!(full, OpenError::Full(2)), "{full:?}");
+    drop(links);
+    empty(&backend).await;
+    drop(backend.open().unwrap());
+    empty(&backend).await;
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_start_costs_no_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("server");
+    std::fs::write(&program, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = sh("");
+    command.program = program.to_str().unwrap().to_owned();
+    let backend = backend(&command);
+    for _ in 0..10 {
+        assert!(matches!(backend.open(), Err(OpenError::Spawn { .. })));
+    }
+    assert_eq!(backend.children(), 0);
+}
+
+#[tokio::test]
+async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words() {
+    let mut command = sh("env >&2; exit 1");
+    command.env = vec![
+        ("API_KEY".to_owned(), Secret::new("a-long-secret")),
+        ("MODE".to_owned(), Secret::new("on")),
+    ];
+    let (_, gone) = everything(&mut backend(&command).open().unwrap()).await;
+    let lines: Vec<&str> = gone.lines().collect();
+    assert!(gone.contains("API_KEY=[redacted]") && gone.contains("MODE=on"), "{gone}");
+    // Cargo's variables are in the edge's own environment here.
+    assert!(!gone.contains("CARGO") && lines.len() < 15, "{gone}");
+}
+
+#[tokio::test]
+async fn tokens_and_unfit_programs_are_refused_at_start_up() {
+    let new = |command: &ChildCommand| {
+        let secrets = [Secret::new("the-token")];
+        StdioBackend::new(command, MAX_LINE, 1, &secrets, Drain::default()).unwrap_err().to_string()
+    };
+    let mut command = sh("");
+    command.env = vec![("KEY".to_owned(), Secret::new("the-token"))];
+    assert_eq!(new(&command), "`KEY` would hand the edge's token to the child");
+    command.env = vec![("MCP_AUTH_TOKEN".to_owned(), Secret::new("other"))];
+    assert!(new(&command).starts_with("MCP_AUTH_TOKEN is"));
+    command = sh("");
+    command.program = "no-such-program".to_owned();
+    assert_eq!(new(&command), "`no-such-program` was not found in PATH");
+    command = sh("");
+    command.shim = Some(PathBuf::from("/no/such/shim"));
+    assert_eq!(new(&command), "cannot run `/no/such/shim`");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
+    let directory = tempfile::tempdir().unwrap();
+    let shim = directory.path().join("shim");
+    std::fs::write(
+        &shim,
+        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__exec $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = sh(ECHO);
+    command.shim = Some(shim);
+    let backend = backend(&command);
+    let mut link = backend.open().unwrap();
+    tell(&link, note("through")).await;
+    assert_eq!(method(&mut link).await, "through");
+    drop(link);
+    empty(&backend).await;
+}

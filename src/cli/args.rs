@@ -1,0 +1,239 @@
+//! The options as typed. Every one has a twin in the environment, see [`super::twin`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use humantime::Duration;
+
+use super::value::{Bytes, Switch, count, host, port};
+
+/// Everything `mcp-edge [OPTIONS] [-- COMMAND [ARG]...]` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) serving: Serving,
+    #[command(flatten)]
+    pub(crate) certificates: Certificates,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    #[command(flatten)]
+    pub(crate) child: Child,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) times: Times,
+    #[command(flatten)]
+    pub(crate) logging: Logging,
+    /// The stdio MCP server to put behind the edge, with its arguments; without it the built-in
+    /// diagnostics server answers
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Command")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Serving")]
+pub(crate) struct Serving {
+    /// How MCP is spoken: sse, http and http-stream all serve every HTTP transport on one port;
+    /// stdio speaks on stdin and stdout and opens no port
+    #[arg(long, value_name = "KIND", default_value = "http", ignore_case = true)]
+    pub(crate) transport: Transport,
+    /// Address to listen on: an IP address or localhost; 0.0.0.0 is every IPv4 address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = host)]
+    pub(crate) host: IpAddr,
+    /// Port to listen on; 0 lets the system choose, and the start-up text tells
+    #[arg(long, value_name = "PORT", default_value = "8443", value_parser = port)]
+    pub(crate) port: u16,
+    /// The one path for Streamable HTTP, SSE and bare POSTs; /sse and /messages are served as well
+    #[arg(long, value_name = "PATH", default_value = "/mcp")]
+    pub(crate) path: String,
+    /// Threads that serve; without it one for each CPU
+    #[arg(long, value_name = "COUNT", value_parser = count::<usize>)]
+    pub(crate) workers: Option<usize>,
+}
+
+/// `sse`, `http` and `http-stream` mean the same: all are served at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    Http,
+    Sse,
+    HttpStream,
+    Stdio,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Certificates")]
+pub(crate) struct Certificates {
+    /// PEM file with a certificate chain, leaf first; repeatable, chosen by server name, the first
+    /// is the default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Vec<PathBuf>,
+    /// PEM file with the private key of the --cert at the same place in the order
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
+    /// Make a small local CA and a certificate, keep both in --certs-dir, and renew the certificate
+    /// in its last 30 days
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) self_signed: Switch,
+    /// Where --self-signed keeps its files (ca.pem is for the clients) and a generated token
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub(crate) certs_dir: PathBuf,
+    /// A further host name or IP address for the certificate of --self-signed; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Vec<String>,
+    /// Serve plain HTTP; refused on an address that is not loopback
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) insecure_http: Switch,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Access")]
+#[expect(clippy::doc_markdown, reason = "help text for a terminal")]
+pub(crate) struct Access {
+    /// File with one token a line (`#` starts a comment); any of them is accepted, so that old and
+    /// new overlap. A single token fits in the variable MCP_AUTH_TOKEN, which has no option because
+    /// options show in `ps`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) auth_token_file: Option<PathBuf>,
+    /// Let everybody call without a token; warns at start
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) allow_anonymous: Switch,
+    /// Origin that a browser may call from, as https://app.example.com; repeatable; others get 403
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+    /// Name that requests may be addressed to, beside the certificate's names and --host;
+    /// repeatable; others are refused
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow_host: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Child")]
+pub(crate) struct Child {
+    /// Variable of the edge's own environment that COMMAND gets too; repeatable; all others but a
+    /// few harmless ones are withheld
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pass_env: Vec<String>,
+    /// Variable set for COMMAND; repeatable (in the environment: one a line). Secrets are better
+    /// passed by --pass-env, options show in `ps`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Bytes in one line that COMMAND writes; a longer one is skipped and logged
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub(crate) max_line_bytes: Bytes,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct Limits {
+    /// Requests per second from one address; more are answered 429 with Retry-After
+    #[arg(long, value_name = "COUNT", default_value = "10", value_parser = count::<u32>)]
+    pub(crate) requests_per_second: u32,
+    /// Requests from one address that may come at once beyond the rate; more are answered 429
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
+    pub(crate) burst: u32,
+    /// Connections from one address; more are closed before any TLS work
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
+    pub(crate) connections_per_ip: u32,
+    /// Open event streams of one address; more are answered 429
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
+    pub(crate) streams_per_ip: u32,
+    /// Connections in all; more are closed before any TLS work, the open ones stay fast
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
+    pub(crate) max_connections: u32,
+    /// Sessions in all; more are answered 503 with Retry-After
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
+    pub(crate) max_sessions: u32,
+    /// Sessions of one address; more are answered 429 with Retry-After
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
+    pub(crate) sessions_per_ip: u32,
+    /// Processes of COMMAND in all; idle ones are given up first, then 503 with Retry-After
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count::<u32>)]
+    pub(crate) max_children: u32,
+    /// Bytes of a request head; more are answered 431
+    #[arg(long, value_name = "SIZE", default_value = "32KiB")]
+    pub(crate) max_header_bytes: Bytes,
+    /// Fields of a request head; more are answered 431
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count::<usize>)]
+    pub(crate) max_headers: usize,
+    /// Bytes of a request body; more are answered 413
+    #[arg(long, value_name = "SIZE", default_value = "10MiB")]
+    pub(crate) max_body_bytes: Bytes,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Time limits")]
+pub(crate) struct Times {
+    /// How long a request over the rate waits for its turn before its 429, if it brings a token
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub(crate) rate_wait: Duration,
+    /// A TLS handshake; then the connection is closed
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) tls_handshake_timeout: Duration,
+    /// A request head; then 408 and the connection is closed
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) header_timeout: Duration,
+    /// Between two pieces of a request body; then 408
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) body_idle_timeout: Duration,
+    /// A whole request body; then 408
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) body_timeout: Duration,
+    /// A connection without a request; then it is closed
+    #[arg(long, value_name = "TIME", default_value = "75s")]
+    pub(crate) idle_timeout: Duration,
+    /// One call; then a JSON-RPC error, and the server is told to cancel
+    #[arg(long, value_name = "TIME", default_value = "300s")]
+    pub(crate) call_timeout: Duration,
+    /// Silence on an event stream; then a comment is sent so that nothing between cuts it
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    pub(crate) keep_alive_interval: Duration,
+    /// An event stream; then it is ended cleanly (a little earlier at random) and may be resumed
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub(crate) stream_age: Duration,
+    /// A session without a request or an open stream; then it and its process are ended
+    #[arg(long, value_name = "TIME", default_value = "30m")]
+    pub(crate) session_idle_timeout: Duration,
+    /// A session in all; then it and its process are ended
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(crate) session_age: Duration,
+    /// A write that makes no progress; then the connection is closed
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(crate) write_timeout: Duration,
+    /// From SIGTERM or SIGINT until everything is closed; a second signal does it at once
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(crate) shutdown_timeout: Duration,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct Logging {
+    /// What is written to stderr: this level and the graver ones
+    #[arg(long, value_name = "LEVEL", default_value = "INFO", ignore_case = true)]
+    pub(crate) log_level: LogLevel,
+    /// text, with start-up help on stdout; or json, one object a line and nothing else
+    #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The words that operators use, in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum LogLevel {
+    Error,
+    #[value(alias = "WARN")]
+    Warning,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}

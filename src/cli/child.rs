@@ -1,0 +1,119 @@
+//! The command behind the edge: is it there, and what of the environment does it get?
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use mcp_edge::{ChildCommand, Secret};
+
+use super::{AUTH_TOKEN, ConfigError};
+
+/// The child as asked for, if one is.
+pub(super) fn command(
+    command: Vec<String>,
+    env: &[String],
+    pass_env: &[String],
+) -> Result<Option<ChildCommand>, ConfigError> {
+    let env =
+        env.iter().zip(1..).map(|(text, place)| variable(text, place)).collect::<Result<_, _>>()?;
+    let pass_env = pass_env.iter().zip(1..).map(|(text, place)| passed(text, place));
+    let pass_env = pass_env.collect::<Result<_, _>>()?;
+    let mut command = command.into_iter();
+    let Some(program) = command.next() else {
+        return Ok(None);
+    };
+    executable(&program, std::env::var_os("PATH").as_deref())?;
+    let args = command.collect();
+    let shim = std::env::current_exe().ok();
+    Ok(Some(ChildCommand { program, args, pass_env, env, shim }))
+}
+
+fn variable(text: &str, place: usize) -> Result<(String, Secret), ConfigError> {
+    match text.split_once('=') {
+        Some((AUTH_TOKEN, _)) => Err(ConfigError::TokenToChild { option: "--env (MCP_ENV)" }),
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Secret::new(value))),
+        _ => Err(ConfigError::EnvForm { place }),
+    }
+}
+
+fn passed(text: &str, place: usize) -> Result<String, ConfigError> {
+    match text {
+        AUTH_TOKEN => Err(ConfigError::TokenToChild { option: "--pass-env (MCP_PASS_ENV)" }),
+        "" => Err(ConfigError::PassEnvForm { place }),
+        name if name.contains('=') => Err(ConfigError::PassEnvForm { place }),
+        name => Ok(name.to_owned()),
+    }
+}
+
+/// Found as the system will find it: as it stands if it has a slash, else along `PATH`.
+fn executable(program: &str, path: Option<&OsStr>) -> Result<(), ConfigError> {
+    let candidates: Vec<PathBuf> = if program.contains('/') {
+        vec![PathBuf::from(program)]
+    } else {
+        let directories = path.map(std::env::split_paths).into_iter().flatten();
+        directories.map(|directory| directory.join(program)).collect()
+    };
+    if program.is_empty() || !candidates.iter().any(|it| it.exists()) {
+        let place = if program.contains('/') { "" } else { " in PATH" };
+        return Err(ConfigError::CommandMissing { program: program.to_owned(), place });
+    }
+    if candidates.iter().any(|it| is_executable(it)) {
+        return Ok(());
+    }
+    Err(ConfigError::CommandNotExecutable { program: program.to_owned() })
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(program: &[&str], env: &[&str], pass_env: &[&str]) -> String {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        command(owned(program), &owned(env), &owned(pass_env)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn variables_keep_their_values_to_themselves() {
+        let env = ["A=b,c=d".to_owned(), "EMPTY=".to_owned()];
+        let child = command(vec!["sh".into(), "-c".into()], &env, &["HOME".into()]);
+        let child = child.unwrap().unwrap();
+        let env: Vec<_> = child.env.iter().map(|(name, value)| (&**name, value.expose())).collect();
+        assert_eq!(env, [("A", "b,c=d"), ("EMPTY", "")]);
+        assert_eq!(child.pass_env, ["HOME"]);
+        assert_eq!((&*child.program, child.args), ("sh", vec!["-c".to_owned()]));
+
+        for bad in ["hunter2", "=hunter2"] {
+            let text = error(&[], &["A=b", bad], &[]);
+            assert!(text.starts_with("value 2 of --env (MCP_ENV) is not NAME=VALUE"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let text = error(&[], &[], &["A=hunter2"]);
+        assert!(text.contains("--pass-env (MCP_PASS_ENV)") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn no_child_gets_the_token() {
+        let text = error(&[], &["MCP_AUTH_TOKEN=hunter2"], &[]);
+        assert!(text.starts_with("--env (MCP_ENV) names MCP_AUTH_TOKEN"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        let text = error(&[], &[], &["MCP_AUTH_TOKEN"]);
+        assert!(text.starts_with("--pass-env (MCP_PASS_ENV) names MCP_AUTH_TOKEN"), "{text}");
+    }
+
+    #[test]
+    fn a_command_that_cannot_start_is_told_at_once() {
+        assert!(
+            error(&["no-such-program"], &[], &[])
+                .contains("\"no-such-program\" is not found in PATH")
+        );
+        assert!(error(&["./no/such"], &[], &[]).contains("\"./no/such\" is not found:"));
+        assert!(error(&[""], &[], &[]).contains("not found"));
+        assert!(error(&["/etc/passwd"], &[], &[]).contains("chmod +x"));
+        assert!(error(&["/etc"], &[], &[]).contains("no executable file"));
+        assert!(command(Vec::new(), &[], &[]).unwrap().is_none());
+    }
+}

@@ -1,0 +1,189 @@
+//! The command line: what may be typed, and the environment's twin of each option.
+//!
+//! An option wins over its variable, a variable over the default. The variables are laid under the
+//! command line as further options, so that there is one parser and one set of errors; the process
+//! environment is only read through a function, which tests replace by a map.
+
+mod access;
+mod args;
+mod child;
+mod error;
+mod names;
+mod ranges;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use args::{Certificates, Options, Serving};
+pub(crate) use args::{LogFormat, LogLevel};
+pub(crate) use error::{ConfigError, bind_text};
+pub(crate) use settings::{LogSettings, Mode, Settings, TokenSource};
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mcp-edge",
+    version,
+    about = "Puts any MCP server straight on the internet: TLS, token, limits and SSE in one binary",
+    override_usage = "mcp-edge [OPTIONS] [-- COMMAND [ARG]...]\n       mcp-edge health [OPTIONS]",
+    args_conflicts_with_subcommands = true,
+    next_line_help = true
+)]
+struct CommandLine {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    action: Option<Subcommands>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Ask a running edge whether it lives: exit code 0 if so, else 1 and a line that says why
+    Health(Health),
+}
+
+/// Where a running edge is, told by the same options and variables as the edge itself.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_line_help = true)]
+pub(crate) struct Health {
+    #[command(flatten)]
+    serving: Serving,
+    #[command(flatten)]
+    certificates: Certificates,
+}
+
+/// Options that were understood one by one, and not yet checked against each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Args {
+    options: Options,
+    /// `MCP_AUTH_TOKEN`: in the environment only, because options show in `ps`.
+    auth_token: Option<OsString>,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// Serve, or speak on stdin and stdout.
+    Run(Box<Args>),
+    /// Ask a running edge.
+    Health(Box<Health>),
+}
+
+/// Reads the command line `argv` (program name first) and the environment through `var`.
+///
+/// # Errors
+///
+/// What clap has to say, `--help` and `--version` among it.
+pub(crate) fn parse(
+    argv: impl IntoIterator<Item = OsString>,
+    var: impl Fn(&str) -> Option<OsString>,
+) -> Result<Asked, clap::Error> {
+    let var = |name: &str| var(name).filter(|value| !value.is_empty());
+    let mut argv: Vec<_> = argv.into_iter().collect();
+    let command = command();
+    let typed = command.clone().try_get_matches_from(&argv).map_err(naming_variables)?;
+    let (at, twins) = match typed.subcommand() {
+        Some((name, matches)) => {
+            (2, command.find_subcommand(name).map(|it| from_environment(it, matches, &var)))
+        }
+        None => (1, Some(from_environment(&command, &typed, &var))),
+    };
+    let at = at.min(argv.len());
+    argv.splice(at..at, twins.unwrap_or_default());
+    let matches = command.try_get_matches_from(&argv).map_err(naming_variables)?;
+    let CommandLine { options, action } = CommandLine::from_arg_matches(&matches)?;
+    Ok(match action {
+        Some(Subcommands::Health(health)) => Asked::Health(Box::new(health)),
+        None => Asked::Run(Box::new(Args { options, auth_token: var(AUTH_TOKEN) })),
+    })
+}
+
+/// The one secret among the variables.
+const AUTH_TOKEN: &str = "MCP_AUTH_TOKEN";
+
+/// The variable that stands for an option: `MCP_` and its name, but for one that is older than us.
+fn twin(long: &str) -> String {
+    match long {
+        "path" => "MCP_SSE_PATH".to_owned(),
+        long => format!("MCP_{}", long.to_uppercase().replace('-', "_")),
+    }
+}
+
+fn command() -> clap::Command {
+    let tell_twin = |arg: clap::Arg| match (arg.get_long(), arg.get_help()) {
+        (Some(long), Some(help)) => {
+            let help = format!("{help}\n[env: {}]", twin(long));
+            arg.help(help)
+        }
+        _ => arg,
+    };
+    CommandLine::command()
+        .mut_args(tell_twin)
+        .mut_subcommand("health", |health| health.mut_args(tell_twin))
+}
+
+/// The options that were not typed but have a variable.
+fn from_environment(
+    command: &clap::Command,
+    typed: &ArgMatches,
+    var: &impl Fn(&str) -> Option<OsString>,
+) -> Vec<OsString> {
+    let absent = |arg: &&clap::Arg| {
+        typed.value_source(arg.get_id().as_str()) != Some(ValueSource::CommandLine)
+    };
+    let mut options = Vec::new();
+    for arg in command.get_arguments().filter(absent) {
+        let Some(long) = arg.get_long() else { continue };
+        let Some(value) = var(&twin(long)) else {
+            continue;
+        };
+        let list = matches!(arg.get_action(), ArgAction::Append);
+        let values = if list { pieces(long, value) } else { vec![value] };
+        for value in values {
+            let mut option = OsString::from(format!("--{long}="));
+            option.push(value);
+            options.push(option);
+        }
+    }
+    options
+}
+
+/// A list in one variable: comma-separated; `MCP_ENV` one a line, because values may hold commas.
+fn pieces(long: &str, value: OsString) -> Vec<OsString> {
+    let Some(text) = value.to_str() else {
+        return vec![value];
+    };
+    let pieces: Vec<&str> = match long {
+        "env" => text.lines().filter(|line| !line.trim().is_empty()).collect(),
+        _ => text.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect(),
+    };
+    pieces.into_iter().map(OsString::from).collect()
+}
+
+/// Lets an error about an option name its variable as well.
+fn naming_variables(mut error: clap::Error) -> clap::Error {
+    let about_values = [ErrorKind::InvalidValue, ErrorKind::ValueValidation];
+    let told = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(told)) if about_values.contains(&error.kind()) => told,
+        _ => return error,
+    };
+    if let Some(long) = told.strip_prefix("--").and_then(|it| it.split(['=', '[', ' ']).next()) {
+        let told = format!("{told} ({})", twin(long));
+        let _before = error.insert(ContextKind::InvalidArg, ContextValue::String(told));
+    }
+    error
+}
+
+/// What helps beyond clap's own words: the command to run is easily typed without `--`.
+pub(crate) fn hint(error: &clap::Error) -> Option<&'static str> {
+    matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument).then_some(
+        "The command to run stands behind `--`: mcp-edge --self-signed -- npx -y some-mcp-server",
+    )
+}

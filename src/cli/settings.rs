@@ -1,0 +1,174 @@
+//! From options to checked settings: each value, then how they go together.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use mcp_edge::{Access, CertFiles, ChildCommand, Config, HealthCheck, TlsSource};
+
+use super::args::{self, Certificates, Logging, Options, Serving, Transport};
+use super::value::Bytes;
+use super::{Args, ConfigError, Health, LogFormat, LogLevel, access, child, names, ranges};
+
+/// Everything the process needs to know, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) config: Config,
+    /// What stands behind; the built-in diagnostics server if none.
+    pub(crate) command: Option<ChildCommand>,
+    /// Threads; one for each CPU if none.
+    pub(crate) workers: Option<NonZeroUsize>,
+    pub(crate) token_source: TokenSource,
+}
+
+/// Which side MCP is spoken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// HTTP on a port.
+    Serve,
+    /// Lines on stdin and stdout.
+    Stdio,
+}
+
+/// How much is logged, and how it looks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogSettings {
+    pub(crate) level: LogLevel,
+    pub(crate) format: LogFormat,
+}
+
+/// Where the token came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenSource {
+    /// `MCP_AUTH_TOKEN`.
+    Environment,
+    /// `--auth-token-file`.
+    File(PathBuf),
+    /// Made at this start or an earlier one, and kept there.
+    Generated(PathBuf),
+    /// There is none.
+    None,
+}
+
+impl Args {
+    /// How to log. Told first, so that the checks can warn.
+    pub(crate) fn log(&self) -> LogSettings {
+        let Logging { log_level, log_format } = self.options.logging;
+        LogSettings { level: log_level, format: log_format }
+    }
+
+    /// Checks everything, reads the token file, and makes a token where one is missed.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is wrong or contradicts another.
+    pub(crate) fn check(self) -> Result<Settings, ConfigError> {
+        let Self { options, auth_token } = self;
+        let Options { serving, certificates, access, child, limits, times, logging: _, command } =
+            options;
+        let Serving { transport, host, port, path, workers } = serving;
+        let workers = ranges::workers(workers)?;
+        let local = local(&limits, child.max_line_bytes, &times)?;
+        let command = child::command(command, &child.env, &child.pass_env)?;
+        if transport == Transport::Stdio {
+            let (mode, token_source) = (Mode::Stdio, TokenSource::None);
+            return Ok(Settings { mode, config: local, command, workers, token_source });
+        }
+        let path = names::path(&path)?;
+        let allow_origins = names::origins(&access.allow_origin)?;
+        let allow_hosts = names::hosts("--allow-host (MCP_ALLOW_HOST)", &access.allow_host)?;
+        let tls = tls(certificates, host)?;
+        let listen = SocketAddr::new(host, port);
+        let (access, token_source) = allowed(access, auth_token, host, &tls)?;
+        let config = Config { listen, path, tls, access, allow_origins, allow_hosts, ..local };
+        Ok(Settings { mode: Mode::Serve, config, command, workers, token_source })
+    }
+}
+
+/// What speaking on stdin and stdout needs; serving adds the rest.
+fn local(
+    limits: &args::Limits,
+    max_line_bytes: Bytes,
+    times: &args::Times,
+) -> Result<Config, ConfigError> {
+    Ok(Config {
+        tls: TlsSource::None,
+        access: Access::Anonymous,
+        limits: ranges::limits(limits, max_line_bytes)?,
+        times: ranges::times(times)?,
+        ..Config::default()
+    })
+}
+
+fn allowed(
+    access: args::Access,
+    variable: Option<OsString>,
+    host: IpAddr,
+    tls: &TlsSource,
+) -> Result<(Access, TokenSource), ConfigError> {
+    let args::Access { auth_token_file, allow_anonymous, allow_origin: _, allow_host: _ } = access;
+    let keep_in = match tls {
+        TlsSource::SelfSigned { dir, names: _ } => Some(dir.clone()),
+        TlsSource::Files(_) | TlsSource::None => None,
+    };
+    let anonymous = allow_anonymous.0;
+    access::decide(access::Asked { variable, file: auth_token_file, anonymous, host, keep_in })
+}
+
+impl Health {
+    /// What to ask, and what it must show.
+    pub(crate) fn check(&self) -> HealthCheck {
+        let Certificates { cert, key: _, self_signed: _, certs_dir, name: _, insecure_http } =
+            &self.certificates;
+        let shown = cert.first().cloned().unwrap_or_else(|| certs_dir.join("cert.pem"));
+        let trust = (!insecure_http.0).then_some(shown);
+        HealthCheck { address: SocketAddr::new(self.serving.host, self.serving.port), trust }
+    }
+}
+
+const CERT: &str = "--cert (MCP_CERT)";
+const SELF_SIGNED: &str = "--self-signed (MCP_SELF_SIGNED)";
+const INSECURE: &str = "--insecure-http (MCP_INSECURE_HTTP)";
+
+fn tls(certificates: Certificates, host: IpAddr) -> Result<TlsSource, ConfigError> {
+    let Certificates { cert, key, self_signed, certs_dir, name, insecure_http } = certificates;
+    let names = names::hosts("--name (MCP_NAME)", &name)?;
+    let contradiction = |one, other| Err(ConfigError::Contradiction { one, other });
+    match (!cert.is_empty() || !key.is_empty(), self_signed.0, insecure_http.0) {
+        (true, true, _) => contradiction(CERT, SELF_SIGNED),
+        (true, _, true) => contradiction(INSECURE, CERT),
+        (_, true, true) => contradiction(INSECURE, SELF_SIGNED),
+        (false, false, false) => Err(ConfigError::NoCertificate),
+        (true, false, false) => {
+            if !names.is_empty() {
+                tracing::warn!("--name (MCP_NAME) does nothing without --self-signed");
+            }
+            pairs(cert, key)
+        }
+        (false, true, false) => {
+            Ok(TlsSource::SelfSigned { dir: certs_dir, names: with_address(names, host) })
+        }
+        (false, false, true) if host.to_canonical().is_loopback() => Ok(TlsSource::None),
+        (false, false, true) => Err(ConfigError::InsecureOnNetwork { host }),
+    }
+}
+
+fn pairs(certs: Vec<PathBuf>, keys: Vec<PathBuf>) -> Result<TlsSource, ConfigError> {
+    if certs.len() != keys.len() {
+        return Err(ConfigError::UnpairedKeys { certs: certs.len(), keys: keys.len() });
+    }
+    let pairs = certs.into_iter().zip(keys).map(|(cert, key)| CertFiles { cert, key });
+    Ok(TlsSource::Files(pairs.collect()))
+}
+
+/// Clients reach a server that listens on one address by that address, so that it is a name too.
+fn with_address(mut names: Vec<String>, host: IpAddr) -> Vec<String> {
+    let known = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let address = host.to_string();
+    if !host.is_unspecified() && !known.contains(&host) && !names.contains(&address) {
+        names.push(address);
+    }
+    names
+}

@@ -1,0 +1,207 @@
+//! What is typed, what the environment says, and what of both is understood.
+
+use std::time::Duration;
+
+use mcp_edge::{Config, TlsSource};
+
+use super::*;
+
+#[test]
+fn every_option_has_help_a_heading_and_a_twin() {
+    let top = command();
+    top.clone().debug_assert();
+    let health = top.find_subcommand("health").unwrap();
+    let mut seen = 0;
+    for arg in top.get_arguments().chain(health.get_arguments()) {
+        let Some(long) = arg.get_long() else {
+            assert_eq!(arg.get_id(), "command");
+            continue;
+        };
+        seen += 1;
+        let help = arg.get_help().unwrap().to_string();
+        let told = format!("\n[env: {}]", twin(long));
+        let help = help.strip_suffix(&told).unwrap_or_else(|| panic!("{help}"));
+        assert!(arg.get_help_heading().is_some(), "{long}");
+        assert!(!help.contains('\n'), "{long}");
+        let optional = matches!(arg.get_action(), ArgAction::Append)
+            || ["workers", "auth-token-file"].contains(&long);
+        assert_eq!(arg.get_default_values().is_empty(), optional, "{long} shows its default");
+    }
+    assert!(seen > 50);
+    assert_eq!(twin("path"), "MCP_SSE_PATH");
+    assert_eq!(twin("tls-handshake-timeout"), "MCP_TLS_HANDSHAKE_TIMEOUT");
+}
+
+#[test]
+fn scripts_find_the_names_they_use() {
+    let names = "host port path cert key self-signed certs-dir name auth-token-file allow-anonymous \
+        insecure-http allow-origin allow-host pass-env env requests-per-second burst \
+        connections-per-ip streams-per-ip max-connections max-sessions sessions-per-ip max-children \
+        workers log-level log-format transport rate-wait tls-handshake-timeout header-timeout \
+        body-idle-timeout body-timeout idle-timeout call-timeout keep-alive-interval stream-age \
+        session-idle-timeout session-age write-timeout shutdown-timeout max-header-bytes \
+        max-headers max-body-bytes max-line-bytes";
+    let top = command();
+    let known: Vec<_> = top.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let mut wanted: Vec<_> = names.split_whitespace().collect();
+    for name in &wanted {
+        assert!(known.contains(name), "{name}");
+    }
+    wanted.sort_unstable();
+    let mut known = known;
+    known.sort_unstable();
+    assert_eq!(known, wanted);
+}
+
+#[test]
+fn help_is_told_in_groups() {
+    let error =
+        parse_with(&["--help"], &[("MCP_PORT", "9"), ("MCP_AUTH_TOKEN", TOKEN)]).unwrap_err();
+    let help = error.to_string();
+    contains(&help, &["Serving:", "Certificates:", "Access:", "Child:", "Limits:", "Time limits:"]);
+    contains(&help, &["Logging:", "[env: MCP_PORT] [default: 8443]", "mcp-edge health [OPTIONS]"]);
+    assert!(!help.contains(TOKEN));
+    assert!(!error.use_stderr());
+}
+
+#[test]
+fn the_defaults_are_the_library_s() {
+    let Settings { mode, config, command, workers, token_source } = settings(&[], &[]);
+    let Config { listen, path, limits, times, .. } = Config::default();
+    assert_eq!(mode, Mode::Serve);
+    assert_eq!((config.listen, config.path), (listen, path));
+    assert_eq!(format!("{:?}", config.limits), format!("{limits:?}"));
+    assert_eq!(format!("{:?}", config.times), format!("{times:?}"));
+    assert!(command.is_none() && workers.is_none());
+    assert_eq!(token_source, TokenSource::Environment);
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment() {
+    let vars = [("MCP_PORT", "9000"), ("MCP_SSE_PATH", "/env/"), ("MCP_NAME", "a.test, b.test,")];
+    let from_env = settings(&[], &vars);
+    assert_eq!(from_env.config.listen.port(), 9000);
+    assert_eq!(from_env.config.path, "/env");
+    assert!(
+        matches!(from_env.config.tls, TlsSource::SelfSigned { names, .. } if names == ["a.test", "b.test"])
+    );
+    let typed = settings(&["--port=9001", "--name", "c.test"], &vars);
+    assert_eq!(typed.config.listen.port(), 9001);
+    assert!(matches!(typed.config.tls, TlsSource::SelfSigned { names, .. } if names == ["c.test"]));
+}
+
+#[test]
+fn an_empty_variable_is_no_variable() {
+    let vars = [("MCP_PORT", ""), ("MCP_NAME", ""), ("MCP_INSECURE_HTTP", ""), ("MCP_WORKERS", "")];
+    assert_eq!(settings(&[], &vars).config.listen.port(), 8443);
+    let text = refused(&["--self-signed", "--host=0.0.0.0"], &[("MCP_AUTH_TOKEN", "")]);
+    contains(&text, &["--host (MCP_HOST) 0.0.0.0"]);
+}
+
+#[test]
+fn switches_take_the_usual_words() {
+    for (word, plain) in [("1", true), ("YES", true), ("true", true), ("0", false), ("no", false)] {
+        let given = check(
+            &[],
+            &[
+                ("MCP_INSECURE_HTTP", word),
+                ("MCP_CERT", "c"),
+                ("MCP_KEY", "k"),
+                ("MCP_AUTH_TOKEN", TOKEN),
+            ],
+        );
+        assert_eq!(given.is_err(), plain, "{word}");
+    }
+    let text = misread(&[], &[("MCP_SELF_SIGNED", "maybe")]);
+    contains(&text, &["maybe", "--self-signed", "(MCP_SELF_SIGNED)"]);
+    let off =
+        check(&["--self-signed=false", "--insecure-http"], &[("MCP_SELF_SIGNED", "1")]).unwrap();
+    assert!(matches!(off.config.tls, TlsSource::None));
+}
+
+#[test]
+fn a_value_that_cannot_be_read_names_option_variable_and_value() {
+    for (name, value, option) in [
+        ("MCP_PORT", "65536", "--port"),
+        ("MCP_HOST", "example.com", "--host"),
+        ("MCP_TRANSPORT", "quic", "--transport"),
+        ("MCP_CALL_TIMEOUT", "soon", "--call-timeout"),
+        ("MCP_MAX_BODY_BYTES", "10MB", "--max-body-bytes"),
+        ("MCP_LOG_LEVEL", "loud", "--log-level"),
+        ("MCP_BURST", "-1", "--burst"),
+    ] {
+        let typed = format!("{option}={value}");
+        for text in [misread(&[], &[(name, value)]), misread(&[&typed], &[])] {
+            contains(&text, &[&format!("'{value}'"), option, &format!("({name})")]);
+        }
+    }
+}
+
+#[test]
+fn the_words_of_the_five_deployments() {
+    for word in ["sse", "http", "HTTP-STREAM"] {
+        assert_eq!(settings(&[], &[("MCP_TRANSPORT", word)]).mode, Mode::Serve);
+    }
+    for (word, level) in [
+        ("DEBUG", LogLevel::Debug),
+        ("info", LogLevel::Info),
+        ("WARNING", LogLevel::Warning),
+        ("warn", LogLevel::Warning),
+        ("Error", LogLevel::Error),
+        ("TRACE", LogLevel::Trace),
+    ] {
+        let Ok(Asked::Run(args)) = parse_with(&[], &[("MCP_LOG_LEVEL", word)]) else {
+            panic!("{word}")
+        };
+        assert_eq!(args.log().level, level);
+        assert_eq!(args.log().format, LogFormat::Text);
+    }
+    let vars =
+        [("MCP_CALL_TIMEOUT", "2m"), ("MCP_MAX_LINE_BYTES", "32k"), ("MCP_HOST", "localhost")];
+    let config = settings(&[], &vars).config;
+    assert_eq!(config.times.call, Duration::from_mins(2));
+    assert_eq!(config.limits.max_line_bytes, 32 * 1024);
+    assert!(config.listen.ip().is_loopback());
+}
+
+#[test]
+fn a_command_stands_behind_the_dashes() {
+    let vars = [("MCP_ENV", "A=1,2\n\nB=x y\n"), ("MCP_PASS_ENV", "HOME, LANG")];
+    let child =
+        settings(&["--env=C=line 1\nline 2", "--", "sh", "--port", "health"], &vars).command;
+    let child = child.unwrap();
+    assert_eq!((&*child.program, child.args.join(" ")), ("sh", "--port health".to_owned()));
+    assert_eq!(child.pass_env, ["HOME", "LANG"]);
+    assert_eq!(child.env.len(), 1);
+    assert_eq!(child.env[0].1.expose(), "line 1\nline 2");
+    let child = settings(&["--", "sh"], &vars).command.unwrap();
+    let env: Vec<_> = child.env.iter().map(|(name, value)| (&**name, value.expose())).collect();
+    assert_eq!(env, [("A", "1,2"), ("B", "x y")]);
+
+    let error = parse_with(&["sh", "-c"], &[]).unwrap_err();
+    assert!(hint(&error).is_some_and(|hint| hint.contains("`--`")), "{error}");
+    contains(&refused(&["--", "no-such-program"], &[]), &["\"no-such-program\"", "PATH"]);
+}
+
+#[test]
+fn health_asks_where_the_edge_serves() {
+    let health = |argv: &[&str], vars: &[(&str, &str)]| match parse_with(argv, vars) {
+        Ok(Asked::Health(health)) => health.check(),
+        other => panic!("{other:?}"),
+    };
+    let vars = [("MCP_PORT", "9000"), ("MCP_HOST", "0.0.0.0"), ("MCP_AUTH_TOKEN", TOKEN)];
+    let check = health(&["health"], &vars);
+    assert_eq!(check.address.to_string(), "0.0.0.0:9000");
+    assert_eq!(check.trust.unwrap(), std::path::Path::new("certs/cert.pem"));
+    let check = health(&["health", "--port=9001", "--path=/x", "--host=::1"], &vars);
+    assert_eq!(check.address.to_string(), "[::1]:9001");
+    let check = health(&["health", "--cert=a.pem", "--cert=b.pem", "--key=k"], &[]);
+    assert_eq!(check.trust.unwrap(), std::path::Path::new("a.pem"));
+    assert!(health(&["health"], &[("MCP_INSECURE_HTTP", "1")]).trust.is_none());
+    let dir = [("MCP_CERTS_DIR", "/var/lib/edge")];
+    assert_eq!(
+        health(&["health"], &dir).trust.unwrap(),
+        std::path::Path::new("/var/lib/edge/cert.pem")
+    );
+    assert!(parse_with(&["--port=1", "health"], &[]).is_err());
+}

@@ -1,0 +1,291 @@
+//! What goes on on one connection, and until when it may go on like that.
+//!
+//! Three parties report here: the socket (bytes come, or cannot be written), the service (a request
+//! begins), and the response body (a piece was handed over, the response is over). The connection's
+//! own task asks one question: when is it too late?
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, sleep_until};
+
+use crate::caller::Alpn;
+
+/// Lengths of time that a connection is held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnTimes {
+    /// From the first byte of a head to its last; of a new connection, from its start.
+    pub(super) header: Duration,
+    /// Without a request.
+    pub(super) idle: Duration,
+    /// Without progress of a write.
+    pub(super) write: Duration,
+}
+
+/// Why a connection must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// No request came.
+    Idle,
+    /// A request began to come, and did not.
+    Head,
+    /// The peer takes nothing of what it asked for.
+    Stalled,
+}
+
+/// What goes on on one connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    times: ConnTimes,
+    protocol: Alpn,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Since when there has been no request; bytes of the next may be there.
+    quiet: Option<Instant>,
+    /// Since when the next head has been coming.
+    head: Option<Instant>,
+    /// Has there been a request?
+    used: bool,
+    requests: u32,
+    /// When each response last handed a piece over that was not asked for again.
+    handed: BTreeMap<u64, Instant>,
+    next_response: u64,
+    /// Since when the socket takes nothing.
+    blocked: Option<Instant>,
+}
+
+impl Activity {
+    pub(super) fn new(times: ConnTimes, protocol: Alpn) -> Arc<Self> {
+        let now = Instant::now();
+        let state = State {
+            quiet: Some(now),
+            head: None,
+            used: false,
+            requests: 0,
+            handed: BTreeMap::new(),
+            next_response: 0,
+            blocked: None,
+        };
+        Arc::new(Self { times, protocol, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes came in. Between two requests of HTTP/1.1 they are the next head; of HTTP/2 they may
+    /// be anything, such as the answer to a ping.
+    pub(super) fn bytes_came(&self) {
+        if self.protocol == Alpn::H2 {
+            return;
+        }
+        let mut state = self.state();
+        if state.requests == 0 && state.head.is_none() {
+            // A new connection's first head is due from the connection's start.
+            let since =
+                if state.used { Instant::now() } else { state.quiet.unwrap_or_else(Instant::now) };
+            state.head = Some(since);
+        }
+    }
+
+    /// The socket took something (true), or takes nothing now.
+    pub(super) fn wrote(&self, progress: bool) {
+        let mut state = self.state();
+        if progress {
+            state.blocked = None;
+        } else if state.blocked.is_none() {
+            state.blocked = Some(Instant::now());
+        }
+    }
+
+    /// Is a request being served?
+    pub(super) fn is_serving(&self) -> bool {
+        self.state().requests > 0
+    }
+
+    /// A request begins. It ends when the value is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Exchange {
+        let mut state = self.state();
+        state.requests += 1;
+        state.used = true;
+        state.quiet = None;
+        state.head = None;
+        let response = state.next_response;
+        state.next_response += 1;
+        Exchange { activity: Arc::clone(self), response }
+    }
+
+    /// Until when this may go on, and what it is then.
+    fn due(&self) -> Option<(Instant, Overdue)> {
+        let ConnTimes { header, idle, write } = self.times;
+        let state = self.state();
+        let quiet = match (state.quiet, state.head) {
+            (_, Some(since)) => Some((since + header, Overdue::Head)),
+            (Some(since), None) if state.used => Some((since + idle, Overdue::Idle)),
+            (Some(since), None) => Some((since + header, Overdue::Idle)),
+            (None, None) => None,
+        };
+        let handed = state.handed.values().min().map(|since| (*since + write, Overdue::Stalled));
+        let blocked = state.blocked.map(|since| (since + write, Overdue::Stalled));
+        [quiet, handed, blocked].into_iter().flatten().min_by_key(|(when, _)| *when)
+    }
+
+    /// Resolves when it has gone on too long.
+    pub(super) async fn overdue(&self) -> Overdue {
+        let ConnTimes { header, idle, write } = self.times;
+        // Whatever begins from now on is not due before this.
+        let step = header.min(idle).min(write).max(Duration::from_millis(1));
+        loop {
+            let now = Instant::now();
+            let look = match self.due() {
+                Some((when, overdue)) if when <= now => return overdue,
+                Some((when, _)) => when.min(now + step),
+                None => now + step,
+            };
+            sleep_until(look).await;
+        }
+    }
+}
+
+/// One request under way, from its head to the end of its response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    activity: Arc<Activity>,
+    response: u64,
+}
+
+impl Exchange {
+    /// The response gave a piece away (true), or waits for more itself.
+    fn handed(&self, piece: bool) {
+        let mut state = self.activity.state();
+        if piece {
+            let _before = state.handed.insert(self.response, Instant::now());
+        } else {
+            let _before = state.handed.remove(&self.response);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let mut state = self.activity.state();
+        let _before = state.handed.remove(&self.response);
+        state.requests = state.requests.saturating_sub(1);
+        if state.requests == 0 {
+            state.quiet = Some(Instant::now());
+        }
+    }
+}
+
+/// A response body that reports how it is taken.
+#[derive(Debug)]
+pub(super) struct Reported<B> {
+    body: B,
+    exchange: Exchange,
+}
+
+impl<B> Reported<B> {
+    pub(super) fn new(body: B, exchange: Exchange) -> Self {
+        exchange.handed(true);
+        Self { body, exchange }
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Reported<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.exchange.handed(frame.is_ready());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: ConnTimes = ConnTimes {
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        write: Duration::from_secs(30),
+    };
+
+    async fn ends(activity: &Activity) -> (Overdue, u64) {
+        let begun = Instant::now();
+        let overdue = activity.overdue().await;
+        (overdue, begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_has_its_heads_time() {
+        let activity = Activity::new(TIMES, Alpn::Http1);
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 10));
+        let activity = Activity::new(TIMES, Alpn::Http1);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        activity.bytes_came();
+        assert_eq!(ends(&activity).await, (Overdue::Head, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_used_connection_may_be_idle_for_longer() {
+        let activity = Activity::new(TIMES, Alpn::Http1);
+        drop(activity.begin());
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 75));
+        let activity = Activity::new(TIMES, Alpn::Http1);
+        drop(activity.begin());
+        tokio::time::advance(Duration::from_secs(7)).await;
+        activity.bytes_came();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        activity.bytes_came();
+        assert_eq!(ends(&activity).await, (Overdue::Head, 8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_between_requests_are_no_head_in_http_2() {
+        let activity = Activity::new(TIMES, Alpn::H2);
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 10));
+        let activity = Activity::new(TIMES, Alpn::H2);
+        drop(activity.begin());
+        activity.bytes_came();
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_take_its_time_but_a_response_must_be_taken() {
+        let activity = Activity::new(TIMES, Alpn::Http1);
+        let exchange = activity.begin();
+        assert!(tokio::time::timeout(Duration::from_hours(1), activity.overdue()).await.is_err());
+        exchange.handed(true);
+        assert_eq!(ends(&activity).await, (Overdue::Stalled, 30));
+        exchange.handed(false);
+        assert!(tokio::time::timeout(Duration::from_hours(1), activity.overdue()).await.is_err());
+        activity.wrote(false);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        activity.wrote(false);
+        assert_eq!(ends(&activity).await, (Overdue::Stalled, 27));
+        activity.wrote(true);
+        drop(exchange);
+        assert_eq!(ends(&activity).await, (Overdue::Idle, 75));
+    }
+}

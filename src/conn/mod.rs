@@ -1,0 +1,256 @@
+//! The life of one connection: handshake, then HTTP under its time limits and the drain. The
+//! floor's one verb is [`Connection::serve`].
+
+mod activity;
+mod socket;
+pub(crate) mod tls;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use self::activity::{Activity, ConnTimes, Overdue, Reported};
+use self::socket::Watched;
+use self::tls::{HandshakeError, TlsAcceptor};
+use crate::addr::ClientAddr;
+use crate::caller::Alpn;
+use crate::config::Config;
+use crate::http::{App, ConnInfo, ReplyBody};
+use crate::shutdown::Drain;
+
+/// Request bytes that an HTTP/2 peer may send before they are asked for: of one stream, and of a
+/// connection. hyper's own defaults would let 64 streams fill 64 MB.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams of one HTTP/2 connection at once (RFC 9113 section 6.5.2 recommends no fewer than 100).
+const H2_STREAMS: u32 = 100;
+/// Streams that a peer may reset before they are accepted, and errors that it may provoke.
+const H2_PENDING_RESETS: usize = 20;
+const H2_LOCAL_RESETS: usize = 256;
+/// Bytes of a header list that an HTTP/2 peer is told to be the most.
+const H2_HEADER_LIST: usize = 64 * 1024;
+/// Bytes of a response that wait for an HTTP/2 peer's window.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// A silent HTTP/2 peer is asked whether it lives, this often, and has this long to answer.
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+const H2_PING_WAIT: Duration = Duration::from_secs(20);
+
+type Answer = Response<Reported<ReplyBody>>;
+
+/// What every connection is served with.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    app: Arc<App>,
+    tls: Option<TlsAcceptor>,
+    handshake: Duration,
+    times: ConnTimes,
+    max_header_bytes: usize,
+    max_headers: usize,
+    drain: Drain,
+}
+
+impl Connection {
+    /// Connections to this app; without `tls` they speak plain HTTP/1.1.
+    pub(crate) fn new(
+        config: &Config,
+        app: Arc<App>,
+        tls: Option<TlsAcceptor>,
+        drain: Drain,
+    ) -> Self {
+        let times = &config.times;
+        Self {
+            app,
+            tls,
+            handshake: times.tls_handshake,
+            times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
+            max_header_bytes: config.limits.max_header_bytes,
+            max_headers: config.limits.max_headers,
+            drain,
+        }
+    }
+
+    /// Keeps the certificate fresh, for as long as the server runs.
+    pub(crate) async fn keep_fresh(&self) {
+        match &self.tls {
+            Some(tls) => tls.keep_fresh().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
+    pub(crate) async fn serve<I>(&self, io: I, client: ClientAddr, local: IpAddr)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(tls) = &self.tls else {
+            let conn = ConnInfo { client, local, tls: None };
+            return self.serve_http1(io, conn).await;
+        };
+        // Boxed: the handshake is large, and gone when the connection becomes a long one.
+        let handshake = Box::pin(timeout(self.handshake, tls.accept(io)));
+        let (stream, facts) = match handshake.await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return log_handshake(client, &error),
+            Err(_elapsed) => {
+                return tracing::debug!(%client, "the TLS handshake took too long");
+            }
+        };
+        let alpn = facts.alpn;
+        let conn = ConnInfo { client, local, tls: Some(facts) };
+        match alpn {
+            Alpn::Http1 => self.serve_http1(stream, conn).await,
+            Alpn::H2 => self.serve_http2(stream, conn).await,
+        }
+    }
+
+    async fn serve_http1<I>(&self, io: I, conn: ConnInfo)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new(self.times, Alpn::Http1);
+        let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
+        let service = self.service(conn, &activity);
+        let mut builder = http1::Builder::new();
+        // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
+        let _builder = builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(self.max_header_bytes.max(8192))
+            .max_headers(self.max_headers);
+        let mut http = builder.serve_connection(io, hyper::service::service_fn(service));
+        let mut draining = Box::pin(self.drain.draining());
+        let mut drained = false;
+        let overdue = loop {
+            tokio::select! {
+                ended = &mut http => return log_end(&ended),
+                () = &mut draining, if !drained => {
+                    drained = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                overdue = activity.overdue() => break overdue,
+            }
+        };
+        let io = http.into_parts().io.into_inner().into_inner();
+        self.bid_farewell(io, overdue).await;
+    }
+
+    /// Ends an HTTP/1.1 connection whose time is over; says why where somebody listens.
+    async fn bid_farewell<I: AsyncWrite + Unpin>(&self, mut io: I, overdue: Overdue) {
+        let text = match overdue {
+            Overdue::Head => socket::refusal(
+                "408 Request Timeout",
+                "head_timeout",
+                "the request head did not arrive in time",
+            ),
+            Overdue::Idle => Bytes::new(),
+            Overdue::Stalled => return,
+        };
+        let last_words = async {
+            io.write_all(&text).await?;
+            io.shutdown().await
+        };
+        // A peer that does not even take this has had its time.
+        drop(timeout(self.times.write, last_words).await);
+    }
+
+    async fn serve_http2<I>(&self, io: I, conn: ConnInfo)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new(self.times, Alpn::H2);
+        let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
+        let service = self.service(conn, &activity);
+        // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
+        let max_headers = self.max_header_bytes.saturating_mul(2).max(H2_HEADER_LIST);
+        let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let _builder = builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_concurrent_streams(H2_STREAMS)
+            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+            .max_local_error_reset_streams(H2_LOCAL_RESETS)
+            .max_header_list_size(max_headers)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .keep_alive_interval(H2_PING_EVERY)
+            .keep_alive_timeout(H2_PING_WAIT);
+        let mut http =
+            std::pin::pin!(builder.serve_connection(io, hyper::service::service_fn(service)));
+        let mut draining = Box::pin(self.drain.draining());
+        let mut drained = false;
+        let mut last: Option<Instant> = None;
+        loop {
+            let end = last.unwrap_or_else(far_future);
+            tokio::select! {
+                ended = &mut http => return log_end(&ended),
+                () = &mut draining, if !drained => {
+                    drained = true;
+                    http.as_mut().graceful_shutdown();
+                }
+                overdue = activity.overdue(), if last.is_none() => match overdue {
+                    Overdue::Stalled => return,
+                    Overdue::Idle | Overdue::Head => {
+                        http.as_mut().graceful_shutdown();
+                        last = Some(Instant::now() + self.times.write);
+                    }
+                },
+                () = tokio::time::sleep_until(end), if last.is_some() => return,
+            }
+        }
+    }
+
+    /// One request of this connection, for hyper.
+    fn service<'a>(
+        &'a self,
+        conn: ConnInfo,
+        activity: &'a Arc<Activity>,
+    ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'a> {
+        let conn = Arc::new(conn);
+        move |request| {
+            let (app, conn, exchange) =
+                (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
+            Box::pin(async move {
+                let response = app.handle(&conn, request).await;
+                Ok(response.map(|body| Reported::new(body, exchange)))
+            })
+        }
+    }
+}
+
+type Serving = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+/// Later than anything; a timer that is never due.
+fn far_future() -> Instant {
+    Instant::now() + Duration::from_hours(24 * 365)
+}
+
+fn log_handshake(client: ClientAddr, error: &HandshakeError) {
+    match error {
+        HandshakeError::Closed => tracing::trace!(%client, %error, "no handshake"),
+        HandshakeError::PlainHttp
+        | HandshakeError::Left
+        | HandshakeError::Tls(_)
+        | HandshakeError::Io(_) => tracing::info!(%client, %error, "the TLS handshake failed"),
+    }
+}
+
+fn log_end(ended: &Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "the connection ended with an error");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! The socket as the HTTP floor sees it: it reports what it reads and writes, and gives the bare
+//! refusals that hyper writes by itself a body.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::Activity;
+
+/// A socket that reports to the connection's [`Activity`].
+#[derive(Debug)]
+pub(super) struct Watched<I> {
+    io: I,
+    activity: Arc<Activity>,
+    /// What still has to be written in place of a bare refusal.
+    instead: Bytes,
+}
+
+impl<I> Watched<I> {
+    pub(super) fn new(io: I, activity: Arc<Activity>) -> Self {
+        Self { io, activity, instead: Bytes::new() }
+    }
+
+    pub(super) fn into_inner(self) -> I {
+        self.io
+    }
+}
+
+/// A response that says in JSON what is wrong, and that the connection ends.
+pub(super) fn refusal(status: &str, label: &str, text: &str) -> Bytes {
+    let body = serde_json::json!({ "error": label, "message": text }).to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         cache-control: no-store\r\nconnection: close\r\n\r\n{body}"
+    )
+    .into()
+}
+
+/// What to write instead, if this is a refusal that hyper made by itself: of a head that it could
+/// not parse there is no request that the service could answer.
+fn bare_refusal(written: &[u8]) -> Option<Bytes> {
+    let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    if !written.windows(19).any(|part| part.eq_ignore_ascii_case(b"content-length: 0\r\n")) {
+        return None;
+    }
+    match status {
+        b"400" => Some(refusal("400 Bad Request", "bad_request", "this is not valid HTTP/1.1")),
+        b"414" => {
+            Some(refusal("414 URI Too Long", "uri_too_long", "the request target is too long"))
+        }
+        b"431" => Some(refusal(
+            "431 Request Header Fields Too Large",
+            "head_too_large",
+            "the request head is too large",
+        )),
+        _ => None,
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.activity.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Watched<I> {
+    fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.instead.has_remaining() {
+            let instead = self.instead.clone();
+            let written = ready!(self.report(|io| Pin::new(io).poll_write(context, &instead)))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.instead.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn report<T>(
+        &mut self,
+        write: impl FnOnce(&mut I) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = write(&mut self.io);
+        self.activity.wrote(written.is_ready());
+        written
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_instead(context))?;
+        if !self.activity.is_serving()
+            && let Some(instead) = bare_refusal(bytes)
+        {
+            self.instead = instead;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.report(|io| Pin::new(io).poll_write(context, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(context))?;
+        self.report(|io| Pin::new(io).poll_flush(context))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(context))?;
+        self.report(|io| Pin::new(io).poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bare_refusals_are_replaced() {
+        let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+        let instead = bare_refusal(bare).unwrap();
+        assert!(instead.starts_with(b"HTTP/1.1 431 "));
+        assert!(instead.ends_with(b"}"));
+        for other in [
+            &b"HTTP/1.1 400 Bad Request\r\ncontent-length: 20\r\n\r\n{}"[..],
+            b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n",
+            b"data: HTTP/1.1 400\r\ncontent-length: 0\r\n",
+            b"HTTP/1.1 4",
+            b"",
+        ] {
+            assert_eq!(bare_refusal(other), None);
+        }
+    }
+}

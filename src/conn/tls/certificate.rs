@@ -1,0 +1,217 @@
+//! What a certificate says of itself, and a certificate with its key, checked.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+
+use super::error::TlsError;
+use super::pem;
+use crate::config::CertFiles;
+
+/// What we need to know of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// DNS names and addresses, lower case.
+    pub(super) names: Vec<String>,
+    /// The first moment of its life.
+    pub(super) not_before: SystemTime,
+    /// The last moment of its life.
+    pub(super) not_after: SystemTime,
+    /// The organization that issued it.
+    pub(super) issuer: Option<String>,
+    /// Of a CA: the names and addresses it may sign for. Subtrees of addresses are left out.
+    pub(super) permitted: Vec<String>,
+    /// The public key, as `SubjectPublicKeyInfo`.
+    pub(super) public_key: Vec<u8>,
+}
+
+impl Facts {
+    /// Reads the certificate at `path`, which is named in the error only.
+    pub(super) fn read(der: &CertificateDer<'_>, path: &Path) -> Result<Self, TlsError> {
+        let unparsable =
+            |reason: String| TlsError::BadCertificate { path: path.to_owned(), reason };
+        let (_, x509) = X509Certificate::from_der(der).map_err(|e| unparsable(e.to_string()))?;
+        let names = x509.subject_alternative_name().map_err(|e| unparsable(e.to_string()))?;
+        let constraints = x509.name_constraints().map_err(|e| unparsable(e.to_string()))?;
+        let issuer = x509.issuer().iter_organization().next();
+        Ok(Self {
+            names: names
+                .iter()
+                .flat_map(|extension| &extension.value.general_names)
+                .filter_map(name)
+                .collect(),
+            not_before: time(x509.validity().not_before),
+            not_after: time(x509.validity().not_after),
+            issuer: issuer.and_then(|it| it.as_str().ok()).map(str::to_owned),
+            permitted: constraints
+                .iter()
+                .flat_map(|extension| extension.value.permitted_subtrees.iter().flatten())
+                .filter_map(|subtree| name(&subtree.base))
+                .collect(),
+            public_key: x509.public_key().raw.to_vec(),
+        })
+    }
+
+    /// Is it valid at that moment?
+    pub(super) fn is_valid(&self, at: SystemTime) -> bool {
+        self.not_before <= at && at <= self.not_after
+    }
+}
+
+fn time(time: ASN1Time) -> SystemTime {
+    // Nothing that we look at was valid before 1970.
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    if let GeneralName::DNSName(dns) = name {
+        return Some(dns.to_ascii_lowercase());
+    }
+    let GeneralName::IPAddress(bytes) = name else {
+        return None;
+    };
+    address(bytes).map(|ip| ip.to_string())
+}
+
+/// An address, or a subtree that holds one address only: the address, then a mask of ones.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let host = |half: usize| {
+        let (address, mask) = bytes.split_at_checked(half)?;
+        mask.iter().all(|byte| *byte == 0xff).then_some(address)
+    };
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        8 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(host(4)?).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        32 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(host(16)?).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// A certificate chain that may be served, with its key.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    /// Chain and key.
+    pub(super) key: Arc<CertifiedKey>,
+    /// Of the first certificate of the chain.
+    pub(super) facts: Facts,
+}
+
+impl Served {
+    /// Reads certificate and key, and checks that clients will get along with them.
+    pub(super) fn load(
+        files: &CertFiles,
+        provider: &CryptoProvider,
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        let CertFiles { cert, key } = files;
+        let chain = pem::certificates(cert)?;
+        let private_key = pem::private_key(key)?;
+        let all = chain.iter().map(|it| Facts::read(it, cert)).collect::<Result<Vec<_>, _>>()?;
+        let Some(facts) = all.into_iter().next() else {
+            return Err(TlsError::NoCertificate { path: cert.clone() });
+        };
+        if now > facts.not_after {
+            return Err(TlsError::Expired { path: cert.clone(), at: facts.not_after });
+        }
+        if now < facts.not_before {
+            return Err(TlsError::NotYetValid { path: cert.clone(), at: facts.not_before });
+        }
+        let signer = provider
+            .key_provider
+            .load_private_key(private_key)
+            .map_err(|source| TlsError::BadKey { path: key.clone(), source })?;
+        let certified = CertifiedKey::new(chain, signer);
+        match certified.keys_match() {
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+                Ok(Self { key: Arc::new(certified), facts })
+            }
+            Err(Error::InconsistentKeys(_)) => {
+                Err(TlsError::KeyMismatch { cert: cert.clone(), key: key.clone() })
+            }
+            Err(error) => {
+                Err(TlsError::BadCertificate { path: cert.clone(), reason: error.to_string() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::provider;
+    use super::super::testing::{DAY, Pki};
+    use super::*;
+
+    fn load(files: &CertFiles) -> Result<Served, TlsError> {
+        Served::load(files, &provider(), SystemTime::now())
+    }
+
+    /// The error, and its text, which must name the file.
+    fn refused(files: &CertFiles, named: &Path) -> (TlsError, String) {
+        let error = load(files).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&*named.to_string_lossy()), "{text}");
+        (error, text)
+    }
+
+    #[test]
+    fn a_certificate_has_its_time() {
+        let pki = Pki::new();
+        let now = SystemTime::now();
+        let old = pki.issue_from("old", &["a.example"], now - 3 * DAY);
+        let (error, text) = refused(&old, &old.cert);
+        assert!(matches!(error, TlsError::Expired { .. }));
+        let day = humantime::format_rfc3339_seconds(now - DAY).to_string();
+        assert!(text.contains(day.split_once('T').unwrap().0), "{text}");
+        let new = pki.issue_from("new", &["a.example"], now + DAY);
+        assert!(matches!(refused(&new, &new.cert).0, TlsError::NotYetValid { .. }));
+    }
+
+    #[test]
+    fn a_key_fits_or_not() {
+        let pki = Pki::new();
+        let (a, b) = (pki.issue("a", &["a.example"]), pki.issue("b", &["b.example"]));
+        assert!(load(&a).is_ok());
+        let mixed = CertFiles { cert: a.cert, key: b.key };
+        assert!(matches!(refused(&mixed, &mixed.key).0, TlsError::KeyMismatch { .. }));
+        assert!(matches!(refused(&mixed, &mixed.cert).0, TlsError::KeyMismatch { .. }));
+    }
+
+    #[test]
+    fn one_file_may_hold_both() {
+        let pki = Pki::new();
+        let CertFiles { cert, key } = pki.issue("a", &["a.example"]);
+        let text = [cert, key].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+        let both = pki.write("both.pem", &text);
+        assert!(load(&CertFiles { cert: both.clone(), key: both }).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_key_is_said_so() {
+        let pki = Pki::new();
+        let good = pki.issue("a", &["a.example"]);
+        let text = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        let files = CertFiles { cert: pki.write("c.pem", text), ..good.clone() };
+        assert!(matches!(refused(&files, &files.cert).0, TlsError::BadCertificate { .. }));
+        let text = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+        let files = CertFiles { key: pki.write("k.pem", text), ..good };
+        assert!(matches!(refused(&files, &files.key).0, TlsError::BadKey { .. }));
+    }
+
+    #[test]
+    fn subtrees_of_one_address_are_addresses() {
+        assert_eq!(address(&[192, 0, 2, 1]), Some(IpAddr::from([192, 0, 2, 1])));
+        let host = [192, 0, 2, 1, 255, 255, 255, 255];
+        assert_eq!(address(&host), Some(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!(address(&[192, 0, 2, 0, 255, 255, 255, 0]), None);
+        assert_eq!(address(&[1, 2, 3]), None);
+    }
+}

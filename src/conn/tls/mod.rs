@@ -1,0 +1,341 @@
+//! TLS: certificates at the start, then one handshake for each connection.
+//!
+//! The floor's one verb is [`TlsAcceptor::accept`]. It waits for the peer and for nothing else,
+//! and the caller says how long.
+
+mod certificate;
+mod error;
+mod files;
+mod hello;
+mod local_ca;
+mod pem;
+mod pinned;
+mod self_signed;
+mod sni;
+#[cfg(test)]
+mod testing;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep;
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use self::certificate::Served;
+use self::sni::ByName;
+use crate::caller::{Alpn, TlsFacts};
+use crate::config::{CertFiles, TlsSource};
+
+pub(crate) use self::error::HandshakeError;
+pub use self::error::TlsError;
+pub(crate) use self::pinned::pinned_client;
+
+const H2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// Between two looks at a self-signed certificate's age.
+const LOOK_EVERY: Duration = Duration::from_hours(12);
+
+/// Makes TLS streams of connections.
+#[derive(Debug)]
+pub(crate) struct TlsAcceptor {
+    source: TlsSource,
+    served: RwLock<ByProtocol>,
+}
+
+/// What is served now, for each protocol inside.
+#[derive(Clone, Debug)]
+struct ByProtocol {
+    http1: Arc<ServerConfig>,
+    h2: Arc<ServerConfig>,
+}
+
+/// What clients have to trust, and by which names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trust {
+    /// Absolute path of `ca.pem`, when the certificate is self-signed.
+    pub(crate) ca: Option<PathBuf>,
+    /// Every DNS name and address of all certificates, lower case; wildcards as `*.example.com`.
+    pub(crate) names: Vec<String>,
+    /// When the first of the certificates expires.
+    pub(crate) not_after: SystemTime,
+}
+
+impl TlsAcceptor {
+    /// Reads the certificates, or makes them.
+    pub(crate) fn new(source: &TlsSource, now: SystemTime) -> Result<(Self, Trust), TlsError> {
+        let (served, trust) = ByProtocol::load(source, now)?;
+        Ok((Self { source: source.clone(), served: RwLock::new(served) }, trust))
+    }
+
+    /// Renews a self-signed certificate before it expires, for as long as the server runs.
+    pub(crate) async fn keep_fresh(&self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if let Err(error) = self.refresh(SystemTime::now()) {
+                tracing::error!(%error, "could not renew the certificate; trying again later");
+            }
+        }
+    }
+
+    /// Takes up what [`self_signed::prepare`] finds or makes. New connections get it.
+    fn refresh(&self, now: SystemTime) -> Result<(), TlsError> {
+        if matches!(self.source, TlsSource::SelfSigned { .. }) {
+            let (fresh, _) = ByProtocol::load(&self.source, now)?;
+            *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        Ok(())
+    }
+
+    fn served(&self) -> ByProtocol {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The handshake. The caller limits its time.
+    ///
+    /// Of h2 and http/1.1 the client gets the one that it names first. Node's fetch names http/1.1
+    /// first although it could speak h2, and means it.
+    pub(crate) async fn accept<I>(
+        &self,
+        mut io: I,
+    ) -> Result<(TlsStream<I>, TlsFacts), HandshakeError>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let accepted = hello::read(&mut io).await?;
+        let first = accepted
+            .client_hello()
+            .alpn()
+            .and_then(|mut offered| offered.find(|name| [H2, HTTP1].contains(name)));
+        let served = self.served();
+        let config = if first == Some(H2) { served.h2 } else { served.http1 };
+        let start = StartHandshake::from_parts(accepted, io);
+        let stream = start.into_stream(config).await;
+        let stream = stream.map_err(HandshakeError::after_hello)?;
+        let facts = TlsFacts::of(stream.get_ref().1);
+        Ok((stream, facts))
+    }
+}
+
+impl ByProtocol {
+    fn load(source: &TlsSource, now: SystemTime) -> Result<(Self, Trust), TlsError> {
+        let provider = provider();
+        let (ca, files) = match source {
+            TlsSource::Files(files) => (None, files.clone()),
+            TlsSource::SelfSigned { dir, names } => {
+                let (ca, files) = self_signed::prepare(dir, names, now, &provider)?;
+                (Some(ca), files.to_vec())
+            }
+            TlsSource::None => (None, Vec::new()),
+        };
+        let load = |files: &CertFiles| Served::load(files, &provider, now);
+        let certificates = files.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let Some(not_after) = certificates.iter().map(|it| it.facts.not_after).min() else {
+            return Err(TlsError::Nothing);
+        };
+        let mut names = Vec::new();
+        for name in certificates.iter().flat_map(|it| &it.facts.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(match source {
+            // Whoever asks for a name gets the certificate without addresses.
+            TlsSource::SelfSigned { .. } => ByName::new(certificates.iter().rev(), &certificates),
+            TlsSource::Files(_) | TlsSource::None => ByName::new(&certificates, &certificates),
+        });
+        // One ticketer for both: a client may resume with another protocol than it had.
+        let ticketer = Ticketer::new()?;
+        let http1 = config(&provider, &resolver, &ticketer, HTTP1)?;
+        let h2 = config(&provider, &resolver, &ticketer, H2)?;
+        Ok((Self { http1, h2 }, Trust { ca, names, not_after }))
+    }
+}
+
+impl TlsFacts {
+    fn of(connection: &ServerConnection) -> Self {
+        let h2 = connection.alpn_protocol() == Some(H2);
+        let tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let key_exchange = connection.negotiated_key_exchange_group();
+        let cipher = connection.negotiated_cipher_suite();
+        Self {
+            alpn: if h2 { Alpn::H2 } else { Alpn::Http1 },
+            version: if tls13 { "TLSv1.3" } else { "TLSv1.2" },
+            key_exchange: key_exchange
+                .map_or_else(|| "none".to_owned(), |group| format!("{:?}", group.name())),
+            // rustls says TLS13_AES_…, everybody else TLS_AES_….
+            cipher: cipher.map_or_else(String::new, |suite| {
+                format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
+            }),
+            server_name: connection.server_name().map(str::to_ascii_lowercase),
+        }
+    }
+}
+
+/// The provider is named wherever one is needed: the process-wide default may be any dependency's.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn config(
+    provider: &Arc<CryptoProvider>,
+    resolver: &Arc<dyn ResolvesServerCert>,
+    ticketer: &Arc<dyn ProducesTickets>,
+    alpn: &[u8],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(resolver));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.ticketer = Arc::clone(ticketer);
+    // Tickets hold the whole state; a table of sessions would only be memory to fill.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Early data can be replayed, and calls of tools must not be.
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::HandshakeKind;
+    use rustls::version::{TLS12, TLS13};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::testing::{Pki, acceptor, client, client_of, handshake};
+    use super::*;
+
+    async fn facts(alpn: &[&str]) -> Result<TlsFacts, HandshakeError> {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (server, _client) = handshake(&acceptor, client(pki.root(), alpn), "a.example").await;
+        server.map(|(_, facts)| facts)
+    }
+
+    #[tokio::test]
+    async fn the_clients_order_of_protocols_decides() {
+        for (offered, agreed) in [
+            (["h2", "http/1.1"].as_slice(), Alpn::H2),
+            (&["http/1.1", "h2"], Alpn::Http1),
+            (&["spdy/3", "h2", "http/1.1"], Alpn::H2),
+            (&["h2"], Alpn::H2),
+            (&["http/1.1"], Alpn::Http1),
+            (&[], Alpn::Http1),
+        ] {
+            assert_eq!(facts(offered).await.unwrap().alpn, agreed, "{offered:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_of_other_protocols_is_told_so() {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let other = client(pki.root(), &["spdy/3"]);
+        let (server, client) = handshake(&acceptor, other, "a.example").await;
+        assert_eq!(
+            server.unwrap_err().to_string(),
+            "the client offers neither HTTP/1.1 nor HTTP/2"
+        );
+        let alert = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+        let no_protocol = rustls::AlertDescription::NoApplicationProtocol;
+        assert_eq!(alert, rustls::Error::AlertReceived(no_protocol));
+    }
+
+    #[tokio::test]
+    async fn the_facts_are_those_of_the_connection() {
+        let facts = facts(&["h2"]).await.unwrap();
+        assert_eq!(
+            facts,
+            TlsFacts {
+                alpn: Alpn::H2,
+                version: "TLSv1.3",
+                key_exchange: "X25519MLKEM768".to_owned(),
+                cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
+                server_name: Some("a.example".to_owned()),
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn both_versions_work_and_sessions_resume() {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        for (version, text) in [(&TLS12, "TLSv1.2"), (&TLS13, "TLSv1.3")] {
+            let client = Arc::new(client_of(pki.root(), &["h2", "http/1.1"], &[version]));
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let (server, client) = handshake(&acceptor, Arc::clone(&client), "a.example").await;
+                let ((mut server, facts), mut client) = (server.unwrap(), client.unwrap());
+                assert_eq!(facts.version, text);
+                assert_eq!(server.get_ref().1.handshake_kind(), Some(kind), "{text}");
+                // The tickets of TLS 1.3 come with the first data.
+                server.write_all(b"x").await.unwrap();
+                server.flush().await.unwrap();
+                assert_eq!(client.read_u8().await.unwrap(), b'x');
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_trust_us_says_so() {
+        let (pki, other) = (Pki::new(), Pki::new());
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (server, _) = handshake(&acceptor, client(other.root(), &[]), "a.example").await;
+        let text = server.unwrap_err().to_string();
+        assert!(text.starts_with("the client does not trust our certificate: "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_with_our_certificate_is_told_from_a_port_scan() {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let config = Arc::new(client(pki.root(), &[]));
+        let name = "a.example".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(config, name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(&hello).await.unwrap();
+        theirs.shutdown().await.unwrap();
+        assert!(matches!(acceptor.accept(ours).await, Err(HandshakeError::Left)));
+    }
+
+    #[test]
+    fn trust_holds_every_name_and_the_first_expiry() {
+        let pki = Pki::new();
+        let now = SystemTime::now();
+        let files = [
+            pki.issue("a", &["A.example", "*.A.example", "192.0.2.1", "2001:db8::1"]),
+            pki.issue_from("b", &["b.example", "a.example"], now - testing::DAY / 2),
+        ];
+        let (_, trust) = TlsAcceptor::new(&TlsSource::Files(files.into()), now).unwrap();
+        let names = ["a.example", "*.a.example", "192.0.2.1", "2001:db8::1", "b.example"];
+        assert_eq!(trust.names, names);
+        assert_eq!(trust.ca, None);
+        let left = trust.not_after.duration_since(now).unwrap();
+        assert!(left <= testing::DAY && left > testing::DAY / 2, "{left:?}");
+    }
+
+    #[test]
+    fn nothing_to_serve_is_an_error() {
+        for source in [TlsSource::Files(Vec::new()), TlsSource::None] {
+            let error = TlsAcceptor::new(&source, SystemTime::now()).unwrap_err();
+            assert!(matches!(error, TlsError::Nothing));
+        }
+    }
+
+    #[test]
+    fn a_handshake_may_run_in_any_task() {
+        fn is_send<T: Send>(_: T) {}
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        is_send(acceptor.accept(tokio::io::duplex(1).0));
+        is_send::<Option<TlsStream<DuplexStream>>>(None);
+    }
+}

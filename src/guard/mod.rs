@@ -1,0 +1,274 @@
+//! Who may pass. The floor's one verb is [`Guard::admit`]: it gathers facts, and [`decide`] judges.
+//!
+//! Nothing here sees a body or knows MCP. Every request is charged to its client's rate before its
+//! token is looked at, so that no more tokens are ever compared than the rate lets through.
+
+mod origin;
+mod rate;
+mod token;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderMap, Uri};
+
+pub(crate) use self::origin::{OriginMatch, OriginPolicy};
+pub(crate) use self::rate::Rate;
+pub(crate) use self::token::Tokens;
+
+use self::origin::HostMatch;
+use self::rate::RateMatch;
+use self::token::TokenMatch;
+use crate::addr::ClientKey;
+use crate::caller::Principal;
+use crate::config::{Access, Config, TlsSource};
+
+/// What the guard judges by.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    origins: OriginPolicy,
+    rate: Rate,
+    rate_wait: Duration,
+    access: Lock,
+}
+
+#[derive(Debug)]
+enum Lock {
+    Open,
+    Tokens(Tokens),
+}
+
+/// The part of a request that the guard looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit<'a> {
+    /// Whose rate it is charged to.
+    pub(crate) client: ClientKey,
+    /// The address it came in on.
+    pub(crate) local: IpAddr,
+    /// The request target.
+    pub(crate) uri: &'a Uri,
+    /// The request's header fields.
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// What is known of a request when it is judged.
+#[derive(Debug)]
+struct Facts {
+    host: HostMatch,
+    origin: OriginMatch,
+    rate: RateMatch,
+    token: TokenMatch,
+}
+
+/// Proof that a request may pass, and for whom.
+#[derive(Clone, Debug)]
+#[must_use]
+pub(crate) struct Admitted {
+    principal: Principal,
+}
+
+impl Admitted {
+    /// Whose request it is.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+}
+
+/// Why a request may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deny {
+    /// It does not say to whom it goes, or says it twice.
+    HostMalformed,
+    /// It goes to somebody else.
+    Host,
+    /// It comes from a page of somebody else's.
+    Origin,
+    /// Its client asks too fast; this long until the next place.
+    Rate(Duration),
+    /// There is no token.
+    TokenMissing,
+    /// The token is wrong.
+    TokenWrong,
+    /// The `Authorization` header is not of the form.
+    TokenMalformed,
+}
+
+/// May it pass? Deny by default.
+fn decide(facts: Facts) -> Result<Admitted, Deny> {
+    match facts {
+        Facts { host: HostMatch::Malformed, .. } => Err(Deny::HostMalformed),
+        Facts { host: HostMatch::Foreign, .. } => Err(Deny::Host),
+        Facts { origin: OriginMatch::Foreign, .. } => Err(Deny::Origin),
+        Facts { rate: RateMatch::Over(wait), .. } => Err(Deny::Rate(wait)),
+        Facts { token: TokenMatch::Malformed, .. } => Err(Deny::TokenMalformed),
+        Facts { token: TokenMatch::Wrong, .. } => Err(Deny::TokenWrong),
+        Facts { token: TokenMatch::Missing | TokenMatch::NotCompared, .. } => {
+            Err(Deny::TokenMissing)
+        }
+        Facts {
+            host: HostMatch::Ours,
+            origin: OriginMatch::Absent | OriginMatch::Own | OriginMatch::Allowed,
+            rate: RateMatch::Within,
+            token: TokenMatch::Valid(principal),
+        } => Ok(Admitted { principal }),
+    }
+}
+
+impl Guard {
+    /// A guard for this configuration. `names` are those of the certificates.
+    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
+        let hosts = [names, &config.allow_hosts].concat();
+        let loopback = config.listen.ip().is_loopback();
+        let scheme = match config.tls {
+            TlsSource::None => "http",
+            TlsSource::Files(_) | TlsSource::SelfSigned { .. } => "https",
+        };
+        let per_second = NonZeroU32::new(config.limits.requests_per_second);
+        Self {
+            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
+            rate_wait: config.times.rate_wait,
+            access: match &config.access {
+                Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
+                Access::Anonymous => Lock::Open,
+            },
+        }
+    }
+
+    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
+    /// keeps to its client's rate.
+    ///
+    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
+    /// is compared, so that waiting buys nobody more guesses than the rate.
+    pub(crate) async fn admit(&self, visit: Visit<'_>) -> Result<Admitted, Deny> {
+        let presented = token::presented(visit.headers);
+        let rate = match presented {
+            token::Presented::Bearer(_) => self.turn(visit.client).await,
+            token::Presented::Nothing | token::Presented::Malformed => self.rate.take(visit.client),
+        };
+        let token = match (&self.access, rate) {
+            (_, RateMatch::Over(_)) => TokenMatch::NotCompared,
+            (Lock::Open, RateMatch::Within) => TokenMatch::Valid(Principal::Anonymous),
+            (Lock::Tokens(tokens), RateMatch::Within) => tokens.compare(presented),
+        };
+        decide(self.facts(visit, rate, token))
+    }
+
+    /// Lets a request pass that needs no token (a preflight, a discovery probe).
+    pub(crate) fn admit_stranger(&self, visit: Visit<'_>) -> Result<(), Deny> {
+        let rate = self.rate.take(visit.client);
+        let nobody = TokenMatch::Valid(Principal::Anonymous);
+        decide(self.facts(visit, rate, nobody)).map(drop)
+    }
+
+    /// Where a request comes from, as a browser says it.
+    pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
+        self.origins.origin(visit.uri, visit.headers, visit.local)
+    }
+
+    /// Forgets clients that were not seen for a while; runs for ever.
+    pub(crate) async fn keep_swept(&self) {
+        self.rate.keep_swept().await;
+    }
+
+    fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
+        let host = self.origins.host(visit.uri, visit.headers, visit.local);
+        Facts { host, origin: self.origin(visit), rate, token }
+    }
+
+    /// Takes a place in the client's bucket, and waits for one within `rate_wait`.
+    async fn turn(&self, client: ClientKey) -> RateMatch {
+        let last = tokio::time::Instant::now() + self.rate_wait;
+        loop {
+            match self.rate.take(client) {
+                RateMatch::Over(wait) if tokio::time::Instant::now() + wait <= last => {
+                    tokio::time::sleep(wait).await;
+                }
+                verdict @ (RateMatch::Within | RateMatch::Over(_)) => return verdict,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::{Limits, Secret, Times};
+
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn fine() -> Facts {
+        Facts {
+            host: HostMatch::Ours,
+            origin: OriginMatch::Absent,
+            rate: RateMatch::Within,
+            token: TokenMatch::Valid(Principal::Anonymous),
+        }
+    }
+
+    #[test]
+    fn one_bad_fact_is_enough_and_the_first_is_named() {
+        let second = Duration::from_secs(1);
+        assert!(decide(fine()).is_ok());
+        for (facts, deny) in [
+            (Facts { host: HostMatch::Foreign, ..fine() }, Deny::Host),
+            (Facts { host: HostMatch::Malformed, ..fine() }, Deny::HostMalformed),
+            (Facts { origin: OriginMatch::Foreign, ..fine() }, Deny::Origin),
+            (Facts { rate: RateMatch::Over(second), ..fine() }, Deny::Rate(second)),
+            (Facts { token: TokenMatch::Missing, ..fine() }, Deny::TokenMissing),
+            (Facts { token: TokenMatch::Wrong, ..fine() }, Deny::TokenWrong),
+            (Facts { token: TokenMatch::Malformed, ..fine() }, Deny::TokenMalformed),
+            (Facts { token: TokenMatch::NotCompared, ..fine() }, Deny::TokenMissing),
+            (
+                Facts { rate: RateMatch::Over(second), token: TokenMatch::Wrong, ..fine() },
+                Deny::Rate(second),
+            ),
+        ] {
+            assert_eq!(decide(facts).unwrap_err(), deny);
+        }
+    }
+
+    fn guard(rate_wait: Duration) -> Guard {
+        let config = Config {
+            access: Access::Tokens(vec![Secret::new("sixteen-characters")]),
+            limits: Limits { requests_per_second: 1, burst: 0, ..Limits::default() },
+            times: Times { rate_wait, ..Times::default() },
+            ..Config::default()
+        };
+        Guard::new(&config, &[])
+    }
+
+    async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", "localhost".parse().unwrap());
+        if let Some(value) = authorization {
+            headers.insert("authorization", value.parse().unwrap());
+        }
+        let uri = Uri::from_static("/mcp");
+        let client = ClientKey::from(LOCAL);
+        guard.admit(Visit { client, local: LOCAL, uri: &uri, headers: &headers }).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_the_rate_not_even_a_good_token_is_looked_at() {
+        let guard = guard(Duration::ZERO);
+        assert_eq!(visit(&guard, None).await.unwrap_err(), Deny::TokenMissing);
+        let denied = visit(&guard, Some("Bearer sixteen-characters")).await.unwrap_err();
+        assert_eq!(denied, Deny::Rate(Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bearer_waits_for_its_turn_and_a_stranger_does_not() {
+        let guard = guard(Duration::from_secs(2));
+        let begun = tokio::time::Instant::now();
+        for turn in 0..3 {
+            assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
+            assert_eq!(begun.elapsed(), Duration::from_secs(turn));
+        }
+        assert!(matches!(visit(&guard, None).await.unwrap_err(), Deny::Rate(_)));
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,290 @@
+//! Host and Origin against what is ours: the guard against DNS rebinding and cross-site calls.
+//!
+//! Only parsed parts are compared, never a prefix or suffix of raw text.
+
+use std::net::IpAddr;
+
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
+
+/// The names this edge is addressed by, and the origins that may call it from a browser.
+#[derive(Clone, Debug)]
+pub(crate) struct OriginPolicy {
+    /// DNS names and addresses as text, lower case; `*.example.com` for one label.
+    hosts: Vec<String>,
+    /// Origins as configured, parsed.
+    origins: Vec<Origin>,
+    /// Is the edge bound to a loopback address? Then every loopback name is its own.
+    loopback: bool,
+    /// The scheme that the edge is reached by.
+    scheme: &'static str,
+}
+
+/// Scheme, host and port of an origin (RFC 6454 section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+/// Where a request says that it is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostMatch {
+    /// To us.
+    Ours,
+    /// To somebody else.
+    Foreign,
+    /// It does not say, or says it twice.
+    Malformed,
+}
+
+/// Where a request comes from, as a browser says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OriginMatch {
+    /// No browser, or one that does not say.
+    Absent,
+    /// From a page of the edge's own origin.
+    Own,
+    /// From an origin that was allowed by name: it gets CORS headers.
+    Allowed,
+    /// From anywhere else.
+    Foreign,
+}
+
+impl OriginPolicy {
+    /// `hosts` are the edge's own names; `origins` those allowed beside its own.
+    pub(crate) fn new(
+        hosts: Vec<String>,
+        origins: &[String],
+        loopback: bool,
+        scheme: &'static str,
+    ) -> Self {
+        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
+        Self { hosts, origins, loopback, scheme }
+    }
+
+    /// Looks at the target of a request: `:authority` or absolute form, and `Host`.
+    pub(super) fn host(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> HostMatch {
+        let mut named = headers.get_all(header::HOST).iter();
+        let header = match (named.next(), named.next()) {
+            (_, Some(_)) => return HostMatch::Malformed,
+            (None, None) => None,
+            (Some(value), None) => {
+                let parsed = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+                match parsed {
+                    Some(authority) if !authority.as_str().contains('@') => Some(authority),
+                    Some(_) | None => return HostMatch::Malformed,
+                }
+            }
+        };
+        let authority = match (uri.authority(), &header) {
+            (None, None) => return HostMatch::Malformed,
+            (Some(target), Some(header)) if !same(target.as_str(), header.as_str()) => {
+                return HostMatch::Malformed;
+            }
+            (Some(target), _) => target,
+            (None, Some(header)) => header,
+        };
+        if self.is_ours(authority.host(), local) { HostMatch::Ours } else { HostMatch::Foreign }
+    }
+
+    /// Looks at the `Origin` of a request.
+    pub(super) fn origin(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> OriginMatch {
+        let mut named = headers.get_all(header::ORIGIN).iter();
+        let value = match (named.next(), named.next()) {
+            (None, _) => return OriginMatch::Absent,
+            (Some(value), None) => value,
+            (Some(_), Some(_)) => return OriginMatch::Foreign,
+        };
+        let Some(origin) = value.to_str().ok().and_then(Origin::parse) else {
+            return OriginMatch::Foreign;
+        };
+        if self.origins.contains(&origin) {
+            OriginMatch::Allowed
+        } else if self.is_own(&origin, uri, headers, local) {
+            OriginMatch::Own
+        } else {
+            OriginMatch::Foreign
+        }
+    }
+
+    /// Is the page from where the request goes to (RFC 6454 section 5: scheme, host and port)? On
+    /// loopback, pages of other local servers, such as the Inspector, may call as well.
+    fn is_own(&self, origin: &Origin, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let target = uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
+        let here = Origin::parse(&format!("{}://{target}", self.scheme));
+        let neighbour = self.loopback && is_loopback(&origin.host);
+        neighbour || (here.as_ref() == Some(origin) && self.is_ours(&origin.host, local))
+    }
+
+    fn is_ours(&self, host: &str, local: IpAddr) -> bool {
+        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            // A page can make a browser look a name up again, but not send another address here.
+            let ip = ip.to_canonical();
+            return ip == local.to_canonical()
+                || (self.loopback && ip.is_loopback())
+                || self.hosts.iter().any(|ours| ours.parse() == Ok(ip));
+        }
+        (self.loopback && host == "localhost") || self.hosts.iter().any(|ours| covers(ours, host))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Does `pattern` (a name, or `*.` and a name) cover `host`?
+fn covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        None => pattern == host,
+        Some(parent) => {
+            host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+        }
+    }
+}
+
+fn same(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+impl Origin {
+    /// `scheme://host[:port]` and nothing behind it; `null` is no origin.
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let authority: Authority = rest.parse().ok()?;
+        if scheme.is_empty() || rest.contains('@') || authority.as_str() != rest {
+            return None;
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let port = authority.port_u16().or(match scheme.as_str() {
+            "https" => Some(443),
+            "http" => Some(80),
+            _ => None,
+        });
+        Some(Self { scheme, host: authority.host().to_ascii_lowercase(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn public() -> OriginPolicy {
+        let hosts = vec!["mcp.example.com".into(), "*.tools.example".into(), "198.51.100.4".into()];
+        OriginPolicy::new(hosts, &["https://app.example.org:8443".into()], false, "https")
+    }
+
+    fn loopback() -> OriginPolicy {
+        OriginPolicy::new(Vec::new(), &[], true, "https")
+    }
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn host(policy: &OriginPolicy, values: &[&str]) -> HostMatch {
+        let mut map = HeaderMap::new();
+        for value in values {
+            map.append("host", value.parse().unwrap());
+        }
+        policy.host(&Uri::from_static("/mcp"), &map, LOCAL)
+    }
+
+    #[test]
+    fn hosts_that_are_ours() {
+        for name in [
+            "mcp.example.com",
+            "MCP.Example.com:8443",
+            "mcp.example.com.",
+            "a.tools.example",
+            "198.51.100.4:443",
+            "192.0.2.1",
+        ] {
+            assert_eq!(host(&public(), &[name]), HostMatch::Ours, "{name}");
+        }
+        for name in ["localhost:8443", "127.0.0.1:1", "[::1]:8443", "127.9.9.9"] {
+            assert_eq!(host(&loopback(), &[name]), HostMatch::Ours, "{name}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_not() {
+        for name in [
+            "evil.example",
+            "mcp.example.com.evil.example",
+            "xmcp.example.com",
+            "tools.example",
+            "a.b.tools.example",
+            "198.51.100.5",
+            "localhost",
+            "127.0.0.1",
+        ] {
+            assert_eq!(host(&public(), &[name]), HostMatch::Foreign, "{name}");
+        }
+        assert_eq!(host(&loopback(), &["evil.example:8443"]), HostMatch::Foreign);
+        for bad in [&[][..], &["a.example", "mcp.example.com"], &["user@mcp.example.com"], &["a b"]]
+        {
+            assert_eq!(host(&public(), bad), HostMatch::Malformed, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_differs_from_its_host_is_malformed() {
+        let target = Uri::from_static("https://mcp.example.com/mcp");
+        let policy = public();
+        assert_eq!(policy.host(&target, &HeaderMap::new(), LOCAL), HostMatch::Ours);
+        let other = headers("host", &["evil.example"]);
+        assert_eq!(policy.host(&target, &other, LOCAL), HostMatch::Malformed);
+    }
+
+    #[test]
+    fn origins() {
+        let target = Uri::from_static("/mcp");
+        let match_of = |policy: &OriginPolicy, value: &str| {
+            let mut map = headers("origin", &[value]);
+            map.insert("host", "mcp.example.com".parse().unwrap());
+            policy.origin(&target, &map, LOCAL)
+        };
+        assert_eq!(public().origin(&target, &HeaderMap::new(), LOCAL), OriginMatch::Absent);
+        assert_eq!(match_of(&public(), "https://mcp.example.com"), OriginMatch::Own);
+        assert_eq!(match_of(&public(), "https://mcp.example.com:443"), OriginMatch::Own);
+        assert_eq!(match_of(&public(), "https://app.example.org:8443"), OriginMatch::Allowed);
+        for foreign in [
+            "https://app.example.org",
+            "http://app.example.org:8443",
+            "https://evil.example",
+            "https://mcp.example.com.evil.example",
+            "null",
+            "https://mcp.example.com/path",
+            "https://user@mcp.example.com",
+            "http://mcp.example.com",
+            "https://mcp.example.com:8443",
+            "https://a.tools.example",
+            "http://localhost:3000",
+        ] {
+            assert_eq!(match_of(&public(), foreign), OriginMatch::Foreign, "{foreign}");
+        }
+        for own in ["http://127.0.0.1:9", "http://localhost:6274", "https://[::1]:8443"] {
+            assert_eq!(match_of(&loopback(), own), OriginMatch::Own, "{own}");
+        }
+        assert_eq!(match_of(&loopback(), "http://evil.example"), OriginMatch::Foreign);
+    }
+
+    #[test]
+    fn two_origins_are_foreign() {
+        let mut map = headers("origin", &["https://mcp.example.com"]);
+        map.append("origin", "https://mcp.example.com".parse().unwrap());
+        assert_eq!(public().origin(&Uri::from_static("/mcp"), &map, LOCAL), OriginMatch::Foreign);
+    }
+}

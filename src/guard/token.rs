@@ -1,0 +1,192 @@
+//! The bearer token: taken out of one header, compared in constant time.
+//!
+//! RFC 6750 section 2.1 for the form; never from the query, a cookie or a body (sections 2.2, 2.3).
+
+use http::{HeaderMap, header};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::caller::{Principal, TokenId};
+use crate::config::Secret;
+
+/// Bytes that every comparison hashes, however long the token is: the work must not tell.
+const HASHED: usize = 1024;
+
+/// The tokens that are good, as digests.
+#[derive(Clone)]
+pub(crate) struct Tokens(Vec<[u8; 32]>);
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+/// What the `Authorization` header holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presented<'a> {
+    /// No header, or another scheme than Bearer.
+    Nothing,
+    /// Two headers, or a bearer that is no token68.
+    Malformed,
+    /// A token, good or bad.
+    Bearer(&'a [u8]),
+}
+
+/// How a presented token compares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TokenMatch {
+    /// It is good; whose it is.
+    Valid(Principal),
+    /// It is not.
+    Wrong,
+    /// There is none.
+    Missing,
+    /// The header is not of the form.
+    Malformed,
+    /// Nobody looked.
+    NotCompared,
+}
+
+impl Tokens {
+    /// The tokens that are good. One longer than 1024 bytes never matches.
+    pub(crate) fn new(tokens: &[Secret]) -> Self {
+        Self(tokens.iter().map(|token| digest(token.expose().as_bytes())).collect())
+    }
+
+    /// Compares, with the same work whatever is presented.
+    pub(super) fn compare(&self, presented: Presented<'_>) -> TokenMatch {
+        let token = match presented {
+            Presented::Bearer(token) => token,
+            Presented::Nothing | Presented::Malformed => b"",
+        };
+        let presented_digest = digest(token);
+        let mut good = Choice::from(0);
+        let mut id = [0; 6];
+        for known in &self.0 {
+            let equal = known.ct_eq(&presented_digest);
+            for (kept, byte) in id.iter_mut().zip(known) {
+                subtle::ConditionallySelectable::conditional_assign(kept, byte, equal);
+            }
+            good |= equal;
+        }
+        let fits = token.len() <= HASHED;
+        match presented {
+            Presented::Nothing => TokenMatch::Missing,
+            Presented::Malformed => TokenMatch::Malformed,
+            Presented::Bearer(_) if bool::from(good) && fits => {
+                TokenMatch::Valid(Principal::Token(TokenId(id)))
+            }
+            Presented::Bearer(_) => TokenMatch::Wrong,
+        }
+    }
+}
+
+/// A digest over a block of fixed size, so that a short token costs what a long one does.
+fn digest(token: &[u8]) -> [u8; 32] {
+    let mut block = [0; HASHED];
+    for (to, from) in block.iter_mut().zip(token) {
+        *to = *from;
+    }
+    let mut hash = Sha256::new();
+    hash.update(token.len().to_be_bytes());
+    hash.update(block);
+    hash.finalize().into()
+}
+
+/// Takes the bearer token out of the headers.
+pub(super) fn presented(headers: &HeaderMap) -> Presented<'_> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = all.next() else { return Presented::Nothing };
+    if all.next().is_some() {
+        return Presented::Malformed;
+    }
+    let value = value.as_bytes();
+    let (scheme, rest) = match value.iter().position(|byte| *byte == b' ') {
+        Some(at) => value.split_at(at),
+        None => (value, &b""[..]),
+    };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Presented::Nothing;
+    }
+    let token = rest.trim_ascii();
+    if is_token68(token) { Presented::Bearer(token) } else { Presented::Malformed }
+}
+
+/// RFC 9110 section 11.2: letters, digits and `-._~+/`, then any number of `=`.
+fn is_token68(token: &[u8]) -> bool {
+    let body = token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+    let allowed = |byte: &u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+    };
+    body > 0 && token.get(..body).is_some_and(|body| body.iter().all(allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "correct-horse-battery-staple";
+
+    fn compare(headers: &[(&'static str, &str)]) -> TokenMatch {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        Tokens::new(&[Secret::new("another-good-token"), Secret::new(GOOD)])
+            .compare(presented(&map))
+    }
+
+    #[test]
+    fn a_good_token_is_valid_in_any_case_of_the_scheme() {
+        for scheme in ["Bearer", "bearer", "BEARER", "Bearer "] {
+            let header = format!("{scheme} {GOOD}");
+            assert!(
+                matches!(compare(&[("authorization", &header)]), TokenMatch::Valid(_)),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_tokens_are_two_principals() {
+        let other = compare(&[("authorization", "Bearer another-good-token")]);
+        assert!(matches!(other, TokenMatch::Valid(_)));
+        assert_ne!(other, compare(&[("authorization", &format!("Bearer {GOOD}"))]));
+    }
+
+    #[test]
+    fn everything_else_is_not_valid() {
+        let long = format!("Bearer {}", "x".repeat(5000));
+        for (header, expected) in [
+            ("Bearer correct-horse-battery-stapl", TokenMatch::Wrong),
+            ("Bearer correct-horse-battery-staple1", TokenMatch::Wrong),
+            ("Bearer Correct-horse-battery-staple", TokenMatch::Wrong),
+            ("Bearer x", TokenMatch::Wrong),
+            (long.as_str(), TokenMatch::Wrong),
+            ("Bearer", TokenMatch::Malformed),
+            ("Bearer two words", TokenMatch::Malformed),
+            ("Bearer a,b", TokenMatch::Malformed),
+            ("Bearer ===", TokenMatch::Malformed),
+            ("Basic dXNlcjpwYXNz", TokenMatch::Missing),
+            (GOOD, TokenMatch::Missing),
+        ] {
+            assert_eq!(compare(&[("authorization", header)]), expected, "{header}");
+        }
+        assert_eq!(compare(&[]), TokenMatch::Missing);
+        let good = format!("Bearer {GOOD}");
+        let twice = [("authorization", good.as_str()), ("authorization", good.as_str())];
+        assert_eq!(compare(&twice), TokenMatch::Malformed);
+    }
+
+    #[test]
+    fn padding_does_not_make_tokens_equal() {
+        let tokens = Tokens::new(&[Secret::new("abcdefghijklmnop")]);
+        assert_eq!(tokens.compare(Presented::Bearer(b"abcdefghijklmnop\0")), TokenMatch::Wrong);
+    }
+
+    #[test]
+    fn no_tokens_match_nothing() {
+        assert_eq!(Tokens::new(&[]).compare(Presented::Bearer(b"")), TokenMatch::Wrong);
+    }
+}

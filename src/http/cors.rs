@@ -1,0 +1,73 @@
+//! CORS (Fetch standard, section 3.2) for the origins that the operator allowed by name.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::reply::{self, ReplyBody};
+
+const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate, retry-after");
+/// How long a browser may keep the answer to a preflight, in seconds.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// Header fields that a page may send.
+const ALLOWED: [&str; 8] = [
+    "authorization",
+    "content-type",
+    "accept",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+    "mcp-session-id",
+    "last-event-id",
+];
+/// And every field that begins so.
+const ALLOWED_PREFIX: &str = "mcp-param-";
+
+/// The answer to a preflight from an allowed origin.
+pub(super) fn preflight(request: &HeaderMap) -> Response<ReplyBody> {
+    let mut response = reply::empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    drop(headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS));
+    drop(headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE));
+    if let Ok(names) = HeaderValue::try_from(vetted(request)) {
+        drop(headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names));
+    }
+    response
+}
+
+/// The fields that were asked for and are allowed; all that are allowed where none was asked for.
+fn vetted(request: &HeaderMap) -> String {
+    let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    let Some(asked) = asked.and_then(|value| value.to_str().ok()) else {
+        return ALLOWED.join(", ");
+    };
+    let names = asked.split(',').map(|name| name.trim().to_ascii_lowercase());
+    let allowed = names.filter(|name| {
+        ALLOWED.contains(&name.as_str())
+            || (name.starts_with(ALLOWED_PREFIX) && HeaderName::try_from(name).is_ok())
+    });
+    allowed.collect::<Vec<_>>().join(", ")
+}
+
+/// Lets the page read the response.
+pub(super) fn allow(response: &mut Response<ReplyBody>, origin: &HeaderValue) {
+    let headers = response.headers_mut();
+    drop(headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
+    drop(headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED));
+    let _appended = headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_vetted_fields_are_allowed() {
+        let mut request = HeaderMap::new();
+        assert_eq!(vetted(&request), ALLOWED.join(", "));
+        let asked = "Authorization, X-Evil, mcp-param-region,mcp-session-id";
+        request.insert("access-control-request-headers", asked.parse().unwrap());
+        assert_eq!(vetted(&request), "authorization, mcp-param-region, mcp-session-id");
+    }
+}

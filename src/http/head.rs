@@ -1,0 +1,304 @@
+//! The head of a request, parsed once: where it goes, how, and what it takes for an answer.
+
+use http::{HeaderMap, header, request};
+
+use crate::mcp::{Accept, MESSAGES_PATH};
+
+/// The path of HTTP+SSE clients, beside the unified path.
+pub(crate) const SSE_PATH: &str = "/sse";
+/// Says that the process lives; open to everybody, and empty.
+pub(crate) const LIVEZ_PATH: &str = "/livez";
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// The unified path.
+    Mcp,
+    /// The stream of HTTP+SSE.
+    Sse,
+    /// The messages of HTTP+SSE.
+    Messages,
+    /// The health of the process.
+    Livez,
+    /// Somebody looks for an authorization server. There is none.
+    OAuthProbe,
+    /// Nowhere.
+    Unknown,
+}
+
+impl Route {
+    /// The route of a path. A trailing slash makes no difference, and never a redirect: clients
+    /// lose their token on the way.
+    pub(super) fn of(path: &str, unified: &str) -> Self {
+        let path = match path.strip_suffix('/') {
+            Some(shorter) if !shorter.is_empty() => shorter,
+            Some(_) | None => path,
+        };
+        if path == unified.strip_suffix('/').unwrap_or(unified) {
+            return Self::Mcp;
+        }
+        match path {
+            SSE_PATH => Self::Sse,
+            MESSAGES_PATH => Self::Messages,
+            LIVEZ_PATH => Self::Livez,
+            _ if is_oauth_probe(path, unified) => Self::OAuthProbe,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The methods that a route answers, as `Allow` names them.
+    pub(super) fn allow(self) -> &'static str {
+        match self {
+            Self::Mcp => "POST, GET, DELETE, OPTIONS",
+            Self::Sse => "GET, OPTIONS",
+            Self::Messages => "POST, OPTIONS",
+            Self::Livez => "GET, HEAD",
+            Self::OAuthProbe | Self::Unknown => "",
+        }
+    }
+}
+
+/// The positions at which clients look for OAuth, whatever the server says: metadata at the root,
+/// with the path behind it, and below the path; the endpoints at the root and below the path.
+fn is_oauth_probe(path: &str, unified: &str) -> bool {
+    let mut segments = path.split('/').skip_while(|segment| *segment != ".well-known").skip(1);
+    if let Some(document) = segments.next() {
+        return document.starts_with("oauth-") || document.starts_with("openid-configuration");
+    }
+    let below = path.strip_prefix(unified).unwrap_or(path);
+    matches!(below, "/register" | "/authorize" | "/token")
+}
+
+/// The bytes of a head as HTTP/1.1 would write it. hyper's own limit is one of its read buffer,
+/// which a head that comes at once may pass.
+pub(super) fn size(head: &request::Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let field = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+        name.as_str().len() + value.len() + ": \r\n".len()
+    };
+    target + head.headers.iter().map(field).sum::<usize>()
+}
+
+/// The fields of a request that the transports look at.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    pub(super) accept: Accept,
+    pub(super) session: Option<&'a str>,
+    pub(super) version: Option<&'a str>,
+    pub(super) last_event: Option<&'a str>,
+}
+
+/// What is wrong with a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadHead {
+    /// A body that is not `application/json`, or is encoded.
+    MediaType,
+    /// A field that must be visible ASCII and come once.
+    Field(&'static str),
+}
+
+impl<'a> Fields<'a> {
+    /// Reads them.
+    pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, BadHead> {
+        Ok(Self {
+            accept: accept(headers),
+            session: single(headers, "mcp-session-id")?,
+            version: single(headers, "mcp-protocol-version")?,
+            last_event: single(headers, "last-event-id")?,
+        })
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, BadHead> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match value.to_str().map(str::trim) {
+            Ok(value) => Ok(Some(value)),
+            Err(_not_ascii) => Err(BadHead::Field(name)),
+        },
+        (Some(_), Some(_)) => Err(BadHead::Field(name)),
+    }
+}
+
+/// What `Accept` allows. Nothing said, nothing excluded but event streams: a bare client that does
+/// not ask for events cannot read them.
+fn accept(headers: &HeaderMap) -> Accept {
+    let mut accept = Accept { json: false, events: false };
+    let mut said = false;
+    for value in headers.get_all(header::ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            said |= !range.trim().is_empty();
+            let mut parts = range.split(';').map(str::trim);
+            let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let refused = parts.any(|parameter| {
+                let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+                weight.and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
+            });
+            match essence.as_str() {
+                _ if refused => {}
+                // Wildcards allow an event stream, but do not ask for one.
+                "*/*" | "application/*" | "application/json" => accept.json = true,
+                "text/event-stream" | "text/*" => accept.events = true,
+                _ => {}
+            }
+        }
+    }
+    if !said {
+        accept.json = true;
+    }
+    accept
+}
+
+/// Does a GET with this `Accept` take a stream? Here a wildcard is enough: there is nothing else.
+pub(super) fn takes_stream(headers: &HeaderMap) -> bool {
+    accept(headers).events
+        || headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| text.contains("*/*")))
+}
+
+/// A body must say that it is JSON, and come as it is.
+pub(super) fn check_content(headers: &HeaderMap) -> Result<(), BadHead> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else {
+        return Err(BadHead::MediaType);
+    };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let plain = headers.get_all(header::CONTENT_ENCODING).iter().all(|encoding| {
+        encoding.to_str().is_ok_and(|text| text.trim().eq_ignore_ascii_case("identity"))
+    });
+    if plain && essence.trim().eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(BadHead::MediaType)
+    }
+}
+
+/// The `sessionId` of a query.
+pub(super) fn session_in_query(head: &request::Parts) -> Option<&str> {
+    let pairs = head.uri.query()?.split('&');
+    let mut named = pairs.filter_map(|pair| match pair.split_once('=') {
+        Some(("sessionId" | "session_id", value)) => Some(value),
+        Some(_) | None => None,
+    });
+    match (named.next(), named.next()) {
+        (Some(value), None) if !value.is_empty() => Some(value),
+        (_, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for value in values {
+            map.append(name, value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_trailing_slash_makes_no_difference() {
+        for (path, route) in [
+            ("/mcp/unified", Route::Mcp),
+            ("/mcp/unified/", Route::Mcp),
+            ("/sse", Route::Sse),
+            ("/sse/", Route::Sse),
+            ("/messages/", Route::Messages),
+            ("/livez", Route::Livez),
+            ("/", Route::Unknown),
+            ("/mcp", Route::Unknown),
+            ("/mcp/unified/x", Route::Unknown),
+            ("/MCP/unified", Route::Unknown),
+        ] {
+            assert_eq!(Route::of(path, "/mcp/unified"), route, "{path}");
+        }
+        assert_eq!(Route::of("/mcp", "/mcp/"), Route::Mcp);
+    }
+
+    #[test]
+    fn oauth_is_looked_for_in_many_places() {
+        for path in [
+            "/.well-known/oauth-authorization-server",
+            "/.well-known/oauth-authorization-server/mcp",
+            "/.well-known/oauth-protected-resource/mcp/",
+            "/.well-known/openid-configuration",
+            "/mcp/.well-known/openid-configuration",
+            "/register",
+            "/authorize",
+            "/token",
+            "/mcp/register",
+        ] {
+            assert_eq!(Route::of(path, "/mcp"), Route::OAuthProbe, "{path}");
+        }
+        for path in ["/.well-known/security.txt", "/x/register", "/registers", "/.well-known"] {
+            assert_eq!(Route::of(path, "/mcp"), Route::Unknown, "{path}");
+        }
+    }
+
+    #[test]
+    fn accept_is_read_kindly() {
+        let read = |values: &[&str]| {
+            let Accept { json, events } = accept(&headers("accept", values));
+            (json, events)
+        };
+        assert_eq!(read(&[]), (true, false));
+        assert_eq!(read(&[""]), (true, false));
+        assert_eq!(read(&["application/json, text/event-stream"]), (true, true));
+        assert_eq!(read(&["application/json", "text/event-stream"]), (true, true));
+        assert_eq!(read(&["text/event-stream"]), (false, true));
+        assert_eq!(read(&["*/*"]), (true, false));
+        assert_eq!(read(&["Application/JSON; charset=utf-8"]), (true, false));
+        assert_eq!(read(&["application/json;q=0, text/event-stream;q=0.5"]), (false, true));
+        assert_eq!(read(&["text/html"]), (false, false));
+    }
+
+    #[test]
+    fn a_body_must_be_plain_json() {
+        for good in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert_eq!(check_content(&headers("content-type", &[good])), Ok(()), "{good}");
+        }
+        for bad in [&[][..], &["text/plain"], &["application/jsonx"], &["application/json"; 2]] {
+            assert_eq!(check_content(&headers("content-type", bad)), Err(BadHead::MediaType));
+        }
+        let mut zipped = headers("content-type", &["application/json"]);
+        zipped.insert("content-encoding", "gzip".parse().unwrap());
+        assert_eq!(check_content(&zipped), Err(BadHead::MediaType));
+    }
+
+    #[test]
+    fn a_field_comes_once_and_in_ascii() {
+        let twice = headers("mcp-session-id", &["a", "b"]);
+        assert_eq!(single(&twice, "mcp-session-id"), Err(BadHead::Field("mcp-session-id")));
+        let strange = headers("mcp-session-id", &["caf\u{e9}"]);
+        assert!(single(&strange, "mcp-session-id").is_err());
+    }
+
+    #[test]
+    fn the_session_of_a_query() {
+        let of = |target: &str| {
+            let request = http::Request::builder().uri(target).body(()).unwrap();
+            session_in_query(&request.into_parts().0).map(str::to_owned)
+        };
+        assert_eq!(of("/messages?sessionId=abc"), Some("abc".into()));
+        assert_eq!(of("/messages?x=1&session_id=abc"), Some("abc".into()));
+        for none in ["/messages", "/messages?sessionId=", "/messages?sessionId=a&sessionId=b"] {
+            assert_eq!(of(none), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(path in ".*", value in "[ -~]*") {
+            let _route = Route::of(&path, "/mcp");
+            let _accept = accept(&headers("accept", &[&value]));
+            let _content = check_content(&headers("content-type", &[&value]));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Refusals as responses. The one table of statuses, codes and names is [`Refusal::verdict`].
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::head::{BadHead, Route};
+use super::reply::{self, ReplyBody};
+use crate::body::BodyError;
+use crate::guard::Deny;
+use crate::jsonrpc::{self, RequestId, code};
+use crate::mcp::{Reason, Refused};
+
+/// How long a client is asked to stay away when a place is missing.
+const PLACE_RETRY: Duration = Duration::from_secs(5);
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The guard does not let it pass.
+    Denied(Deny),
+    /// Nothing lives at this path.
+    NotFound,
+    /// There is no authorization server here.
+    NoOAuth,
+    /// The route does not know the method.
+    Method(Route),
+    /// The head is wrong.
+    Head(BadHead),
+    /// The head has more fields or bytes than are allowed.
+    HeadTooLarge,
+    /// The body did not come, or not as it should.
+    Body(BodyError),
+    /// The transport refuses it.
+    Mcp(Refused),
+}
+
+impl From<Deny> for Refusal {
+    fn from(deny: Deny) -> Self {
+        Self::Denied(deny)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self::Mcp(refused)
+    }
+}
+
+/// What a refusal becomes.
+struct Verdict {
+    status: StatusCode,
+    speech: Speech,
+    label: &'static str,
+    text: String,
+    header: Option<Extra>,
+}
+
+/// How the body speaks.
+enum Speech {
+    /// Plain JSON: a JSON-RPC error beside 401 or 403 would be read as a server of another era.
+    Plain,
+    /// A JSON-RPC error with this code.
+    JsonRpc(i32),
+}
+
+/// A header field that explains the status.
+enum Extra {
+    /// When to come back (RFC 9110 section 10.2.3).
+    RetryAfter(Duration),
+    /// What credential is needed (RFC 6750 section 3).
+    Challenge(&'static str),
+    /// Which methods there are (RFC 9110 section 10.2.1).
+    Allow(&'static str),
+}
+
+impl Extra {
+    fn field(self) -> (header::HeaderName, HeaderValue) {
+        match self {
+            Self::RetryAfter(wait) => {
+                // Whole seconds; rounded up, or the client comes too soon.
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                (header::RETRY_AFTER, seconds.max(1).into())
+            }
+            Self::Challenge(text) => (header::WWW_AUTHENTICATE, HeaderValue::from_static(text)),
+            Self::Allow(text) => (header::ALLOW, HeaderValue::from_static(text)),
+        }
+    }
+}
+
+fn plain(status: StatusCode, label: &'static str, text: impl Into<String>) -> Verdict {
+    Verdict { status, speech: Speech::Plain, label, text: text.into(), header: None }
+}
+
+fn rpc(status: StatusCode, code: i32, label: &'static str, text: impl Into<String>) -> Verdict {
+    Verdict { status, speech: Speech::JsonRpc(code), label, text: text.into(), header: None }
+}
+
+impl Verdict {
+    fn with(self, header: Extra) -> Self {
+        Self { header: Some(header), ..self }
+    }
+
+    fn later(self) -> Self {
+        self.with(Extra::RetryAfter(PLACE_RETRY))
+    }
+}
+
+impl Refusal {
+    /// Its name in logs.
+    pub(super) fn label(&self) -> &'static str {
+        self.verdict().label
+    }
+
+    /// The response.
+    pub(super) fn response(&self) -> Response<ReplyBody> {
+        let Verdict { status, speech, label, text, header } = self.verdict();
+        let body = match speech {
+            Speech::Plain => {
+                serde_json::json!({ "error": label, "message": text }).to_string().into()
+            }
+            Speech::JsonRpc(code) => jsonrpc::error_text(self.id(), code, &text),
+        };
+        let mut response = reply::json(status, body);
+        if let Some((name, value)) = header.map(Extra::field) {
+            drop(response.headers_mut().insert(name, value));
+        }
+        response
+    }
+
+    /// The request that is refused, where its id is known.
+    fn id(&self) -> Option<&RequestId> {
+        if let Self::Mcp(refused) = self { refused.id.as_ref() } else { None }
+    }
+
+    fn verdict(&self) -> Verdict {
+        use StatusCode as S;
+        match self {
+            Self::Denied(deny) => denied(*deny),
+            Self::NotFound => plain(S::NOT_FOUND, "not_found", "nothing lives at this path"),
+            Self::NoOAuth => plain(
+                S::NOT_FOUND,
+                "not_found",
+                "this server has no authorization server: it takes a bearer token",
+            ),
+            Self::Method(route) => {
+                let text = format!("this path answers {}", route.allow());
+                plain(S::METHOD_NOT_ALLOWED, "method_not_allowed", text)
+                    .with(Extra::Allow(route.allow()))
+            }
+            Self::Head(BadHead::MediaType) => rpc(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                code::TRANSPORT,
+                "unsupported_media_type",
+                "Content-Type must be application/json, without Content-Encoding",
+            ),
+            Self::Head(BadHead::Field(name)) => {
+                let text = format!("the header {name} must come once, in visible ASCII");
+                rpc(S::BAD_REQUEST, code::TRANSPORT, "bad_header", text)
+            }
+            Self::HeadTooLarge => rpc(
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                code::INVALID_REQUEST,
+                "head_too_large",
+                "the request head is too large, or has too many fields",
+            ),
+            Self::Body(error) => {
+                let (status, label) = match error {
+                    BodyError::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+                    BodyError::Timeout => (S::REQUEST_TIMEOUT, "body_timeout"),
+                    BodyError::Broken => (S::BAD_REQUEST, "body_broken"),
+                };
+                rpc(status, code::INVALID_REQUEST, label, error.to_string())
+            }
+            Self::Mcp(refused) => refused_by_mcp(&refused.reason),
+        }
+    }
+}
+
+fn denied(deny: Deny) -> Verdict {
+    use StatusCode as S;
+    match deny {
+        Deny::HostMalformed => {
+            let text = "exactly one Host is needed, and the same as in the request target";
+            plain(S::BAD_REQUEST, "bad_host", text)
+        }
+        Deny::Host => plain(
+            S::FORBIDDEN,
+            "foreign_host",
+            "this server is not known by that Host; its operator can add it with --allow-host",
+        ),
+        Deny::Origin => plain(
+            S::FORBIDDEN,
+            "foreign_origin",
+            "pages of that Origin may not call; its operator can add it with --allow-origin",
+        ),
+        Deny::Rate(wait) => {
+            let text = "too many requests from this address";
+            rpc(S::TOO_MANY_REQUESTS, code::TRANSPORT, "rate_limited", text)
+                .with(Extra::RetryAfter(wait))
+        }
+        Deny::TokenMissing => {
+            let text = "a token is needed: send `Authorization: Bearer <token>`";
+            plain(S::UNAUTHORIZED, "unauthorized", text)
+                .with(Extra::Challenge(r#"Bearer realm="mcp""#))
+        }
+        Deny::TokenWrong => plain(S::UNAUTHORIZED, "unauthorized", "the token is not valid")
+            .with(Extra::Challenge(r#"Bearer realm="mcp", error="invalid_token""#)),
+        Deny::TokenMalformed => plain(
+            S::BAD_REQUEST,
+            "bad_authorization",
+            "exactly one header of the form `Authorization: Bearer <token>` is needed",
+        )
+        .with(Extra::Challenge(r#"Bearer realm="mcp", error="invalid_request""#)),
+    }
+}
+
+fn refused_by_mcp(reason: &Reason) -> Verdict {
+    use StatusCode as S;
+    let text = reason.to_string();
+    let transport = |status, label| rpc(status, code::TRANSPORT, label, text.clone());
+    let invalid = |label| rpc(S::BAD_REQUEST, code::INVALID_REQUEST, label, text.clone());
+    let broken = |status, label| rpc(status, code::INTERNAL_ERROR, label, text.clone());
+    match reason {
+        Reason::Malformed(malformed) => {
+            rpc(S::BAD_REQUEST, malformed.code(), "malformed", text.clone())
+        }
+        Reason::Modern => transport(S::BAD_REQUEST, "modern"),
+        Reason::Version => transport(S::BAD_REQUEST, "version"),
+        Reason::NoSession | Reason::NoSessionInQuery => transport(S::BAD_REQUEST, "no_session"),
+        Reason::UnknownSession => {
+            rpc(S::NOT_FOUND, code::SESSION_NOT_FOUND, "unknown_session", text.clone())
+        }
+        Reason::UnknownEvent => transport(S::BAD_REQUEST, "unknown_event"),
+        Reason::SessionLive => invalid("session_live"),
+        Reason::NotAcceptable | Reason::NotAStream => {
+            transport(S::NOT_ACCEPTABLE, "not_acceptable")
+        }
+        Reason::NoStream | Reason::NothingMore => {
+            transport(S::METHOD_NOT_ALLOWED, "no_stream").with(Extra::Allow("POST, OPTIONS"))
+        }
+        Reason::NoBatch | Reason::InitializeInBatch => invalid("batch"),
+        Reason::DuplicateId => invalid("duplicate_id"),
+        Reason::TooManyCalls => transport(S::TOO_MANY_REQUESTS, "too_many_calls").later(),
+        Reason::ClientSessionsFull => transport(S::TOO_MANY_REQUESTS, "too_many_sessions").later(),
+        Reason::ClientStreamsFull => transport(S::TOO_MANY_REQUESTS, "too_many_streams").later(),
+        Reason::SessionsFull => transport(S::SERVICE_UNAVAILABLE, "sessions_full").later(),
+        Reason::ChildrenFull => transport(S::SERVICE_UNAVAILABLE, "children_full").later(),
+        Reason::Draining => transport(S::SERVICE_UNAVAILABLE, "draining").later(),
+        Reason::BackendBusy => broken(S::SERVICE_UNAVAILABLE, "backend_busy").later(),
+        Reason::BackendFailed(_) => broken(S::BAD_GATEWAY, "backend_failed"),
+        Reason::NoRandomness => broken(S::INTERNAL_SERVER_ERROR, "no_randomness"),
+    }
+}

@@ -1,0 +1,55 @@
+//! The id of a request, which survives exactly as it came.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// The id of a request: a string or an integer, kept as exactly as it came.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RequestId {
+    /// An integer, as its digits: ids beyond 64 bits survive.
+    Number(Box<str>),
+    /// A string, unescaped.
+    Text(Box<str>),
+}
+
+impl RequestId {
+    /// Reads an id from its JSON; none for anything but a string or an integer.
+    pub(super) fn parse(raw: &str) -> Option<Self> {
+        match raw.as_bytes().first()? {
+            b'"' => serde_json::from_str::<String>(raw).ok().map(|text| Self::Text(text.into())),
+            b'-' | b'0'..=b'9' if !raw.contains(['.', 'e', 'E']) => Some(Self::Number(raw.into())),
+            _ => None,
+        }
+    }
+}
+
+impl RequestId {
+    /// The id as a JSON value.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        serde_json::from_str(&self.to_string()).unwrap_or_default()
+    }
+}
+
+impl From<u64> for RequestId {
+    fn from(number: u64) -> Self {
+        Self::Number(number.to_string().into())
+    }
+}
+
+impl fmt::Display for RequestId {
+    /// Writes the id as JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(digits) => f.write_str(digits),
+            Self::Text(text) => Value::from(&**text).fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,114 @@
+//! The accept loop. It awaits no peer: whatever waits for one runs in the connection's own task.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::addr::ClientAddr;
+use crate::config::Config;
+use crate::conn::Connection;
+use crate::limit::PerClient;
+use crate::shutdown::Drain;
+
+/// How long the loop rests when the process is out of descriptors or memory.
+const REST: Duration = Duration::from_millis(100);
+/// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_TRIES: u32 = 4;
+
+/// Takes connections in, within the limits.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: TcpListener,
+    places: Arc<Semaphore>,
+    per_client: PerClient,
+    write_timeout: Duration,
+    drain: Drain,
+}
+
+impl Listener {
+    /// Binds `config.listen`.
+    pub(crate) async fn bind(config: &Config, drain: Drain) -> io::Result<Self> {
+        let socket = TcpListener::bind(config.listen).await?;
+        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
+        Ok(Self {
+            socket,
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            per_client: PerClient::new(config.limits.connections_per_ip),
+            write_timeout: config.times.write,
+            drain,
+        })
+    }
+
+    /// The address that is listened on, with the port that the system chose.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until the drain begins.
+    pub(crate) async fn run(self, connection: Arc<Connection>) {
+        let mut draining = Box::pin(self.drain.draining());
+        loop {
+            tokio::select! {
+                () = &mut draining => return,
+                accepted = self.socket.accept() => match accepted {
+                    Ok((stream, peer)) => self.admit(stream, peer, &connection),
+                    Err(error) => rest_after(&error).await,
+                },
+            }
+        }
+    }
+
+    /// Starts a connection's task, if there is a place; else closes it, before a byte of TLS.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
+        let client = ClientAddr::from_peer(peer);
+        let Some(permit) = self.per_client.try_take(client.key()) else {
+            return tracing::debug!(%client, refusal = "connections_per_ip", "refused");
+        };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return tracing::debug!(%client, refusal = "max_connections", "refused");
+        };
+        if let Err(error) = prepare(&stream, self.write_timeout) {
+            return tracing::debug!(%client, %error, "the connection was gone before it began");
+        }
+        let connection = Arc::clone(connection);
+        self.drain.spawn(async move {
+            let _places = (permit, place);
+            let Ok(local) = stream.local_addr() else { return };
+            connection.serve(stream, client, local.ip()).await;
+        });
+    }
+}
+
+/// Lets the kernel find out that a peer is gone without a goodbye.
+fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_EVERY)
+        .with_retries(KEEP_ALIVE_TRIES);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}
+
+/// A peer that left is no reason to stop; a process without descriptors must not spin.
+async fn rest_after(error: &io::Error) {
+    let left = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+    ];
+    if !left.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept connections: resting");
+        tokio::time::sleep(REST).await;
+    }
+}

@@ -1,0 +1,171 @@
+//! A POST with no session, no handshake and no `Accept`: one call, one JSON answer.
+//!
+//! The calls are served by a few warm sessions that the edge initialised itself. Each call goes
+//! under an id of the edge's own, so that callers who share a session never share an id.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::session::Session;
+use super::{Ask, Mcp, Reason, Reply};
+use crate::caller::{Caller, Principal, Transport};
+use crate::jsonrpc::{Message, RequestId};
+
+/// Warm sessions of one principal. Beyond that, calls share the one with the fewest.
+const WARM: usize = 4;
+
+/// The warm sessions of every principal.
+#[derive(Debug, Default)]
+pub(super) struct WarmPool {
+    shelves: Mutex<HashMap<Principal, Shelf>>,
+    /// A session came onto a shelf, or will not come.
+    filled: Notify,
+}
+
+/// What to do for a session.
+#[derive(Debug)]
+enum Pick {
+    /// Use this one.
+    Take(Arc<Session>),
+    /// Open one; its place is kept.
+    Open(Opening),
+    /// Wait for one that is being opened.
+    Wait,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    sessions: Vec<Arc<Session>>,
+    /// Sessions on their way.
+    opening: usize,
+}
+
+impl WarmPool {
+    fn shelves(&self) -> MutexGuard<'_, HashMap<Principal, Shelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Picks a session that waits for nothing; where no further one may be opened, the least busy.
+    fn pick(self: &Arc<Self>, principal: &Principal) -> Pick {
+        let mut all = self.shelves();
+        let warm = all.entry(principal.clone()).or_default();
+        warm.sessions.retain(|session| !session.is_ended());
+        let full = warm.sessions.len() + warm.opening >= WARM;
+        let least = warm.sessions.iter().min_by_key(|session| session.calls());
+        match least {
+            Some(session) if full || session.calls() == 0 => Pick::Take(Arc::clone(session)),
+            None if full => Pick::Wait,
+            Some(_) | None => {
+                warm.opening += 1;
+                Pick::Open(Opening { pool: Arc::clone(self), principal: principal.clone() })
+            }
+        }
+    }
+
+    /// The least busy session that there is.
+    fn any(&self, principal: &Principal) -> Option<Arc<Session>> {
+        let shelves = self.shelves();
+        let open = shelves.get(principal)?.sessions.iter().filter(|session| !session.is_ended());
+        open.min_by_key(|session| session.calls()).map(Arc::clone)
+    }
+
+    /// Ends the sessions that wait for nothing. Says if any is ending.
+    pub(super) fn is_giving_up(&self) -> bool {
+        let mut giving_up = false;
+        for shelf in self.shelves().values_mut() {
+            for session in &shelf.sessions {
+                if session.calls() == 0 {
+                    session.close();
+                    giving_up = true;
+                }
+            }
+        }
+        giving_up
+    }
+}
+
+/// A place on the shelf for a session that is being opened.
+#[derive(Debug)]
+struct Opening {
+    pool: Arc<WarmPool>,
+    principal: Principal,
+}
+
+impl Opening {
+    fn fill(self, session: &Arc<Session>) {
+        let mut shelves = self.pool.shelves();
+        shelves.entry(self.principal.clone()).or_default().sessions.push(Arc::clone(session));
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.pool.shelves().get_mut(&self.principal) {
+            shelf.opening = shelf.opening.saturating_sub(1);
+        }
+        self.pool.filled.notify_waiters();
+    }
+}
+
+impl Mcp {
+    /// One call without a session.
+    pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
+        let session = self.warm_session(ask.admitted.principal()).await?;
+        let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
+        let id = session.next_id();
+        let caller = Arc::new(Caller { transport: Transport::Bare, ..ask.caller });
+        let reader = session.call(vec![message.with_id(&id)], false, &caller).await?;
+        let waiting = Waiting { session: &session, id: Some(id) };
+        let answer = reader.answer().await;
+        waiting.done();
+        let answer = answer.and_then(|answer| Message::parse(answer).ok());
+        let answer = answer.ok_or(Reason::BackendFailed("it ended".to_owned()))?;
+        Ok(Reply::Json(answer.with_id(&own).bytes().clone(), None))
+    }
+
+    async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+        let opening = loop {
+            let mut filled = pin!(self.warm.filled.notified());
+            // Enabled before the look, or a session could come in between, unheard.
+            let _ready = filled.as_mut().enable();
+            match self.warm.pick(principal) {
+                Pick::Take(session) => return Ok(session),
+                Pick::Open(opening) => break opening,
+                Pick::Wait => filled.await,
+            }
+        };
+        match self.open_warm(principal).await {
+            Ok(session) => {
+                opening.fill(&session);
+                Ok(session)
+            }
+            Err(Reason::ChildrenFull) => self.warm.any(principal).ok_or(Reason::ChildrenFull),
+            Err(reason) => Err(reason),
+        }
+    }
+}
+
+/// A call whose client can only cancel it by going away.
+struct Waiting<'a> {
+    session: &'a Session,
+    id: Option<RequestId>,
+}
+
+impl Waiting<'_> {
+    fn done(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            let params = json!({ "requestId": id.to_json(), "reason": "the client went away" });
+            self.session.abandon(&id, Message::notification("notifications/cancelled", &params));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! HTTP+SSE of 2024-11-05: a GET opens the stream and the session, POSTs beside it carry messages.
+//!
+//! The session lives as long as its stream. The endpoint is always a relative reference: the edge
+//! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::sse::{EventStream, StreamKind};
+use super::{Ask, MESSAGES_PATH, Mcp, Reason, Refused, Reply};
+use crate::caller::Transport;
+use crate::jsonrpc::{Kind, Message, code};
+
+impl Mcp {
+    /// Opens the stream, and with it the session.
+    pub(super) async fn open_sse(&self, ask: Ask<'_>) -> Result<Reply, Refused> {
+        if !ask.accept.events {
+            return Err(Reason::NotAStream.into());
+        }
+        let permit = self.streams.try_take(ask.client).ok_or(Reason::ClientStreamsFull)?;
+        let session = self.open_session(&ask, Transport::HttpSse).await?;
+        let Some(reader) = session.listen() else { return Err(Reason::UnknownSession.into()) };
+        let kind = StreamKind {
+            ids: false,
+            primed: false,
+            endpoint: Some(format!("{MESSAGES_PATH}?sessionId={}", session.id().as_str())),
+            ..self.long_stream(None)
+        };
+        let draining = self.drain.draining();
+        Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
+    }
+
+    /// Takes one message; whatever it is answered comes on the stream.
+    pub(super) async fn post_message(
+        &self,
+        mut ask: Ask<'_>,
+        session: Option<&str>,
+        body: Bytes,
+    ) -> Result<Reply, Refused> {
+        let session = session.ok_or(Reason::NoSessionInQuery)?;
+        let principal = ask.admitted.principal();
+        let session = self.sessions.find(session, principal, Transport::HttpSse)?;
+        if Message::is_batch(&body) {
+            return Err(Reason::NoBatch.into());
+        }
+        let message = Message::parse(body)?;
+        if message.envelope_version().is_some() {
+            // A modern request: its client falls back to `initialize` when it is told so.
+            if let Kind::Request { id, .. } = message.kind() {
+                session.refuse(id, code::TRANSPORT, &Reason::Modern.to_string());
+            }
+            return Ok(Reply::Accepted);
+        }
+        let id = message.id().cloned();
+        let refuse = |reason: Reason| reason.to(id.as_ref());
+        ask.caller.transport = Transport::HttpSse;
+        ask.caller.session = Some(session.id().alias());
+        let caller = Arc::new(ask.caller);
+        match message.kind() {
+            Kind::Request { method, .. } => {
+                // Some clients open a new stream after a lost one and go on without `initialize`.
+                let fresh = session.version().is_none() && session.calls() == 0;
+                if fresh && !matches!(&**method, "initialize" | "ping") {
+                    session.initialize(&caller).await.map_err(refuse)?;
+                }
+                session.post(message, &caller).await.map_err(refuse)?;
+            }
+            Kind::Notification { .. } => session.notify(message, &caller).await.map_err(refuse)?,
+            Kind::Response { .. } => session.answer(message, &caller).await.map_err(refuse)?,
+        }
+        Ok(Reply::Accepted)
+    }
+}

@@ -1,0 +1,273 @@
+//! One stream's events: a bounded log with one reader, who may leave and come back.
+//!
+//! Delivery and resumption are the same thing here: a reader is a cursor into the log, and resuming
+//! sets the cursor back. Nothing that the reader in charge has not read is ever thrown away; a log
+//! that is full of such makes the writer wait ([`EventLog::is_full`]).
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+/// Events that one stream keeps, read or not.
+const MAX_EVENTS: usize = 256;
+/// Bytes that one stream keeps. One event may be larger than that by itself.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// Which reader is in charge: a later one replaces an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn(u64);
+
+/// The events of one stream, numbered from 1.
+#[derive(Debug, Default)]
+pub(super) struct EventLog {
+    events: VecDeque<Bytes>,
+    /// How many were dropped from the front.
+    dropped: u64,
+    /// How many the reader has taken, of those still here.
+    read: usize,
+    bytes: usize,
+    unread_bytes: usize,
+    finished: bool,
+    turn: u64,
+    attached: bool,
+    waker: Option<Waker>,
+}
+
+impl EventLog {
+    /// Adds an event, and drops old ones that nobody in charge still has to read.
+    pub(super) fn push(&mut self, event: Bytes) {
+        self.bytes += event.len();
+        self.unread_bytes += event.len();
+        self.events.push_back(event);
+        while self.is_over() && (self.read > 0 || !self.attached) && self.events.len() > 1 {
+            self.drop_oldest();
+        }
+        self.wake();
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.events.pop_front() else { return };
+        self.bytes -= oldest.len();
+        self.dropped += 1;
+        match self.read.checked_sub(1) {
+            Some(read) => self.read = read,
+            None => self.unread_bytes -= oldest.len(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES
+    }
+
+    /// Must a writer wait for the reader?
+    pub(super) fn is_full(&self) -> bool {
+        let unread = self.events.len() - self.read;
+        self.attached && (unread >= MAX_EVENTS || self.unread_bytes >= MAX_BYTES)
+    }
+
+    /// Says that no event will follow.
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+        self.wake();
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Is somebody reading?
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts a new reader in charge, who goes on where the last one was.
+    pub(super) fn attach(&mut self) -> Turn {
+        self.turn += 1;
+        self.attached = true;
+        self.wake();
+        Turn(self.turn)
+    }
+
+    /// The turn of the reader in charge.
+    pub(super) fn turn(&self) -> Turn {
+        Turn(self.turn)
+    }
+
+    /// Puts a new reader in charge, who has seen everything up to event `seen`. None where what
+    /// follows is gone, or where there never was such an event.
+    pub(super) fn resume(&mut self, seen: u64) -> Option<Turn> {
+        let read = usize::try_from(seen.checked_sub(self.dropped)?).ok()?;
+        let unread = self.events.range(..).skip(read).map(Bytes::len).sum();
+        if read > self.events.len() {
+            return None;
+        }
+        self.read = read;
+        self.unread_bytes = unread;
+        Some(self.attach())
+    }
+
+    /// The reader with this turn leaves. Nothing happens if it was replaced.
+    pub(super) fn detach(&mut self, turn: Turn) {
+        if turn.0 == self.turn {
+            self.attached = false;
+            self.waker = None;
+        }
+    }
+
+    /// The next event and its number; none at the end, or once the reader was replaced.
+    pub(super) fn poll_next(
+        &mut self,
+        turn: Turn,
+        context: &Context<'_>,
+    ) -> Poll<Option<(u64, Bytes)>> {
+        if turn.0 != self.turn {
+            return Poll::Ready(None);
+        }
+        if let Some(event) = self.events.get(self.read).cloned() {
+            self.read += 1;
+            self.unread_bytes -= event.len();
+            return Poll::Ready(Some((self.seen(), event)));
+        }
+        if self.finished {
+            return Poll::Ready(None);
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Resolves when there is something to read, or nothing will come.
+    pub(super) fn poll_ready(&mut self, turn: Turn, context: &Context<'_>) -> Poll<()> {
+        if turn.0 != self.turn || self.finished || self.read < self.events.len() {
+            return Poll::Ready(());
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// The number of the last event that was read; 0 before the first.
+    pub(super) fn seen(&self) -> u64 {
+        self.dropped + u64::try_from(self.read).unwrap_or(u64::MAX)
+    }
+
+    /// How many events wait for the reader.
+    pub(super) fn unread(&self) -> usize {
+        self.events.len() - self.read
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    fn next(log: &mut EventLog, turn: Turn) -> Poll<Option<(u64, Bytes)>> {
+        log.poll_next(turn, &Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_reader_gets_each_event_once_and_then_the_end() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert_eq!(next(&mut log, turn), Poll::Pending);
+        log.push(event("a"));
+        log.push(event("b"));
+        log.finish();
+        assert_eq!(next(&mut log, turn), Poll::Ready(Some((1, event("a")))));
+        assert_eq!(next(&mut log, turn), Poll::Ready(Some((2, event("b")))));
+        assert_eq!(next(&mut log, turn), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_second_reader_replaces_the_first_and_goes_on() {
+        let mut log = EventLog::default();
+        let first = log.attach();
+        log.push(event("a"));
+        assert!(next(&mut log, first).is_ready());
+        log.push(event("b"));
+        let second = log.attach();
+        assert_eq!(next(&mut log, first), Poll::Ready(None));
+        log.detach(first);
+        assert!(log.is_attached());
+        assert_eq!(next(&mut log, second), Poll::Ready(Some((2, event("b")))));
+    }
+
+    #[test]
+    fn a_reader_that_comes_back_gets_what_it_has_not_seen() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        for text in ["a", "b", "c"] {
+            log.push(event(text));
+            assert!(next(&mut log, turn).is_ready());
+        }
+        let again = log.resume(1).unwrap();
+        assert_eq!(next(&mut log, again), Poll::Ready(Some((2, event("b")))));
+        assert!(log.resume(3).is_some());
+        assert!(log.resume(4).is_none());
+        assert!(log.resume(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn what_the_reader_has_not_read_is_kept_and_the_writer_waits() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        for _ in 0..MAX_EVENTS {
+            assert!(!log.is_full());
+            log.push(event("x"));
+        }
+        assert!(log.is_full());
+        log.push(event("x"));
+        assert_eq!(log.unread(), MAX_EVENTS + 1);
+        assert!(next(&mut log, turn).is_ready());
+        assert!(next(&mut log, turn).is_ready());
+        assert!(!log.is_full());
+    }
+
+    #[test]
+    fn without_a_reader_the_oldest_events_go() {
+        let mut log = EventLog::default();
+        for _ in 0..3 * MAX_EVENTS {
+            log.push(event("x"));
+        }
+        assert_eq!(log.events.len(), MAX_EVENTS);
+        assert!(log.resume(0).is_none());
+        log.push(Bytes::from(vec![0; 2 * MAX_BYTES]));
+        assert_eq!(log.events.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_balance(steps in proptest::collection::vec((0u8..5, 0usize..400_000), 0..60)) {
+            let mut log = EventLog::default();
+            let mut turn = log.attach();
+            for (step, size) in steps {
+                match step {
+                    0 | 1 => log.push(Bytes::from(vec![0; size])),
+                    2 => drop(next(&mut log, turn)),
+                    3 => log.detach(turn),
+                    _ => turn = log.resume(log.dropped).unwrap(),
+                }
+                let held: usize = log.events.iter().map(Bytes::len).sum();
+                let unread: usize = log.events.iter().skip(log.read).map(Bytes::len).sum();
+                prop_assert_eq!(log.bytes, held);
+                prop_assert_eq!(log.unread_bytes, unread);
+                prop_assert!(log.read <= log.events.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The transports of MCP over HTTP, all on one port at once.
+//!
+//! The floor's one verb is [`Mcp::exchange`]: an admitted request in, a [`Reply`] or a [`Reason`]
+//! out. What kind of session a request belongs to is decided by the request alone, never by the
+//! connection it came on.
+
+mod bare;
+mod legacy;
+mod log;
+mod reader;
+mod session;
+mod sse;
+mod state;
+mod streamable;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+pub(crate) use self::sse::EventStream;
+pub(crate) use self::table::SessionId;
+
+use self::bare::WarmPool;
+use self::session::{Session, SessionTimes};
+use self::sse::StreamKind;
+use self::table::SessionTable;
+use crate::addr::ClientKey;
+use crate::backend::{Backend, Link, OpenError};
+use crate::caller::{Caller, Principal, Transport};
+use crate::config::Config;
+use crate::guard::Admitted;
+use crate::jsonrpc::{Malformed, RequestId};
+use crate::limit::PerClient;
+use crate::protocol::ProtocolVersion;
+use crate::shutdown::Drain;
+
+/// The path that HTTP+SSE clients post their messages to.
+pub(crate) const MESSAGES_PATH: &str = "/messages";
+
+/// How long a request waits for a child's place that an idle warm child was made to give up.
+const GIVE_UP_WAIT: Duration = Duration::from_secs(5);
+
+/// What a client accepts for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accept {
+    /// `application/json`
+    pub(crate) json: bool,
+    /// `text/event-stream`
+    pub(crate) events: bool,
+}
+
+/// A request as this floor sees it: admitted, and read.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    /// Proof that it may pass.
+    pub(crate) admitted: &'a Admitted,
+    /// Whose limits it counts against.
+    pub(crate) client: ClientKey,
+    /// Who sends it; the transport is filled in here.
+    pub(crate) caller: Caller,
+    /// What it takes for an answer.
+    pub(crate) accept: Accept,
+    /// `Mcp-Session-Id`.
+    pub(crate) session: Option<&'a str>,
+    /// `MCP-Protocol-Version`.
+    pub(crate) version: Option<&'a str>,
+    /// What it wants.
+    pub(crate) verb: Verb<'a>,
+}
+
+/// What a request wants.
+#[derive(Debug)]
+pub(crate) enum Verb<'a> {
+    /// POST on the unified path.
+    Post(Bytes),
+    /// GET on the unified path, with its `Last-Event-ID`.
+    Get(Option<&'a str>),
+    /// DELETE on the unified path.
+    Delete,
+    /// GET on the HTTP+SSE path.
+    OpenSse,
+    /// POST of a message, with the session id from its query.
+    PostMessage(Option<&'a str>, Bytes),
+}
+
+/// What a request is answered.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// 202, nothing to say.
+    Accepted,
+    /// 204, it is gone.
+    Ended,
+    /// 200 and one JSON text.
+    Json(Bytes, Option<SessionId>),
+    /// 200 and a stream of events.
+    Events(EventStream, Option<SessionId>),
+}
+
+/// Why a request is refused. Status and code of each stand in `http::reply`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Reason {
+    /// The body is no message.
+    #[error("{0}")]
+    Malformed(Malformed),
+    /// The request is of a revision without handshake (2026-07-28 and later).
+    #[error("this server speaks MCP up to 2025-11-25: send `initialize` first")]
+    Modern,
+    /// The version header names a revision that nobody knows.
+    #[error("unsupported MCP-Protocol-Version; this server speaks 2025-11-25 and older")]
+    Version,
+    /// An answer, or a stream, without a session.
+    #[error("Mcp-Session-Id is missing: send `initialize` first")]
+    NoSession,
+    /// A message of an HTTP+SSE client that does not say of which session.
+    #[error("the query has no `sessionId`: post to the path that the `endpoint` event names")]
+    NoSessionInQuery,
+    /// No such session: never was, ended, or somebody else's.
+    #[error("no such session: send `initialize` again, without Mcp-Session-Id")]
+    UnknownSession,
+    /// `initialize` in a session that has begun.
+    #[error("the session is initialised already")]
+    SessionLive,
+    /// The client takes neither JSON nor events.
+    #[error("Accept must allow application/json or text/event-stream")]
+    NotAcceptable,
+    /// A stream is asked for by a client that does not take one.
+    #[error("Accept must allow text/event-stream")]
+    NotAStream,
+    /// The stream that is to be resumed is over, and was read to its end.
+    #[error("the stream is over: nothing follows that event")]
+    NothingMore,
+    /// There is no stream here for this client.
+    #[error("no stream here without a session")]
+    NoStream,
+    /// An array of messages where the revision has none.
+    #[error("arrays of messages are only part of MCP 2025-03-26")]
+    NoBatch,
+    /// `initialize` within an array.
+    #[error("`initialize` must not be part of an array")]
+    InitializeInBatch,
+    /// The id of a call that still waits.
+    #[error("a request with this id is still waiting for its answer")]
+    DuplicateId,
+    /// `Last-Event-ID` names no event that is kept.
+    #[error("Last-Event-ID names no event that is still kept")]
+    UnknownEvent,
+    /// Too many calls of one session at once.
+    #[error("too many calls of this session are waiting for their answers")]
+    TooManyCalls,
+    /// Too many sessions in all.
+    #[error("all places for sessions are taken")]
+    SessionsFull,
+    /// Too many sessions of one client.
+    #[error("this address has too many sessions")]
+    ClientSessionsFull,
+    /// Too many streams of one client.
+    #[error("this address has too many open streams")]
+    ClientStreamsFull,
+    /// Too many child processes.
+    #[error("all places for MCP server processes are taken")]
+    ChildrenFull,
+    /// The backend could not be started, or not be initialised.
+    #[error("the MCP server behind this edge could not be started: {0}")]
+    BackendFailed(String),
+    /// The backend takes no messages.
+    #[error("the MCP server behind this edge is too busy to take the message")]
+    BackendBusy,
+    /// The edge is going down.
+    #[error("the server is stopping")]
+    Draining,
+    /// The operating system has no randomness to give.
+    #[error("no randomness for a session id")]
+    NoRandomness,
+}
+
+/// A refusal, and the request it refuses, where that is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) reason: Reason,
+    /// The id of the request.
+    pub(crate) id: Option<RequestId>,
+}
+
+impl Reason {
+    /// Refuses the request with this id.
+    fn to(self, id: Option<&RequestId>) -> Refused {
+        Refused { reason: self, id: id.cloned() }
+    }
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, id: None }
+    }
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        Self { id: malformed.id().cloned(), reason: Reason::Malformed(malformed) }
+    }
+}
+
+/// Every transport, and what they share.
+#[derive(Debug)]
+pub(crate) struct Mcp {
+    backend: Backend,
+    sessions: SessionTable,
+    streams: PerClient,
+    warm: Arc<WarmPool>,
+    times: SessionTimes,
+    keep_alive: Duration,
+    stream_age: Duration,
+    drain: Drain,
+}
+
+impl Mcp {
+    /// The transports in front of `backend`.
+    pub(crate) fn new(backend: Backend, config: &Config, drain: Drain) -> Self {
+        let (limits, times) = (&config.limits, &config.times);
+        Self {
+            backend,
+            sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
+            streams: PerClient::new(limits.streams_per_ip),
+            warm: Arc::default(),
+            times: SessionTimes {
+                call: times.call,
+                idle: times.session_idle,
+                age: times.session_age,
+                write: times.write,
+            },
+            keep_alive: times.keep_alive,
+            stream_age: times.stream_age,
+            drain,
+        }
+    }
+
+    /// Answers an admitted request.
+    pub(crate) async fn exchange(&self, mut ask: Ask<'_>) -> Result<Reply, Refused> {
+        if self.drain.is_draining() {
+            return Err(Reason::Draining.into());
+        }
+        match std::mem::replace(&mut ask.verb, Verb::Delete) {
+            Verb::Post(body) => self.post(ask, body).await,
+            Verb::Get(last) => self.get(ask, last).await,
+            Verb::Delete => self.delete(&ask),
+            Verb::OpenSse => self.open_sse(ask).await,
+            Verb::PostMessage(session, body) => self.post_message(ask, session, body).await,
+        }
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many child processes there are.
+    pub(crate) fn children(&self) -> u32 {
+        self.backend.children()
+    }
+
+    /// Opens a session that its client will know by an id.
+    async fn open_session(
+        &self,
+        ask: &Ask<'_>,
+        transport: Transport,
+    ) -> Result<Arc<Session>, Reason> {
+        let place = self.sessions.take(ask.client)?;
+        let link = self.open_link().await?;
+        let owner = (ask.admitted.principal().clone(), transport);
+        let id = place.id().clone();
+        let session = Session::start(id, owner, self.times, link, place, &self.drain);
+        self.sessions.enter(&session);
+        Ok(session)
+    }
+
+    /// Opens a session that serves calls without one, for as long as it stays warm.
+    async fn open_warm(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+        let link = self.open_link().await?;
+        let owner = (principal.clone(), Transport::Bare);
+        let id = SessionId::random()?;
+        let session = Session::start(id, owner, self.times, link, (), &self.drain);
+        session.initialize(&Arc::new(Caller::stdio())).await?;
+        Ok(session)
+    }
+
+    /// Opens a link to the backend; idle warm children give up their places if there is none.
+    async fn open_link(&self) -> Result<Link, Reason> {
+        let deadline = Instant::now() + GIVE_UP_WAIT;
+        loop {
+            match self.backend.open() {
+                Ok(link) => return Ok(link),
+                Err(OpenError::Full(_))
+                    if Instant::now() < deadline && self.warm.is_giving_up() =>
+                {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                Err(OpenError::Full(_)) => return Err(Reason::ChildrenFull),
+                Err(error @ OpenError::Spawn { .. }) => {
+                    tracing::error!(error = %report(&error), "could not open the backend");
+                    return Err(Reason::BackendFailed(report(&error)));
+                }
+            }
+        }
+    }
+
+    /// What a long stream of this session is like.
+    fn long_stream(&self, version: Option<ProtocolVersion>) -> StreamKind {
+        StreamKind {
+            ids: true,
+            primed: version.is_some_and(ProtocolVersion::has_priming),
+            endpoint: None,
+            age: Some(self.stream_age),
+            keep_alive: self.keep_alive,
+        }
+    }
+}
+
+/// An error and what it came from, on one line.
+fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,416 @@
+//! One session: a backend of its own, the client that it belongs to, and the task between them.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Reason;
+use super::log::Turn;
+use super::reader::Reader;
+use super::state::{Onto, Routed, State, StreamId};
+use super::table::SessionId;
+use crate::backend::{Link, Said, Told};
+use crate::caller::{Caller, Principal, Transport};
+use crate::jsonrpc::{Message, RequestId};
+use crate::protocol::ProtocolVersion;
+use crate::shutdown::Drain;
+
+/// Lengths of time that a session is held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionTimes {
+    pub(super) call: Duration,
+    pub(super) idle: Duration,
+    pub(super) age: Duration,
+    /// How long a full stream, or a full queue to the backend, may hold things up.
+    pub(super) write: Duration,
+}
+
+/// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
+/// what is left.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: SessionId,
+    principal: Principal,
+    transport: Transport,
+    times: SessionTimes,
+    tell: mpsc::Sender<Told>,
+    state: Mutex<State>,
+    /// A reader took something, or left.
+    room: Notify,
+    /// The session's task has to look at its deadlines again.
+    changed: Notify,
+    closing: CancellationToken,
+    /// For calls that go under an id of the edge's own.
+    ids: AtomicU64,
+}
+
+impl Session {
+    /// Starts a session on `link`. `place` is what it holds of the edge's limits: it is dropped
+    /// when the session has ended.
+    pub(super) fn start<P: Send + 'static>(
+        id: SessionId,
+        (principal, transport): (Principal, Transport),
+        times: SessionTimes,
+        link: Link,
+        place: P,
+        drain: &Drain,
+    ) -> Arc<Self> {
+        let Link { tell, said } = link;
+        let session = Arc::new(Self {
+            id,
+            principal,
+            transport,
+            times,
+            tell,
+            state: Mutex::new(State::new(transport, Instant::now())),
+            room: Notify::new(),
+            changed: Notify::new(),
+            closing: CancellationToken::new(),
+            ids: AtomicU64::new(1),
+        });
+        let (own, stopping) = (Arc::clone(&session), drain.stopping());
+        drain.spawn_behind(async move {
+            let why = tokio::select! {
+                why = own.pump(said) => why,
+                () = own.closing.cancelled() => "the session was ended".to_owned(),
+                () = stopping => "the server is stopping".to_owned(),
+            };
+            own.state().end(&why, Instant::now());
+            tracing::debug!(session = %own.id.alias(), why, "session ended");
+            drop(place);
+        });
+        session
+    }
+
+    /// The session's books. Never held across an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reader took something: the session's task may go on where a stream was full.
+    pub(super) fn made_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// A reader left. Of a session that lives on one stream (HTTP+SSE), that was all.
+    pub(super) fn left(&self, stream: StreamId, turn: Turn) {
+        {
+            let mut state = self.state();
+            if let Some(log) = state.log(stream) {
+                log.detach(turn);
+            }
+            state.touch(Instant::now());
+        }
+        self.room.notify_waiters();
+        self.changed.notify_one();
+        if self.transport == Transport::HttpSse && stream == StreamId::STANDALONE {
+            self.close();
+        }
+    }
+
+    pub(super) fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// May this principal use it? An ended session is nobody's.
+    pub(super) fn is_open_to(&self, principal: &Principal) -> bool {
+        self.principal == *principal && !self.state().is_ended()
+    }
+
+    pub(super) fn version(&self) -> Option<ProtocolVersion> {
+        self.state().version()
+    }
+
+    /// Calls that wait for the backend now.
+    pub(super) fn calls(&self) -> usize {
+        self.state().calls()
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.state().is_ended()
+    }
+
+    /// Notes that the client is there.
+    pub(super) fn touch(&self) {
+        self.state().touch(Instant::now());
+    }
+
+    /// Ends the session: from now on it is unknown, and its backend is ended.
+    pub(super) fn close(&self) {
+        self.state().close();
+        self.closing.cancel();
+    }
+
+    /// Enters calls and tells the backend of them. The reader gets the answers, and with `events`
+    /// whatever else belongs to the calls.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        requests: Vec<Message>,
+        events: bool,
+        caller: &Arc<Caller>,
+    ) -> Result<Reader, Reason> {
+        let (stream, turn) = self.enter(&requests, Onto::Own { events })?;
+        let reader = Reader::new(Arc::clone(self), stream, turn);
+        for request in requests {
+            self.tell_of(request, caller).await?;
+        }
+        Ok(reader)
+    }
+
+    fn enter(&self, requests: &[Message], onto: Onto) -> Result<(StreamId, Turn), Reason> {
+        let deadline = Instant::now() + self.times.call;
+        let entered = self.state().begin(requests, onto, deadline)?;
+        self.changed.notify_one();
+        Ok(entered)
+    }
+
+    /// Tells the backend of a call that was entered; one that cannot be told is answered here.
+    async fn tell_of(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
+        let id = request.id().cloned();
+        let told = self.tell(request, caller).await;
+        if let (Err(reason), Some(id)) = (&told, id) {
+            let _waited = self.state().fail(&id, &reason.to_string(), Instant::now());
+        }
+        told
+    }
+
+    /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
+    pub(super) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
+        let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
+        self.tell_of(request, caller).await
+    }
+
+    /// Answers a request of an HTTP+SSE client on its stream, without the backend.
+    pub(super) fn refuse(&self, id: &RequestId, code: i32, text: &str) {
+        if let Some(log) = self.state().log(StreamId::STANDALONE) {
+            log.push(Message::error(id, code, text).line());
+        }
+    }
+
+    /// Forgets a call whose client is gone, and tells the backend to.
+    pub(super) fn abandon(&self, id: &RequestId, cancelled: Message) {
+        if self.state().cancel(id, Instant::now()) {
+            let caller = Arc::new(Caller::stdio());
+            // A backend whose queue is full works for nobody; its answer is dropped when it comes.
+            drop(self.tell.try_send(Told { message: cancelled, caller }));
+        }
+    }
+
+    /// An id that no other call of this session has.
+    pub(super) fn next_id(&self) -> RequestId {
+        self.ids.fetch_add(1, Ordering::Relaxed).into()
+    }
+
+    /// Tells the backend something. A backend that takes nothing for the write timeout is busy.
+    pub(super) async fn tell(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
+        let told = Told { message, caller: Arc::clone(caller) };
+        match self.tell.send_timeout(told, self.times.write).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Reason::BackendBusy),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Reason::UnknownSession),
+        }
+    }
+
+    /// Takes a notification of the client's.
+    pub(super) async fn notify(
+        &self,
+        message: Message,
+        caller: &Arc<Caller>,
+    ) -> Result<(), Reason> {
+        let cancelled = match message.method() {
+            Some("notifications/cancelled") => message.cancelled(),
+            Some(_) | None => None,
+        };
+        if let Some(id) = cancelled {
+            let mut state = self.state();
+            if state.is_initialize(&id) || !state.cancel(&id, Instant::now()) {
+                return Ok(());
+            }
+        }
+        self.tell(message, caller).await
+    }
+
+    /// Takes the client's answer to a request of the backend's; one that nobody waits for is dropped.
+    pub(super) async fn answer(
+        &self,
+        message: Message,
+        caller: &Arc<Caller>,
+    ) -> Result<(), Reason> {
+        let asked = message.id().is_some_and(|id| self.state().answered(id));
+        if asked { self.tell(message, caller).await } else { Ok(()) }
+    }
+
+    /// Initialises the backend in the edge's own name, where no client did.
+    pub(super) async fn initialize(self: &Arc<Self>, caller: &Arc<Caller>) -> Result<(), Reason> {
+        let params = json!({
+            "protocolVersion": ProtocolVersion::LATEST.name(),
+            "capabilities": {},
+            "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
+        });
+        let id = RequestId::Text("mcp-edge-initialize".into());
+        let request = Message::request(&id, "initialize", &params);
+        let answer = self.call(vec![request], false, caller).await?.answer().await;
+        if self.state().is_refused() || answer.is_none() {
+            self.close();
+            let text = answer.as_ref().and_then(error_message);
+            return Err(Reason::BackendFailed(text.unwrap_or_else(|| "no answer".to_owned())));
+        }
+        let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
+        self.tell(ready, caller).await
+    }
+
+    /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
+    pub(super) fn listen(self: &Arc<Self>) -> Option<Reader> {
+        self.read(StreamId::STANDALONE, |log| Some(log.attach()))
+    }
+
+    /// Reads a stream from behind event `seen` on.
+    pub(super) fn resume(self: &Arc<Self>, stream: StreamId, seen: u64) -> Option<Reader> {
+        self.read(stream, |log| log.resume(seen))
+    }
+
+    fn read(
+        self: &Arc<Self>,
+        stream: StreamId,
+        attach: impl FnOnce(&mut super::log::EventLog) -> Option<Turn>,
+    ) -> Option<Reader> {
+        let turn = self.state().log(stream).and_then(attach)?;
+        self.room.notify_waiters();
+        Some(Reader::new(Arc::clone(self), stream, turn))
+    }
+
+    /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
+    async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
+        let age = Instant::now() + self.times.age;
+        loop {
+            let next = self.next_look(age);
+            tokio::select! {
+                said = said.recv() => match said {
+                    Some(Said::Message { message, call }) => {
+                        self.carry(&message, call.as_ref()).await;
+                        if self.state().is_refused() {
+                            return "the backend refused to be initialised".to_owned();
+                        }
+                    }
+                    Some(Said::Gone(why)) => {
+                        tracing::warn!(session = %self.id.alias(), why, "the backend is gone");
+                        return format!("the MCP server ended: {why}");
+                    }
+                    None => return "the server is stopping".to_owned(),
+                },
+                () = sleep_until(next) => if let Some(why) = self.look(age) {
+                    return why;
+                },
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    async fn carry(&self, message: &Message, during: Option<&RequestId>) {
+        self.wait_for_room(message, during).await;
+        let routed = self.state().route(message, during, Instant::now());
+        match routed {
+            Routed::Delivered => {}
+            Routed::Dropped => {
+                tracing::debug!(session = %self.id.alias(), ?message, "nobody waits for this");
+            }
+            Routed::Unanswerable(id) => {
+                let refusal = match message.method() {
+                    Some("ping") => Message::result(&id, &json!({})),
+                    Some(_) | None => Message::error(
+                        &id,
+                        crate::jsonrpc::code::METHOD_NOT_FOUND,
+                        "this call has no client that could answer",
+                    ),
+                };
+                let caller = Arc::new(Caller::stdio());
+                // Waiting here could wait for the backend that waits for us.
+                drop(self.tell.try_send(Told { message: refusal, caller }));
+            }
+        }
+    }
+
+    /// Waits while the reader of the message's stream is behind, as long as a write may take.
+    async fn wait_for_room(&self, message: &Message, during: Option<&RequestId>) {
+        let deadline = Instant::now() + self.times.write;
+        loop {
+            let mut room = pin!(self.room.notified());
+            // Enabled before the look, or a reader could make room in between, unheard.
+            let _ready = room.as_mut().enable();
+            let full = {
+                let state = self.state();
+                state.place(message, during).is_some_and(|stream| state.is_full(stream))
+            };
+            if !full {
+                return;
+            }
+            tokio::select! {
+                () = room => {}
+                () = sleep_until(deadline) => {
+                    tracing::info!(session = %self.id.alias(), "a reader is too slow: cut off");
+                    let mut state = self.state();
+                    let stream = state.place(message, during);
+                    if let Some(log) = stream.and_then(|stream| state.log(stream)) {
+                        // The next turn belongs to nobody: the slow reader is cut off.
+                        let turn = log.attach();
+                        log.detach(turn);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// When the session's task has to look at its deadlines next.
+    fn next_look(&self, age: Instant) -> Instant {
+        let state = self.state();
+        let idle = state.idle_since().map(|since| since + self.times.idle);
+        [Some(age), idle, state.next_deadline()].into_iter().flatten().min().unwrap_or(age)
+    }
+
+    /// Does what is due now. Says why, if that is the session's end.
+    fn look(&self, age: Instant) -> Option<String> {
+        let now = Instant::now();
+        let mut state = self.state();
+        for id in state.overdue(now) {
+            let text = format!(
+                "the MCP server did not answer within {} seconds; the call was cancelled",
+                self.times.call.as_secs()
+            );
+            let initialize = state.is_initialize(&id);
+            let _waited = state.fail(&id, &text, now);
+            if initialize {
+                return Some(text);
+            }
+            let params = json!({ "requestId": id.to_json(), "reason": "timeout" });
+            let message = Message::notification("notifications/cancelled", &params);
+            let caller = Arc::new(Caller::stdio());
+            // A backend whose queue is full will hear of its end soon enough.
+            drop(self.tell.try_send(Told { message, caller }));
+        }
+        if now >= age {
+            return Some("the session reached its age".to_owned());
+        }
+        let idle = state.idle_since().is_some_and(|since| now >= since + self.times.idle);
+        idle.then(|| "the session was idle".to_owned())
+    }
+}
+
+fn error_message(answer: &Bytes) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    answer.pointer("/error/message")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

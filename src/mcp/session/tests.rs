@@ -1,0 +1,172 @@
+//! Sessions on a paused clock, with the backend played by the test.
+
+use super::super::table::SessionId;
+use super::*;
+use crate::jsonrpc::Kind;
+
+const TIMES: SessionTimes = SessionTimes {
+    call: Duration::from_mins(5),
+    idle: Duration::from_mins(30),
+    age: Duration::from_hours(24),
+    write: Duration::from_secs(30),
+};
+
+/// A session, and the ends of its link that the backend would hold.
+struct Rig {
+    session: Arc<Session>,
+    told: mpsc::Receiver<Told>,
+    say: mpsc::Sender<Said>,
+    caller: Arc<Caller>,
+}
+
+impl Rig {
+    fn new(transport: Transport) -> Self {
+        let (tell, told) = mpsc::channel(4);
+        let (say, said) = mpsc::channel(4);
+        let owner = (Principal::Anonymous, transport);
+        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+        let session = Session::start(id, owner, TIMES, link, (), &Drain::default());
+        Self { session, told, say, caller: Arc::new(Caller::stdio()) }
+    }
+
+    async fn call(&self, id: u64) -> Reader {
+        let request = Message::request(&id.into(), "tools/call", &json!({}));
+        self.session.call(vec![request], true, &self.caller).await.unwrap()
+    }
+
+    async fn say(&self, message: Message) {
+        self.say.send(Said::Message { message, call: None }).await.unwrap();
+    }
+
+    async fn told(&mut self) -> Message {
+        self.told.recv().await.unwrap().message
+    }
+}
+
+fn note(text: &str) -> Message {
+    Message::notification("notifications/message", &json!({ "data": text }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_an_answer_is_cancelled_at_the_backend_too() {
+    let mut rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.call(1).await;
+    assert_eq!(rig.told().await.method(), Some("tools/call"));
+    let begun = Instant::now();
+    let answer = reader.answer().await.unwrap();
+    assert_eq!(begun.elapsed(), TIMES.call);
+    assert!(answer.starts_with(br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603"#));
+    let cancelled = rig.told().await;
+    assert_eq!(cancelled.method(), Some("notifications/cancelled"));
+    assert_eq!(cancelled.cancelled(), Some(1.into()));
+    // The answer that comes after all belongs to nobody.
+    rig.say(Message::result(&1.into(), &json!({}))).await;
+    assert_eq!(rig.session.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_ends_answers_everybody_with_its_last_words() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let (one, two) = (rig.call(1).await, rig.call(2).await);
+    rig.say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
+    for reader in [one, two] {
+        let answer = String::from_utf8(reader.answer().await.unwrap().to_vec()).unwrap();
+        assert!(answer.contains("exited with status 3"), "{answer}");
+    }
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_read_holds_the_backend_up_for_the_write_time_only() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let slow = rig.session.listen().unwrap();
+    let begun = Instant::now();
+    // The stream keeps 256 events for a reader, the session holds one, four fit into the queue.
+    for number in 0..256 + 1 + 4 {
+        rig.say(note(&number.to_string())).await;
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    rig.say(note("one too many")).await;
+    assert_eq!(begun.elapsed(), TIMES.write);
+    assert_eq!(slow.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_reads_loses_nothing() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.session.listen().unwrap();
+    let saying = async {
+        for number in 0..1000 {
+            rig.say(note(&number.to_string())).await;
+        }
+    };
+    let reading = async {
+        for number in 0..1000 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let event = reader.next().await.unwrap();
+            assert_eq!(event, *note(&number.to_string()).bytes());
+        }
+    };
+    tokio::join!(saying, reading);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_can_cancel_its_calls_but_not_its_handshake() {
+    let mut rig = Rig::new(Transport::StreamableHttp);
+    let initialize = Message::request(&0.into(), "initialize", &json!({}));
+    let waiting = rig.session.call(vec![initialize], true, &rig.caller).await.unwrap();
+    let reader = rig.call(1).await;
+    for id in [0, 1, 7] {
+        let params = json!({ "requestId": id });
+        let cancel = Message::notification("notifications/cancelled", &params);
+        rig.session.notify(cancel, &rig.caller).await.unwrap();
+    }
+    assert_eq!(reader.answer().await, None);
+    let told = [rig.told().await, rig.told().await, rig.told().await];
+    assert_eq!(told[2].cancelled(), Some(1.into()));
+    assert!(rig.told.try_recv().is_err());
+    assert_eq!(rig.session.calls(), 1);
+    drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_answers_what_was_not_asked() {
+    let mut rig = Rig::new(Transport::StreamableHttp);
+    let answer = Message::result(&9.into(), &json!({}));
+    rig.session.answer(answer.clone(), &rig.caller).await.unwrap();
+    assert!(rig.told.try_recv().is_err());
+    rig.say(Message::request(&9.into(), "roots/list", &json!({}))).await;
+    let reader = rig.session.listen().unwrap();
+    assert!(reader.next().await.is_some());
+    rig.session.answer(answer.clone(), &rig.caller).await.unwrap();
+    assert_eq!(*rig.told().await.kind(), Kind::Response { id: 9.into() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bare_session_answers_its_backends_questions_itself() {
+    let mut rig = Rig::new(Transport::Bare);
+    rig.say(Message::request(&1.into(), "ping", &json!({}))).await;
+    assert!(!rig.told().await.is_error());
+    rig.say(Message::request(&2.into(), "roots/list", &json!({}))).await;
+    assert!(rig.told().await.is_error());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_takes_nothing_is_busy_after_the_write_time() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    for _ in 0..4 {
+        rig.session.notify(note("x"), &rig.caller).await.unwrap();
+    }
+    let begun = Instant::now();
+    assert_eq!(rig.session.notify(note("x"), &rig.caller).await, Err(Reason::BackendBusy));
+    assert_eq!(begun.elapsed(), TIMES.write);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_legacy_stream_is_the_end_of_its_session() {
+    let rig = Rig::new(Transport::HttpSse);
+    let reader = rig.session.listen().unwrap();
+    drop(reader);
+    rig.say.closed().await;
+    assert!(rig.session.is_ended());
+}

@@ -1,0 +1,185 @@
+//! The life of the process: runtime, signals, and what each way to end means.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::Path;
+
+use mcp_edge::{Behind, ChildCommand, Config, HealthCheck, Secret, Server, StartError, TlsSource};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::banner::{Facts, quoted};
+use crate::cli::{LogFormat, LogSettings, Mode, Settings, TokenSource, bind_text};
+use crate::exit::Exit;
+use crate::observe::{self, complain, say};
+
+/// Serves, or speaks on stdin and stdout, until it is told to stop.
+pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
+    let workers = settings.workers.map(std::num::NonZeroUsize::get);
+    let mut builder = Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        builder.worker_threads(workers);
+    }
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(log, &error),
+    };
+    let exit = runtime.block_on(until_told(settings, log));
+    end(runtime);
+    exit
+}
+
+/// Asks a running edge whether it lives.
+pub(crate) fn ask(check: &HealthCheck) -> Exit {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(format_args!("unhealthy: {error}"));
+            return Exit::Unhealthy;
+        }
+    };
+    match runtime.block_on(check.run()) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            say(format_args!("unhealthy: {}", observe::chain(&error)));
+            Exit::Unhealthy
+        }
+    }
+}
+
+/// Waits for nothing: what still blocks, a read of stdin say, ends with the process.
+fn end(runtime: Runtime) {
+    runtime.shutdown_background();
+}
+
+fn failed(log: LogSettings, error: &(dyn std::error::Error + 'static)) -> Exit {
+    complain(log, error);
+    Exit::Internal
+}
+
+async fn until_told(settings: Settings, log: LogSettings) -> Exit {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return failed(log, &error),
+    };
+    let told = CancellationToken::new();
+    let twice = async {
+        let name = signals.next().await;
+        tracing::info!("{name}: finishing what is in flight; a second signal ends at once");
+        told.cancel();
+        signals.next().await
+    };
+    let shutdown = told.clone().cancelled_owned();
+    tokio::select! {
+        exit = live(settings, log, shutdown) => exit,
+        name = twice => {
+            tracing::warn!("{name}: ending at once");
+            Exit::Interrupted
+        }
+    }
+}
+
+async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output = ()>) -> Exit {
+    let Settings { mode, config, command, workers: _, token_source } = settings;
+    let behind = command.as_ref().map_or_else(diagnostics, described);
+    let backend = command.map_or_else(Behind::diagnostics, Behind::child);
+    if mode == Mode::Stdio {
+        tracing::info!(transport = "stdio", behind, "speaking on stdin and stdout");
+        return match mcp_edge::serve_stdio(&config, backend, shutdown).await {
+            Ok(()) => Exit::Success,
+            Err(error) => not_started(log, &error),
+        };
+    }
+    let asked = config.clone();
+    let server = match Server::bind(config, backend).await {
+        Ok(server) => server,
+        Err(error) => return not_started(log, &error),
+    };
+    tell(&facts(asked, &server, behind, token_source), log);
+    if !server.run(shutdown).await {
+        tracing::warn!("the time of --shutdown-timeout is over: closed what was left");
+    }
+    Exit::Success
+}
+
+fn not_started(log: LogSettings, error: &StartError) -> Exit {
+    if let StartError::Bind { address, source } = error {
+        complain(log, &io::Error::other(bind_text(*address, source)));
+        return Exit::Unavailable;
+    }
+    complain(log, error);
+    Exit::Config
+}
+
+fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSource) -> Facts {
+    let generated = match (&token_source, asked.access) {
+        (TokenSource::Generated(_), mcp_edge::Access::Tokens(tokens)) => tokens.into_iter().next(),
+        _ => None::<Secret>,
+    };
+    Facts {
+        address: server.local_addr(),
+        path: asked.path,
+        behind,
+        tls: !matches!(asked.tls, TlsSource::None),
+        ca: server.ca(),
+        names: server.names().to_vec(),
+        token_source,
+        generated,
+    }
+}
+
+fn tell(facts: &Facts, log: LogSettings) {
+    if log.format == LogFormat::Text {
+        let mut stdout = io::stdout().lock();
+        // A closed stdout is no reason not to serve.
+        let _told = write!(stdout, "{facts}").and_then(|()| stdout.flush());
+    }
+    // Scripts read this line; it is JSON whatever the log's format is.
+    observe::as_json(|| facts.log());
+}
+
+fn diagnostics() -> String {
+    "the built-in diagnostics server".to_owned()
+}
+
+/// Programs whose first plain argument names the server they run.
+const RUNNERS: [&str; 12] = [
+    "npx", "bunx", "uvx", "pipx", "uv", "node", "bun", "deno", "python", "python3", "docker",
+    "podman",
+];
+
+/// The command as far as it tells what runs. Further arguments often hold passwords.
+fn described(command: &ChildCommand) -> String {
+    let ChildCommand { program, args, .. } = command;
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let flags = args.iter().take_while(|arg| arg.starts_with('-')).count();
+    let shown = if RUNNERS.contains(&name) { (flags + 1).min(args.len()) } else { 0 };
+    let mut words: Vec<_> = args.iter().take(shown).map(|arg| quoted(arg)).collect();
+    words.insert(0, quoted(program));
+    if args.len() > shown {
+        words.push("…".to_owned());
+    }
+    format!("{}, one process for each session", words.join(" "))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Builds every floor once, runs them, drains them.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::backend::diagnostics::Diagnostics;
+use crate::backend::embedded::{EmbeddedBackend, Handler};
+use crate::backend::stdio::{CommandError, StdioBackend};
+use crate::backend::{Backend, Link};
+use crate::config::{Access, ChildCommand, Config, Limits, Secret, TlsSource};
+use crate::conn::Connection;
+use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
+use crate::guard::Guard;
+use crate::http::App;
+use crate::listener::Listener;
+use crate::mcp::Mcp;
+use crate::shutdown::Drain;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The command cannot be run.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What stands behind a server.
+#[derive(Debug)]
+pub struct Behind(Kind);
+
+enum Kind {
+    Child(ChildCommand),
+    Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Child(command) => write!(f, "Child({})", command.program),
+            Self::Embedded(_) => f.write_str("Embedded"),
+        }
+    }
+}
+
+impl Behind {
+    /// A stdio MCP server: one process for each session.
+    #[must_use]
+    pub fn child(command: ChildCommand) -> Self {
+        Self(Kind::Child(command))
+    }
+
+    /// An MCP server in this process.
+    #[must_use]
+    pub fn handler(handler: impl Handler) -> Self {
+        Self(Kind::Embedded(Box::new(|drain| EmbeddedBackend::new(handler, drain))))
+    }
+
+    /// The built-in server that lets a client be checked with nothing else installed.
+    #[must_use]
+    pub fn diagnostics() -> Self {
+        Self::handler(Diagnostics)
+    }
+
+    fn open(
+        self,
+        limits: &Limits,
+        access: &Access,
+        drain: &Drain,
+    ) -> Result<Backend, CommandError> {
+        let secrets: &[Secret] = match access {
+            Access::Tokens(tokens) => tokens,
+            Access::Anonymous => &[],
+        };
+        Ok(match self.0 {
+            Kind::Child(command) => Backend::Stdio(StdioBackend::new(
+                &command,
+                limits.max_line_bytes,
+                limits.max_children,
+                secrets,
+                drain.clone(),
+            )?),
+            Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
+        })
+    }
+}
+
+/// A server that has its socket, and waits to be run.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    connection: Arc<Connection>,
+    app: Arc<App>,
+    address: SocketAddr,
+    trust: Option<Trust>,
+    grace: Duration,
+    drain: Drain,
+}
+
+impl Server {
+    /// Checks everything, and binds the socket. Connections wait in it until [`Server::run`].
+    ///
+    /// # Errors
+    /// [`StartError`] says what cannot be used, and what to do.
+    pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
+        let drain = Drain::default();
+        let bind = |source| StartError::Bind { address: config.listen, source };
+        let listener = Listener::bind(&config, drain.clone()).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let backend = behind.open(&config.limits, &config.access, &drain)?;
+        // Last: a server that does not start makes no certificate.
+        let (tls, trust) = match &config.tls {
+            TlsSource::None => (None, None),
+            source @ (TlsSource::Files(_) | TlsSource::SelfSigned { .. }) => {
+                let (acceptor, trust) = TlsAcceptor::new(source, SystemTime::now())?;
+                (Some(acceptor), Some(trust))
+            }
+        };
+        let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
+        let guard = Guard::new(&config, names);
+        let mcp = Mcp::new(backend, &config, drain.clone());
+        let app = Arc::new(App::new(&config, guard, mcp));
+        let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
+        Ok(Self {
+            listener,
+            connection: Arc::new(connection),
+            app,
+            address,
+            trust,
+            grace: config.times.shutdown,
+            drain,
+        })
+    }
+
+    /// The address that is listened on, with the port that the system chose.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The CA that clients must trust, where the certificate is of the edge's own making.
+    #[must_use]
+    pub fn ca(&self) -> Option<PathBuf> {
+        self.trust.as_ref()?.ca.clone()
+    }
+
+    /// The names that the certificates are for; none without TLS.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        self.trust.as_ref().map_or(&[], |trust| &trust.names)
+    }
+
+    /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
+    ///
+    /// Returns false if something was still running when the grace was over.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
+        let Self { listener, connection, app, drain, grace, address: _, trust: _ } = self;
+        let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
+        drain.spawn(listener.run(connection));
+        tokio::select! {
+            () = shutdown => {}
+            () = sweeping.guard().keep_swept() => {}
+            () = fresh.keep_fresh() => {}
+        }
+        tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
+        let finished = drain.finish(grace).await;
+        if !finished {
+            tracing::warn!("the shutdown grace is over: cutting what is left");
+        }
+        finished
+    }
+}
+
+/// Speaks MCP on standard input and output to what stands behind, with no socket, until the input
+/// ends or `shutdown` resolves.
+///
+/// # Errors
+/// [`StartError::Command`] where the command cannot be run.
+pub async fn serve_stdio(
+    config: &Config,
+    behind: Behind,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let Config { limits, times, access, .. } = config;
+    let drain = Drain::default();
+    let backend = behind.open(limits, access, &drain)?;
+    let link: Link = match backend.open() {
+        Ok(link) => link,
+        Err(error) => {
+            tracing::error!(%error, "could not open the backend");
+            return Ok(());
+        }
+    };
+    crate::stdio::carry(link, limits.max_line_bytes, times.call, shutdown).await;
+    let _finished = drain.finish(Duration::from_secs(5)).await;
+    Ok(())
+}

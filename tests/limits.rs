@@ -1,0 +1,310 @@
+//! Promise: every count has its limit, reaching it has its status, and whoever keeps to the limits
+//! notices nothing of those who do not.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http_body_util::Full;
+use mcp_edge::{Behind, Config, Limits, Times};
+use serde_json::json;
+use support::{
+    Answer, Client, Fixture, Mark, TOKEN, TestServer, bounded, call, config, eventually, hello,
+    loopback, within,
+};
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, timeout};
+
+async fn limited(limits: Limits) -> TestServer {
+    TestServer::start(Config { limits, ..config() }, Behind::handler(Fixture::new().0)).await
+}
+
+/// The limits that operators get without a word, as far as rate goes.
+fn default_rate() -> Limits {
+    let Limits { requests_per_second, burst, .. } = Limits::default();
+    Limits { requests_per_second, burst, ..config().limits }
+}
+
+async fn bare_call(client: &Client) -> Answer {
+    let request = client.request("POST", "/mcp").header("content-type", "application/json");
+    let body = call(1, "f/echo", json!({})).to_string();
+    client.send(request.body(Full::new(body.into())).unwrap()).await
+}
+
+/// A refusal that says when to come back.
+fn retry_after(answer: &Answer) -> u64 {
+    assert!(answer.json().get("error").is_some(), "{answer:?}");
+    answer.header("retry-after").parse().unwrap()
+}
+
+#[tokio::test]
+async fn of_60_requests_at_once_21_pass_and_others_notice_nothing() {
+    bounded(async {
+        let server = limited(default_rate()).await;
+        for last in [1, 3] {
+            let client = server.client().from(loopback(last)).h2();
+            let conn = client.connect().await;
+            // Connected beforehand, so that the requests come within a moment.
+            let mut conns = vec![conn];
+            for _ in 0..11 {
+                conns.push(client.connect().await);
+            }
+            let begun = Instant::now();
+            let answers = join_all(conns.iter_mut().map(|conn| async {
+                let mut answers = Vec::new();
+                for _ in 0..5 {
+                    let body = call(1, "f/echo", json!({})).to_string();
+                    let request = client.request("POST", "/mcp");
+                    let request = request.header("content-type", "application/json");
+                    answers.push(conn.send(request.body(Full::new(body.into())).unwrap()).await);
+                }
+                answers
+            }))
+            .await;
+            let late = usize::try_from(begun.elapsed().as_millis() / 100).unwrap();
+            let answers: Vec<_> = answers.into_iter().flatten().collect();
+            let passed = answers.iter().filter(|it| it.status == 200).count();
+            assert!((20..=21 + late).contains(&passed), "{passed} passed, {late} became due");
+            for refused in answers.iter().filter(|it| it.status != 200) {
+                assert_eq!(refused.status, 429);
+                assert!(retry_after(refused) >= 1);
+            }
+            let other = server.client().from(loopback(last + 1));
+            for _ in 0..10 {
+                assert_eq!(bare_call(&other).await.status, 200);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flood_is_refused_before_its_bodies_come() {
+    bounded(async {
+        let server = limited(Limits { burst: 3, requests_per_second: 1, ..config().limits }).await;
+        let mut refusals = Vec::new();
+        // Connected beforehand, so that the requests come within a moment.
+        let mut raws = Vec::new();
+        for _ in 0..8 {
+            raws.push(server.raw().await);
+        }
+        for mut raw in raws {
+            raw.send(
+                "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                 expect: 100-continue\r\ncontent-length: 10000000\r\n\r\n",
+            )
+            .await;
+            let answer = timeout(Duration::from_secs(2), raw.answer()).await.unwrap().unwrap();
+            assert!(answer.json().get("error").is_some());
+            refusals.push(answer.status);
+        }
+        assert_eq!(refusals.first_chunk::<4>(), Some(&[401; 4]));
+        assert_eq!(refusals.last_chunk::<3>(), Some(&[429; 3]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
+    bounded(async {
+        let server = limited(Limits { max_body_bytes: 100_000, ..config().limits }).await;
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             authorization: Bearer {TOKEN}\r\n"
+        );
+        let mut said = server.raw().await;
+        said.send(format!("{head}content-length: 100001\r\n\r\n")).await;
+        let answer = timeout(Duration::from_secs(2), said.answer()).await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.json().get("error").is_some()), (413, true));
+        let mut chunked = server.raw().await;
+        chunked.send(format!("{head}transfer-encoding: chunked\r\n\r\n")).await;
+        for _ in 0..11 {
+            chunked.send(format!("2710\r\n{}\r\n", " ".repeat(10_000))).await;
+        }
+        let answer = timeout(Duration::from_secs(2), chunked.answer()).await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.json().get("error").is_some()), (413, true));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_let_wait_gets_a_turn() {
+    bounded(async {
+        let limits = Limits { burst: 0, requests_per_second: 10, ..config().limits };
+        let times = Times { rate_wait: Duration::from_secs(5), ..config().times };
+        let (fixture, _told) = Fixture::new();
+        let config = Config { limits, times, ..config() };
+        let server = TestServer::start(config, Behind::handler(fixture)).await;
+        let client = server.client();
+        let begun = Instant::now();
+        let answers = join_all((0..8).map(|_| bare_call(&client))).await;
+        assert!(answers.iter().all(|it| it.status == 200), "{answers:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(600), "{:?}", begun.elapsed());
+        // Nobody waits for who does not even bring a token.
+        let stranger = client.stranger();
+        let answers = join_all((0..8).map(|_| bare_call(&stranger))).await;
+        assert!(answers.iter().any(|it| it.status == 429));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_21st_connection_of_one_address_is_refused() {
+    bounded(async {
+        let Limits { connections_per_ip, .. } = Limits::default();
+        let server = limited(Limits { connections_per_ip, ..config().limits }).await;
+        let (client, other) = (server.client(), server.client().from(loopback(2)));
+        let mut conns = Vec::new();
+        for _ in 0..20 {
+            conns.push(client.connect().await);
+        }
+        // Before any TLS: the socket ends without a byte.
+        let mut refused = client.tcp().await.unwrap();
+        assert!(matches!(refused.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+        assert!(client.try_connect().await.is_err());
+        assert_eq!(bare_call(&other).await.status, 200);
+        let request = client.post("/mcp", &hello("2025-11-25"));
+        assert_eq!(conns.last_mut().unwrap().send(request).await.status, 200);
+        drop(conns.pop());
+        while client.try_connect().await.is_err() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_in_all_are_limited() {
+    bounded(async {
+        let server = limited(Limits { max_connections: 6, ..config().limits }).await;
+        let mut conns = Vec::new();
+        for last in 1..=6 {
+            conns.push(server.client().from(loopback(last)).connect().await);
+        }
+        let late = server.client().from(loopback(7));
+        // A server may refuse it, or leave it waiting.
+        let waited = timeout(Duration::from_millis(300), late.try_connect()).await;
+        assert!(!matches!(waited, Ok(Ok(_))));
+        let client = server.client();
+        let begun = Instant::now();
+        let request = client.post("/mcp", &hello("2025-11-25"));
+        assert_eq!(conns.last_mut().unwrap().send(request).await.status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(1), "the rest stay fast");
+        drop(conns.pop());
+        while late.try_connect().await.is_err() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_of_one_address_are_limited() {
+    bounded(async {
+        let server = limited(Limits { streams_per_ip: 3, ..config().limits }).await;
+        let client = server.client();
+        let mut sessions = Vec::new();
+        for _ in 0..4 {
+            sessions.push(client.initialize("2025-11-25").await);
+        }
+        let mut streams = Vec::new();
+        for session in sessions.iter().take(3) {
+            streams.push(session.listen(None).await.events());
+        }
+        let last = sessions.last().unwrap();
+        for path in ["/mcp", "/sse"] {
+            let get = client.request("GET", path).header("accept", "text/event-stream");
+            let get = if path == "/mcp" { get.header("mcp-session-id", &last.id) } else { get };
+            let refused = client.bare(get).await;
+            assert_eq!(refused.status, 429);
+            assert!(retry_after(&refused) >= 1);
+        }
+        // Calls are not long streams, and another address has its own.
+        let answer = last.call(1, "f/echo", json!({})).await;
+        assert!(answer.get("result").is_some());
+        let other = server.client().from(loopback(2)).initialize("2025-11-25").await;
+        let _other = other.listen(None).await.events();
+        drop(streams.pop());
+        while last.listen(None).await.status != 200 {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_gives_its_place_back() {
+    bounded(async {
+        let server = limited(Limits { streams_per_ip: 1, ..config().limits }).await;
+        let session = server.client().h2().initialize("2025-11-25").await;
+        let mut conn = session.client.connect().await;
+        for _ in 0..10 {
+            let get = || {
+                let get = session.request("GET").header("accept", "text/event-stream");
+                get.body(Full::default()).unwrap()
+            };
+            let stream = loop {
+                let response = conn.begin(get()).await.unwrap();
+                if response.status() == 200 {
+                    break response;
+                }
+                assert_eq!(response.status(), 429);
+            };
+            assert_eq!(conn.begin(get()).await.unwrap().status(), 429);
+            // Only this stream ends, not the connection.
+            drop(stream);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_are_limited_for_one_address_and_in_all() {
+    bounded(async {
+        let server =
+            limited(Limits { sessions_per_ip: 2, max_sessions: 3, ..config().limits }).await;
+        let (one, other) = (server.client(), server.client().from(loopback(2)));
+        let first = one.initialize("2025-11-25").await;
+        one.initialize("2025-11-25").await;
+        let refused = one.send(one.post("/mcp", &hello("2025-11-25"))).await;
+        assert_eq!((refused.status.as_u16(), refused.json().get("id")), (429, Some(&json!(0))));
+        assert!(retry_after(&refused) >= 1);
+        other.initialize("2025-11-25").await;
+        let refused = other.send(other.post("/mcp", &hello("2025-11-25"))).await;
+        assert_eq!(refused.status, 503);
+        assert!(retry_after(&refused) >= 1);
+        let sse = other.request("GET", "/sse").header("accept", "text/event-stream");
+        assert_eq!(other.bare(sse).await.status, 503);
+        assert_eq!(first.delete().await.status, 204);
+        while other.send(other.post("/mcp", &hello("2025-11-25"))).await.status != 200 {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn children_are_limited_and_idle_warm_ones_give_way() {
+    within(Duration::from_mins(1), async {
+        let mark = Mark::new();
+        let limits = Limits { max_children: 2, ..config().limits };
+        let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+        let client = server.client();
+        let bare = || async {
+            let request = client.request("POST", "/mcp").header("content-type", "application/json");
+            let body = call(1, "tools/list", json!({})).to_string();
+            client.send(request.body(Full::new(body.into())).unwrap()).await
+        };
+        assert_eq!(bare().await.status, 200);
+        assert_eq!(mark.alive().len(), 1);
+        let first = client.initialize("2025-11-25").await;
+        let second = client.initialize("2025-11-25").await;
+        assert_eq!(mark.alive().len(), 2, "the warm one gave way");
+        let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
+        assert_eq!(refused.status, 503);
+        assert!(retry_after(&refused) >= 1);
+        assert_eq!(bare().await.status, 503);
+        second.call(1, "tools/list", json!({})).await;
+        assert_eq!(first.delete().await.status, 204);
+        eventually(|| mark.alive().len() == 1).await;
+        while bare().await.status != 200 {}
+        second.call(2, "tools/list", json!({})).await;
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}

@@ -1,0 +1,196 @@
+//! Promise: a signal ends the binary in good order: no new work, what is in flight is answered,
+//! streams end, no child is left, exit 0 within the grace; a second signal ends it at once.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails, helpers of it too"
+)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use support::{Client, EDGE, Mark, SCRIPT, TOKEN, bounded, call, eventually, trusting};
+use tokio::time::Instant;
+
+/// The binary, running. It is killed, by its number, when the test is over.
+struct Edge {
+    child: Child,
+    client: Client,
+    _certs: tempfile::TempDir,
+}
+
+impl Edge {
+    fn start(mark: &Mark, options: &[&str], command: &[&str]) -> Self {
+        let certs = tempfile::tempdir().unwrap();
+        let mut edge = Command::new(EDGE);
+        edge.args(["--self-signed", "--port=0", "--log-format=json", "--burst=1000"])
+            .args(["--certs-dir", certs.path().to_str().unwrap()])
+            .args(["--env", &mark.text(), "--env", "MCP_TRANSPORT=stdio"])
+            .args(options)
+            .arg("--")
+            .args(command)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("MCP_AUTH_TOKEN", TOKEN)
+            .env("SOME_SECRET", "not-for-children")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = edge.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let serving = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it never served");
+            if line.contains("\"serving\"") {
+                break serde_json::from_str::<Value>(&line).unwrap();
+            }
+        };
+        // Somebody has to read what is logged from now on.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let port = u16::try_from(serving["port"].as_u64().unwrap()).unwrap();
+        let tls = trusting(&certs.path().join("ca.pem"));
+        let client = Client::new(([127, 0, 0, 1], port).into(), tls);
+        Self { child, client, _certs: certs }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_answered_and_nothing_is_left() {
+    bounded(async {
+        for (signal, h2) in [(Signal::TERM, false), (Signal::INT, true)] {
+            let mark = Mark::new();
+            let mut edge = Edge::start(&mark, &["--shutdown-timeout=10s"], &[EDGE]);
+            let client = edge.client.clone();
+            let client = if h2 { client.h2() } else { client };
+            let session = client.initialize("2025-11-25").await;
+            let idle = client.initialize("2025-11-25").await;
+            let mut standalone = idle.listen(None).await.events();
+            let arguments = json!({ "n": 3, "delay_ms": 300 });
+            let meta = json!({ "progressToken": "p" });
+            let params = json!({ "name": "count", "arguments": arguments, "_meta": meta });
+            let mut held = session.stream(&call(1, "tools/call", params)).await.events();
+            assert_eq!(held.message().await["params"]["progress"], 1.0);
+            assert_eq!(mark.alive().len(), 2);
+            let begun = Instant::now();
+            edge.signal(signal);
+            let rest = held.rest().await;
+            assert_eq!((rest.len(), &rest[2]["result"]["isError"]), (3, &Value::Null));
+            let mut goodbye = None;
+            while let Some(event) = standalone.next().await {
+                goodbye = event.retry;
+            }
+            assert!(goodbye.is_some(), "the stream ended without a hint");
+            assert!(client.try_connect().await.is_err());
+            let status = edge.ended().await;
+            assert_eq!(status.code(), Some(0));
+            assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+            mark.gone().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_beyond_the_grace_is_told_so() {
+    bounded(async {
+        let mark = Mark::new();
+        let command = ["sh", "-c", SCRIPT];
+        let mut edge = Edge::start(&mark, &["--shutdown-timeout=3s"], &command);
+        let session = edge.client.initialize("2025-11-25").await;
+        let mut held = session.stream(&call(1, "t/hold", json!({}))).await.events();
+        held.next().await;
+        let begun = Instant::now();
+        edge.signal(Signal::TERM);
+        let rest = held.rest().await;
+        assert_eq!(rest[0]["error"]["code"], -32_603);
+        assert_eq!(edge.ended().await.code(), Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    bounded(async {
+        let mark = Mark::new();
+        let command = ["sh", "-c", SCRIPT];
+        let mut edge = Edge::start(&mark, &[], &command);
+        let session = edge.client.initialize("2025-11-25").await;
+        let mut held = session.stream(&call(1, "t/hold", json!({}))).await.events();
+        held.next().await;
+        let mut standalone = session.listen(None).await.events();
+        edge.signal(Signal::TERM);
+        // The first was heard once streams end.
+        while standalone.next().await.is_some() {}
+        assert!(edge.child.try_wait().unwrap().is_none());
+        let begun = Instant::now();
+        edge.signal(Signal::TERM);
+        let status = edge.ended().await;
+        assert_ne!(status.code(), Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_edge_leaves_no_child() {
+    bounded(async {
+        let mark = Mark::new();
+        let mut edge = Edge::start(&mark, &[], &[EDGE]);
+        edge.client.initialize("2025-11-25").await;
+        assert_eq!(mark.alive().len(), 1);
+        edge.signal(Signal::KILL);
+        edge.ended().await;
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_childs_environment_holds_neither_token_nor_secrets() {
+    bounded(async {
+        let mark = Mark::new();
+        let telling = SCRIPT.replace(
+            "case $line in",
+            "case $line in\n *'\"t/env\"'*) say '\"id\":'\"$id\"',\"result\":{\"env\":\"'\"$(env | tr '\\n\"\\\\' ' ..')\"'\"}' ;;",
+        );
+        let edge = Edge::start(&mark, &[], &["sh", "-c", &telling]);
+        let session = edge.client.initialize("2025-11-25").await;
+        let answer = session.call(1, "t/env", json!({})).await;
+        let environment = answer["result"]["env"].as_str().unwrap();
+        assert!(environment.contains(&mark.text()), "{environment}");
+        assert!(environment.contains("PATH="));
+        for secret in [TOKEN, "MCP_AUTH_TOKEN", "SOME_SECRET", "not-for-children"] {
+            assert!(!environment.contains(secret), "{environment}");
+        }
+        eventually(|| mark.alive().len() == 1).await;
+    })
+    .await;
+}

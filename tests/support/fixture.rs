@@ -1,0 +1,136 @@
+//! MCP servers that do as their caller says: a handler linked in, and a shell script.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mcp_edge::{Call, CallError, Caller, Handler, ServerInfo};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+/// Does what its calls' methods say.
+pub(crate) struct Fixture(Told);
+
+/// The other end of a [`Fixture`].
+#[derive(Clone)]
+pub(crate) struct Told {
+    /// What `f/gate` and `f/stages` wait for.
+    pub(crate) gate: Arc<Semaphore>,
+    /// What happened, in order: `method` of every call and notification, `dropped` for each
+    /// `f/hang` that was cancelled.
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Told {
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.log().iter().filter(|entry| *entry == what).count()
+    }
+
+    fn note(&self, what: &str) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).push(what.to_owned());
+    }
+}
+
+struct Dropped(Told);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.note("dropped");
+    }
+}
+
+impl Fixture {
+    pub(crate) fn new() -> (Self, Told) {
+        let told = Told { gate: Arc::new(Semaphore::new(0)), log: Arc::default() };
+        (Self(told.clone()), told)
+    }
+
+    async fn pass(&self) {
+        self.0.gate.acquire().await.unwrap().forget();
+    }
+}
+
+impl Handler for Fixture {
+    fn info(&self) -> ServerInfo {
+        ServerInfo {
+            name: "fixture".to_owned(),
+            version: "1".to_owned(),
+            capabilities: json!({ "logging": {} }),
+            instructions: None,
+        }
+    }
+
+    async fn call(&self, call: Call) -> Result<Value, CallError> {
+        self.0.note(&call.method);
+        let asked = call.params["method"].as_str().unwrap_or_default();
+        match call.method.as_str() {
+            "f/echo" => Ok(call.params.clone()),
+            "f/ask" => call.ask(asked, &call.params["params"]).await,
+            "f/say" => {
+                call.notify(asked, &call.params["params"]).await;
+                Ok(json!({}))
+            }
+            "f/progress" => {
+                for step in [1.0, 2.0, 3.0] {
+                    call.progress(step, Some(3.0), "").await;
+                }
+                Ok(json!({}))
+            }
+            "f/gate" => {
+                self.pass().await;
+                Ok(call.params.clone())
+            }
+            "f/stages" => {
+                for stage in 1..=call.params["n"].as_u64().unwrap() {
+                    let params = json!({ "level": "info", "data": stage });
+                    call.notify("notifications/message", &params).await;
+                    self.pass().await;
+                }
+                Ok(json!({ "done": true }))
+            }
+            "f/hang" => {
+                let _told = Dropped(self.0.clone());
+                std::future::pending().await
+            }
+            "f/huge" => {
+                let size = usize::try_from(call.params["size"].as_u64().unwrap()).unwrap();
+                Ok(json!({ "text": "x".repeat(size) }))
+            }
+            "f/caller" => {
+                let Caller { principal, transport, session, http, .. } = &*call.caller;
+                Ok(json!({
+                    "principal": principal.to_string(),
+                    "transport": transport.name(),
+                    "session": session,
+                    "http": http,
+                }))
+            }
+            other => Err(CallError::unknown_method(other)),
+        }
+    }
+
+    fn notified(&self, method: &str, _params: &Value, _caller: &Caller) {
+        self.0.note(method);
+    }
+}
+
+/// A shell as an MCP server. Requests: `t/pid` says who it is, `t/hold` is answered by nothing.
+/// Notifications: `t/log` has it log, `t/ask` has it ask for roots, `t/finish` has it answer the
+/// request of `params.id`. What the client answers is logged back.
+pub(crate) const SCRIPT: &str = r#"
+say() { printf '{"jsonrpc":"2.0",%s}\n' "$1"; }
+while IFS= read -r line; do
+  id=${line#*'"id":'}; id=${id%%,*}
+  version=${line#*'"protocolVersion":"'}; version=${version%%\"*}
+  case $line in
+    *'"method":"initialize"'*) say '"id":'"$id"',"result":{"protocolVersion":"'"$version"'","capabilities":{},"serverInfo":{"name":"sh","version":"1"}}' ;;
+    *'"method":"t/pid"'*) say '"id":'"$id"',"result":{"pid":'$$'}' ;;
+    *'"method":"t/log"'*) say '"method":"notifications/message","params":{"level":"info","data":"log"}' ;;
+    *'"method":"t/ask"'*) say '"id":"q1","method":"roots/list"' ;;
+    *'"method":"t/finish"'*) say '"id":'"$id"',"result":{"held":true}' ;;
+    *'"id":"q1"'*) say '"method":"notifications/message","params":{"level":"info","data":"heard"}' ;;
+  esac
+done
+"#;
