@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::sse::{EventStream, StreamKind};
+use super::streamable::{pong, request_id};
 use super::{Ask, MESSAGES_PATH, Mcp, Reason, Refused, Reply};
 use crate::caller::Transport;
 use crate::jsonrpc::{Kind, Message, code};
@@ -48,11 +49,16 @@ impl Mcp {
         if message.envelope_version().is_some() {
             // A modern request: its client falls back to `initialize` when it is told so.
             if let Kind::Request { id, .. } = message.kind() {
-                session.refuse(id, code::TRANSPORT, &Reason::Modern.to_string());
+                let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
+                session.put(refusal.line());
             }
             return Ok(Reply::Accepted);
         }
-        let id = message.id().cloned();
+        if let Some(pong) = pong(&message) {
+            session.put(pong);
+            return Ok(Reply::Accepted);
+        }
+        let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         ask.caller.transport = Transport::HttpSse;
         ask.caller.session = Some(session.id().alias());
@@ -61,7 +67,7 @@ impl Mcp {
             Kind::Request { method, .. } => {
                 // Some clients open a new stream after a lost one and go on without `initialize`.
                 let fresh = session.version().is_none() && session.calls() == 0;
-                if fresh && !matches!(&**method, "initialize" | "ping") {
+                if fresh && &**method != "initialize" {
                     session.initialize(&caller).await.map_err(refuse)?;
                 }
                 session.post(message, &caller).await.map_err(refuse)?;

@@ -138,6 +138,9 @@ pub(crate) enum Reason {
     /// An array of messages where the revision has none.
     #[error("arrays of messages are only part of MCP 2025-03-26")]
     NoBatch,
+    /// A modern request within an array.
+    #[error("arrays of messages are no part of MCP 2026-07-28 and later")]
+    ModernInBatch,
     /// `initialize` within an array.
     #[error("`initialize` must not be part of an array")]
     InitializeInBatch,

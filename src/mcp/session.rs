@@ -191,10 +191,10 @@ impl Session {
         self.tell_of(request, caller).await
     }
 
-    /// Answers a request of an HTTP+SSE client on its stream, without the backend.
-    pub(super) fn refuse(&self, id: &RequestId, code: i32, text: &str) {
+    /// Puts an answer of the edge's own on the standalone stream.
+    pub(super) fn put(&self, answer: Bytes) {
         if let Some(log) = self.state().log(StreamId::STANDALONE) {
-            log.push(Message::error(id, code, text).line());
+            log.push(answer);
         }
     }
 
