@@ -16,6 +16,7 @@ use crate::jsonrpc::{Kind, Message, code};
 impl Mcp {
     /// Opens the stream, and with it the session.
     pub(super) async fn open_sse(&self, ask: Ask<'_>) -> Result<Reply, Refused> {
+        self.check_open()?;
         if !ask.accept.events {
             return Err(Reason::NotAStream.into());
         }
@@ -65,6 +66,7 @@ impl Mcp {
         let caller = Arc::new(ask.caller);
         match message.kind() {
             Kind::Request { method, .. } => {
+                self.check_open().map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
                 let fresh = session.version().is_none() && session.calls() == 0;
                 if fresh && &**method != "initialize" {

@@ -357,7 +357,7 @@ impl State {
     }
 
     /// Keeps the newest finished streams for clients that come back, and forgets the others.
-    fn forget_finished(&mut self) {
+    pub(super) fn forget_finished(&mut self) {
         let idle = |(stream, log): (&StreamId, &EventLog)| {
             (log.is_finished() && !log.is_attached()).then_some((*stream, log.bytes()))
         };

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::reader::Reader;
-use super::session::Session;
+use super::session::{Session, Unknown};
 use super::sse::{EventId, EventStream, StreamKind};
 use super::state::StreamId;
 use super::{Ask, Mcp, Reason, Refused, Reply};
@@ -40,6 +40,9 @@ impl Mcp {
         let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         check_version(&ask).map_err(refuse)?;
+        if matches!(message.kind(), Kind::Request { .. }) {
+            self.check_open().map_err(refuse)?;
+        }
         if message.method() == Some("initialize") && id.is_some() {
             return self.begin_session(ask, message).await.map_err(refuse);
         }
@@ -81,10 +84,12 @@ impl Mcp {
             return Err(Reason::SessionLive);
         }
         let session = self.open_session(&ask, Transport::StreamableHttp).await?;
+        // A client that goes away meanwhile never learns its id.
+        let unknown = Unknown::new(Arc::clone(&session));
         let caller = introduce(&mut ask.caller, &session);
-        let reader = session.call(vec![message], ask.accept.events, &caller).await;
-        let reader = reader.inspect_err(|_reason| session.close())?;
+        let reader = session.call(vec![message], ask.accept.events, &caller).await?;
         let reply = self.reply(reader, &ask, None).await;
+        unknown.known();
         Ok(match reply {
             Reply::Json(body, _) if session.is_ended() => Reply::Json(body, None),
             Reply::Json(body, _) => Reply::Json(body, Some(session.id().clone())),
@@ -122,6 +127,7 @@ impl Mcp {
         if requests.is_empty() {
             return Ok(Reply::Accepted);
         }
+        self.check_open()?;
         if ask.accept.json {
             let reader = session.call(requests, false, &caller).await?;
             return Ok(Reply::Json(reader.answers().await, None));
@@ -170,6 +176,7 @@ impl Mcp {
 
     /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
     pub(super) async fn get(&self, mut ask: Ask<'_>, last: Option<&str>) -> Result<Reply, Refused> {
+        self.check_open()?;
         if ask.version.is_some_and(protocol::is_modern) {
             return Err(Reason::NoStream.into());
         }
