@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
@@ -60,6 +61,8 @@ struct State {
     next_response: u64,
     /// Since when the socket takes nothing.
     blocked: Option<Instant>,
+    /// Was the last request refused? Then the peer may still be sending its body.
+    refused: bool,
 }
 
 impl Activity {
@@ -73,6 +76,7 @@ impl Activity {
             handed: BTreeMap::new(),
             next_response: 0,
             blocked: None,
+            refused: false,
         };
         Arc::new(Self { times, protocol, state: Mutex::new(state) })
     }
@@ -109,6 +113,11 @@ impl Activity {
     /// Is this HTTP/1.1, with no request being served?
     pub(super) fn awaits_head(&self) -> bool {
         self.protocol == Alpn::Http1 && self.state().requests == 0
+    }
+
+    /// Was the last request refused?
+    pub(super) fn was_refused(&self) -> bool {
+        self.state().refused
     }
 
     /// A request begins. It ends when the value is dropped.
@@ -163,6 +172,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// The request is answered with this status.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.activity.state().refused = status.is_client_error() || status.is_server_error();
+    }
+
     /// The response gave a piece away (true), or waits for more itself.
     fn handed(&self, piece: bool) {
         let mut state = self.activity.state();

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use self::activity::{Activity, ConnTimes, Overdue, Reported};
@@ -42,6 +42,9 @@ const H2_LOCAL_RESETS: usize = 256;
 const H2_HEADER_LIST: usize = 64 * 1024;
 /// Bytes of a response that wait for an HTTP/2 peer's window.
 const H2_SEND_BUFFER: usize = 64 * 1024;
+/// How long, and how much, a peer is listened to after the last answer of its connection.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 /// A silent HTTP/2 peer is asked whether it lives, this often, and has this long to answer.
 const H2_PING_EVERY: Duration = Duration::from_secs(30);
 const H2_PING_WAIT: Duration = Duration::from_secs(20);
@@ -131,37 +134,52 @@ impl Connection {
         let mut http = builder.serve_connection(io, hyper::service::service_fn(service));
         let mut draining = Box::pin(self.drain.draining());
         let mut drained = false;
-        let overdue = loop {
+        let (overdue, linger) = loop {
             tokio::select! {
-                ended = &mut http => return log_end(&ended),
+                ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
+                    log_end(&ended);
+                    break (None, ended.is_err() || activity.was_refused());
+                }
                 () = &mut draining, if !drained => {
                     drained = true;
                     Pin::new(&mut http).graceful_shutdown();
                 }
-                overdue = activity.overdue() => break overdue,
+                overdue = activity.overdue() => break (Some(overdue), overdue == Overdue::Head),
             }
         };
-        let io = http.into_parts().io.into_inner().into_inner();
-        self.bid_farewell(io, overdue).await;
+        let io = http.into_parts().io.into_inner();
+        let io = self.bid_farewell(io, overdue).await;
+        if let Some(io) = io.filter(|_| linger) {
+            take_the_rest(io).await;
+        }
     }
 
-    /// Ends an HTTP/1.1 connection whose time is over; says why where somebody listens.
-    async fn bid_farewell<I: AsyncWrite + Unpin>(&self, mut io: I, overdue: Overdue) {
+    /// Ends our side of an HTTP/1.1 connection; says why where its time is over and somebody
+    /// listens. Gives the other side, if it took that.
+    async fn bid_farewell<I>(
+        &self,
+        mut io: Watched<I>,
+        overdue: Option<Overdue>,
+    ) -> Option<Watched<I>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
         let text = match overdue {
-            Overdue::Head => socket::refusal(
+            Some(Overdue::Head) => socket::refusal(
                 "408 Request Timeout",
                 "head_timeout",
                 "the request head did not arrive in time",
             ),
-            Overdue::Idle => Bytes::new(),
-            Overdue::Stalled => return,
+            Some(Overdue::Idle) | None => Bytes::new(),
+            Some(Overdue::Stalled) => return None,
         };
         let last_words = async {
             io.write_all(&text).await?;
             io.shutdown().await
         };
         // A peer that does not even take this has had its time.
-        drop(timeout(self.times.write, last_words).await);
+        let taken = timeout(self.times.write, last_words).await;
+        matches!(taken, Ok(Ok(()))).then_some(io)
     }
 
     async fn serve_http2<I>(&self, io: I, conn: ConnInfo)
@@ -223,10 +241,20 @@ impl Connection {
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
             Box::pin(async move {
                 let response = app.handle(&conn, request).await;
+                exchange.answered(response.status());
                 Ok(response.map(|body| Reported::new(body, exchange)))
             })
         }
     }
+}
+
+/// Takes what a peer still sends of a request that was answered before it was read. Closing on
+/// unread bytes resets the connection, and the peer would lose the answer (RFC 9112 section 9.6).
+async fn take_the_rest<I: AsyncRead + Unpin>(io: I) {
+    let mut rest = io.take(LINGER_BYTES);
+    let mut nowhere = tokio::io::sink();
+    // It is over either way.
+    drop(timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await);
 }
 
 type Serving = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;

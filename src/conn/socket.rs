@@ -24,10 +24,6 @@ impl<I> Watched<I> {
     pub(super) fn new(io: I, activity: Arc<Activity>) -> Self {
         Self { io, activity, instead: Bytes::new() }
     }
-
-    pub(super) fn into_inner(self) -> I {
-        self.io
-    }
 }
 
 /// A response that says in JSON what is wrong, and that the connection ends.
