@@ -17,7 +17,6 @@ mod mcp;
 mod protocol;
 mod server;
 mod shutdown;
-mod stdio;
 
 pub use addr::ClientAddr;
 pub use backend::diagnostics::Diagnostics;

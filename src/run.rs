@@ -87,7 +87,9 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
     if mode == Mode::Stdio {
         tracing::info!(transport = "stdio", behind, "speaking on stdin and stdout");
         return match mcp_edge::serve_stdio(&config, backend, shutdown).await {
-            Ok(()) => Exit::Success,
+            Ok(true) => Exit::Success,
+            // It has been said why.
+            Ok(false) => Exit::Internal,
             Err(error) => not_started(log, &error),
         };
     }

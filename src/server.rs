@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::backend::Backend;
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
-use crate::backend::{Backend, Link};
 use crate::config::{Access, ChildCommand, Config, Limits, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
@@ -18,6 +18,7 @@ use crate::guard::Guard;
 use crate::http::App;
 use crate::listener::Listener;
 use crate::mcp::Mcp;
+use crate::mcp::stdio::{self, Ended};
 use crate::shutdown::Drain;
 
 /// Why a server does not start.
@@ -30,6 +31,9 @@ pub enum StartError {
     /// The command cannot be run.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// What stands behind cannot be started.
+    #[error("cannot start the MCP server: {0}")]
+    Open(Box<dyn std::error::Error + Send + Sync>),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Bind {
@@ -190,24 +194,22 @@ impl Server {
 /// Speaks MCP on standard input and output to what stands behind, with no socket, until the input
 /// ends or `shutdown` resolves.
 ///
+/// Returns false if what stands behind ended by itself.
+///
 /// # Errors
-/// [`StartError::Command`] where the command cannot be run.
+/// [`StartError::Command`] or [`StartError::Open`] where the command cannot be run.
 pub async fn serve_stdio(
     config: &Config,
     behind: Behind,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), StartError> {
+) -> Result<bool, StartError> {
     let Config { limits, times, access, .. } = config;
     let drain = Drain::default();
     let backend = behind.open(limits, access, &drain)?;
-    let link: Link = match backend.open() {
-        Ok(link) => link,
-        Err(error) => {
-            tracing::error!(%error, "could not open the backend");
-            return Ok(());
-        }
-    };
-    crate::stdio::carry(link, limits.max_line_bytes, times.call, shutdown).await;
+    let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
+    let streams = (tokio::io::stdin(), tokio::io::stdout());
+    let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
+    let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
     let _finished = drain.finish(Duration::from_secs(5)).await;
-    Ok(())
+    Ok(ended == Ended::Finished)
 }

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["addr", "body", "frames", "jsonrpc", "protocol", "shutdown"],
     &["caller", "config", "limit"],
     &["backend", "guard"],
-    &["mcp", "stdio"],
+    &["mcp"],
     &["http"],
     &["conn"],
     &["health", "listener"],

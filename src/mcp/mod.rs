@@ -11,6 +11,7 @@ mod reader;
 mod session;
 mod sse;
 mod state;
+pub(crate) mod stdio;
 mod streamable;
 mod table;
 

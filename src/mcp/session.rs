@@ -47,6 +47,8 @@ pub(crate) struct Session {
     room: Notify,
     /// The session's task has to look at its deadlines again.
     changed: Notify,
+    /// A call has its answer.
+    settled: Notify,
     closing: CancellationToken,
     /// For calls that go under an id of the edge's own.
     ids: AtomicU64,
@@ -73,6 +75,7 @@ impl Session {
             state: Mutex::new(State::new(transport, Instant::now())),
             room: Notify::new(),
             changed: Notify::new(),
+            settled: Notify::new(),
             closing: CancellationToken::new(),
             ids: AtomicU64::new(1),
         });
@@ -142,6 +145,19 @@ impl Session {
 
     pub(super) fn is_ended(&self) -> bool {
         self.state().is_ended()
+    }
+
+    /// Resolves when no call waits for the backend (any more).
+    pub(super) async fn settled(&self) {
+        loop {
+            let mut settled = pin!(self.settled.notified());
+            // Enabled before the look, or the last call could end in between, unheard.
+            let _ready = settled.as_mut().enable();
+            if self.calls() == 0 {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// Notes that the client is there.
@@ -251,6 +267,7 @@ impl Session {
                 return Ok(());
             }
         }
+        self.settled.notify_waiters();
         self.tell(message, caller).await
     }
 
@@ -312,6 +329,7 @@ impl Session {
                 said = said.recv() => match said {
                     Some(Said::Message { message, call }) => {
                         self.carry(&message, call.as_ref()).await;
+                        self.settled.notify_waiters();
                         if self.state().is_refused() {
                             return "the backend refused to be initialised".to_owned();
                         }
@@ -322,9 +340,13 @@ impl Session {
                     }
                     None => return "the server is stopping".to_owned(),
                 },
-                () = sleep_until(next) => if let Some(why) = self.look(age) {
-                    return why;
-                },
+                () = sleep_until(next) => {
+                    let end = self.look(age);
+                    self.settled.notify_waiters();
+                    if let Some(why) = end {
+                        return why;
+                    }
+                }
                 () = self.changed.notified() => {}
             }
         }
@@ -463,6 +485,7 @@ struct Closing(Arc<Session>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.state().end("the session ended", Instant::now());
+        self.0.settled.notify_waiters();
     }
 }
 

@@ -1,0 +1,220 @@
+//! The back door: MCP on standard input and output, with no socket. One session, whose standalone
+//! stream is the output.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use super::reader::Reader;
+use super::session::{Session, SessionTimes};
+use super::table::SessionId;
+use super::{Principal, Reason, Transport};
+use crate::backend::Link;
+use crate::caller::Caller;
+use crate::config::Times;
+use crate::frames::{Frames, Line};
+use crate::jsonrpc::{self, Kind, Message, code};
+use crate::shutdown::Drain;
+
+/// Whoever holds the other end may be silent for as long as it likes: longer than any process runs.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);
+
+/// How the conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The input ended, or the edge was told to stop; what was in flight is answered.
+    Finished,
+    /// The MCP server ended by itself.
+    BackendGone,
+}
+
+/// Carries messages between `input` and `output` and the session on `link`, until the input ends
+/// or `shutdown` resolves, and what was under way is answered; or until the backend ends.
+pub(crate) async fn carry<R, W>(
+    link: Link,
+    times: &Times,
+    max_line: usize,
+    (input, output): (R, W),
+    shutdown: impl Future<Output = ()>,
+    drain: &Drain,
+) -> Result<Ended, Reason>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let held_to = SessionTimes {
+        call: times.call,
+        idle: FOR_EVER,
+        age: FOR_EVER,
+        // A person may be looking at the other end, with a debugger.
+        write: FOR_EVER,
+    };
+    let owner = (Principal::Anonymous, Transport::Stdio);
+    let session = Session::start(SessionId::random()?, owner, held_to, link, (), drain);
+    let reader = session.listen().ok_or(Reason::UnknownSession)?;
+    let listening = async {
+        tokio::select! {
+            () = listen(input, max_line, &session) => {}
+            () = shutdown => {}
+        }
+        session.settled().await;
+    };
+    let mut speaking = std::pin::pin!(speak(&reader, output));
+    let ended = tokio::select! {
+        () = &mut speaking => Ended::BackendGone,
+        () = listening => Ended::Finished,
+    };
+    if ended == Ended::Finished {
+        // The last answers may still be on their way out; the end of the session ends the stream.
+        session.close();
+        speaking.await;
+    }
+    Ok(ended)
+}
+
+/// Hands what comes in on to the session, up to the end of the input.
+async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<Session>) {
+    let caller = Arc::new(Caller::stdio());
+    let mut lines = Frames::new(input, max_line, CancellationToken::new());
+    while let Some(line) = lines.next().await {
+        let parsed = match line {
+            Line::Whole(bytes) => Message::parse(bytes)
+                .map_err(|error| jsonrpc::error_text(error.id(), error.code(), &error.to_string())),
+            Line::Cut(_) => {
+                let text = format!("a line of more than {max_line} bytes");
+                Err(jsonrpc::error_text(None, code::INVALID_REQUEST, &text))
+            }
+        };
+        match parsed {
+            Ok(message) => hand_on(message, session, &caller).await,
+            Err(refusal) => session.put(refusal),
+        }
+    }
+}
+
+async fn hand_on(message: Message, session: &Arc<Session>, caller: &Arc<Caller>) {
+    let id = message.id().cloned();
+    let handed = match message.kind() {
+        Kind::Request { .. } => session.post(message, caller).await,
+        // Neither has anybody to tell what became of it.
+        Kind::Notification { .. } => return drop(session.notify(message, caller).await),
+        Kind::Response { .. } => return drop(session.answer(message, caller).await),
+    };
+    if let (Err(reason @ (Reason::DuplicateId | Reason::TooManyCalls)), Some(id)) = (handed, id) {
+        let text = reason.to_string();
+        session.put(jsonrpc::error_text(Some(&id), code::INVALID_REQUEST, &text));
+    }
+}
+
+/// Writes the session's stream, up to its end.
+async fn speak<W: AsyncWrite + Unpin>(reader: &Reader, mut output: W) {
+    while let Some(line) = reader.next().await {
+        if let Err(error) = write_line(&mut output, &line).await {
+            return tracing::debug!(%error, "nobody reads the output");
+        }
+    }
+}
+
+async fn write_line<W: AsyncWrite + Unpin>(output: &mut W, line: &Bytes) -> io::Result<()> {
+    output.write_all(line).await?;
+    output.write_all(b"\n").await?;
+    output.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::backend::diagnostics::Diagnostics;
+    use crate::backend::embedded::EmbeddedBackend;
+    use crate::backend::{Said, Told};
+
+    async fn run(link: Link, input: &str) -> (Ended, Vec<Value>) {
+        let (drain, mut output) = (Drain::default(), Vec::new());
+        let streams = (input.as_bytes(), &mut output);
+        let never = std::future::pending();
+        let ended = carry(link, &Times::default(), 1000, streams, never, &drain).await.unwrap();
+        let lines = output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        (ended, lines.map(|line| serde_json::from_slice(line).unwrap()).collect())
+    }
+
+    fn diagnostics() -> Link {
+        EmbeddedBackend::new(Diagnostics, Drain::default()).open()
+    }
+
+    /// A link whose backend the test plays.
+    fn played() -> (Link, mpsc::Receiver<Told>, mpsc::Sender<Said>) {
+        let (tell, told) = mpsc::channel(4);
+        let (say, said) = mpsc::channel(4);
+        (Link { tell, said }, told, say)
+    }
+
+    const CALL: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_piped_in_is_answered_before_the_end() {
+        let (ended, answers) = run(diagnostics(), CALL.trim()).await;
+        assert_eq!((ended, answers.len()), (Ended::Finished, 1));
+        assert_eq!(answers[0].pointer("/result/tools/0/name").unwrap(), "echo");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rubbish_is_refused_and_the_rest_goes_on() {
+        let long = "x".repeat(2000);
+        let (_, answers) = run(diagnostics(), &format!("nope\n{long}\n{CALL}")).await;
+        let codes: Vec<_> = answers.iter().filter_map(|it| it.pointer("/error/code")).collect();
+        assert_eq!(codes, [-32_700, -32_600]);
+        assert!(answers.iter().any(|it| it.get("result").is_some()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_fails_when_its_time_is_over() {
+        let (link, _told, _say) = played();
+        let begun = tokio::time::Instant::now();
+        let (ended, answers) = run(link, CALL).await;
+        assert_eq!((ended, begun.elapsed()), (Ended::Finished, Times::default().call));
+        assert_eq!(answers[0].pointer("/error/code").unwrap(), -32_603);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_ends_is_told_of() {
+        let (link, mut told, say) = played();
+        let ending = async {
+            drop(told.recv().await);
+            say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
+        };
+        let ((ended, answers), ()) = tokio::join!(run(link, CALL), ending);
+        assert_eq!(ended, Ended::BackendGone);
+        let text = answers[0].pointer("/error/message").unwrap().as_str().unwrap();
+        assert!(text.contains("exited with status 3"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_for_what_is_in_flight() {
+        let (link, mut told, say) = played();
+        let (drain, mut output) = (Drain::default(), Vec::new());
+        let (_open, input) = tokio::io::duplex(10);
+        let streams = (tokio::io::AsyncReadExt::chain(CALL.as_bytes(), input), &mut output);
+        let (told_to_stop, stop) = tokio::sync::oneshot::channel::<()>();
+        let answering = async {
+            drop(told.recv().await);
+            told_to_stop.send(()).unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let message = Message::result(&1.into(), &serde_json::json!({}));
+            say.send(Said::Message { message, call: None }).await.unwrap();
+        };
+        let stopping = async { drop(stop.await) };
+        let times = Times::default();
+        let carrying = carry(link, &times, 1000, streams, stopping, &drain);
+        let (ended, ()) = tokio::join!(carrying, answering);
+        assert_eq!(ended, Ok(Ended::Finished));
+        assert!(output.starts_with(br#"{"jsonrpc":"2.0","id":1,"result""#));
+    }
+}
