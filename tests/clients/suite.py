@@ -293,7 +293,9 @@ def main():
     matrix = [name for name in MATRIX if options.only in name]
     alone = [name for name in ALONE if options.only in name]
     if options.direct:
+        # ts1 resumes a stream that ended with an error, which the reference server gets wrong.
         matrix = [n for n in matrix if n.endswith(("-http", "-sse", "-legacy", "-auto"))]
+        matrix = [n for n in matrix if n != "ts1-http"]
         alone = []
     elif options.check:
         alone = [name for name in alone if name == "raw"]
