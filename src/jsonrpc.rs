@@ -11,7 +11,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -113,25 +114,66 @@ pub struct Message {
     result: Range<usize>,
 }
 
-#[derive(Deserialize)]
+/// The members of a message; others are let through, but for twins.
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
     jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     error: Option<&'a RawValue>,
 }
 
-/// A key with the value `null` is there; `Option` alone would say it is not.
-fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // Only from an object: an array would be read by position.
+        from.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let member = match name.as_str() {
+                "jsonrpc" => &mut envelope.jsonrpc,
+                "id" => &mut envelope.id,
+                "method" => &mut envelope.method,
+                "params" => &mut envelope.params,
+                "result" => &mut envelope.result,
+                "error" => &mut envelope.error,
+                other if is_twin(other) => {
+                    return Err(A::Error::custom(format!(
+                        "`{other}` can be read as another member"
+                    )));
+                }
+                _ => {
+                    let _ignored = map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if member.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("duplicate member `{name}`")));
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// Would a reader that does not mind case (Go's encoding/json) take this for one of the members?
+fn is_twin(name: &str) -> bool {
+    // Two characters beyond ASCII fold into it: the long s, and the sign of kelvin.
+    let folded = name.to_lowercase().replace('\u{17f}', "s").replace('\u{212a}', "k");
+    ["jsonrpc", "id", "method", "params", "result", "error"].contains(&folded.as_str())
 }
 
 impl Message {
@@ -203,6 +245,15 @@ impl Message {
                 format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
             }
         })
+    }
+
+    /// Tells that nobody waits for the answer to a request any more.
+    #[must_use]
+    pub fn cancellation(id: &RequestId, reason: &str) -> Self {
+        let reason = Value::from(reason);
+        Self::made(format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#
+        ))
     }
 
     /// The answer to a request.
@@ -295,10 +346,16 @@ impl Message {
         self.bytes.get(range.clone()).and_then(|part| std::str::from_utf8(part).ok()).unwrap_or("")
     }
 
+    fn known_params(&self) -> Option<KnownParams<'_>> {
+        // An array would be read by position.
+        let params = self.params();
+        if params.starts_with('{') { serde_json::from_str(params).ok() } else { None }
+    }
+
     /// The token under which a request wants progress, or of which a progress notification speaks.
     #[must_use]
     pub fn progress_token(&self) -> Option<RequestId> {
-        let params: KnownParams<'_> = serde_json::from_str(self.params()).ok()?;
+        let params = self.known_params()?;
         let token = match self.kind {
             Kind::Request { .. } => params.meta?.progress_token,
             Kind::Notification { .. } => params.progress_token,
@@ -310,7 +367,7 @@ impl Message {
     /// The request that a `notifications/cancelled` speaks of.
     #[must_use]
     pub fn cancelled(&self) -> Option<RequestId> {
-        let params: KnownParams<'_> = serde_json::from_str(self.params()).ok()?;
+        let params = self.known_params()?;
         RequestId::parse(params.request_id?.get())
     }
 
@@ -320,7 +377,7 @@ impl Message {
         if !self.params().contains(ENVELOPE_VERSION) {
             return None;
         }
-        let params: KnownParams<'_> = serde_json::from_str(self.params()).ok()?;
+        let params = self.known_params()?;
         serde_json::from_str(params.meta?.version?.get()).ok()
     }
 
@@ -421,7 +478,7 @@ fn classify(envelope: &Envelope<'_>, id: Option<&RequestId>) -> Result<Kind, &'s
         return Err("`jsonrpc` must be \"2.0\"");
     }
     if raw_id.is_some() && id.is_none() {
-        return Err("`id` must be a string or an integer");
+        return Err("`id` must be a string or an integer, of at most 1024 bytes");
     }
     if params.is_some_and(|raw| !raw.get().starts_with(['{', '['])) {
         return Err("`params` must be an object or an array");
@@ -499,6 +556,10 @@ mod tests {
             r#"{"jsonrpc":"2.0","result":{}}"#,
             "7",
             "\"text\"",
+            r#"["2.0",1,"a",{}]"#,
+            r#"{"jsonrpc":"2.0","id":1,"ID":2,"method":"a"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","Method":"b"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","param\u017f":{}}"#,
         ] {
             assert_eq!(shape(text).code(), code::INVALID_REQUEST, "{text}");
         }
@@ -506,6 +567,19 @@ mod tests {
             shape(r#"{"jsonrpc":"1.0","id":9,"method":"a"}"#).id(),
             Some(&RequestId::from(9))
         );
+    }
+
+    #[test]
+    fn members_that_nobody_knows_are_let_through() {
+        assert!(parse(r#"{"jsonrpc":"2.0","id":1,"method":"a","extra":{"id":7},"ids":1}"#).is_ok());
+    }
+
+    #[test]
+    fn an_id_has_a_length() {
+        let with =
+            |length| format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"a"}}"#, "x".repeat(length));
+        assert!(parse(&with(1000)).is_ok());
+        assert!(parse(&with(1100)).is_err());
     }
 
     #[test]

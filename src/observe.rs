@@ -62,7 +62,9 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("mcp_edge", level)
+    // `child` is what the MCP server behind writes to its stderr.
+    let others = Targets::new().with_default(level.min(LevelFilter::WARN));
+    others.with_target("mcp_edge", level).with_target("child", level)
 }
 
 #[cfg(test)]
@@ -75,6 +77,7 @@ mod tests {
     fn dependencies_stay_quiet() {
         let trace = filter(LogLevel::Trace);
         assert!(trace.would_enable("mcp_edge::http", &Level::TRACE));
+        assert!(trace.would_enable("child", &Level::INFO));
         assert!(!trace.would_enable("h2::codec", &Level::INFO));
         assert!(trace.would_enable("h2::codec", &Level::WARN));
         let error = filter(LogLevel::Error);

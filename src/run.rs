@@ -94,6 +94,11 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
     let asked = config.clone();
     let server = match Server::bind(config, backend).await {
         Ok(server) => server,
+        Err(error @ StartError::Tls(_)) => {
+            let error = io::Error::other(format!("{}: {error}", tls_options(&asked.tls)));
+            complain(log, &error);
+            return Exit::Config;
+        }
         Err(error) => return not_started(log, &error),
     };
     tell(&facts(asked, &server, behind, token_source), log);
@@ -110,6 +115,16 @@ fn not_started(log: LogSettings, error: &StartError) -> Exit {
     }
     complain(log, error);
     Exit::Config
+}
+
+/// The options that an error of the certificates is about.
+fn tls_options(source: &TlsSource) -> String {
+    match source {
+        TlsSource::SelfSigned { dir, .. } => {
+            format!("--self-signed with --certs-dir {} (MCP_CERTS_DIR)", dir.display())
+        }
+        TlsSource::Files(_) | TlsSource::None => "--cert, --key (MCP_CERT, MCP_KEY)".to_owned(),
+    }
 }
 
 fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSource) -> Facts {

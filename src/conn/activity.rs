@@ -106,9 +106,9 @@ impl Activity {
         }
     }
 
-    /// Is a request being served?
-    pub(super) fn is_serving(&self) -> bool {
-        self.state().requests > 0
+    /// Is this HTTP/1.1, with no request being served?
+    pub(super) fn awaits_head(&self) -> bool {
+        self.protocol == Alpn::Http1 && self.state().requests == 0
     }
 
     /// A request begins. It ends when the value is dropped.

@@ -107,7 +107,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(context))?;
-        if !self.activity.is_serving()
+        if self.activity.awaits_head()
             && let Some(instead) = bare_refusal(bytes)
         {
             self.instead = instead;

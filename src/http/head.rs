@@ -65,8 +65,10 @@ fn is_oauth_probe(path: &str, unified: &str) -> bool {
     if let Some(document) = segments.next() {
         return document.starts_with("oauth-") || document.starts_with("openid-configuration");
     }
-    let below = path.strip_prefix(unified).unwrap_or(path);
-    matches!(below, "/register" | "/authorize" | "/token")
+    let below = [unified, SSE_PATH].iter().find_map(|prefix| path.strip_prefix(prefix));
+    let suffixed = [unified, SSE_PATH].iter().find_map(|suffix| path.strip_suffix(suffix));
+    let endpoint = |path: &str| matches!(path, "/register" | "/authorize" | "/token");
+    endpoint(path) || below.is_some_and(endpoint) || suffixed.is_some_and(endpoint)
 }
 
 /// The bytes of a head as HTTP/1.1 would write it. hyper's own limit is one of its read buffer,
@@ -114,7 +116,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a s
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str().map(str::trim) {
-            Ok(value) => Ok(Some(value)),
+            // Nothing in it is as good as not there.
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
             Err(_not_ascii) => Err(BadHead::Field(name)),
         },
         (Some(_), Some(_)) => Err(BadHead::Field(name)),
@@ -234,6 +237,9 @@ mod tests {
             "/authorize",
             "/token",
             "/mcp/register",
+            "/register/mcp",
+            "/sse/token",
+            "/authorize/sse",
         ] {
             assert_eq!(Route::of(path, "/mcp"), Route::OAuthProbe, "{path}");
         }

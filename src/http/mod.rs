@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::ACCEPT;
 use http::{Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body;
 
@@ -25,9 +26,9 @@ use crate::mcp::{Accept, Ask, Mcp, Verb};
 
 /// What is taken of the body of a request that was refused before it was read.
 const DISCARDED: BodyLimits = BodyLimits {
-    bytes: 64 * 1024,
+    bytes: 1024 * 1024,
     idle: Duration::from_millis(100),
-    total: Duration::from_millis(100),
+    total: Duration::from_secs(1),
 };
 
 /// What is known of the connection that a request came on.
@@ -200,7 +201,8 @@ fn ask<'a>(
 ) -> Ask<'a> {
     let accept = match verb {
         Verb::Get(_) | Verb::OpenSse => {
-            Accept { events: head::takes_stream(&head.headers), ..fields.accept }
+            let nothing_else = matches!(verb, Verb::OpenSse) && !head.headers.contains_key(ACCEPT);
+            Accept { events: nothing_else || head::takes_stream(&head.headers), ..fields.accept }
         }
         Verb::Post(_) | Verb::Delete | Verb::PostMessage(..) => fields.accept,
     };

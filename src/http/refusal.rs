@@ -239,7 +239,7 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::NoStream | Reason::NothingMore => {
             transport(S::METHOD_NOT_ALLOWED, "no_stream").with(Extra::Allow("POST, OPTIONS"))
         }
-        Reason::NoBatch | Reason::InitializeInBatch => invalid("batch"),
+        Reason::NoBatch | Reason::InitializeInBatch | Reason::ModernInBatch => invalid("batch"),
         Reason::DuplicateId => invalid("duplicate_id"),
         Reason::TooManyCalls => transport(S::TOO_MANY_REQUESTS, "too_many_calls").later(),
         Reason::ClientSessionsFull => transport(S::TOO_MANY_REQUESTS, "too_many_sessions").later(),

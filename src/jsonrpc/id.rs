@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
+/// Bytes of an id: it is kept, and repeated in every answer and error.
+const MAX_LENGTH: usize = 1024;
+
 /// The id of a request: a string or an integer, kept as exactly as it came.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestId {
@@ -16,19 +19,14 @@ pub enum RequestId {
 impl RequestId {
     /// Reads an id from its JSON; none for anything but a string or an integer.
     pub(super) fn parse(raw: &str) -> Option<Self> {
+        if raw.len() > MAX_LENGTH {
+            return None;
+        }
         match raw.as_bytes().first()? {
             b'"' => serde_json::from_str::<String>(raw).ok().map(|text| Self::Text(text.into())),
             b'-' | b'0'..=b'9' if !raw.contains(['.', 'e', 'E']) => Some(Self::Number(raw.into())),
             _ => None,
         }
-    }
-}
-
-impl RequestId {
-    /// The id as a JSON value.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        serde_json::from_str(&self.to_string()).unwrap_or_default()
     }
 }
 

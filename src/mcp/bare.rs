@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::session::Session;
 use super::{Ask, Mcp, Reason, Reply};
@@ -73,18 +73,20 @@ impl WarmPool {
         open.min_by_key(|session| session.calls()).map(Arc::clone)
     }
 
-    /// Ends the sessions that wait for nothing. Says if any is ending.
-    pub(super) fn is_giving_up(&self) -> bool {
-        let mut giving_up = false;
+    /// Ends the sessions that wait for nothing, and forgets them. Says if there was one.
+    pub(super) fn give_up(&self) -> bool {
+        let mut given_up = false;
         for shelf in self.shelves().values_mut() {
-            for session in &shelf.sessions {
-                if session.calls() == 0 {
+            shelf.sessions.retain(|session| {
+                let idle = session.calls() == 0;
+                if idle {
+                    given_up |= !session.is_ended();
                     session.close();
-                    giving_up = true;
                 }
-            }
+                !idle
+            });
         }
-        giving_up
+        given_up
     }
 }
 
@@ -114,11 +116,23 @@ impl Drop for Opening {
 impl Mcp {
     /// One call without a session.
     pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
-        let session = self.warm_session(ask.admitted.principal()).await?;
         let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
-        let id = session.next_id();
+        let deadline = Instant::now() + self.times.call;
+        let principal = ask.admitted.principal().clone();
         let caller = Arc::new(Caller { transport: Transport::Bare, ..ask.caller });
-        let reader = session.call(vec![message.with_id(&id)], false, &caller).await?;
+        let mut again = true;
+        let (session, id, reader) = loop {
+            let warm = timeout_at(deadline, self.warm_session(&principal)).await;
+            let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
+            let id = session.next_id();
+            match session.call(vec![message.with_id(&id)], false, &caller).await {
+                Ok(reader) => break (session, id, reader),
+                // It was ended in just this moment.
+                Err(Reason::UnknownSession) if again => again = false,
+                Err(Reason::UnknownSession) => return Err(Reason::BackendBusy),
+                Err(reason) => return Err(reason),
+            }
+        };
         let waiting = Waiting { session: &session, id: Some(id) };
         let answer = reader.answer().await;
         waiting.done();
@@ -164,8 +178,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            let params = json!({ "requestId": id.to_json(), "reason": "the client went away" });
-            self.session.abandon(&id, Message::notification("notifications/cancelled", &params));
+            self.session.abandon(&id);
         }
     }
 }

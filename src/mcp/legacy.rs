@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::sse::{EventStream, StreamKind};
+use super::streamable::{pong, request_id};
 use super::{Ask, MESSAGES_PATH, Mcp, Reason, Refused, Reply};
 use crate::caller::Transport;
 use crate::jsonrpc::{Kind, Message, code};
@@ -15,6 +16,7 @@ use crate::jsonrpc::{Kind, Message, code};
 impl Mcp {
     /// Opens the stream, and with it the session.
     pub(super) async fn open_sse(&self, ask: Ask<'_>) -> Result<Reply, Refused> {
+        self.check_open()?;
         if !ask.accept.events {
             return Err(Reason::NotAStream.into());
         }
@@ -48,20 +50,26 @@ impl Mcp {
         if message.envelope_version().is_some() {
             // A modern request: its client falls back to `initialize` when it is told so.
             if let Kind::Request { id, .. } = message.kind() {
-                session.refuse(id, code::TRANSPORT, &Reason::Modern.to_string());
+                let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
+                session.put(refusal.line());
             }
             return Ok(Reply::Accepted);
         }
-        let id = message.id().cloned();
+        if let Some(pong) = pong(&message) {
+            session.put(pong);
+            return Ok(Reply::Accepted);
+        }
+        let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         ask.caller.transport = Transport::HttpSse;
         ask.caller.session = Some(session.id().alias());
         let caller = Arc::new(ask.caller);
         match message.kind() {
             Kind::Request { method, .. } => {
+                self.check_open().map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
                 let fresh = session.version().is_none() && session.calls() == 0;
-                if fresh && !matches!(&**method, "initialize" | "ping") {
+                if fresh && &**method != "initialize" {
                     session.initialize(&caller).await.map_err(refuse)?;
                 }
                 session.post(message, &caller).await.map_err(refuse)?;

@@ -24,7 +24,7 @@ pub(crate) use self::sse::EventStream;
 pub(crate) use self::table::SessionId;
 
 use self::bare::WarmPool;
-use self::session::{Session, SessionTimes};
+use self::session::{Session, SessionTimes, Unknown};
 use self::sse::StreamKind;
 use self::table::SessionTable;
 use crate::addr::ClientKey;
@@ -138,6 +138,9 @@ pub(crate) enum Reason {
     /// An array of messages where the revision has none.
     #[error("arrays of messages are only part of MCP 2025-03-26")]
     NoBatch,
+    /// A modern request within an array.
+    #[error("arrays of messages are no part of MCP 2026-07-28 and later")]
+    ModernInBatch,
     /// `initialize` within an array.
     #[error("`initialize` must not be part of an array")]
     InitializeInBatch,
@@ -240,9 +243,6 @@ impl Mcp {
 
     /// Answers an admitted request.
     pub(crate) async fn exchange(&self, mut ask: Ask<'_>) -> Result<Reply, Refused> {
-        if self.drain.is_draining() {
-            return Err(Reason::Draining.into());
-        }
         match std::mem::replace(&mut ask.verb, Verb::Delete) {
             Verb::Post(body) => self.post(ask, body).await,
             Verb::Get(last) => self.get(ask, last).await,
@@ -250,6 +250,11 @@ impl Mcp {
             Verb::OpenSse => self.open_sse(ask).await,
             Verb::PostMessage(session, body) => self.post_message(ask, session, body).await,
         }
+    }
+
+    /// Refuses what would begin while the edge is going down.
+    fn check_open(&self) -> Result<(), Reason> {
+        if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
     }
 
     /// How many sessions there are.
@@ -283,22 +288,27 @@ impl Mcp {
         let owner = (principal.clone(), Transport::Bare);
         let id = SessionId::random()?;
         let session = Session::start(id, owner, self.times, link, (), &self.drain);
+        // A caller that goes away meanwhile leaves nobody who knows of it.
+        let unknown = Unknown::new(Arc::clone(&session));
         session.initialize(&Arc::new(Caller::stdio())).await?;
+        unknown.known();
         Ok(session)
     }
 
     /// Opens a link to the backend; idle warm children give up their places if there is none.
     async fn open_link(&self) -> Result<Link, Reason> {
         let deadline = Instant::now() + GIVE_UP_WAIT;
+        let mut given_up = false;
         loop {
             match self.backend.open() {
                 Ok(link) => return Ok(link),
-                Err(OpenError::Full(_))
-                    if Instant::now() < deadline && self.warm.is_giving_up() =>
-                {
+                Err(OpenError::Full(_)) => {
+                    given_up |= self.warm.give_up();
+                    if !given_up || Instant::now() >= deadline {
+                        return Err(Reason::ChildrenFull);
+                    }
                     sleep(Duration::from_millis(20)).await;
                 }
-                Err(OpenError::Full(_)) => return Err(Reason::ChildrenFull),
                 Err(error @ OpenError::Spawn { .. }) => {
                     tracing::error!(error = %report(&error), "could not open the backend");
                     return Err(Reason::BackendFailed(report(&error)));

@@ -58,6 +58,12 @@ impl Reader {
         .await;
     }
 
+    /// Is there something to read, or will there be?
+    pub(super) fn is_busy(&self) -> bool {
+        let mut state = self.session.state();
+        state.calls() > 0 || state.log(self.stream).is_some_and(|log| log.unread() > 0)
+    }
+
     /// Has everything been read that will ever come?
     pub(super) fn is_over(&self) -> bool {
         let mut state = self.session.state();

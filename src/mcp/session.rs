@@ -1,5 +1,6 @@
 //! One session: a backend of its own, the client that it belongs to, and the task between them.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +78,7 @@ impl Session {
         });
         let (own, stopping) = (Arc::clone(&session), drain.stopping());
         drain.spawn_behind(async move {
+            let _closing = Closing(Arc::clone(&own));
             let why = tokio::select! {
                 why = own.pump(said) => why,
                 () = own.closing.cancelled() => "the session was ended".to_owned(),
@@ -106,6 +108,7 @@ impl Session {
             if let Some(log) = state.log(stream) {
                 log.detach(turn);
             }
+            state.forget_finished();
             state.touch(Instant::now());
         }
         self.room.notify_waiters();
@@ -162,9 +165,7 @@ impl Session {
     ) -> Result<Reader, Reason> {
         let (stream, turn) = self.enter(&requests, Onto::Own { events })?;
         let reader = Reader::new(Arc::clone(self), stream, turn);
-        for request in requests {
-            self.tell_of(request, caller).await?;
-        }
+        self.tell_all(requests, caller).await?;
         Ok(reader)
     }
 
@@ -175,35 +176,47 @@ impl Session {
         Ok(entered)
     }
 
-    /// Tells the backend of a call that was entered; one that cannot be told is answered here.
-    async fn tell_of(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let id = request.id().cloned();
-        let told = self.tell(request, caller).await;
-        if let (Err(reason), Some(id)) = (&told, id) {
-            let _waited = self.state().fail(&id, &reason.to_string(), Instant::now());
+    /// Tells the backend of calls that were entered. What it is not told of, for whatever reason,
+    /// is answered here.
+    async fn tell_all(&self, requests: Vec<Message>, caller: &Arc<Caller>) -> Result<(), Reason> {
+        let ids = requests.iter().filter_map(Message::id).cloned().collect();
+        let mut untold = Untold { session: self, ids };
+        for request in requests {
+            self.tell(request, caller).await?;
+            let _told = untold.ids.pop_front();
         }
-        told
+        Ok(())
     }
 
     /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
     pub(super) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
         let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
-        self.tell_of(request, caller).await
+        self.tell_all(vec![request], caller).await
     }
 
-    /// Answers a request of an HTTP+SSE client on its stream, without the backend.
-    pub(super) fn refuse(&self, id: &RequestId, code: i32, text: &str) {
-        if let Some(log) = self.state().log(StreamId::STANDALONE) {
-            log.push(Message::error(id, code, text).line());
+    /// Puts an answer of the edge's own on the standalone stream.
+    pub(super) fn put(&self, answer: Bytes) {
+        let full = {
+            let mut state = self.state();
+            let full = state.is_full(StreamId::STANDALONE);
+            if let Some(log) = state.log(StreamId::STANDALONE).filter(|_| !full) {
+                log.push(answer);
+            }
+            full
+        };
+        if full {
+            // A client that asks and does not read what it is answered.
+            self.close();
         }
     }
 
     /// Forgets a call whose client is gone, and tells the backend to.
-    pub(super) fn abandon(&self, id: &RequestId, cancelled: Message) {
+    pub(super) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {
+            let message = Message::cancellation(id, "the client went away");
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
-            drop(self.tell.try_send(Told { message: cancelled, caller }));
+            drop(self.tell.try_send(Told { message, caller }));
         }
     }
 
@@ -393,8 +406,7 @@ impl Session {
             if initialize {
                 return Some(text);
             }
-            let params = json!({ "requestId": id.to_json(), "reason": "timeout" });
-            let message = Message::notification("notifications/cancelled", &params);
+            let message = Message::cancellation(&id, "timeout");
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full will hear of its end soon enough.
             drop(self.tell.try_send(Told { message, caller }));
@@ -404,6 +416,53 @@ impl Session {
         }
         let idle = state.idle_since().is_some_and(|since| now >= since + self.times.idle);
         idle.then(|| "the session was idle".to_owned())
+    }
+}
+
+/// Calls that were entered and that the backend was not told of: dropped, or an error, on the way.
+struct Untold<'a> {
+    session: &'a Session,
+    ids: VecDeque<RequestId>,
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        for id in &self.ids {
+            let text = Reason::BackendBusy.to_string();
+            let _waited = self.session.state().fail(id, &text, Instant::now());
+        }
+    }
+}
+
+/// A session that its client does not know yet. Dropped before it does, it is closed.
+#[derive(Debug)]
+pub(super) struct Unknown(Option<Arc<Session>>);
+
+impl Unknown {
+    pub(super) fn new(session: Arc<Session>) -> Self {
+        Self(Some(session))
+    }
+
+    /// The client knows it, or will.
+    pub(super) fn known(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.close();
+        }
+    }
+}
+
+/// Sees to it that a session's books are closed when its task ends, however it ends.
+struct Closing(Arc<Session>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.state().end("the session ended", Instant::now());
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct EventStream {
     first: VecDeque<Bytes>,
     ids: bool,
     hints: bool,
+    /// Does the session live on this stream? Then it waits for what is in flight.
+    patient: bool,
     keep_alive: Duration,
     ends: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -100,6 +102,7 @@ impl EventStream {
         permit: Option<Permit>,
     ) -> Self {
         let StreamKind { ids, primed, endpoint, age, keep_alive } = kind;
+        let patient = endpoint.is_some();
         let mut first = VecDeque::from([Bytes::from_static(COMMENT)]);
         if let Some(path) = endpoint {
             first.push_back(format!("event: endpoint\ndata: {path}\n\n").into());
@@ -116,6 +119,7 @@ impl EventStream {
             first,
             ids,
             hints: primed,
+            patient,
             keep_alive,
             ends,
             draining: draining.map(Box::pin),
@@ -135,6 +139,9 @@ impl EventStream {
     }
 
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        if self.patient && self.reader.as_ref().is_some_and(Reader::is_busy) {
+            return false;
+        }
         self.ends.is_some_and(|ends| Instant::now() >= ends)
             || self.draining.as_mut().is_some_and(|it| it.as_mut().poll(context).is_ready())
     }
@@ -142,7 +149,7 @@ impl EventStream {
 
 fn next_tick(now: Instant, keep_alive: Duration, ends: Option<Instant>) -> Instant {
     let tick = now + keep_alive;
-    ends.map_or(tick, |ends| ends.min(tick))
+    ends.filter(|ends| *ends > now).map_or(tick, |ends| ends.min(tick))
 }
 
 /// Up to a tenth less, so that streams that opened together do not end together.

@@ -10,7 +10,7 @@ use super::Reason;
 use super::log::{EventLog, Turn};
 use crate::caller::Transport;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
-use crate::protocol::ProtocolVersion;
+use crate::protocol::{self, ProtocolVersion};
 
 /// Calls of one session that may wait for the backend at once.
 pub(super) const MAX_CALLS: usize = 64;
@@ -228,6 +228,10 @@ impl State {
         self.logs.get(&stream).is_some_and(EventLog::is_full)
     }
 
+    fn is_read(&self, stream: StreamId) -> bool {
+        self.logs.get(&stream).is_some_and(EventLog::is_attached)
+    }
+
     /// Puts a message from the backend where it belongs.
     pub(super) fn route(
         &mut self,
@@ -242,6 +246,10 @@ impl State {
                 return Routed::Delivered;
             }
             Kind::Request { id, .. } if self.transport == Transport::Bare => {
+                return Routed::Unanswerable(id.clone());
+            }
+            // Nobody is there to answer in time; that the session lives, the edge can say.
+            Kind::Request { id, method } if &**method == "ping" && !self.is_read(stream) => {
                 return Routed::Unanswerable(id.clone());
             }
             Kind::Notification { .. } if self.transport == Transport::Bare => {
@@ -263,13 +271,20 @@ impl State {
     fn settle(&mut self, id: &RequestId, answer: &Message, now: Instant) {
         let Some(call) = self.calls.remove(id) else { return };
         self.last_used = now;
+        let mut line = answer.line();
         if call.initialize {
-            self.refused = answer.is_error();
             let named = answer.protocol_version();
+            self.refused = answer.is_error();
+            if named.as_deref().is_some_and(protocol::is_modern) {
+                // Such a revision has no handshake: nobody could go on from here.
+                let text = "the MCP server chose a protocol version that has no `initialize`";
+                line = Message::error(id, code::INTERNAL_ERROR, text).line();
+                self.refused = true;
+            }
             self.version =
                 named.map(|name| ProtocolVersion::parse(&name).unwrap_or(ProtocolVersion::ASSUMED));
         }
-        self.logs.entry(call.stream).or_default().push(answer.line());
+        self.logs.entry(call.stream).or_default().push(line);
         self.finish_if_last(call.stream);
     }
 
@@ -342,7 +357,7 @@ impl State {
     }
 
     /// Keeps the newest finished streams for clients that come back, and forgets the others.
-    fn forget_finished(&mut self) {
+    pub(super) fn forget_finished(&mut self) {
         let idle = |(stream, log): (&StreamId, &EventLog)| {
             (log.is_finished() && !log.is_attached()).then_some((*stream, log.bytes()))
         };

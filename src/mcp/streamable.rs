@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::reader::Reader;
-use super::session::Session;
+use super::session::{Session, Unknown};
 use super::sse::{EventId, EventStream, StreamKind};
 use super::state::StreamId;
 use super::{Ask, Mcp, Reason, Refused, Reply};
 use crate::caller::{Caller, Transport};
-use crate::jsonrpc::{Kind, Message};
+use crate::jsonrpc::{Kind, Message, RequestId};
 use crate::protocol::{self, ProtocolVersion};
 
 /// Messages in one array (2025-03-26).
@@ -36,12 +37,19 @@ impl Mcp {
         if let Some(verdict) = modern(&ask, &message) {
             return verdict;
         }
-        let id = message.id().cloned();
+        let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
+        check_version(&ask).map_err(refuse)?;
+        if matches!(message.kind(), Kind::Request { .. }) {
+            self.check_open().map_err(refuse)?;
+        }
         if message.method() == Some("initialize") && id.is_some() {
             return self.begin_session(ask, message).await.map_err(refuse);
         }
         if let (None, Kind::Request { .. }) = (ask.session, message.kind()) {
+            if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
+                return Ok(Reply::Json(pong, None));
+            }
             return self.call_bare(ask, message).await.map_err(refuse);
         }
         let session = match (ask.session, message.kind()) {
@@ -52,6 +60,9 @@ impl Mcp {
             }
         };
         let caller = introduce(&mut ask.caller, &session);
+        if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
+            return Ok(Reply::Json(pong, None));
+        }
         match message.kind() {
             Kind::Request { .. } => {
                 self.call(&session, &ask, vec![message], &caller).await.map_err(refuse)
@@ -73,10 +84,12 @@ impl Mcp {
             return Err(Reason::SessionLive);
         }
         let session = self.open_session(&ask, Transport::StreamableHttp).await?;
+        // A client that goes away meanwhile never learns its id.
+        let unknown = Unknown::new(Arc::clone(&session));
         let caller = introduce(&mut ask.caller, &session);
-        let reader = session.call(vec![message], ask.accept.events, &caller).await;
-        let reader = reader.inspect_err(|_reason| session.close())?;
+        let reader = session.call(vec![message], ask.accept.events, &caller).await?;
         let reply = self.reply(reader, &ask, None).await;
+        unknown.known();
         Ok(match reply {
             Reply::Json(body, _) if session.is_ended() => Reply::Json(body, None),
             Reply::Json(body, _) => Reply::Json(body, Some(session.id().clone())),
@@ -94,7 +107,11 @@ impl Mcp {
         if !session.version().is_some_and(ProtocolVersion::has_batches) {
             return Err(Reason::NoBatch.into());
         }
+        check_version(&ask)?;
         let messages = Message::parse_batch(body, MAX_BATCH)?;
+        if messages.iter().any(|message| message.envelope_version().is_some()) {
+            return Err(Reason::ModernInBatch.into());
+        }
         if messages.iter().any(|message| message.method() == Some("initialize")) {
             return Err(Reason::InitializeInBatch.into());
         }
@@ -110,6 +127,7 @@ impl Mcp {
         if requests.is_empty() {
             return Ok(Reply::Accepted);
         }
+        self.check_open()?;
         if ask.accept.json {
             let reader = session.call(requests, false, &caller).await?;
             return Ok(Reply::Json(reader.answers().await, None));
@@ -158,6 +176,7 @@ impl Mcp {
 
     /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
     pub(super) async fn get(&self, mut ask: Ask<'_>, last: Option<&str>) -> Result<Reply, Refused> {
+        self.check_open()?;
         if ask.version.is_some_and(protocol::is_modern) {
             return Err(Reason::NoStream.into());
         }
@@ -168,6 +187,7 @@ impl Mcp {
                 (None, false) => Err(Reason::NoStream.into()),
             };
         }
+        check_version(&ask)?;
         let session = self.find_session(&ask)?;
         if !ask.accept.events {
             return Err(Reason::NotAStream.into());
@@ -202,15 +222,37 @@ impl Mcp {
         Ok(Reply::Ended)
     }
 
-    /// The session that a request names, if it is its principal's and the version fits.
+    /// The session that a request names, if it is its principal's.
     fn find_session(&self, ask: &Ask<'_>) -> Result<Arc<Session>, Reason> {
         let id = ask.session.ok_or(Reason::NoSession)?;
-        let session =
-            self.sessions.find(id, ask.admitted.principal(), Transport::StreamableHttp)?;
-        match ask.version {
-            Some(version) if ProtocolVersion::parse(version).is_none() => Err(Reason::Version),
-            Some(_) | None => Ok(session),
+        self.sessions.find(id, ask.admitted.principal(), Transport::StreamableHttp)
+    }
+}
+
+/// A version that is named must be one that is known; which of them, the session has settled.
+fn check_version(ask: &Ask<'_>) -> Result<(), Reason> {
+    match ask.version {
+        Some(version) if ProtocolVersion::parse(version).is_none() => Err(Reason::Version),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The id under which a message may be refused. That of a response is the backend's, and may be
+/// that of a call of the client's as well.
+pub(super) fn request_id(message: &Message) -> Option<&RequestId> {
+    match message.kind() {
+        Kind::Request { id, .. } => Some(id),
+        Kind::Notification { .. } | Kind::Response { .. } => None,
+    }
+}
+
+/// The answer to a ping, which the edge gives itself: a busy backend would keep the client waiting.
+pub(super) fn pong(message: &Message) -> Option<Bytes> {
+    match message.kind() {
+        Kind::Request { id, method } if &**method == "ping" => {
+            Some(Message::result(id, &json!({})).bytes().clone())
         }
+        Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => None,
     }
 }
 
@@ -234,6 +276,6 @@ fn modern(ask: &Ask<'_>, message: &Message) -> Option<Result<Reply, Refused>> {
     }
     Some(match message.kind() {
         Kind::Notification { .. } => Ok(Reply::Accepted),
-        Kind::Request { id, .. } | Kind::Response { id } => Err(Reason::Modern.to(Some(id))),
+        Kind::Request { .. } | Kind::Response { .. } => Err(Reason::Modern.to(request_id(message))),
     })
 }
