@@ -133,7 +133,7 @@ step("twenty calls at once", async (s) => {
 
 const upTo = (count) => Array.from({ length: count }, (_, n) => [n + 1, count]);
 
-// The SDK may lose the last one, see session.mjs; on the wire all must come before the result.
+// The SDK may lose the last ones, see session.mjs; on the wire all must come before the result.
 function progressed(s, since, seen, count) {
   const wire = s.messages.slice(since);
   const result = wire.findIndex((m) => m.result?.content?.[0].text.includes(`Steps: ${count}.`));
@@ -142,7 +142,8 @@ function progressed(s, since, seen, count) {
     .filter((m) => m.method === "notifications/progress" && m.params.total === count)
     .map((m) => [m.params.progress, m.params.total]);
   assert.deepEqual(progress, upTo(count), "on the wire");
-  assert.deepEqual(seen.slice(0, count - 1), upTo(count).slice(0, -1), "as the SDK tells it");
+  assert.ok(seen.length > 0, "the SDK told of no progress");
+  assert.deepEqual(seen, upTo(count).slice(0, seen.length), "as the SDK tells it");
 }
 
 function progressInto(seen) {

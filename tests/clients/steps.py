@@ -499,6 +499,9 @@ async def run(name, function, s, cell, wanted):
         error = f"the transport reported {s.faults}" if s.faults else None
     except Exception as failure:
         error = explain(failure)
+    except anyio.get_cancelled_exc_class():
+        report(name, False, time.monotonic() - started, f"the transport failed, see: {CLOSES}")
+        raise
     report(name, error is None, time.monotonic() - started, error or "")
     return error is None
 

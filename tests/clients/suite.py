@@ -284,14 +284,18 @@ def main():
     options = parser.parse_args()
     binary = options.binary.resolve()
     if not options.direct and not os.access(binary, os.X_OK):
-        sys.exit(f"{binary} is not there or cannot be executed: cargo build comes first")
+        print(f"{binary} is not there or cannot be executed: cargo build comes first")
+        print("0 passed, 1 failed")
+        return 1
     logs = WORK / "logs"
     shutil.rmtree(logs, ignore_errors=True)
 
     matrix = [name for name in MATRIX if options.only in name]
     alone = [name for name in ALONE if options.only in name]
     if options.direct:
+        # ts1 resumes a stream that ended with an error, which the reference server gets wrong.
         matrix = [n for n in matrix if n.endswith(("-http", "-sse", "-legacy", "-auto"))]
+        matrix = [n for n in matrix if n != "ts1-http"]
         alone = []
     elif options.check:
         alone = [name for name in alone if name == "raw"]
