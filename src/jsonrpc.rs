@@ -4,6 +4,7 @@
 //! serialisation can read differently. Whatever could be read in two ways (duplicate keys at the
 //! level that is inspected, a `method` beside a `result`) is refused.
 
+mod envelope;
 mod id;
 
 use std::borrow::Cow;
@@ -11,11 +12,11 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use self::envelope::Envelope;
 pub use self::id::RequestId;
 
 /// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
@@ -114,68 +115,6 @@ pub struct Message {
     result: Range<usize>,
 }
 
-/// The members of a message; others are let through, but for twins.
-#[derive(Default)]
-struct Envelope<'a> {
-    jsonrpc: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    method: Option<&'a RawValue>,
-    params: Option<&'a RawValue>,
-    result: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
-}
-
-impl<'de> Deserialize<'de> for Envelope<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        // Only from an object: an array would be read by position.
-        from.deserialize_map(EnvelopeVisitor)
-    }
-}
-
-struct EnvelopeVisitor;
-
-impl<'de> Visitor<'de> for EnvelopeVisitor {
-    type Value = Envelope<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-        let mut envelope = Envelope::default();
-        while let Some(name) = map.next_key::<String>()? {
-            let member = match name.as_str() {
-                "jsonrpc" => &mut envelope.jsonrpc,
-                "id" => &mut envelope.id,
-                "method" => &mut envelope.method,
-                "params" => &mut envelope.params,
-                "result" => &mut envelope.result,
-                "error" => &mut envelope.error,
-                other if is_twin(other) => {
-                    return Err(A::Error::custom(format!(
-                        "`{other}` can be read as another member"
-                    )));
-                }
-                _ => {
-                    let _ignored = map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            if member.replace(map.next_value()?).is_some() {
-                return Err(A::Error::custom(format!("duplicate member `{name}`")));
-            }
-        }
-        Ok(envelope)
-    }
-}
-
-/// Would a reader that does not mind case (Go's encoding/json) take this for one of the members?
-fn is_twin(name: &str) -> bool {
-    // Two characters beyond ASCII fold into it: the long s, and the sign of kelvin.
-    let folded = name.to_lowercase().replace('\u{17f}', "s").replace('\u{212a}', "k");
-    ["jsonrpc", "id", "method", "params", "result", "error"].contains(&folded.as_str())
-}
-
 impl Message {
     /// Reads one message.
     ///
@@ -185,7 +124,7 @@ impl Message {
         let text = as_text(&bytes)?;
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| blame(&error))?;
         let id = envelope.id.and_then(|raw| RequestId::parse(raw.get()));
-        let kind = match classify(&envelope, id.as_ref()) {
+        let kind = match envelope.kind(id.as_ref()) {
             Ok(kind) => kind,
             Err(reason) => return Err(Malformed::Shape { reason: reason.into(), id }),
         };
@@ -468,34 +407,6 @@ fn blame(error: &serde_json::Error) -> Malformed {
         serde_json::error::Category::Io
         | serde_json::error::Category::Syntax
         | serde_json::error::Category::Eof => Malformed::Syntax(error.to_string()),
-    }
-}
-
-fn classify(envelope: &Envelope<'_>, id: Option<&RequestId>) -> Result<Kind, &'static str> {
-    let Envelope { jsonrpc, id: raw_id, method, params, result, error } = envelope;
-    let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
-    if jsonrpc.and_then(text).as_deref() != Some("2.0") {
-        return Err("`jsonrpc` must be \"2.0\"");
-    }
-    if raw_id.is_some() && id.is_none() {
-        return Err("`id` must be a string or an integer, of at most 1024 bytes");
-    }
-    if params.is_some_and(|raw| !raw.get().starts_with(['{', '['])) {
-        return Err("`params` must be an object or an array");
-    }
-    match (method, result, error) {
-        (Some(method), None, None) => {
-            let method = text(method).ok_or("`method` must be a string")?.into();
-            Ok(match id {
-                Some(id) => Kind::Request { id: id.clone(), method },
-                None => Kind::Notification { method },
-            })
-        }
-        (None, Some(_), None) | (None, None, Some(_)) => {
-            Ok(Kind::Response { id: id.ok_or("a response needs an `id`")?.clone() })
-        }
-        (None, None, None) => Err("neither `method` nor `result` nor `error`"),
-        (_, _, _) => Err("`method`, `result` and `error` exclude each other"),
     }
 }
 

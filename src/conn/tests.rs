@@ -446,3 +446,30 @@ async fn an_http2_reader_that_takes_nothing_is_cut_at_30_seconds() {
     let (_held, ()) = tokio::join!(asking, driver);
     assert_eq!(begun.elapsed().as_secs(), 30);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_a_legacy_stream_have_its_answers() {
+    let rig = Rig::new();
+    let mut listener = rig.connect();
+    listener.get("/sse", "").await;
+    let head = listener.until("sessionId=").await;
+    let id = head.split("sessionId=").nth(1).unwrap().trim();
+    let id = if id.len() == 64 { id.to_owned() } else { listener.until("\n\n").await };
+    let mut caller = rig.connect();
+    let body = call("late");
+    caller
+        .send(&format!(
+            "POST /messages?sessionId={} HTTP/1.1\r\nhost: localhost\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            id.trim(),
+            body.len()
+        ))
+        .await;
+    drop(caller.until("202 Accepted").await);
+    let (drain, begun) = (rig.drain.clone(), Instant::now());
+    let finishing = async move { drain.finish(Duration::from_secs(30)).await };
+    let ((rest, _), finished) = tokio::join!(listener.read_out(), finishing);
+    assert!(rest.contains("\"id\":1,\"result\""), "{rest}");
+    assert!(finished);
+    assert_eq!(begun.elapsed().as_secs(), 20);
+}

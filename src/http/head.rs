@@ -105,8 +105,9 @@ impl<'a> Fields<'a> {
         Ok(Self {
             accept: accept(headers),
             session: single(headers, "mcp-session-id")?,
-            version: single(headers, "mcp-protocol-version")?,
-            last_event: single(headers, "last-event-id")?,
+            // Nothing in them is as good as not there; an empty session id is an unknown one.
+            version: single(headers, "mcp-protocol-version")?.filter(|text| !text.is_empty()),
+            last_event: single(headers, "last-event-id")?.filter(|text| !text.is_empty()),
         })
     }
 }
@@ -116,8 +117,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a s
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str().map(str::trim) {
-            // Nothing in it is as good as not there.
-            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Ok(value) => Ok(Some(value)),
             Err(_not_ascii) => Err(BadHead::Field(name)),
         },
         (Some(_), Some(_)) => Err(BadHead::Field(name)),

@@ -1,5 +1,7 @@
 //! One session: a backend of its own, the client that it belongs to, and the task between them.
 
+mod pump;
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reason;
 use super::log::Turn;
 use super::reader::Reader;
-use super::state::{Onto, Routed, State, StreamId};
+use super::state::{Onto, State, StreamId};
 use super::table::SessionId;
-use crate::backend::{Link, Said, Told};
+use crate::backend::{Link, Told};
 use crate::caller::{Caller, Principal, Transport};
 use crate::jsonrpc::{Message, RequestId};
 use crate::protocol::ProtocolVersion;
@@ -318,126 +320,6 @@ impl Session {
         let turn = self.state().log(stream).and_then(attach)?;
         self.room.notify_waiters();
         Some(Reader::new(Arc::clone(self), stream, turn))
-    }
-
-    /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
-    async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
-        let age = Instant::now() + self.times.age;
-        loop {
-            let next = self.next_look(age);
-            tokio::select! {
-                said = said.recv() => match said {
-                    Some(Said::Message { message, call }) => {
-                        self.carry(&message, call.as_ref()).await;
-                        self.settled.notify_waiters();
-                        if self.state().is_refused() {
-                            return "the backend refused to be initialised".to_owned();
-                        }
-                    }
-                    Some(Said::Gone(why)) => {
-                        tracing::warn!(session = %self.id.alias(), why, "the backend is gone");
-                        return format!("the MCP server ended: {why}");
-                    }
-                    None => return "the server is stopping".to_owned(),
-                },
-                () = sleep_until(next) => {
-                    let end = self.look(age);
-                    self.settled.notify_waiters();
-                    if let Some(why) = end {
-                        return why;
-                    }
-                }
-                () = self.changed.notified() => {}
-            }
-        }
-    }
-
-    async fn carry(&self, message: &Message, during: Option<&RequestId>) {
-        self.wait_for_room(message, during).await;
-        let routed = self.state().route(message, during, Instant::now());
-        match routed {
-            Routed::Delivered => {}
-            Routed::Dropped => {
-                tracing::debug!(session = %self.id.alias(), ?message, "nobody waits for this");
-            }
-            Routed::Unanswerable(id) => {
-                let refusal = match message.method() {
-                    Some("ping") => Message::result(&id, &json!({})),
-                    Some(_) | None => Message::error(
-                        &id,
-                        crate::jsonrpc::code::METHOD_NOT_FOUND,
-                        "this call has no client that could answer",
-                    ),
-                };
-                let caller = Arc::new(Caller::stdio());
-                // Waiting here could wait for the backend that waits for us.
-                drop(self.tell.try_send(Told { message: refusal, caller }));
-            }
-        }
-    }
-
-    /// Waits while the reader of the message's stream is behind, as long as a write may take.
-    async fn wait_for_room(&self, message: &Message, during: Option<&RequestId>) {
-        let deadline = Instant::now() + self.times.write;
-        loop {
-            let mut room = pin!(self.room.notified());
-            // Enabled before the look, or a reader could make room in between, unheard.
-            let _ready = room.as_mut().enable();
-            let full = {
-                let state = self.state();
-                state.place(message, during).is_some_and(|stream| state.is_full(stream))
-            };
-            if !full {
-                return;
-            }
-            tokio::select! {
-                () = room => {}
-                () = sleep_until(deadline) => {
-                    tracing::info!(session = %self.id.alias(), "a reader is too slow: cut off");
-                    let mut state = self.state();
-                    let stream = state.place(message, during);
-                    if let Some(log) = stream.and_then(|stream| state.log(stream)) {
-                        // The next turn belongs to nobody: the slow reader is cut off.
-                        let turn = log.attach();
-                        log.detach(turn);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// When the session's task has to look at its deadlines next.
-    fn next_look(&self, age: Instant) -> Instant {
-        let state = self.state();
-        let idle = state.idle_since().map(|since| since + self.times.idle);
-        [Some(age), idle, state.next_deadline()].into_iter().flatten().min().unwrap_or(age)
-    }
-
-    /// Does what is due now. Says why, if that is the session's end.
-    fn look(&self, age: Instant) -> Option<String> {
-        let now = Instant::now();
-        let mut state = self.state();
-        for id in state.overdue(now) {
-            let text = format!(
-                "the MCP server did not answer within {} seconds; the call was cancelled",
-                self.times.call.as_secs()
-            );
-            let initialize = state.is_initialize(&id);
-            let _waited = state.fail(&id, &text, now);
-            if initialize {
-                return Some(text);
-            }
-            let message = Message::cancellation(&id, "timeout");
-            let caller = Arc::new(Caller::stdio());
-            // A backend whose queue is full will hear of its end soon enough.
-            drop(self.tell.try_send(Told { message, caller }));
-        }
-        if now >= age {
-            return Some("the session reached its age".to_owned());
-        }
-        let idle = state.idle_since().is_some_and(|since| now >= since + self.times.idle);
-        idle.then(|| "the session was idle".to_owned())
     }
 }
 

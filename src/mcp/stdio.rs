@@ -65,16 +65,17 @@ where
         session.settled().await;
     };
     let mut speaking = std::pin::pin!(speak(&reader, output));
-    let ended = tokio::select! {
-        () = &mut speaking => Ended::BackendGone,
-        () = listening => Ended::Finished,
+    let spoken = tokio::select! {
+        () = &mut speaking => true,
+        () = listening => false,
     };
-    if ended == Ended::Finished {
-        // The last answers may still be on their way out; the end of the session ends the stream.
-        session.close();
+    let gone = session.is_ended();
+    // The last answers may still be on their way out; the end of the session ends the stream.
+    session.close();
+    if !spoken {
         speaking.await;
     }
-    Ok(ended)
+    Ok(if gone { Ended::BackendGone } else { Ended::Finished })
 }
 
 /// Hands what comes in on to the session, up to the end of the input.

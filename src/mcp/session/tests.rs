@@ -2,6 +2,7 @@
 
 use super::super::table::SessionId;
 use super::*;
+use crate::backend::Said;
 use crate::jsonrpc::Kind;
 
 const TIMES: SessionTimes = SessionTimes {
@@ -168,5 +169,61 @@ async fn the_end_of_a_legacy_stream_is_the_end_of_its_session() {
     let reader = rig.session.listen().unwrap();
     drop(reader);
     rig.say.closed().await;
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_came_to_know_is_closed() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    Unknown::new(Arc::clone(&rig.session)).known();
+    assert!(!rig.session.is_ended());
+    drop(Unknown::new(Arc::clone(&rig.session)));
+    rig.say.closed().await;
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_backend_was_not_told_of_is_not_waited_for() {
+    let mut rig = Rig::new(Transport::StreamableHttp);
+    for _ in 0..4 {
+        rig.session.notify(note("x"), &rig.caller).await.unwrap();
+    }
+    // Its client leaves while the backend takes nothing.
+    let asking = tokio::time::timeout(Duration::from_secs(1), rig.call(1));
+    assert!(asking.await.is_err());
+    assert_eq!(rig.session.calls(), 0);
+    drop(rig.told().await);
+    drop(rig.call(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_and_does_not_read_is_sent_away() {
+    let rig = Rig::new(Transport::HttpSse);
+    let _reader = rig.session.listen().unwrap();
+    for _ in 0..256 {
+        rig.session.put(Bytes::from_static(b"{}"));
+    }
+    assert!(!rig.session.is_ended());
+    rig.session.put(Bytes::from_static(b"{}"));
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_of_the_backend_is_answered_where_nobody_listens() {
+    let mut rig = Rig::new(Transport::StreamableHttp);
+    rig.say(Message::request(&1.into(), "ping", &json!({}))).await;
+    assert!(!rig.told().await.is_error());
+    let reader = rig.session.listen().unwrap();
+    rig.say(Message::request(&2.into(), "ping", &json!({}))).await;
+    assert!(reader.next().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_chooses_a_modern_version_fails() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let initialize = Message::request(&0.into(), "initialize", &json!({}));
+    let waiting = rig.session.call(vec![initialize], true, &rig.caller).await.unwrap();
+    rig.say(Message::result(&0.into(), &json!({ "protocolVersion": "2026-07-28" }))).await;
+    assert!(String::from_utf8_lossy(&waiting.answer().await.unwrap()).contains("-32603"));
     assert!(rig.session.is_ended());
 }

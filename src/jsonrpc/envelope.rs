@@ -1,0 +1,102 @@
+//! The members of a message, each once and none by another spelling.
+
+use std::fmt;
+
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Kind, RequestId};
+
+/// The members of a message; others are let through, but for twins.
+#[derive(Default)]
+pub(super) struct Envelope<'a> {
+    jsonrpc: Option<&'a RawValue>,
+    pub(super) id: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    pub(super) params: Option<&'a RawValue>,
+    pub(super) result: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // Only from an object: an array would be read by position.
+        from.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let member = match name.as_str() {
+                "jsonrpc" => &mut envelope.jsonrpc,
+                "id" => &mut envelope.id,
+                "method" => &mut envelope.method,
+                "params" => &mut envelope.params,
+                "result" => &mut envelope.result,
+                "error" => &mut envelope.error,
+                other if is_twin(other) => {
+                    return Err(A::Error::custom(format!(
+                        "`{other}` can be read as another member"
+                    )));
+                }
+                _ => {
+                    let _ignored = map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if member.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("duplicate member `{name}`")));
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// Would a reader that does not mind case (Go's encoding/json) take this for one of the members?
+fn is_twin(name: &str) -> bool {
+    // Two characters beyond ASCII fold into it: the long s, and the sign of kelvin.
+    let folded = name.to_lowercase().replace('\u{17f}', "s").replace('\u{212a}', "k");
+    ["jsonrpc", "id", "method", "params", "result", "error"].contains(&folded.as_str())
+}
+
+impl Envelope<'_> {
+    /// What the message is, whose id was read as `id`; or what is wrong with it.
+    pub(super) fn kind(&self, id: Option<&RequestId>) -> Result<Kind, &'static str> {
+        let Self { jsonrpc, id: raw_id, method, params, result, error } = self;
+        let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+        if jsonrpc.and_then(text).as_deref() != Some("2.0") {
+            return Err("`jsonrpc` must be \"2.0\"");
+        }
+        if raw_id.is_some() && id.is_none() {
+            return Err("`id` must be a string or an integer, of at most 1024 bytes");
+        }
+        if params.is_some_and(|raw| !raw.get().starts_with(['{', '['])) {
+            return Err("`params` must be an object or an array");
+        }
+        match (method, result, error) {
+            (Some(method), None, None) => {
+                let method = text(method).ok_or("`method` must be a string")?.into();
+                Ok(match id {
+                    Some(id) => Kind::Request { id: id.clone(), method },
+                    None => Kind::Notification { method },
+                })
+            }
+            (None, Some(_), None) | (None, None, Some(_)) => {
+                Ok(Kind::Response { id: id.ok_or("a response needs an `id`")?.clone() })
+            }
+            (None, None, None) => Err("neither `method` nor `result` nor `error`"),
+            (_, _, _) => Err("`method`, `result` and `error` exclude each other"),
+        }
+    }
+}
