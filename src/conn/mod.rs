@@ -30,8 +30,9 @@ use crate::http::{App, ConnInfo, ReplyBody};
 use crate::shutdown::Drain;
 
 /// Request bytes that an HTTP/2 peer may send before they are asked for: of one stream, and of a
-/// connection. hyper's own defaults would let 64 streams fill 64 MB.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
+/// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
+/// body outgrows its stream's window (httpcore 1.0) has most of them go through.
+const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams of one HTTP/2 connection at once (RFC 9113 section 6.5.2 recommends no fewer than 100).
 const H2_STREAMS: u32 = 100;

@@ -189,10 +189,10 @@ impl State {
         match message.method() {
             Some("notifications/progress") => {
                 let token = message.progress_token();
-                let mut calls = self.calls.values().filter(|call| call.streams);
-                let call = calls.find(|call| token.is_some() && call.progress == token);
-                // That of a call that is over is nobody else's.
-                return Some(call.map_or(StreamId::STANDALONE, |call| call.stream));
+                // That of a call that is over is nobody's: clients take it for an error.
+                let mut calls = self.calls.values();
+                let call = calls.find(|call| token.is_some() && call.progress == token)?;
+                return Some(if call.streams { call.stream } else { StreamId::STANDALONE });
             }
             Some("notifications/cancelled") => {
                 let id = message.cancelled();
@@ -425,6 +425,7 @@ mod tests {
         let second = begin(&mut state, &request(2, Some("b")), true).unwrap();
         assert_eq!(state.place(&progress("a"), None), Some(first));
         assert_eq!(state.place(&progress("b"), None), Some(second));
+        assert_eq!(state.place(&progress("over"), None), None);
         assert_eq!(state.place(&note, None), Some(second));
         assert_eq!(state.place(&note, Some(&1.into())), Some(first));
         let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
