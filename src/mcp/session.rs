@@ -228,6 +228,20 @@ impl Session {
         }
     }
 
+    /// Puts an answer of the edge's own on the standalone stream once there is room for it: for a
+    /// client whose next message waits for that.
+    pub(super) async fn put_in_turn(&self, answer: Bytes) {
+        loop {
+            let mut room = pin!(self.room.notified());
+            // Enabled before the look, or the reader could make room in between, unheard.
+            let _ready = room.as_mut().enable();
+            if !self.state().is_full(StreamId::STANDALONE) {
+                return self.put(answer);
+            }
+            room.await;
+        }
+    }
+
     /// Forgets a call whose client is gone, and tells the backend to.
     pub(super) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {

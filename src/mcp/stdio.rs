@@ -93,7 +93,7 @@ async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<S
         };
         match parsed {
             Ok(message) => hand_on(message, session, &caller).await,
-            Err(refusal) => session.put(refusal),
+            Err(refusal) => session.put_in_turn(refusal).await,
         }
     }
 }
@@ -108,7 +108,8 @@ async fn hand_on(message: Message, session: &Arc<Session>, caller: &Arc<Caller>)
     };
     if let (Err(reason @ (Reason::DuplicateId | Reason::TooManyCalls)), Some(id)) = (handed, id) {
         let text = reason.to_string();
-        session.put(jsonrpc::error_text(Some(&id), code::INVALID_REQUEST, &text));
+        let refusal = jsonrpc::error_text(Some(&id), code::INVALID_REQUEST, &text);
+        session.put_in_turn(refusal).await;
     }
 }
 
@@ -173,6 +174,13 @@ mod tests {
         let codes: Vec<_> = answers.iter().filter_map(|it| it.pointer("/error/code")).collect();
         assert_eq!(codes, [-32_700, -32_600]);
         assert!(answers.iter().any(|it| it.get("result").is_some()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn much_rubbish_at_once_is_refused_line_by_line() {
+        let (ended, answers) =
+            run(diagnostics(), &format!("{}{CALL}", "nope\n".repeat(2000))).await;
+        assert_eq!((ended, answers.len()), (Ended::Finished, 2001));
     }
 
     #[tokio::test(start_paused = true)]
