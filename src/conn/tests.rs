@@ -473,3 +473,20 @@ async fn a_drain_lets_a_legacy_stream_have_its_answers() {
     assert!(finished);
     assert_eq!(begun.elapsed().as_secs(), 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_peer_may_finish_sending_and_has_2_seconds_for_it() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let head = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
+                content-length: 1000000\r\n\r\n";
+    client.send(head).await;
+    let answer = client.until("}").await;
+    assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
+    // Without a listener at the other end this would be a broken pipe.
+    client.send(&"x".repeat(500_000)).await;
+    tokio::time::sleep(Duration::from_millis(1900)).await;
+    assert_eq!(rig.drain.front_tasks(), 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.drain.front_tasks(), 0);
+}
