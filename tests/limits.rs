@@ -308,3 +308,21 @@ async fn children_are_limited_and_idle_warm_ones_give_way() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_charged_like_any_other() {
+    bounded(async {
+        let limits = Limits { requests_per_second: 1, burst: 1, ..config().limits };
+        let server = limited(limits).await;
+        let client = server.client().h2();
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let large = client.request("POST", "/mcp").header("x-large", "x".repeat(40_000));
+            let large = large.body(Full::default()).unwrap();
+            statuses.push(client.send(large).await.status.as_u16());
+        }
+        assert_eq!(statuses.first(), Some(&431));
+        assert!(statuses.contains(&429), "{statuses:?}");
+    })
+    .await;
+}

@@ -139,6 +139,7 @@ impl App {
         B: Body<Data = Bytes>,
     {
         if head.headers.len() > self.max_headers || head::size(head) > self.max_header_bytes {
+            self.guard.admit_stranger(visit)?;
             return Err(Refusal::HeadTooLarge);
         }
         if head.method == Method::OPTIONS {
