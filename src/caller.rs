@@ -1,5 +1,9 @@
 //! What the edge knows of whoever sends a message.
 
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
 use crate::addr::ClientAddr;
 
 /// How a message came in.
@@ -95,6 +99,19 @@ pub struct Caller {
     pub tls: Option<TlsFacts>,
     /// A name for its session that does not give the session's id away.
     pub session: Option<String>,
+    /// The request that brought it; none on standard input.
+    pub(crate) provenance: Option<Arc<Provenance>>,
+}
+
+/// What an upstream is told of the request that a message came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Provenance {
+    /// The edge's name for the request.
+    pub(crate) request: HeaderValue,
+    /// The host that it was addressed to.
+    pub(crate) host: Option<HeaderValue>,
+    /// Fields of the client's that go up as they are, because the operator listed them.
+    pub(crate) forwarded: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Caller {
@@ -108,6 +125,7 @@ impl Caller {
             http: None,
             tls: None,
             session: None,
+            provenance: None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod mcp;
 mod protocol;
 mod server;
 mod shutdown;
+mod upstream;
 
 pub use addr::ClientAddr;
 pub use backend::diagnostics::Diagnostics;
@@ -27,9 +28,12 @@ pub use backend::stdio::CommandError;
 pub use backend::stdio::shim::run as exec_shim;
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
 pub use config::{
-    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, Config, Limits, MIN_TOKEN, Secret,
-    Times, TlsSource, parse_token, parse_token_file,
+    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, Config, Limits, MIN_TOKEN, PassRule,
+    Secret, Times, TlsSource, Upstream, UpstreamKind, parse_token, parse_token_file,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use server::{Behind, Server, StartError, serve_stdio};
+pub use upstream::UpstreamError;
+/// May `--forward-header` name this field?
+pub use upstream::may_go_up;

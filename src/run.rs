@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::{Facts, quoted};
-use crate::cli::{LogFormat, LogSettings, Mode, Settings, TokenSource, bind_text};
+use crate::cli::{Background, LogFormat, LogSettings, Mode, Settings, TokenSource, bind_text};
 use crate::exit::Exit;
 use crate::observe::{self, complain, say};
 
@@ -81,9 +81,16 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
 }
 
 async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output = ()>) -> Exit {
-    let Settings { mode, config, command, workers: _, token_source } = settings;
-    let behind = command.as_ref().map_or_else(diagnostics, described);
-    let backend = command.map_or_else(Behind::diagnostics, Behind::child);
+    let Settings { mode, config, behind, workers: _, token_source } = settings;
+    let (behind, backend) = match behind {
+        Background::Diagnostics => {
+            ("the built-in diagnostics server".to_owned(), Behind::diagnostics())
+        }
+        Background::Child(command) => (described(&command), Behind::child(command)),
+        Background::Upstream(upstream) => {
+            (format!("the upstream at {}", upstream.url), Behind::upstream(*upstream))
+        }
+    };
     if mode == Mode::Stdio {
         tracing::info!(transport = "stdio", behind, "speaking on stdin and stdout");
         return match mcp_edge::serve_stdio(&config, backend, shutdown).await {
@@ -154,10 +161,6 @@ fn tell(facts: &Facts, log: LogSettings) {
     }
     // Scripts read this line; it is JSON whatever the log's format is.
     observe::as_json(|| facts.log());
-}
-
-fn diagnostics() -> String {
-    "the built-in diagnostics server".to_owned()
 }
 
 /// Programs whose first plain argument names the server they run.

@@ -11,15 +11,17 @@ use crate::backend::Backend;
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
-use crate::config::{Access, ChildCommand, Config, Limits, Secret, TlsSource};
+use crate::backend::upstream::UpstreamBackend;
+use crate::config::{self, Access, ChildCommand, Config, Limits, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::guard::Guard;
-use crate::http::App;
+use crate::http::{App, Front};
 use crate::listener::Listener;
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::shutdown::Drain;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,9 @@ pub enum StartError {
     /// The command cannot be run.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// The upstream cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// What stands behind cannot be started.
     #[error("cannot start the MCP server: {0}")]
     Open(Box<dyn std::error::Error + Send + Sync>),
@@ -51,13 +56,21 @@ pub struct Behind(Kind);
 
 enum Kind {
     Child(ChildCommand),
+    Upstream(Box<config::Upstream>),
     Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
+}
+
+/// What stands behind, and what of it the HTTP floor reaches past MCP.
+struct Opened {
+    backend: Backend,
+    front: Option<Front>,
 }
 
 impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Child(command) => write!(f, "Child({})", command.program),
+            Self::Upstream(upstream) => write!(f, "Upstream({})", upstream.url),
             Self::Embedded(_) => f.write_str("Embedded"),
         }
     }
@@ -68,6 +81,12 @@ impl Behind {
     #[must_use]
     pub fn child(command: ChildCommand) -> Self {
         Self(Kind::Child(command))
+    }
+
+    /// An MCP server that speaks HTTP itself.
+    #[must_use]
+    pub fn upstream(upstream: config::Upstream) -> Self {
+        Self(Kind::Upstream(Box::new(upstream)))
     }
 
     /// An MCP server in this process.
@@ -82,17 +101,12 @@ impl Behind {
         Self::handler(Diagnostics)
     }
 
-    fn open(
-        self,
-        limits: &Limits,
-        access: &Access,
-        drain: &Drain,
-    ) -> Result<Backend, CommandError> {
+    fn open(self, limits: &Limits, access: &Access, drain: &Drain) -> Result<Opened, StartError> {
         let secrets: &[Secret] = match access {
             Access::Tokens(tokens) => tokens,
             Access::Anonymous => &[],
         };
-        Ok(match self.0 {
+        let backend = match self.0 {
             Kind::Child(command) => Backend::Stdio(StdioBackend::new(
                 &command,
                 limits.max_line_bytes,
@@ -101,7 +115,19 @@ impl Behind {
                 drain.clone(),
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
-        })
+            Kind::Upstream(config) => {
+                let upstream = Arc::new(Upstream::new(&config)?);
+                let backend = UpstreamBackend::new(
+                    Arc::clone(&upstream),
+                    &config,
+                    limits.max_line_bytes,
+                    drain.clone(),
+                );
+                let front = Front { upstream, pass: config.pass };
+                return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
+            }
+        };
+        Ok(Opened { backend, front: None })
     }
 }
 
@@ -127,7 +153,7 @@ impl Server {
         let bind = |source| StartError::Bind { address: config.listen, source };
         let listener = Listener::bind(&config, drain.clone()).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let backend = behind.open(&config.limits, &config.access, &drain)?;
+        let Opened { backend, front } = behind.open(&config.limits, &config.access, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -139,7 +165,7 @@ impl Server {
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         let guard = Guard::new(&config, names);
         let mcp = Mcp::new(backend, &config, drain.clone());
-        let app = Arc::new(App::new(&config, guard, mcp));
+        let app = Arc::new(App::new(&config, guard, mcp, front));
         let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
         Ok(Self {
             listener,
@@ -205,7 +231,7 @@ pub async fn serve_stdio(
 ) -> Result<bool, StartError> {
     let Config { limits, times, access, .. } = config;
     let drain = Drain::default();
-    let backend = behind.open(limits, access, &drain)?;
+    let Opened { backend, front: _ } = behind.open(limits, access, &drain)?;
     let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);

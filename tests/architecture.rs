@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["addr", "body", "frames", "jsonrpc", "protocol", "shutdown"],
     &["caller", "config", "limit"],
+    &["upstream"],
     &["backend", "guard"],
     &["mcp"],
     &["http"],

@@ -1,4 +1,5 @@
-//! What stands behind the edge: a child process for each session, or a handler linked in.
+//! What stands behind the edge: a child process for each session, a handler linked in, or a server
+//! that speaks HTTP itself.
 //!
 //! The floor's one verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
 //! messages. Dropping the link ends what it leads to.
@@ -6,6 +7,7 @@
 pub(crate) mod diagnostics;
 pub(crate) mod embedded;
 pub(crate) mod stdio;
+pub(crate) mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub(crate) enum Backend {
     Stdio(stdio::StdioBackend),
     /// A handler in this process.
     Embedded(embedded::EmbeddedBackend),
+    /// A server that speaks HTTP itself.
+    Upstream(upstream::UpstreamBackend),
 }
 
 impl Backend {
@@ -39,6 +43,7 @@ impl Backend {
         match self {
             Self::Stdio(stdio) => stdio.open(),
             Self::Embedded(embedded) => Ok(embedded.open()),
+            Self::Upstream(upstream) => Ok(upstream.open()),
         }
     }
 
@@ -46,7 +51,7 @@ impl Backend {
     pub(crate) fn children(&self) -> u32 {
         match self {
             Self::Stdio(stdio) => stdio.children(),
-            Self::Embedded(_) => 0,
+            Self::Embedded(_) | Self::Upstream(_) => 0,
         }
     }
 }

@@ -84,7 +84,7 @@ fn from_file(file: &Path) -> Result<Vec<Secret>, ConfigError> {
         .map_err(|fault| ConfigError::TokenFile { file: file.to_owned(), fault })
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.mode() & 0o004 != 0 {

@@ -1,6 +1,6 @@
 //! The options as typed. Every one has a twin in the environment, see [`super::twin`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) access: Access,
     #[command(flatten)]
     pub(crate) child: Child,
+    #[command(flatten)]
+    pub(crate) upstream: Upstream,
     #[command(flatten)]
     pub(crate) limits: Limits,
     #[command(flatten)]
@@ -47,6 +49,9 @@ pub(crate) struct Serving {
     /// The one path for Streamable HTTP, SSE and bare POSTs; /sse and /messages are served as well
     #[arg(long, value_name = "PATH", default_value = "/mcp")]
     pub(crate) path: String,
+    /// Address and port, as 0.0.0.0:80, to listen on for plain HTTP only to redirect to https
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) redirect_http: Option<SocketAddr>,
     /// Threads that serve; without it one for each CPU
     #[arg(long, value_name = "COUNT", value_parser = count::<usize>)]
     pub(crate) workers: Option<usize>,
@@ -108,6 +113,10 @@ pub(crate) struct Access {
     /// repeatable; others are refused
     #[arg(long, value_name = "NAME")]
     pub(crate) allow_host: Vec<String>,
+    /// Network, as 10.0.0.0/8, or address of proxies in front of the edge; repeatable; from there
+    /// a PROXY header (v1, v2) and X-Forwarded-For name the client, from elsewhere they are ignored
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) trusted_proxy: Vec<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -124,6 +133,55 @@ pub(crate) struct Child {
     /// Bytes in one line that COMMAND writes; a longer one is skipped and logged
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub(crate) max_line_bytes: Bytes,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Upstream")]
+#[expect(clippy::doc_markdown, reason = "help text for a terminal")]
+pub(crate) struct Upstream {
+    /// URL of an MCP server that speaks HTTP itself, as http://127.0.0.1:8000/sse, to put behind
+    /// the edge instead of COMMAND; one that is not up yet is waited for
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<String>,
+    /// What it speaks: sse (HTTP+SSE), streamable (Streamable HTTP), or auto to find out
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
+    pub(crate) upstream_kind: UpstreamKind,
+    /// PEM file with the CAs for an https upstream; without it the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
+    /// File with the edge's own bearer token for the upstream; the client's never goes up
+    #[arg(long, value_name = "FILE")]
+    pub(crate) upstream_token_file: Option<PathBuf>,
+    /// Header field of the client's that goes up as it is; repeatable; no other does
+    #[arg(long, value_name = "NAME")]
+    pub(crate) forward_header: Vec<String>,
+    /// Path of the upstream that is passed through as it is, behind the token; repeatable; with
+    /// /* at its end everything beneath
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pass: Vec<String>,
+    /// The same without a token, for health pages
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pass_open: Vec<String>,
+    /// Idle connections to the upstream that are kept
+    #[arg(long, value_name = "COUNT", default_value = "32", value_parser = count::<usize>)]
+    pub(crate) upstream_connections: usize,
+    /// Until the upstream takes a connection; then it counts as down
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub(crate) upstream_connect_timeout: Duration,
+    /// Until the head of a response on a passed path that is no event stream; then 504
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) upstream_head_timeout: Duration,
+    /// How long a call waits for an upstream that is down or restarting; then a JSON-RPC error
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) upstream_wait: Duration,
+}
+
+/// What the upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UpstreamKind {
+    Auto,
+    Sse,
+    Streamable,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -104,6 +104,29 @@ pub(crate) enum ConfigError {
     #[error("{option} is {value}: give {least} to {most}")]
     OutOfRange { option: String, value: String, least: String, most: String },
 
+    /// A setting with a reason of its own.
+    #[error("{option} {value:?} {reason}")]
+    Setting { option: &'static str, value: String, reason: &'static str },
+    /// Something about an upstream, and there is none.
+    #[error("{option} needs an --upstream (MCP_UPSTREAM) that speaks HTTP: give its URL")]
+    NeedsUpstream { option: &'static str },
+    /// The file with the upstream's token is not there, or not ours to read.
+    #[error(
+        "--upstream-token-file (MCP_UPSTREAM_TOKEN_FILE) {file} cannot be read: give a file that \
+         this user may read, with the token alone in it"
+    )]
+    UpstreamTokenUnread {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file with the upstream's token holds something else.
+    #[error(
+        "--upstream-token-file (MCP_UPSTREAM_TOKEN_FILE) {file} holds no token: write the token \
+         alone in it, in visible ASCII"
+    )]
+    UpstreamToken { file: PathBuf },
+
     /// A variable for the child without a value.
     #[error(
         "value {place} of --env (MCP_ENV) is not NAME=VALUE: give the name, `=`, and the value; to \

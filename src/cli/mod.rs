@@ -13,6 +13,7 @@ mod ranges;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod value;
 
 use std::ffi::OsString;
@@ -24,7 +25,7 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 use args::{Certificates, Options, Serving};
 pub(crate) use args::{LogFormat, LogLevel};
 pub(crate) use error::{ConfigError, bind_text};
-pub(crate) use settings::{LogSettings, Mode, Settings, TokenSource};
+pub(crate) use settings::{Background, LogSettings, Mode, Settings, TokenSource};
 
 /// What was typed.
 #[derive(Debug, Parser)]

@@ -11,7 +11,7 @@ use super::{ConfigError, args, twin};
 
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
-const MOMENT: Duration = Duration::from_millis(1);
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
 /// Of 365.25 days, which humantime writes as one year.
 const YEAR: Duration = Duration::from_hours(8766);
 const COUNT: u32 = 1_000_000;
@@ -41,7 +41,7 @@ fn size(long: &str, value: Bytes, least: usize) -> Result<usize, ConfigError> {
     within(long, value.0, (least, GIB), Bytes)
 }
 
-fn time(long: &str, value: Duration, least: Duration) -> Result<Duration, ConfigError> {
+pub(super) fn time(long: &str, value: Duration, least: Duration) -> Result<Duration, ConfigError> {
     within(long, value, (least, YEAR), humantime::format_duration)
 }
 
@@ -49,6 +49,11 @@ fn time(long: &str, value: Duration, least: Duration) -> Result<Duration, Config
 pub(super) fn workers(workers: Option<usize>) -> Result<Option<NonZeroUsize>, ConfigError> {
     let workers = workers.map(|it| within("workers", it, (1, 1024), |it| it)).transpose()?;
     Ok(workers.and_then(NonZeroUsize::new))
+}
+
+/// Idle connections to the upstream.
+pub(super) fn upstream_connections(connections: usize) -> Result<usize, ConfigError> {
+    within("upstream-connections", connections, (0, 10_000), |it| it)
 }
 
 /// Every count and size.

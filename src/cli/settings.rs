@@ -5,22 +5,34 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use mcp_edge::{Access, CertFiles, ChildCommand, Config, HealthCheck, TlsSource};
+use mcp_edge::{Access, CertFiles, ChildCommand, Config, HealthCheck, TlsSource, Upstream};
 
 use super::args::{self, Certificates, Logging, Options, Serving, Transport};
 use super::value::Bytes;
-use super::{Args, ConfigError, Health, LogFormat, LogLevel, access, child, names, ranges};
+use super::{
+    Args, ConfigError, Health, LogFormat, LogLevel, access, child, names, ranges, upstream,
+};
 
 /// Everything the process needs to know, checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) config: Config,
-    /// What stands behind; the built-in diagnostics server if none.
-    pub(crate) command: Option<ChildCommand>,
+    pub(crate) behind: Background,
     /// Threads; one for each CPU if none.
     pub(crate) workers: Option<NonZeroUsize>,
     pub(crate) token_source: TokenSource,
+}
+
+/// What stands behind the edge.
+#[derive(Clone, Debug)]
+pub(crate) enum Background {
+    /// The built-in diagnostics server.
+    Diagnostics,
+    /// A program.
+    Child(ChildCommand),
+    /// A server that speaks HTTP itself.
+    Upstream(Box<Upstream>),
 }
 
 /// Which side MCP is spoken on.
@@ -66,24 +78,50 @@ impl Args {
     /// The first setting that is wrong or contradicts another.
     pub(crate) fn check(self) -> Result<Settings, ConfigError> {
         let Self { options, auth_token } = self;
-        let Options { serving, certificates, access, child, limits, times, logging: _, command } =
-            options;
-        let Serving { transport, host, port, path, workers } = serving;
+        let Options {
+            serving,
+            certificates,
+            access,
+            child,
+            upstream,
+            limits,
+            times,
+            logging: _,
+            command,
+        } = options;
+        let Serving { transport, host, port, path, redirect_http, workers } = serving;
         let workers = ranges::workers(workers)?;
         let local = local(&limits, child.max_line_bytes, &times)?;
         let command = child::command(command, &child.env, &child.pass_env)?;
+        let behind = match (upstream::upstream(&upstream)?, command) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Contradiction { one: UPSTREAM, other: COMMAND });
+            }
+            (Some(upstream), None) => Background::Upstream(Box::new(upstream)),
+            (None, Some(command)) => Background::Child(command),
+            (None, None) => Background::Diagnostics,
+        };
         if transport == Transport::Stdio {
             let (mode, token_source) = (Mode::Stdio, TokenSource::None);
-            return Ok(Settings { mode, config: local, command, workers, token_source });
+            return Ok(Settings { mode, config: local, behind, workers, token_source });
         }
         let path = names::path(&path)?;
-        let allow_origins = names::origins(&access.allow_origin)?;
-        let allow_hosts = names::hosts("--allow-host (MCP_ALLOW_HOST)", &access.allow_host)?;
         let tls = tls(certificates, host)?;
-        let listen = SocketAddr::new(host, port);
+        if redirect_http.is_some() && matches!(tls, TlsSource::None) {
+            return Err(ConfigError::Contradiction { one: REDIRECT, other: INSECURE });
+        }
+        let config = Config {
+            listen: SocketAddr::new(host, port),
+            path,
+            allow_origins: names::origins(&access.allow_origin)?,
+            allow_hosts: names::hosts("--allow-host (MCP_ALLOW_HOST)", &access.allow_host)?,
+            trusted_proxies: upstream::proxies(&access.trusted_proxy)?,
+            redirect_http,
+            ..local
+        };
         let (access, token_source) = allowed(access, auth_token, host, &tls)?;
-        let config = Config { listen, path, tls, access, allow_origins, allow_hosts, ..local };
-        Ok(Settings { mode: Mode::Serve, config, command, workers, token_source })
+        let config = Config { tls, access, ..config };
+        Ok(Settings { mode: Mode::Serve, config, behind, workers, token_source })
     }
 }
 
@@ -108,7 +146,13 @@ fn allowed(
     host: IpAddr,
     tls: &TlsSource,
 ) -> Result<(Access, TokenSource), ConfigError> {
-    let args::Access { auth_token_file, allow_anonymous, allow_origin: _, allow_host: _ } = access;
+    let args::Access {
+        auth_token_file,
+        allow_anonymous,
+        allow_origin: _,
+        allow_host: _,
+        trusted_proxy: _,
+    } = access;
     let keep_in = match tls {
         TlsSource::SelfSigned { dir, names: _ } => Some(dir.clone()),
         TlsSource::Files(_) | TlsSource::None => None,
@@ -130,6 +174,9 @@ impl Health {
 
 const CERT: &str = "--cert (MCP_CERT)";
 const SELF_SIGNED: &str = "--self-signed (MCP_SELF_SIGNED)";
+const UPSTREAM: &str = "--upstream (MCP_UPSTREAM)";
+const COMMAND: &str = "a command behind `--`";
+const REDIRECT: &str = "--redirect-http (MCP_REDIRECT_HTTP)";
 const INSECURE: &str = "--insecure-http (MCP_INSECURE_HTTP)";
 
 fn tls(certificates: Certificates, host: IpAddr) -> Result<TlsSource, ConfigError> {

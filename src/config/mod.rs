@@ -2,13 +2,17 @@
 
 mod secret;
 mod token;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use secret::Secret;
 pub use token::{BadToken, BadTokenFile, MIN_TOKEN, parse_token, parse_token_file};
+pub use upstream::{PassRule, Upstream, UpstreamKind};
 
 /// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
 /// `Config { tls: TlsSource::None, ..Config::default() }`.
@@ -26,6 +30,10 @@ pub struct Config {
     pub allow_origins: Vec<String>,
     /// Further names the server may be addressed by, beside its certificate's and its address.
     pub allow_hosts: Vec<String>,
+    /// Proxies in front of the edge whose word on who the client is is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where to listen for plain HTTP only to send it to the TLS address.
+    pub redirect_http: Option<SocketAddr>,
     /// Every count, size and rate.
     pub limits: Limits,
     /// Every length of time.
@@ -190,6 +198,8 @@ impl Default for Config {
             access: Access::Tokens(Vec::new()),
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            redirect_http: None,
             limits: Limits::default(),
             times: Times::default(),
         }

@@ -56,7 +56,7 @@ impl Rig {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
         let mcp = Mcp::new(backend, &config, drain.clone());
-        let app = Arc::new(App::new(&config, Guard::new(&config, &[]), mcp));
+        let app = Arc::new(App::new(&config, Guard::new(&config, &[]), mcp, None));
         let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
         Self { connection: Arc::new(connection), app, drain }
     }

@@ -179,6 +179,14 @@ pub(super) fn check_content(headers: &HeaderMap) -> Result<(), BadHead> {
     }
 }
 
+/// The host that a request is addressed to.
+pub(super) fn host(head: &request::Parts) -> Option<http::HeaderValue> {
+    match head.uri.authority() {
+        Some(authority) => http::HeaderValue::try_from(authority.as_str()).ok(),
+        None => head.headers.get(header::HOST).cloned(),
+    }
+}
+
 /// The `sessionId` of a query.
 pub(super) fn session_in_query(head: &request::Parts) -> Option<&str> {
     let pairs = head.uri.query()?.split('&');

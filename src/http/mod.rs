@@ -4,25 +4,29 @@ mod cors;
 mod head;
 mod refusal;
 mod reply;
+mod tag;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
-use http::{Method, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderName, Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body;
 
 pub(crate) use self::reply::ReplyBody;
 
 use self::head::{Fields, Route};
 use self::refusal::Refusal;
+use self::tag::RequestTags;
 use crate::addr::ClientAddr;
 use crate::body::{self, BodyLimits};
-use crate::caller::{Caller, TlsFacts, Transport};
-use crate::config::Config;
+use crate::caller::{Caller, Principal, Provenance, TlsFacts, Transport};
+use crate::config::{Config, PassRule};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
 use crate::mcp::{Accept, Ask, Mcp, Verb};
+use crate::upstream::Upstream;
 
 /// What is taken of the body of a request that was refused before it was read.
 const DISCARDED: BodyLimits = BodyLimits {
@@ -42,6 +46,15 @@ pub(crate) struct ConnInfo {
     pub(crate) tls: Option<TlsFacts>,
 }
 
+/// What the HTTP floor reaches of an upstream past MCP.
+#[derive(Debug)]
+pub(crate) struct Front {
+    /// The upstream.
+    pub(crate) upstream: Arc<Upstream>,
+    /// Paths that are passed through.
+    pub(crate) pass: Vec<PassRule>,
+}
+
 /// Everything above the connections.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -51,11 +64,13 @@ pub(crate) struct App {
     body: BodyLimits,
     max_headers: usize,
     max_header_bytes: usize,
+    front: Option<Front>,
+    requests: RequestTags,
 }
 
 impl App {
     /// The floors below, put together.
-    pub(crate) fn new(config: &Config, guard: Guard, mcp: Mcp) -> Self {
+    pub(crate) fn new(config: &Config, guard: Guard, mcp: Mcp, front: Option<Front>) -> Self {
         Self {
             path: config.path.clone(),
             guard,
@@ -67,6 +82,8 @@ impl App {
             },
             max_headers: config.limits.max_headers,
             max_header_bytes: config.limits.max_header_bytes,
+            front,
+            requests: RequestTags::default(),
         }
     }
 
@@ -153,7 +170,7 @@ impl App {
         let admitted = self.guard.admit(visit).await?;
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
         let verb = self.verb(route, head, &fields, body).await?;
-        let ask = ask(conn, &admitted, head, &fields, verb);
+        let ask = self.ask(conn, &admitted, head, &fields, verb);
         Ok(reply::answer(self.mcp.exchange(ask).await?))
     }
 
@@ -184,45 +201,66 @@ impl App {
         }
     }
 
+    fn ask<'a>(
+        &self,
+        conn: &ConnInfo,
+        admitted: &'a Admitted,
+        head: &'a request::Parts,
+        fields: &Fields<'a>,
+        verb: Verb<'a>,
+    ) -> Ask<'a> {
+        let accept = match verb {
+            Verb::Get(_) | Verb::OpenSse => {
+                let nothing_else =
+                    matches!(verb, Verb::OpenSse) && !head.headers.contains_key(ACCEPT);
+                Accept {
+                    events: nothing_else || head::takes_stream(&head.headers),
+                    ..fields.accept
+                }
+            }
+            Verb::Post(_) | Verb::Delete | Verb::PostMessage(..) => fields.accept,
+        };
+        Ask {
+            admitted,
+            client: conn.client.key(),
+            caller: self.caller(conn, admitted.principal().clone(), head),
+            accept,
+            session: fields.session,
+            version: fields.version,
+            verb,
+        }
+    }
+
+    fn caller(&self, conn: &ConnInfo, principal: Principal, head: &request::Parts) -> Caller {
+        let provenance = self.front.as_ref().map(|front| {
+            let named = front.upstream.forward().iter();
+            let listed = |name: &HeaderName| {
+                let values = head.headers.get_all(name).iter().cloned();
+                values.map(|value| (name.clone(), value)).collect::<Vec<_>>()
+            };
+            Arc::new(Provenance {
+                request: self.requests.next(),
+                host: head::host(head),
+                forwarded: named.flat_map(listed).collect(),
+            })
+        });
+        Caller {
+            principal,
+            transport: Transport::StreamableHttp,
+            client: Some(conn.client),
+            http: Some(http_name(head.version)),
+            tls: conn.tls.clone(),
+            session: None,
+            provenance,
+        }
+    }
+
     async fn read<B>(&self, head: &request::Parts, body: B) -> Result<Bytes, Refusal>
     where
         B: Body<Data = Bytes>,
     {
         head::check_content(&head.headers).map_err(Refusal::Head)?;
         body::read(body, self.body).await.map_err(Refusal::Body)
-    }
-}
-
-fn ask<'a>(
-    conn: &ConnInfo,
-    admitted: &'a Admitted,
-    head: &'a request::Parts,
-    fields: &Fields<'a>,
-    verb: Verb<'a>,
-) -> Ask<'a> {
-    let accept = match verb {
-        Verb::Get(_) | Verb::OpenSse => {
-            let nothing_else = matches!(verb, Verb::OpenSse) && !head.headers.contains_key(ACCEPT);
-            Accept { events: nothing_else || head::takes_stream(&head.headers), ..fields.accept }
-        }
-        Verb::Post(_) | Verb::Delete | Verb::PostMessage(..) => fields.accept,
-    };
-    let caller = Caller {
-        principal: admitted.principal().clone(),
-        transport: Transport::StreamableHttp,
-        client: Some(conn.client),
-        http: Some(http_name(head.version)),
-        tls: conn.tls.clone(),
-        session: None,
-    };
-    Ask {
-        admitted,
-        client: conn.client.key(),
-        caller,
-        accept,
-        session: fields.session,
-        version: fields.version,
-        verb,
     }
 }
 

@@ -23,8 +23,15 @@ fn every_option_has_help_a_heading_and_a_twin() {
         let help = help.strip_suffix(&told).unwrap_or_else(|| panic!("{help}"));
         assert!(arg.get_help_heading().is_some(), "{long}");
         assert!(!help.contains('\n'), "{long}");
-        let optional = matches!(arg.get_action(), ArgAction::Append)
-            || ["workers", "auth-token-file"].contains(&long);
+        let without = [
+            "auth-token-file",
+            "redirect-http",
+            "upstream",
+            "upstream-ca",
+            "upstream-token-file",
+            "workers",
+        ];
+        let optional = matches!(arg.get_action(), ArgAction::Append) || without.contains(&long);
         assert_eq!(arg.get_default_values().is_empty(), optional, "{long} shows its default");
     }
     assert!(seen > 50);
@@ -40,7 +47,9 @@ fn scripts_find_the_names_they_use() {
         workers log-level log-format transport rate-wait tls-handshake-timeout header-timeout \
         body-idle-timeout body-timeout idle-timeout call-timeout keep-alive-interval stream-age \
         session-idle-timeout session-age write-timeout shutdown-timeout max-header-bytes \
-        max-headers max-body-bytes max-line-bytes";
+        max-headers max-body-bytes max-line-bytes redirect-http trusted-proxy upstream \
+        upstream-kind upstream-ca upstream-token-file forward-header pass pass-open \
+        upstream-connections upstream-connect-timeout upstream-head-timeout upstream-wait";
     let top = command();
     let known: Vec<_> = top.get_arguments().filter_map(clap::Arg::get_long).collect();
     let mut wanted: Vec<_> = names.split_whitespace().collect();
@@ -66,13 +75,13 @@ fn help_is_told_in_groups() {
 
 #[test]
 fn the_defaults_are_the_library_s() {
-    let Settings { mode, config, command, workers, token_source } = settings(&[], &[]);
+    let Settings { mode, config, behind, workers, token_source } = settings(&[], &[]);
     let Config { listen, path, limits, times, .. } = Config::default();
     assert_eq!(mode, Mode::Serve);
     assert_eq!((config.listen, config.path), (listen, path));
     assert_eq!(format!("{:?}", config.limits), format!("{limits:?}"));
     assert_eq!(format!("{:?}", config.times), format!("{times:?}"));
-    assert!(command.is_none() && workers.is_none());
+    assert!(matches!(behind, Background::Diagnostics) && workers.is_none());
     assert_eq!(token_source, TokenSource::Environment);
 }
 
@@ -167,20 +176,41 @@ fn the_words_of_the_five_deployments() {
 #[test]
 fn a_command_stands_behind_the_dashes() {
     let vars = [("MCP_ENV", "A=1,2\n\nB=x y\n"), ("MCP_PASS_ENV", "HOME, LANG")];
-    let child =
-        settings(&["--env=C=line 1\nline 2", "--", "sh", "--port", "health"], &vars).command;
-    let child = child.unwrap();
-    assert_eq!((&*child.program, child.args.join(" ")), ("sh", "--port health".to_owned()));
-    assert_eq!(child.pass_env, ["HOME", "LANG"]);
-    assert_eq!(child.env.len(), 1);
-    assert_eq!(child.env[0].1.expose(), "line 1\nline 2");
-    let child = settings(&["--", "sh"], &vars).command.unwrap();
+    let child = |argv: &[&str]| match settings(argv, &vars).behind {
+        Background::Child(child) => child,
+        other => panic!("{other:?}"),
+    };
+    let typed = ["--env=C=line 1\nline 2", "--", "sh", "--port", "health"];
+    let one = child(&typed);
+    assert_eq!((&*one.program, one.args.join(" ")), ("sh", "--port health".to_owned()));
+    assert_eq!(one.pass_env, ["HOME", "LANG"]);
+    assert_eq!(one.env.len(), 1);
+    assert_eq!(one.env[0].1.expose(), "line 1\nline 2");
+    let child = child(&["--", "sh"]);
     let env: Vec<_> = child.env.iter().map(|(name, value)| (&**name, value.expose())).collect();
     assert_eq!(env, [("A", "1,2"), ("B", "x y")]);
 
     let error = parse_with(&["sh", "-c"], &[]).unwrap_err();
     assert!(hint(&error).is_some_and(|hint| hint.contains("`--`")), "{error}");
     contains(&refused(&["--", "no-such-program"], &[]), &["\"no-such-program\"", "PATH"]);
+}
+
+#[test]
+fn an_upstream_takes_the_place_of_a_command() {
+    let upstream = |argv: &[&str]| match settings(argv, &[]).behind {
+        Background::Upstream(upstream) => upstream,
+        other => panic!("{other:?}"),
+    };
+    let url = "--upstream=http://127.0.0.1:8000/sse";
+    let plain = upstream(&[url]);
+    let default = mcp_edge::Upstream::new(plain.url.clone());
+    assert_eq!(format!("{plain:?}"), format!("{default:?}"));
+    let passing = upstream(&[url, "--pass=/files/*", "--pass-open=/", "--upstream-wait=0s"]);
+    assert_eq!(passing.pass.len(), 2);
+    assert!(passing.wait.is_zero());
+    contains(&refused(&[url, "--", "sh"], &[]), &["--upstream (MCP_UPSTREAM)", "command"]);
+    contains(&refused(&["--pass=/health"], &[]), &["--pass (MCP_PASS)", "--upstream"]);
+    contains(&refused(&[url, "--upstream-ca=ca.pem"], &[]), &["--upstream-ca", "contradict"]);
 }
 
 #[test]

@@ -1,0 +1,236 @@
+//! The upstream as asked for: its URL, its token, and the paths that are passed through.
+
+use std::path::Path;
+
+use http::{HeaderName, Uri};
+use ipnet::IpNet;
+use mcp_edge::{PassRule, Secret, Upstream};
+
+use super::access::read;
+use super::args::{self, UpstreamKind};
+use super::{ConfigError, ranges};
+
+const UPSTREAM: &str = "--upstream (MCP_UPSTREAM)";
+
+/// The upstream, if one is asked for. Options that need one and have none are refused.
+pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
+    let Some(text) = &asked.upstream else { return without(asked) };
+    let url = url(text)?;
+    if asked.upstream_ca.is_some() && url.scheme_str() == Some("http") {
+        return Err(ConfigError::Contradiction {
+            one: "--upstream-ca (MCP_UPSTREAM_CA)",
+            other: "an --upstream (MCP_UPSTREAM) with http",
+        });
+    }
+    let closed = pass("--pass (MCP_PASS)", &asked.pass, false);
+    let open = pass("--pass-open (MCP_PASS_OPEN)", &asked.pass_open, true);
+    Ok(Some(Upstream {
+        kind: match asked.upstream_kind {
+            UpstreamKind::Auto => mcp_edge::UpstreamKind::Auto,
+            UpstreamKind::Sse => mcp_edge::UpstreamKind::Sse,
+            UpstreamKind::Streamable => mcp_edge::UpstreamKind::Streamable,
+        },
+        ca: asked.upstream_ca.clone(),
+        token: asked.upstream_token_file.as_deref().map(token).transpose()?,
+        forward_headers: asked
+            .forward_header
+            .iter()
+            .map(|it| header(it))
+            .collect::<Result<_, _>>()?,
+        pass: closed.chain(open).collect::<Result<_, _>>()?,
+        connections: ranges::upstream_connections(asked.upstream_connections)?,
+        connect: ranges::time(
+            "upstream-connect-timeout",
+            *asked.upstream_connect_timeout,
+            ranges::MOMENT,
+        )?,
+        head: ranges::time("upstream-head-timeout", *asked.upstream_head_timeout, ranges::MOMENT)?,
+        wait: ranges::time("upstream-wait", *asked.upstream_wait, std::time::Duration::ZERO)?,
+        ..Upstream::new(url)
+    }))
+}
+
+fn without(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
+    let given = [
+        ("--upstream-ca (MCP_UPSTREAM_CA)", asked.upstream_ca.is_some()),
+        ("--upstream-token-file (MCP_UPSTREAM_TOKEN_FILE)", asked.upstream_token_file.is_some()),
+        ("--forward-header (MCP_FORWARD_HEADER)", !asked.forward_header.is_empty()),
+        ("--pass (MCP_PASS)", !asked.pass.is_empty()),
+        ("--pass-open (MCP_PASS_OPEN)", !asked.pass_open.is_empty()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(ConfigError::NeedsUpstream { option }),
+        None => Ok(None),
+    }
+}
+
+fn url(text: &str) -> Result<Uri, ConfigError> {
+    let wrong = |reason| ConfigError::Setting { option: UPSTREAM, value: hidden(text), reason };
+    let url: Uri = text.parse().map_err(|_invalid| {
+        wrong("is no URL: write it as http://127.0.0.1:8000/mcp, without spaces")
+    })?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err(wrong("has no scheme http or https: write it as http://127.0.0.1:8000/mcp"));
+    }
+    let Some(authority) = url.authority() else {
+        return Err(wrong("names no host: write it as http://127.0.0.1:8000/mcp"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(wrong(
+            "holds a user or password: leave it out, and give a token by --upstream-token-file \
+             (MCP_UPSTREAM_TOKEN_FILE)",
+        ));
+    }
+    if text.contains('#') {
+        return Err(wrong("has a fragment (#…), which is never sent: leave it out"));
+    }
+    Ok(url)
+}
+
+/// A password in a URL must not be in the error about it.
+fn hidden(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => text.to_owned(),
+    }
+}
+
+fn token(file: &Path) -> Result<Secret, ConfigError> {
+    let bytes = read(file)
+        .map_err(|source| ConfigError::UpstreamTokenUnread { file: file.to_owned(), source })?;
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ConfigError::UpstreamToken { file: file.to_owned() });
+    }
+    Ok(Secret::new(token))
+}
+
+fn header(text: &str) -> Result<HeaderName, ConfigError> {
+    let wrong = |reason| ConfigError::Setting {
+        option: "--forward-header (MCP_FORWARD_HEADER)",
+        value: text.to_owned(),
+        reason,
+    };
+    let name = HeaderName::try_from(text.trim())
+        .map_err(|_invalid| wrong("is no header name: write it as X-User-Role, without a value"))?;
+    if !mcp_edge::may_go_up(&name) {
+        return Err(wrong(
+            "can never go up: it is a credential for the edge, or something that the edge says \
+             itself; a token for the upstream is given by --upstream-token-file",
+        ));
+    }
+    Ok(name)
+}
+
+fn pass<'a>(
+    option: &'static str,
+    texts: &'a [String],
+    open: bool,
+) -> impl Iterator<Item = Result<PassRule, ConfigError>> + 'a {
+    texts.iter().map(move |text| {
+        let wrong = |reason| Err(ConfigError::Setting { option, value: text.clone(), reason });
+        let (path, beneath) = match text.strip_suffix("/*") {
+            Some(path) => (path, true),
+            None => (text.as_str(), false),
+        };
+        if !path.starts_with('/') && !(beneath && path.is_empty()) {
+            return wrong("does not start with a slash: write it as /health or /files/*");
+        }
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@:+,=/!$&'();".contains(&byte);
+        if !path.bytes().all(allowed) {
+            return wrong(
+                "has a character that it cannot have: give the path alone, no query, star or \
+                 percent sign but a /* at its end",
+            );
+        }
+        if path.split('/').skip(1).any(|segment| matches!(segment, "." | ".."))
+            || path.contains("//")
+        {
+            return wrong(
+                "has an empty segment, or `.` or `..`, which clients rewrite: leave it out",
+            );
+        }
+        if matches!(path, "/livez" | "/readyz") {
+            return wrong("is answered by the edge itself: give the upstream's page another path");
+        }
+        Ok(PassRule { path: path.to_owned(), beneath, open })
+    })
+}
+
+/// Networks of proxies that are trusted.
+pub(super) fn proxies(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
+    let network = |text: &String| {
+        let text = text.trim();
+        let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_no_network| address()).map_err(|_neither| {
+            ConfigError::Setting {
+                option: "--trusted-proxy (MCP_TRUSTED_PROXY)",
+                value: text.to_owned(),
+                reason: "is neither a network, as 10.0.0.0/8 or fd00::/8, nor an IP address",
+            }
+        })
+    };
+    texts.iter().map(network).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_url_is_scheme_host_and_path() {
+        for good in ["http://127.0.0.1:8000/sse", "https://mcp.example.com/mcp/unified?x=1"] {
+            assert_eq!(url(good).unwrap().to_string(), good);
+        }
+        for bad in
+            ["", "127.0.0.1:8000", "/sse", "ftp://a/b", "http:///sse", "http://a b", "http://a/#x"]
+        {
+            let text = url(bad).unwrap_err().to_string();
+            assert!(text.starts_with("--upstream (MCP_UPSTREAM) "), "{text}");
+        }
+        let text = url("http://me:secret@127.0.0.1/").unwrap_err().to_string();
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn a_pass_is_a_path_or_all_beneath_it() {
+        let one = |text: &str| pass("--pass (MCP_PASS)", &[text.to_owned()], true).next().unwrap();
+        let rule = |path: &str, beneath| PassRule { path: path.to_owned(), beneath, open: true };
+        assert_eq!(one("/").unwrap(), rule("/", false));
+        assert_eq!(one("/health").unwrap(), rule("/health", false));
+        assert_eq!(one("/files/*").unwrap(), rule("/files", true));
+        assert_eq!(one("/*").unwrap(), rule("", true));
+        for bad in ["", "health", "/a/../b", "/a//b", "/a?b", "/%2e", "/a*", "/livez", "*"] {
+            assert!(one(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_credential_is_forwarded() {
+        assert_eq!(header("X-User-Role").unwrap(), "x-user-role");
+        for bad in ["Authorization", "cookie", "X-Forwarded-For", "a b", ""] {
+            assert!(header(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_a_network_or_an_address() {
+        let one = |text: &str| proxies(&[text.to_owned()]).map(|mut it| it.remove(0).to_string());
+        assert_eq!(one("10.0.0.0/8").unwrap(), "10.0.0.0/8");
+        assert_eq!(one("::1").unwrap(), "::1/128");
+        assert!(one("10.0.0.0/33").is_err() && one("all").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*") {
+            let _url = url(&text);
+            let _pass = pass("", std::slice::from_ref(&text), false).next();
+            let _header = header(&text);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! An MCP server behind the edge that speaks HTTP itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+
+use super::Secret;
+
+/// An MCP server that speaks HTTP, and what of it clients may reach.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where its MCP endpoint is: `http` or `https`, an authority, a path; no user, no fragment.
+    pub url: Uri,
+    /// What it speaks there.
+    pub kind: UpstreamKind,
+    /// PEM file with the CAs that its certificate must lead to; the system's where there is none.
+    pub ca: Option<PathBuf>,
+    /// The edge's own bearer token for it. The client's never goes up.
+    pub token: Option<Secret>,
+    /// Header fields of the client's that go up as they are.
+    pub forward_headers: Vec<HeaderName>,
+    /// Other paths of it that clients may reach.
+    pub pass: Vec<PassRule>,
+    /// Idle connections that are kept.
+    pub connections: usize,
+    /// Until it takes a connection.
+    pub connect: Duration,
+    /// From a request to the head of its response, where that is no event stream and no call.
+    pub head: Duration,
+    /// How long a call that it never got waits for it to come (back) up.
+    pub wait: Duration,
+}
+
+impl Upstream {
+    /// The one at this URL, with the defaults of the command line.
+    #[must_use]
+    pub fn new(url: Uri) -> Self {
+        Self {
+            url,
+            kind: UpstreamKind::Auto,
+            ca: None,
+            token: None,
+            forward_headers: Vec::new(),
+            pass: Vec::new(),
+            connections: 32,
+            connect: Duration::from_secs(5),
+            head: Duration::from_mins(1),
+            wait: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// Found out by asking, and remembered.
+    Auto,
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
+    /// Streamable HTTP of 2025-03-26 to 2025-11-25.
+    Streamable,
+}
+
+/// A path of the upstream that is passed through as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassRule {
+    /// The path, as requests name it.
+    pub path: String,
+    /// Also everything beneath it?
+    pub beneath: bool,
+    /// Without a token?
+    pub open: bool,
+}
