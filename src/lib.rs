@@ -17,6 +17,8 @@ mod limit;
 mod listener;
 mod mcp;
 mod protocol;
+#[cfg_attr(not(test), expect(dead_code, reason = "used from the next commit on"))]
+mod proxied;
 mod server;
 mod shutdown;
 mod upstream;
