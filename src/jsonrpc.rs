@@ -330,6 +330,21 @@ impl Message {
         serde_json::from_str::<Negotiated>(from).ok().map(|it| it.protocol_version)
     }
 
+    /// The tool that a `tools/call` names.
+    pub(crate) fn tool(&self) -> Option<Cow<'_, str>> {
+        self.known_params()?.name
+    }
+
+    /// The resource that a request names.
+    pub(crate) fn resource(&self) -> Option<String> {
+        self.known_params()?.uri.map(Cow::into_owned)
+    }
+
+    /// The result of a response as raw JSON; empty where there is none.
+    pub(crate) fn result_text(&self) -> &str {
+        self.part(&self.result)
+    }
+
     /// Is it a response with an error?
     #[must_use]
     pub fn is_error(&self) -> bool {
@@ -358,6 +373,10 @@ struct KnownParams<'a> {
     progress_token: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "requestId")]
     request_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    uri: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,6 @@ mod body;
 mod caller;
 mod config;
 mod conn;
-#[cfg_attr(not(test), expect(dead_code, reason = "used from the next commit on"))]
 mod events;
 mod frames;
 mod guard;

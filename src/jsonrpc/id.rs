@@ -18,7 +18,7 @@ pub enum RequestId {
 
 impl RequestId {
     /// Reads an id from its JSON; none for anything but a string or an integer.
-    pub(super) fn parse(raw: &str) -> Option<Self> {
+    pub(crate) fn parse(raw: &str) -> Option<Self> {
         if raw.len() > MAX_LENGTH {
             return None;
         }

@@ -1,34 +1,145 @@
 //! A server that speaks HTTP itself: one upstream session for each link.
+//!
+//! Whatever the client speaks, the upstream is spoken to in its own way: [`streamable`] or [`sse`].
+//! An upstream that dies and comes back is told again what the client said at the beginning, so that
+//! the client's session outlives it.
 
-use std::sync::Arc;
+mod channel;
+mod kind;
+mod memory;
+mod sse;
+mod streamable;
+mod tools;
+mod wire;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Link, QUEUE};
+use self::channel::Patience;
+use self::kind::{Spoken, Unclear};
+use self::tools::Tools;
+use self::wire::Wire;
+use super::{Link, QUEUE, Said, Told};
+use crate::caller::Caller;
 use crate::config;
+use crate::config::UpstreamKind;
+use crate::jsonrpc::{Kind, Message, code};
 use crate::shutdown::Drain;
 use crate::upstream::Upstream;
 
 /// The upstream, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct UpstreamBackend {
-    upstream: Arc<Upstream>,
+    shared: Arc<Shared>,
+    drain: Drain,
+}
+
+/// What all sessions with the upstream share.
+#[derive(Debug)]
+struct Shared {
+    wire: Wire,
+    tools: Tools,
+    /// How long a call waits for an upstream that is down.
+    wait: Duration,
+    asked: UpstreamKind,
+    spoken: Mutex<Option<Spoken>>,
+    /// Held while it is found out what the upstream speaks.
+    probing: tokio::sync::Mutex<()>,
 }
 
 impl UpstreamBackend {
+    /// `max_message` is how many bytes a message of the upstream's may have.
     pub(crate) fn new(
         upstream: Arc<Upstream>,
-        _config: &config::Upstream,
-        _max_message: usize,
-        _drain: Drain,
+        config: &config::Upstream,
+        max_message: usize,
+        drain: Drain,
     ) -> Self {
-        Self { upstream }
+        let shared = Shared {
+            wire: Wire::new(upstream, max_message),
+            tools: Tools::default(),
+            wait: config.wait,
+            asked: config.kind,
+            spoken: Mutex::default(),
+            probing: tokio::sync::Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), drain }
     }
 
+    /// Opens a session, with the first message.
     pub(crate) fn open(&self) -> Link {
-        tracing::trace!(upstream = %self.upstream.url(), "open");
-        let (tell, _told) = mpsc::channel(QUEUE);
-        let (_say, said) = mpsc::channel(QUEUE);
+        let (tell, told) = mpsc::channel(QUEUE);
+        let (say, said) = mpsc::channel(QUEUE);
+        self.drain.spawn_behind(run(Arc::clone(&self.shared), told, say));
         Link { tell, said }
+    }
+}
+
+/// One session, from its first message on: nothing is asked of the upstream before.
+async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sender<Said>) {
+    loop {
+        let first = tokio::select! {
+            first = told.recv() => first,
+            () = say.closed() => None,
+        };
+        let Some(first) = first else { return };
+        let spoken = tokio::select! {
+            spoken = shared.spoken(&first.caller) => spoken,
+            () = say.closed() => return,
+        };
+        match spoken {
+            Ok(Spoken::Streamable) => return streamable::run(&shared, first, told, say).await,
+            Ok(Spoken::Sse) => return sse::run(&shared, first, told, say).await,
+            Err(text) => refuse(&first.message, code::INTERNAL_ERROR, &text, &say).await,
+        }
+    }
+}
+
+/// Answers a request with an error of the edge's own.
+async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
+    if let Kind::Request { id, .. } = message.kind() {
+        let (message, call) = (Message::error(id, code, text), Some(id.clone()));
+        // A session that is over hears no more.
+        drop(say.send(Said::Message { message, call }).await);
+    }
+}
+
+impl Shared {
+    /// What the upstream speaks. One that is down is waited for.
+    async fn spoken(&self, caller: &Caller) -> Result<Spoken, String> {
+        match self.asked {
+            UpstreamKind::Sse => return Ok(Spoken::Sse),
+            UpstreamKind::Streamable => return Ok(Spoken::Streamable),
+            UpstreamKind::Auto => {}
+        }
+        let _one = self.probing.lock().await;
+        let known = *self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spoken) = known {
+            return Ok(spoken);
+        }
+        let mut patience = Patience::new(self.wait);
+        loop {
+            let unclear = match kind::probe(&self.wire, caller).await {
+                Ok(spoken) => {
+                    tracing::info!(upstream = %self.wire.url(), ?spoken, "found out what it speaks");
+                    *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = Some(spoken);
+                    return Ok(spoken);
+                }
+                Err(unclear) => unclear,
+            };
+            let waits = matches!(unclear, Unclear::Down(_)) && patience.pause().await;
+            if !waits {
+                tracing::warn!(upstream = %self.wire.url(), text = unclear.text(), "no MCP there");
+                return Err(unclear.text());
+            }
+        }
+    }
+
+    /// What the upstream answered does not go with what it is believed to speak: the next session
+    /// asks again.
+    fn doubt(&self) {
+        *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -1,0 +1,454 @@
+//! A session with a Streamable HTTP upstream: every message a POST, every answer its response.
+//!
+//! A fault is met where it shows. What the upstream never got is said again; what it may have got
+//! only if saying it twice does no harm; and a session that it lost is begun again with what the
+//! client said at its beginning.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use super::Shared;
+use super::memory::{Memory, epoch};
+use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
+use crate::backend::Said;
+use crate::caller::Caller;
+use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::upstream::Fault;
+
+/// Between two tries: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often one call may find its session lost. An upstream that loses it each time is broken.
+const MAX_LOST: u32 = 3;
+/// How often a stream that breaks off before its answer is asked for again.
+const MAX_RESUMED: u32 = 5;
+
+/// The upstream's side of one session.
+#[derive(Debug)]
+pub(super) struct Channel {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    /// Held while the session is begun again.
+    renewing: tokio::sync::Mutex<()>,
+    /// Whoever hears what is no answer; without one, questions are refused.
+    ear: Option<mpsc::Sender<Said>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `Mcp-Session-Id` and `MCP-Protocol-Version`.
+    session: HeaderMap,
+    /// How often it was begun again.
+    epoch: u64,
+    memory: Memory,
+}
+
+/// What became of one try.
+enum Try {
+    Answered(Message),
+    /// The upstream does not know the session (any more): it did nothing.
+    Lost(String),
+    /// It never got the request.
+    Unsent(String),
+    /// It may have got it.
+    Broken(String),
+    /// It answered, and not with an answer.
+    Failed(i32, String),
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) code: i32,
+    pub(super) text: String,
+}
+
+impl From<String> for Unanswered {
+    fn from(text: String) -> Self {
+        Self { code: code::INTERNAL_ERROR, text }
+    }
+}
+
+impl Channel {
+    pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<Said>>) -> Self {
+        Self { shared, state: Mutex::default(), renewing: tokio::sync::Mutex::default(), ear }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fields that name the session, and how often it was begun again.
+    fn session(&self) -> (HeaderMap, u64) {
+        let state = self.state();
+        (state.session.clone(), state.epoch)
+    }
+
+    /// Does the upstream tell its sessions apart?
+    pub(super) fn has_session(&self) -> bool {
+        self.state().session.contains_key(SESSION)
+    }
+
+    /// Notes what the client said, for the time after a restart.
+    pub(super) fn note(&self, message: &Message) {
+        self.state().memory.note(message);
+    }
+
+    /// An id that no client has for a request of the edge's own.
+    pub(super) fn name(&self) -> RequestId {
+        self.state().memory.name()
+    }
+
+    /// Asks the upstream, as often as that is safe and the time allows.
+    pub(super) async fn ask(
+        &self,
+        request: &Message,
+        caller: &Caller,
+    ) -> Result<Message, Unanswered> {
+        let mut patience = Patience::new(self.shared.wait);
+        let mut lost = 0;
+        loop {
+            let (session, epoch) = self.session();
+            match self.attempt(request, &session, epoch, caller).await {
+                Try::Answered(answer) => return Ok(answer),
+                Try::Failed(code, text) => return Err(Unanswered { code, text }),
+                Try::Broken(text) if !self.shared.tools.may_repeat(request) => {
+                    return Err(text.into());
+                }
+                Try::Unsent(text) | Try::Broken(text) => {
+                    if !patience.pause().await {
+                        return Err(text.into());
+                    }
+                }
+                Try::Lost(text) => {
+                    lost += 1;
+                    if lost > MAX_LOST {
+                        return Err(text.into());
+                    }
+                    self.renew(epoch, caller, &mut patience).await?;
+                }
+            }
+        }
+    }
+
+    /// Tells the upstream something that has no answer.
+    pub(super) async fn tell(&self, message: &Message, caller: &Caller) {
+        let (session, epoch) = self.session();
+        let inward = match message.kind() {
+            Kind::Response { .. } => epoch::inward(message, epoch),
+            Kind::Request { .. } | Kind::Notification { .. } => Some(message.clone()),
+        };
+        let Some(message) = inward else {
+            return tracing::debug!(?message, "an answer to an upstream that is gone: dropped");
+        };
+        let wire = &self.shared.wire;
+        let patience = Some(wire.patience());
+        let bytes = message.bytes().clone();
+        match wire.post(wire.url(), bytes, &session, caller, patience).await {
+            Ok((_, Answer::Refused(refusal))) => {
+                tracing::debug!(?message, text = refusal.text(), "the upstream refused it");
+            }
+            Ok(_) => {}
+            Err(fault) => tracing::debug!(?message, %fault, "the upstream did not get it"),
+        }
+    }
+
+    /// Ends the upstream's session, if it has one.
+    pub(super) async fn end(&self, caller: &Caller, patience: Duration) {
+        let (session, _) = self.session();
+        if session.contains_key(SESSION) {
+            self.shared.wire.end(&session, caller, patience).await;
+        }
+    }
+
+    /// Begins the session anew, unless somebody did since `epoch`.
+    pub(super) async fn renew(
+        &self,
+        epoch: u64,
+        caller: &Caller,
+        patience: &mut Patience,
+    ) -> Result<(), Unanswered> {
+        let _one = self.renewing.lock().await;
+        if self.state().epoch != epoch {
+            return Ok(());
+        }
+        let Some(hello) = self.state().memory.initialize() else {
+            return Err("the upstream does not know the session".to_owned().into());
+        };
+        loop {
+            match self.attempt(&hello, &HeaderMap::new(), epoch, caller).await {
+                Try::Answered(answer) if !answer.is_error() => break,
+                Try::Answered(_) => {
+                    return Err("the upstream refused to be initialised again".to_owned().into());
+                }
+                Try::Lost(text) | Try::Failed(_, text) => return Err(text.into()),
+                Try::Unsent(text) | Try::Broken(text) => {
+                    if !patience.pause().await {
+                        return Err(text.into());
+                    }
+                }
+            }
+        }
+        let (session, rest) = {
+            let mut state = self.state();
+            state.epoch += 1;
+            (state.session.clone(), state.memory.rest())
+        };
+        tracing::info!(epoch = epoch + 1, "the upstream lost the session: begun again");
+        for message in rest {
+            match message.kind() {
+                Kind::Request { .. } => {
+                    drop(self.attempt(&message, &session, epoch + 1, caller).await);
+                }
+                Kind::Notification { .. } | Kind::Response { .. } => {
+                    self.tell(&message, caller).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request once, and reads until it is answered.
+    async fn attempt(
+        &self,
+        request: &Message,
+        session: &HeaderMap,
+        epoch: u64,
+        caller: &Caller,
+    ) -> Try {
+        let Some(id) = request.id() else { return Try::Broken("no id".to_owned()) };
+        let wire = &self.shared.wire;
+        let bytes = request.bytes().clone();
+        // No time of its own: whoever calls has a deadline, and a tool may think for long.
+        let (head, answer) = match wire.post(wire.url(), bytes, session, caller, None).await {
+            Ok(answered) => answered,
+            Err(fault @ Fault::Unreachable(_)) => return Try::Unsent(fault.to_string()),
+            Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => {
+                return Try::Broken(fault.to_string());
+            }
+        };
+        let named = head.get(SESSION).cloned();
+        let answer = match answer {
+            Answer::Json(bytes) => self.pick(&bytes, id, epoch, caller).await,
+            Answer::Events(events) => self.follow(events, session, id, epoch, caller).await,
+            Answer::Accepted => Err(Try::Failed(
+                code::INTERNAL_ERROR,
+                "the upstream answered without an answer".to_owned(),
+            )),
+            Answer::Refused(refusal) => {
+                let text = refusal.text();
+                return if session.contains_key(SESSION) && refusal.is_lost_session() {
+                    Try::Lost(text)
+                } else {
+                    if matches!(refusal.status.as_u16(), 404 | 405) {
+                        self.shared.doubt();
+                    }
+                    let code = refusal.error.map_or(code::INTERNAL_ERROR, |(code, _)| code);
+                    Try::Failed(code, text)
+                };
+            }
+        };
+        match answer {
+            Err(other) => other,
+            Ok(answer) => {
+                if request.method() == Some("initialize") && !answer.is_error() {
+                    self.begin(named, &answer);
+                }
+                if request.method() == Some("tools/list") {
+                    let _next_page = self.shared.tools.learn(&answer);
+                }
+                Try::Answered(answer)
+            }
+        }
+    }
+
+    /// Notes what `initialize` settled.
+    fn begin(&self, named: Option<HeaderValue>, answer: &Message) {
+        let version = answer.protocol_version().and_then(|it| HeaderValue::try_from(it).ok());
+        let mut session = HeaderMap::new();
+        for (name, value) in [(SESSION, named), (VERSION, version)] {
+            if let Some(value) = value {
+                drop(session.insert(name, value));
+            }
+        }
+        self.state().session = session;
+    }
+
+    /// Finds the answer in a JSON text: one message, or an array of them (2025-03-26).
+    async fn pick(
+        &self,
+        bytes: &bytes::Bytes,
+        id: &RequestId,
+        epoch: u64,
+        caller: &Caller,
+    ) -> Result<Message, Try> {
+        let messages = if Message::is_batch(bytes) {
+            Message::parse_batch(bytes, 64)
+        } else {
+            Message::parse(bytes.clone()).map(|message| vec![message])
+        };
+        let messages = messages.map_err(|error| rubbish(&error.to_string()))?;
+        let mut answer = None;
+        for message in messages {
+            match message.kind() {
+                Kind::Response { id: of } if of == id => answer = Some(message),
+                Kind::Response { .. } => {}
+                Kind::Request { .. } | Kind::Notification { .. } => {
+                    self.hear(message, Some(id), epoch, caller).await;
+                }
+            }
+        }
+        answer.ok_or_else(|| rubbish("its answer has another id"))
+    }
+
+    /// Reads a stream to the answer, and asks for the rest of it where it breaks off before.
+    async fn follow(
+        &self,
+        mut events: EventBody,
+        session: &HeaderMap,
+        id: &RequestId,
+        epoch: u64,
+        caller: &Caller,
+    ) -> Result<Message, Try> {
+        let mut last = None;
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..=MAX_RESUMED {
+            let broken = loop {
+                match events.next().await {
+                    Ok(None) => break "the stream ended without an answer".to_owned(),
+                    Err(text) => break text,
+                    Ok(Some(event)) => {
+                        if let Some(seen) = event.id {
+                            last = HeaderValue::try_from(&*seen).ok();
+                        }
+                        pause = event.retry.unwrap_or(pause);
+                        let Some(data) = event.data.filter(|data| !data.is_empty()) else {
+                            continue;
+                        };
+                        let message = Message::parse(data);
+                        let message = message.map_err(|error| rubbish(&error.to_string()))?;
+                        if matches!(message.kind(), Kind::Response { id: of } if of == id) {
+                            events.finish().await;
+                            return Ok(message);
+                        }
+                        self.hear(message, Some(id), epoch, caller).await;
+                    }
+                }
+            };
+            let Some(last) = last.clone() else {
+                return Err(Try::Broken(format!("the upstream broke off: {broken}")));
+            };
+            sleep(pause.min(LONGEST_PAUSE)).await;
+            let mut fields = session.clone();
+            drop(fields.insert(LAST_EVENT, last));
+            match self.shared.wire.listen(&fields, caller).await {
+                Ok(Answer::Events(more)) => events = more,
+                Ok(_) | Err(_) => {
+                    return Err(Try::Broken(format!("the upstream broke off: {broken}")));
+                }
+            }
+        }
+        Err(Try::Broken("the upstream breaks off again and again".to_owned()))
+    }
+
+    /// Hands on what is no answer. Nobody to hand it to: questions are refused.
+    async fn hear(&self, message: Message, call: Option<&RequestId>, epoch: u64, caller: &Caller) {
+        if let Some(ear) = &self.ear {
+            let message = epoch::outward(message, epoch);
+            // A session that is over hears no more.
+            drop(ear.send(Said::Message { message, call: call.cloned() }).await);
+            return;
+        }
+        if let Kind::Request { id, method } = message.kind() {
+            let refusal = match &**method {
+                "ping" => Message::result(id, &serde_json::json!({})),
+                _ => Message::error(
+                    id,
+                    code::METHOD_NOT_FOUND,
+                    "this call has no client that could answer",
+                ),
+            };
+            let (session, _) = self.session();
+            let wire = &self.shared.wire;
+            let bytes = refusal.bytes().clone();
+            let patience = Some(wire.patience());
+            drop(wire.post(wire.url(), bytes, &session, caller, patience).await);
+        }
+    }
+
+    /// Listens to whatever belongs to no call, until the upstream says that it has no such stream.
+    pub(super) async fn listen(&self, caller: &Caller) {
+        let mut last: Option<HeaderValue> = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (mut session, epoch) = self.session();
+            if let Some(last) = last.clone() {
+                drop(session.insert(LAST_EVENT, last));
+            }
+            match self.shared.wire.listen(&session, caller).await {
+                Ok(Answer::Events(mut events)) => {
+                    pause = FIRST_PAUSE;
+                    while let Ok(Some(event)) = events.next().await {
+                        if let Some(seen) = event.id {
+                            last = HeaderValue::try_from(&*seen).ok();
+                        }
+                        pause = event.retry.unwrap_or(pause);
+                        let data = event.data.filter(|data| !data.is_empty());
+                        if let Some(Ok(message)) = data.map(Message::parse) {
+                            self.hear(message, None, epoch, caller).await;
+                        }
+                    }
+                }
+                Ok(Answer::Refused(refusal)) => {
+                    last = None;
+                    let mut patience = Patience::new(self.shared.wait);
+                    let lost = session.contains_key(SESSION) && refusal.is_lost_session();
+                    if !lost || self.renew(epoch, caller, &mut patience).await.is_err() {
+                        return tracing::debug!(
+                            text = refusal.text(),
+                            "no stream of the upstream's"
+                        );
+                    }
+                }
+                Ok(Answer::Json(_) | Answer::Accepted) => return,
+                Err(fault) => tracing::debug!(%fault, "the upstream's stream is down"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn rubbish(text: &str) -> Try {
+    Try::Failed(code::INTERNAL_ERROR, format!("the upstream answered with rubbish: {text}"))
+}
+
+/// How long an upstream is waited for, in growing steps, from the first fault on.
+#[derive(Debug)]
+pub(super) struct Patience {
+    wait: Duration,
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(wait: Duration) -> Self {
+        Self { wait, until: None, pause: FIRST_PAUSE }
+    }
+
+    /// Waits a moment. False once it is enough.
+    pub(super) async fn pause(&mut self) -> bool {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + self.wait);
+        if now >= until {
+            return false;
+        }
+        sleep(self.pause.min(until - now)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        true
+    }
+}

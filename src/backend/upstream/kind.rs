@@ -1,0 +1,132 @@
+//! Finds out what an upstream speaks, by asking it as any client would.
+
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::wire::{Answer, EventBody, SESSION, Wire};
+use crate::caller::Caller;
+use crate::jsonrpc::{Kind, Message, RequestId};
+use crate::protocol::ProtocolVersion;
+use crate::upstream::Fault;
+
+/// What an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
+    /// Streamable HTTP.
+    Streamable,
+}
+
+/// Why it could not be found out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unclear {
+    /// It is down: to be asked again.
+    Down(Fault),
+    /// It is up, and is no MCP server, or not there.
+    NotMcp(String),
+}
+
+impl Unclear {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Down(fault) => fault.to_string(),
+            Self::NotMcp(text) => text.clone(),
+        }
+    }
+}
+
+/// The `initialize` that the edge sends in its own name.
+pub(super) fn initialize(id: &RequestId) -> Message {
+    let params = json!({
+        "protocolVersion": ProtocolVersion::LATEST.name(),
+        "capabilities": {},
+        "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
+    });
+    Message::request(id, "initialize", &params)
+}
+
+/// Asks (2025-11-25, "Transports", "Backwards compatibility"): `initialize` by POST; where that is
+/// no success, a stream by GET, whose first event is `endpoint`.
+pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclear> {
+    let hello = initialize(&RequestId::Text("mcp-edge-probe".into()));
+    let none = HeaderMap::new();
+    let patience = wire.patience();
+    let posted = wire.post(wire.url(), hello.bytes().clone(), &none, caller, Some(patience)).await;
+    let (head, answer) = posted.map_err(Unclear::Down)?;
+    let refused = match answer {
+        Answer::Refused(refusal) => refusal,
+        Answer::Json(_) | Answer::Events(_) => {
+            if is_answered(answer, wire).await {
+                if let Some(id) = head.get(SESSION) {
+                    let session = HeaderMap::from_iter([(SESSION, id.clone())]);
+                    wire.end(&session, caller, patience).await;
+                }
+                return Ok(Spoken::Streamable);
+            }
+            let text = "the upstream answered `initialize` with something that is no MCP";
+            return Err(Unclear::NotMcp(text.to_owned()));
+        }
+        Answer::Accepted => return streams(wire, caller, "2xx without an answer").await,
+    };
+    let text = refused.text();
+    match refused.status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Unclear::NotMcp(text)),
+        status if status.is_client_error() => streams(wire, caller, &text).await,
+        status if status.is_server_error() => Err(Unclear::Down(Fault::Broken(text))),
+        _ => Err(Unclear::NotMcp(text)),
+    }
+}
+
+async fn is_answered(answer: Answer, wire: &Wire) -> bool {
+    let is_response = |bytes| {
+        let message = Message::parse(bytes);
+        message.is_ok_and(|message| matches!(message.kind(), Kind::Response { .. }))
+    };
+    match answer {
+        Answer::Json(bytes) => is_response(bytes),
+        Answer::Events(mut events) => {
+            let first = async {
+                while let Ok(Some(event)) = events.next().await {
+                    if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+                        return is_response(data);
+                    }
+                }
+                false
+            };
+            timeout(wire.patience(), first).await.unwrap_or(false)
+        }
+        Answer::Accepted | Answer::Refused(_) => false,
+    }
+}
+
+async fn streams(wire: &Wire, caller: &Caller, posted: &str) -> Result<Spoken, Unclear> {
+    let asked = timeout(wire.patience(), wire.listen(&HeaderMap::new(), caller)).await;
+    let late = |_elapsed| Unclear::Down(Fault::Late(wire.patience()));
+    match asked.map_err(late)?.map_err(Unclear::Down)? {
+        Answer::Events(mut events) => match timeout(wire.patience(), endpoint(&mut events)).await {
+            Ok(Ok(_endpoint)) => Ok(Spoken::Sse),
+            Ok(Err(text)) => Err(Unclear::NotMcp(text)),
+            Err(elapsed) => Err(late(elapsed)),
+        },
+        Answer::Refused(refusal) => Err(Unclear::NotMcp(format!(
+            "the upstream is no MCP server at that URL: POST: {posted}; GET: {}",
+            refusal.text()
+        ))),
+        Answer::Json(_) | Answer::Accepted => Err(Unclear::NotMcp(format!(
+            "the upstream is no MCP server at that URL: POST: {posted}; GET: no event stream"
+        ))),
+    }
+}
+
+/// The first event of HTTP+SSE: where messages are to be posted.
+pub(super) async fn endpoint(events: &mut EventBody) -> Result<String, String> {
+    while let Some(event) = events.next().await? {
+        if event.kind.as_deref() == Some("endpoint") {
+            let data = event.data.unwrap_or_default();
+            return String::from_utf8(data.into()).map_err(|error| error.to_string());
+        }
+    }
+    Err("the upstream's stream ended without an `endpoint`".to_owned())
+}

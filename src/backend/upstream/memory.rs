@@ -1,0 +1,183 @@
+//! What a client told its server that another server in its place must be told again.
+
+use crate::jsonrpc::{Message, RequestId};
+
+/// Subscriptions that are kept. Whoever has more is subscribed to the newest only.
+const MAX_SUBSCRIPTIONS: usize = 256;
+
+/// The client's side of a session's state.
+#[derive(Debug)]
+pub(super) struct Memory {
+    initialize: Option<Message>,
+    initialized: Option<Message>,
+    level: Option<Message>,
+    subscriptions: Vec<(String, Message)>,
+    /// What makes the edge's own ids unlike any client's.
+    own: u64,
+    names: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let mut own = [0; 8];
+        // Without randomness there are no session ids either, and nobody comes here.
+        let _filled = getrandom::fill(&mut own);
+        Self {
+            initialize: None,
+            initialized: None,
+            level: None,
+            subscriptions: Vec::new(),
+            own: u64::from_le_bytes(own),
+            names: 0,
+        }
+    }
+}
+
+impl Memory {
+    /// Notes what matters of a message that went up.
+    pub(super) fn note(&mut self, message: &Message) {
+        let slot = match message.method() {
+            Some("initialize") => &mut self.initialize,
+            Some("notifications/initialized") => &mut self.initialized,
+            Some("logging/setLevel") => &mut self.level,
+            Some("resources/subscribe") => return self.subscribe(message),
+            Some("resources/unsubscribe") => {
+                let uri = message.resource();
+                return self.subscriptions.retain(|(known, _)| Some(known) != uri.as_ref());
+            }
+            Some(_) | None => return,
+        };
+        *slot = Some(message.clone());
+    }
+
+    fn subscribe(&mut self, message: &Message) {
+        let Some(uri) = message.resource() else { return };
+        self.subscriptions.retain(|(known, _)| *known != uri);
+        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            let _oldest = self.subscriptions.remove(0);
+        }
+        self.subscriptions.push((uri, message.clone()));
+    }
+
+    /// An id that no client has for a request of the edge's own.
+    pub(super) fn name(&mut self) -> RequestId {
+        self.names += 1;
+        RequestId::Text(format!("mcp-edge-{:016x}-{}", self.own, self.names).into())
+    }
+
+    /// The `initialize` to say again, under an id of the edge's own.
+    pub(super) fn initialize(&mut self) -> Option<Message> {
+        let id = self.name();
+        self.initialize.as_ref().map(|message| message.with_id(&id))
+    }
+
+    /// What follows once that is answered, in order.
+    pub(super) fn rest(&mut self) -> Vec<Message> {
+        let requests = self.level.iter().chain(self.subscriptions.iter().map(|(_, it)| it));
+        let mut rest: Vec<Message> = self.initialized.iter().cloned().collect();
+        let requests: Vec<Message> = requests.cloned().collect();
+        for request in requests {
+            let id = self.name();
+            rest.push(request.with_id(&id));
+        }
+        rest
+    }
+}
+
+/// Requests of an upstream are numbered from the same start each time it starts. After a restart
+/// theirs get another name on the way to the client, so that its answer to a question of before
+/// never passes for one to a question of now.
+pub(super) mod epoch {
+    use super::{Message, RequestId};
+    use crate::jsonrpc::Kind;
+
+    const PREFIX: &str = "mcp-edge-";
+    /// A longer id is left as it is: with the name before it, it could be longer than any may be.
+    const LONGEST: usize = 256;
+
+    /// A message of the upstream's as the client is to see it.
+    pub(in crate::backend::upstream) fn outward(message: Message, epoch: u64) -> Message {
+        match message.kind() {
+            Kind::Request { id, .. } if epoch > 0 && id.to_string().len() <= LONGEST => {
+                let named = RequestId::Text(format!("{PREFIX}{epoch}:{id}").into());
+                message.with_id(&named)
+            }
+            Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => message,
+        }
+    }
+
+    /// An answer of the client's as the upstream is to see it; none if it was not this upstream
+    /// that asked.
+    pub(in crate::backend::upstream) fn inward(message: &Message, epoch: u64) -> Option<Message> {
+        let named = match message.id() {
+            Some(RequestId::Text(text)) => text.strip_prefix(PREFIX),
+            Some(RequestId::Number(_)) | None => None,
+        };
+        match (named.and_then(|named| named.split_once(':')), epoch) {
+            (None, 0) => Some(message.clone()),
+            (Some((of, id)), now) if of.parse() == Ok(now) => {
+                RequestId::parse(id).map(|id| message.with_id(&id))
+            }
+            (None | Some(_), _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(method: &str, params: &serde_json::Value) -> Message {
+        Message::request(&7.into(), method, params)
+    }
+
+    #[test]
+    fn what_is_said_again_is_the_last_of_each() {
+        let mut memory = Memory::default();
+        assert!(memory.initialize().is_none() && memory.rest().is_empty());
+        memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
+        memory.note(&Message::notification("notifications/initialized", &json!(null)));
+        memory.note(&request("logging/setLevel", &json!({"level": "error"})));
+        memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
+        for uri in ["a", "b", "a"] {
+            memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
+        }
+        memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
+        memory.note(&request("tools/call", &json!({"name": "x"})));
+        assert_ne!(memory.initialize().unwrap().id(), Some(&7.into()));
+        let rest = memory.rest();
+        let methods: Vec<_> = rest.iter().filter_map(Message::method).collect();
+        assert_eq!(
+            methods,
+            ["notifications/initialized", "logging/setLevel", "resources/subscribe"]
+        );
+        assert!(rest.iter().filter_map(Message::id).all(|id| *id != 7.into()));
+        assert!(rest.iter().any(|it| it.params().contains("debug")));
+    }
+
+    #[test]
+    fn subscriptions_have_a_lid() {
+        let mut memory = Memory::default();
+        for number in 0..2 * MAX_SUBSCRIPTIONS {
+            memory.note(&request("resources/subscribe", &json!({ "uri": number.to_string() })));
+        }
+        assert_eq!(memory.rest().len(), MAX_SUBSCRIPTIONS);
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_upstream_that_asked_and_to_no_other() {
+        for id in [RequestId::from(0), RequestId::Text("x\"y".into())] {
+            let question = Message::request(&id, "roots/list", &json!({}));
+            for epoch in [0, 1, 12] {
+                let asked = epoch::outward(question.clone(), epoch);
+                let answer = Message::result(asked.id().unwrap(), &json!({}));
+                let back = epoch::inward(&answer, epoch).unwrap();
+                assert_eq!(back.id(), Some(&id));
+                assert!(epoch::inward(&answer, epoch + 1).is_none());
+                assert!(epoch == 0 || epoch::inward(&answer, epoch - 1).is_none());
+            }
+        }
+    }
+}

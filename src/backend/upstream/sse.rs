@@ -1,0 +1,333 @@
+//! One session in front of an HTTP+SSE upstream (2024-11-05): a stream that everything comes down,
+//! and POSTs beside it.
+//!
+//! When the stream breaks, calls that may be repeated are held until the upstream is back and has
+//! been told again what the client said at the beginning; the others fail at once.
+
+mod connect;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use self::connect::{Connected, connect};
+use super::memory::{Memory, epoch};
+use super::wire::{Answer, EventBody};
+use super::{Shared, refuse};
+use crate::backend::{Said, Told};
+use crate::caller::Caller;
+use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::upstream::Fault;
+
+/// Between two tries to connect: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Messages that wait for the POST before them. The link's own queue holds the rest.
+const OUTBOX: usize = 4;
+
+/// Carries one session until its client is gone.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    first: Told,
+    told: mpsc::Receiver<Told>,
+    say: mpsc::Sender<Said>,
+) {
+    let mut session = Session {
+        caller: Arc::clone(&first.caller),
+        shared: Arc::clone(shared),
+        told,
+        say,
+        memory: Memory::default(),
+        epoch: 0,
+        held: VecDeque::new(),
+        outbox: VecDeque::new(),
+        flying: HashMap::new(),
+        own: HashSet::new(),
+    };
+    session.hold(first);
+    while let Some(connected) = session.reach().await {
+        let Some(why) = session.serve(connected).await else { return };
+        session.fell(&why).await;
+    }
+}
+
+/// A call that waits for the upstream to be there.
+struct Held {
+    told: Told,
+    until: Instant,
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    told: mpsc::Receiver<Told>,
+    say: mpsc::Sender<Said>,
+    /// Whoever opened the session.
+    caller: Arc<Caller>,
+    memory: Memory,
+    /// How often the stream was connected again.
+    epoch: u64,
+    held: VecDeque<Held>,
+    /// Messages that wait for the POST before them.
+    outbox: VecDeque<Told>,
+    /// Calls that were posted and are not answered.
+    flying: HashMap<RequestId, Told>,
+    /// Requests of the edge's own that are not answered.
+    own: HashSet<RequestId>,
+}
+
+type Posting = Pin<Box<dyn Future<Output = (Message, Result<Answer, Fault>)> + Send>>;
+
+impl Session {
+    /// Connects, however long that takes; calls wait for it as long as they may. None once the
+    /// client is gone.
+    async fn reach(&mut self) -> Option<Connected> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let again = self.memory.initialize().map(|hello| (hello, self.memory.rest()));
+            let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(&self.caller));
+            let mut trying = Box::pin(connect(shared, caller, again));
+            let mut why = "the upstream does not answer".to_owned();
+            let mut next = None;
+            loop {
+                let due = self.held.iter().map(|held| held.until).min();
+                let due = due.unwrap_or_else(|| Instant::now() + LONGEST_PAUSE);
+                let resting = next.is_some();
+                tokio::select! {
+                    tried = &mut trying, if !resting => match tried {
+                        Ok(connected) => return Some(connected),
+                        Err(text) => {
+                            tracing::debug!(text, "cannot connect to the upstream");
+                            why = text;
+                            next = Some(Instant::now() + pause);
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                        }
+                    },
+                    told = self.told.recv() => {
+                        self.hold(told?);
+                    }
+                    () = sleep_until(due) => self.give_up(&why).await,
+                    () = sleep_until(next.unwrap_or(due)), if resting => break,
+                    () = self.say.closed() => return None,
+                }
+            }
+        }
+    }
+
+    /// Keeps a call until the upstream is there. What is no call is lost with it, but for what has
+    /// to be said again.
+    fn hold(&mut self, told: Told) {
+        match told.message.kind() {
+            Kind::Request { .. } => {
+                let until = Instant::now() + self.shared.wait;
+                self.held.push_back(Held { told, until });
+            }
+            Kind::Notification { .. } => {
+                self.note(&told.message);
+                if told.message.method() == Some("notifications/cancelled") {
+                    let id = told.message.cancelled();
+                    self.held.retain(|held| held.told.message.id() != id.as_ref());
+                }
+            }
+            Kind::Response { .. } => {}
+        }
+    }
+
+    /// Notes what is to be said again. `initialize` is, once it was answered.
+    fn note(&mut self, message: &Message) {
+        if message.method() != Some("initialize") {
+            self.memory.note(message);
+        }
+    }
+
+    /// Fails the calls whose time is over.
+    async fn give_up(&mut self, why: &str) {
+        let now = Instant::now();
+        while self.held.front().is_some_and(|held| held.until <= now) {
+            let Some(Held { told, .. }) = self.held.pop_front() else { return };
+            refuse(&told.message, code::INTERNAL_ERROR, why, &self.say).await;
+        }
+    }
+
+    /// Carries messages until the stream ends. Says why it did; nothing once the client is gone.
+    async fn serve(&mut self, connected: Connected) -> Option<String> {
+        let Connected { mut events, post, early, own } = connected;
+        if self.memory.initialize().is_some() {
+            self.epoch += 1;
+            tracing::info!(epoch = self.epoch, "the upstream lost the session: begun again");
+        }
+        self.own = own;
+        for message in early {
+            self.hear(message).await;
+        }
+        self.outbox.extend(self.held.drain(..).map(|held| held.told));
+        let mut posting: Option<Posting> = None;
+        loop {
+            if posting.is_none() {
+                posting = self.outbox.pop_front().and_then(|told| self.post(told, &post));
+            }
+            tokio::select! {
+                event = events.next() => match event {
+                    Ok(Some(event)) => self.take(event.data).await,
+                    Ok(None) => return Some(self.lost("it ended the stream")),
+                    Err(text) => return Some(self.lost(&text)),
+                },
+                Some((message, answer)) = posted(&mut posting) => {
+                    posting = None;
+                    if let Some(why) = self.settle(&message, answer).await {
+                        return Some(self.lost(&why));
+                    }
+                }
+                told = self.told.recv(), if self.outbox.len() < OUTBOX => {
+                    self.outbox.push_back(told?);
+                }
+                () = self.say.closed() => return None,
+            }
+        }
+    }
+
+    /// The stream is down: what was not posted yet waits.
+    fn lost(&mut self, why: &str) -> String {
+        for told in std::mem::take(&mut self.outbox) {
+            self.hold(told);
+        }
+        format!("the upstream broke off: {why}")
+    }
+
+    /// Begins to post a message.
+    fn post(&mut self, told: Told, to: &Uri) -> Option<Posting> {
+        let Told { message, caller } = told;
+        let message = match message.kind() {
+            Kind::Response { .. } => epoch::inward(&message, self.epoch)?,
+            Kind::Request { .. } | Kind::Notification { .. } => message,
+        };
+        self.note(&message);
+        if let Kind::Request { id, .. } = message.kind() {
+            let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
+            drop(self.flying.insert(id.clone(), told));
+        }
+        Some(self.posting(message, caller, to))
+    }
+
+    fn posting(&self, message: Message, caller: Arc<Caller>, to: &Uri) -> Posting {
+        let (shared, to) = (Arc::clone(&self.shared), to.clone());
+        Box::pin(async move {
+            let (wire, bytes) = (&shared.wire, message.bytes().clone());
+            let none = HeaderMap::new();
+            let posted = wire.post(&to, bytes, &none, &caller, Some(wire.patience())).await;
+            let answer = posted.map(|(_, answer)| answer);
+            (message, answer)
+        })
+    }
+
+    /// Looks at how a POST was taken. Says why, where nothing more goes this way.
+    async fn settle(&mut self, message: &Message, answer: Result<Answer, Fault>) -> Option<String> {
+        match answer {
+            Ok(Answer::Accepted | Answer::Json(_) | Answer::Events(_)) => {
+                if message.method() == Some("notifications/initialized") {
+                    self.learn();
+                }
+                None
+            }
+            Ok(Answer::Refused(refusal)) if refusal.is_lost_session() => {
+                self.unsend(message);
+                Some(refusal.text())
+            }
+            Ok(Answer::Refused(refusal)) => {
+                if message.id().is_some_and(|id| self.flying.remove(id).is_some()) {
+                    let code = refusal.error.as_ref().map_or(code::INTERNAL_ERROR, |it| it.0);
+                    refuse(message, code, &refusal.text(), &self.say).await;
+                }
+                None
+            }
+            Err(fault @ Fault::Unreachable(_)) => {
+                self.unsend(message);
+                Some(fault.to_string())
+            }
+            Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => Some(fault.to_string()),
+        }
+    }
+
+    /// The upstream never got it.
+    fn unsend(&mut self, message: &Message) {
+        if let Some(told) = message.id().and_then(|id| self.flying.remove(id)) {
+            self.hold(told);
+        }
+    }
+
+    /// Asks for the tools once, to know which calls may be repeated.
+    fn learn(&mut self) {
+        if self.shared.tools.are_known() {
+            return;
+        }
+        let id = self.memory.name();
+        let message = Message::request(&id, "tools/list", &json!({}));
+        let told = Told { message, caller: Arc::clone(&self.caller) };
+        self.shared.tools.are_known_now();
+        let _first = self.own.insert(id);
+        self.outbox.push_back(told);
+    }
+
+    async fn take(&mut self, data: Option<Bytes>) {
+        let Some(data) = data.filter(|data| !data.is_empty()) else { return };
+        match Message::parse(data) {
+            Ok(message) => self.hear(message).await,
+            Err(error) => tracing::warn!(%error, "the upstream said something that is no message"),
+        }
+    }
+
+    /// Hands on what the upstream says.
+    async fn hear(&mut self, message: Message) {
+        if let Kind::Response { id } = message.kind() {
+            if self.own.remove(id) {
+                let _next_page = self.shared.tools.learn(&message);
+                drop(self.flying.remove(id));
+                return;
+            }
+            let asked = self.flying.remove(id).map(|told| told.message);
+            match asked.as_ref().and_then(Message::method) {
+                Some("initialize") if !message.is_error() => {
+                    if let Some(asked) = &asked {
+                        self.memory.note(asked);
+                    }
+                }
+                Some("tools/list") => drop(self.shared.tools.learn(&message)),
+                Some(_) | None => {}
+            }
+        }
+        let message = epoch::outward(message, self.epoch);
+        // A session that is over hears no more.
+        drop(self.say.send(Said::Message { message, call: None }).await);
+    }
+
+    /// Sorts the calls that were under way: what may be repeated waits, the rest fails now.
+    async fn fell(&mut self, why: &str) {
+        tracing::warn!(why, "the upstream's stream is down");
+        for (id, told) in std::mem::take(&mut self.flying) {
+            if self.own.contains(&id) {
+                continue;
+            }
+            if self.shared.tools.may_repeat(&told.message) {
+                self.hold(told);
+            } else {
+                refuse(&told.message, code::INTERNAL_ERROR, why, &self.say).await;
+            }
+        }
+        self.own.clear();
+    }
+}
+
+/// How the POST under way was taken; none if there is none.
+async fn posted(posting: &mut Option<Posting>) -> Option<(Message, Result<Answer, Fault>)> {
+    match posting {
+        Some(posting) => Some(posting.await),
+        None => None,
+    }
+}

@@ -1,0 +1,189 @@
+//! One session in front of a Streamable HTTP upstream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{Channel, Unanswered};
+use super::{Shared, refuse};
+use crate::backend::{Said, Told};
+use crate::caller::{Caller, Transport};
+use crate::jsonrpc::{Kind, Message, RequestId};
+
+/// How long a notification holds up what was said after it. Each is a POST of its own, and an
+/// upstream that sees them in another order refuses calls before `initialized`.
+const IN_ORDER: Duration = Duration::from_secs(1);
+/// How long the upstream is given to end its session.
+const ENDING: Duration = Duration::from_secs(2);
+/// Pages of tools that are looked at.
+const MAX_PAGES: usize = 100;
+
+/// Something under way: a call's id comes out, so that it can be forgotten.
+type Work<'a> = BoxFuture<'a, Option<RequestId>>;
+
+/// Carries one session until its client is gone.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    first: Told,
+    mut told: mpsc::Receiver<Told>,
+    say: mpsc::Sender<Said>,
+) {
+    let channel = Channel::new(Arc::clone(shared), Some(say.clone()));
+    let opener = Arc::clone(&first.caller);
+    let mut session = Session {
+        channel: &channel,
+        shared,
+        say: &say,
+        work: FuturesUnordered::new(),
+        calls: HashMap::new(),
+    };
+    let mut next = Some(first);
+    while let Some(told) = match next.take() {
+        Some(told) => Some(told),
+        None => session.next(&mut told).await,
+    } {
+        session.carry(told).await;
+    }
+    drop(session);
+    channel.end(&opener, ENDING).await;
+}
+
+struct Session<'a> {
+    channel: &'a Channel,
+    shared: &'a Shared,
+    say: &'a mpsc::Sender<Said>,
+    work: FuturesUnordered<Work<'a>>,
+    /// Dropped, or cancelled, a call is given up.
+    calls: HashMap<RequestId, CancellationToken>,
+}
+
+impl<'a> Session<'a> {
+    /// The next message, while work goes on; none once the client is gone.
+    async fn next(&mut self, told: &mut mpsc::Receiver<Told>) -> Option<Told> {
+        loop {
+            tokio::select! {
+                told = told.recv() => return told,
+                Some(done) = self.work.next() => self.forget(done),
+                () = self.say.closed() => return None,
+            }
+        }
+    }
+
+    fn forget(&mut self, done: Option<RequestId>) {
+        if let Some(id) = done {
+            drop(self.calls.remove(&id));
+        }
+    }
+
+    async fn carry(&mut self, told: Told) {
+        let Told { message, caller } = told;
+        self.channel.note(&message);
+        match message.kind() {
+            Kind::Request { id, .. } => {
+                let cancelled = CancellationToken::new();
+                drop(self.calls.insert(id.clone(), cancelled.clone()));
+                self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
+            }
+            Kind::Notification { .. } | Kind::Response { .. } => self.tell(message, caller).await,
+        }
+    }
+
+    /// Tells the upstream something, while work goes on.
+    async fn tell(&mut self, message: Message, caller: Arc<Caller>) {
+        let channel = self.channel;
+        let begun = message.method() == Some("notifications/initialized");
+        let cancelled = match message.method() {
+            Some("notifications/cancelled") => message.cancelled(),
+            Some(_) | None => None,
+        };
+        let by = Arc::clone(&caller);
+        let mut telling: Work<'a> = Box::pin(async move {
+            channel.tell(&message, &by).await;
+            None
+        });
+        let mut enough = Box::pin(sleep(IN_ORDER));
+        loop {
+            tokio::select! {
+                _told = &mut telling => break,
+                Some(done) = self.work.next() => self.forget(done),
+                () = self.say.closed() => break,
+                () = &mut enough => {
+                    self.work.push(telling);
+                    break;
+                }
+            }
+        }
+        if let Some(call) = cancelled.and_then(|id| self.calls.remove(&id)) {
+            call.cancel();
+        }
+        if begun {
+            self.begin(caller);
+        }
+    }
+
+    /// What the edge does for itself once a session is initialised.
+    fn begin(&mut self, caller: Arc<Caller>) {
+        let channel = self.channel;
+        if !self.shared.tools.are_known() {
+            let (shared, caller) = (self.shared, Arc::clone(&caller));
+            self.work.push(Box::pin(async move {
+                learn(channel, shared, &caller).await;
+                None
+            }));
+        }
+        // Nobody is there to hear what belongs to no call.
+        if caller.transport != Transport::Bare {
+            self.work.push(Box::pin(async move {
+                channel.listen(&caller).await;
+                None
+            }));
+        }
+    }
+}
+
+/// One call, to its answer.
+async fn call(
+    channel: &Channel,
+    request: Message,
+    caller: Arc<Caller>,
+    say: &mpsc::Sender<Said>,
+    cancelled: CancellationToken,
+) -> Option<RequestId> {
+    let id = request.id().cloned();
+    let answer = tokio::select! {
+        answer = channel.ask(&request, &caller) => answer,
+        () = cancelled.cancelled() => return id,
+    };
+    match answer {
+        // A session that is over hears no more.
+        Ok(message) => drop(say.send(Said::Message { message, call: id.clone() }).await),
+        Err(Unanswered { code, text }) => refuse(&request, code, &text, say).await,
+    }
+    id
+}
+
+/// Reads the list of tools once, to know which calls may be repeated.
+pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
+    let mut cursor = None;
+    for _ in 0..MAX_PAGES {
+        let params = match &cursor {
+            Some(cursor) => json!({ "cursor": cursor }),
+            None => json!({}),
+        };
+        let request = Message::request(&channel.name(), "tools/list", &params);
+        let Ok(answer) = channel.ask(&request, caller).await else { break };
+        let next = shared.tools.learn(&answer);
+        if next.is_none() || next == cursor {
+            break;
+        }
+        cursor = next;
+    }
+    shared.tools.are_known_now();
+}

@@ -1,0 +1,151 @@
+//! What may be said twice to an upstream of which nobody knows whether it heard it the first time.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use serde::Deserialize;
+
+use crate::jsonrpc::Message;
+
+/// Tools that are remembered.
+const MAX_TOOLS: usize = 10_000;
+
+/// Requests that change nothing, or nothing more the second time (MCP 2025-11-25, "Server
+/// features"). Tools are another matter, and what is not known is not safe.
+const SAFE: [&str; 15] = [
+    "initialize",
+    "ping",
+    "tools/list",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+    "logging/setLevel",
+    "tasks/get",
+    "tasks/list",
+    "tasks/result",
+];
+
+/// Which tools the upstream marks as read-only or idempotent (MCP 2025-03-26, `ToolAnnotations`).
+#[derive(Debug, Default)]
+pub(super) struct Tools {
+    safe: RwLock<Option<HashMap<Box<str>, bool>>>,
+}
+
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    tools: Vec<Tool<'a>>,
+    #[serde(default, rename = "nextCursor")]
+    next: Option<Box<serde_json::value::RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Tool<'a> {
+    #[serde(borrow)]
+    name: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(default, rename = "readOnlyHint")]
+    read_only: bool,
+    #[serde(default, rename = "idempotentHint")]
+    idempotent: bool,
+}
+
+impl Tools {
+    /// Learns from the answer to a `tools/list`. Gives the cursor of the next page, if there is
+    /// one.
+    pub(super) fn learn(&self, answer: &Message) -> Option<String> {
+        let listed: Listed<'_> = serde_json::from_str(answer.result_text()).ok()?;
+        let mut safe = self.safe.write().unwrap_or_else(PoisonError::into_inner);
+        let safe = safe.get_or_insert_default();
+        for Tool { name, annotations } in listed.tools {
+            let marked = annotations.is_some_and(|it| it.read_only || it.idempotent);
+            if safe.len() < MAX_TOOLS || safe.contains_key(&*name) {
+                let _before = safe.insert(name.into(), marked);
+            }
+        }
+        serde_json::from_str(listed.next?.get()).ok()
+    }
+
+    /// Is anything known?
+    pub(super) fn are_known(&self) -> bool {
+        self.safe.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// All that could be learnt has been: nothing, perhaps.
+    pub(super) fn are_known_now(&self) {
+        let mut safe = self.safe.write().unwrap_or_else(PoisonError::into_inner);
+        let _known = safe.get_or_insert_default();
+    }
+
+    /// May this request be said again?
+    pub(super) fn may_repeat(&self, request: &Message) -> bool {
+        match request.method() {
+            Some("tools/call") => {
+                let Some(name) = request.tool() else { return false };
+                let safe = self.safe.read().unwrap_or_else(PoisonError::into_inner);
+                safe.as_ref().and_then(|safe| safe.get(&*name)).copied().unwrap_or(false)
+            }
+            Some(method) => SAFE.contains(&method),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn call(name: &str) -> Message {
+        Message::request(&1.into(), "tools/call", &json!({ "name": name }))
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_safe_is_repeated() {
+        let tools = Tools::default();
+        assert!(!tools.are_known() && !tools.may_repeat(&call("read")));
+        let answer = Message::result(
+            &1.into(),
+            &json!({ "tools": [
+                { "name": "read", "annotations": { "readOnlyHint": true } },
+                { "name": "put", "annotations": { "idempotentHint": true, "title": "x" } },
+                { "name": "pay", "annotations": { "readOnlyHint": false } },
+                { "name": "bare" },
+            ], "nextCursor": "2" }),
+        );
+        assert_eq!(tools.learn(&answer).as_deref(), Some("2"));
+        assert!(tools.are_known());
+        for (name, safe) in [("read", true), ("put", true), ("pay", false), ("bare", false)] {
+            assert_eq!(tools.may_repeat(&call(name)), safe, "{name}");
+        }
+        assert!(!tools.may_repeat(&call("unknown")));
+        let request = |method| Message::request(&1.into(), method, &json!({}));
+        assert!(tools.may_repeat(&request("tools/list")));
+        assert!(!tools.may_repeat(&request("tasks/cancel")));
+        assert!(!tools.may_repeat(&request("tools/call")));
+    }
+
+    #[test]
+    fn a_tool_that_is_marked_otherwise_later_is_otherwise() {
+        let tools = Tools::default();
+        let list = |safe: bool| {
+            let tool = json!({ "name": "t", "annotations": { "readOnlyHint": safe } });
+            Message::result(&1.into(), &json!({ "tools": [tool] }))
+        };
+        assert_eq!(tools.learn(&list(true)), None);
+        assert!(tools.may_repeat(&call("t")));
+        assert_eq!(tools.learn(&list(false)), None);
+        assert!(!tools.may_repeat(&call("t")));
+    }
+}
