@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub(crate) use self::upstream::Directly;
 use crate::caller::Caller;
 use crate::jsonrpc::{Message, RequestId};
 

@@ -120,6 +120,9 @@ impl Mcp {
         let deadline = Instant::now() + self.times.call;
         let principal = ask.admitted.principal().clone();
         let caller = Arc::new(Caller { transport: Transport::Bare, ..ask.caller });
+        if let Some(answer) = self.call_directly(&principal, &message, &caller, deadline).await {
+            return answer.map(|answer| Reply::Json(answer.bytes().clone(), None));
+        }
         let mut again = true;
         let (session, id, reader) = loop {
             let warm = timeout_at(deadline, self.warm_session(&principal)).await;

@@ -5,6 +5,7 @@
 //! connection it came on.
 
 mod bare;
+mod direct;
 mod legacy;
 mod log;
 mod reader;

@@ -35,6 +35,16 @@ pub(super) struct SessionTimes {
     pub(super) write: Duration,
 }
 
+impl SessionTimes {
+    /// What the caller of an overdue call is told.
+    pub(super) fn overdue(&self) -> String {
+        format!(
+            "the MCP server did not answer within {} seconds; the call was cancelled",
+            self.call.as_secs()
+        )
+    }
+}
+
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
 /// what is left.
 #[derive(Debug)]

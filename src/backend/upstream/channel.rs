@@ -93,6 +93,11 @@ impl Channel {
         self.state().session.contains_key(SESSION)
     }
 
+    /// How often the session was begun again.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state().epoch
+    }
+
     /// Notes what the client said, for the time after a restart.
     pub(super) fn note(&self, message: &Message) {
         self.state().memory.note(message);
@@ -183,7 +188,7 @@ impl Channel {
             match self.attempt(&hello, &HeaderMap::new(), epoch, caller).await {
                 Try::Answered(answer) if !answer.is_error() => break,
                 Try::Answered(_) => {
-                    return Err("the upstream refused to be initialised again".to_owned().into());
+                    return Err("the upstream refused to be initialised".to_owned().into());
                 }
                 Try::Lost(text) | Try::Failed(_, text) => return Err(text.into()),
                 Try::Unsent(text) | Try::Broken(text) => {
@@ -198,7 +203,7 @@ impl Channel {
             state.epoch += 1;
             (state.session.clone(), state.memory.rest())
         };
-        tracing::info!(epoch = epoch + 1, "the upstream lost the session: begun again");
+        tracing::info!(epoch = epoch + 1, "began the session with the upstream again");
         for message in rest {
             match message.kind() {
                 Kind::Request { .. } => {

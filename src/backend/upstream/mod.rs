@@ -5,6 +5,7 @@
 //! the client's session outlives it.
 
 mod channel;
+mod direct;
 mod kind;
 mod memory;
 mod sse;
@@ -15,14 +16,18 @@ mod wire;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use tokio::sync::mpsc;
 
+pub(crate) use self::direct::Directly;
+
 use self::channel::Patience;
+use self::direct::Direct;
 use self::kind::{Spoken, Unclear};
 use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, Said, Told};
-use crate::caller::Caller;
+use crate::caller::{Caller, Principal};
 use crate::config;
 use crate::config::UpstreamKind;
 use crate::jsonrpc::{Kind, Message, code};
@@ -33,6 +38,8 @@ use crate::upstream::Upstream;
 #[derive(Debug)]
 pub(crate) struct UpstreamBackend {
     shared: Arc<Shared>,
+    /// Sessions for calls without one. There are no more principals than tokens.
+    directs: DashMap<Principal, Arc<Direct>>,
     drain: Drain,
 }
 
@@ -65,7 +72,7 @@ impl UpstreamBackend {
             spoken: Mutex::default(),
             probing: tokio::sync::Mutex::default(),
         };
-        Self { shared: Arc::new(shared), drain }
+        Self { shared: Arc::new(shared), directs: DashMap::new(), drain }
     }
 
     /// Opens a session, with the first message.

@@ -21,7 +21,7 @@ use crate::jsonrpc::{Kind, Message, RequestId};
 /// upstream that sees them in another order refuses calls before `initialized`.
 const IN_ORDER: Duration = Duration::from_secs(1);
 /// How long the upstream is given to end its session.
-const ENDING: Duration = Duration::from_secs(2);
+pub(super) const ENDING: Duration = Duration::from_secs(2);
 /// Pages of tools that are looked at.
 const MAX_PAGES: usize = 100;
 

@@ -113,10 +113,7 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let text = format!(
-                "the MCP server did not answer within {} seconds; the call was cancelled",
-                self.times.call.as_secs()
-            );
+            let text = self.times.overdue();
             let initialize = state.is_initialize(&id);
             let _waited = state.fail(&id, &text, now);
             if initialize {

@@ -1,0 +1,147 @@
+//! Calls without a session, in front of a Streamable HTTP upstream: answered in the caller's own
+//! task, over one upstream session for each principal.
+//!
+//! An upstream that keeps no sessions gets the bytes as they came. One that does gets each call
+//! under an id of the edge's own, so that callers who share a session never share an id.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::channel::{Channel, Patience, Unanswered};
+use super::kind::{self, Spoken};
+use super::streamable::{ENDING, learn};
+use super::{Shared, UpstreamBackend};
+use crate::caller::{Caller, Principal};
+use crate::jsonrpc::{Message, RequestId};
+use crate::shutdown::Drain;
+
+/// Calls of one principal that may be under way at once.
+const MAX_CALLS: usize = 256;
+
+/// One principal's session for calls without one.
+#[derive(Debug)]
+pub(super) struct Direct {
+    channel: Channel,
+    shared: Arc<Shared>,
+    ids: AtomicU64,
+    places: Semaphore,
+}
+
+/// What came of a call that was made directly.
+#[derive(Debug)]
+pub(crate) enum Directly {
+    /// Its answer, or an error under its id.
+    Answered(Message),
+    /// So many are under way that this one has no place.
+    Full,
+    /// This upstream has no direct way: a session is needed.
+    NoWay,
+}
+
+impl UpstreamBackend {
+    /// Makes one call. Dropped, it is cancelled.
+    pub(crate) async fn call(
+        &self,
+        principal: &Principal,
+        request: &Message,
+        caller: &Arc<Caller>,
+    ) -> Directly {
+        let Some(id) = request.id() else { return Directly::NoWay };
+        match self.shared.spoken(caller).await {
+            Ok(Spoken::Streamable) => {}
+            Ok(Spoken::Sse) => return Directly::NoWay,
+            Err(text) => return Directly::Answered(error(id, &text.into())),
+        }
+        let direct = self.direct(principal);
+        let Ok(_place) = direct.places.try_acquire() else { return Directly::Full };
+        let answer = direct.ask(request, caller, &self.drain).await;
+        Directly::Answered(answer.unwrap_or_else(|unanswered| error(id, &unanswered)))
+    }
+
+    fn direct(&self, principal: &Principal) -> Arc<Direct> {
+        if let Some(direct) = self.directs.get(principal) {
+            return Arc::clone(&direct);
+        }
+        let begun = self.directs.entry(principal.clone()).or_insert_with(|| {
+            let direct = Arc::new(Direct::new(&self.shared));
+            let (stopping, ending) = (self.drain.stopping(), Arc::clone(&direct));
+            self.drain.spawn_behind(async move {
+                stopping.await;
+                ending.channel.end(&Caller::stdio(), ENDING).await;
+            });
+            direct
+        });
+        Arc::clone(&begun)
+    }
+}
+
+impl Direct {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let channel = Channel::new(Arc::clone(shared), None);
+        channel.note(&kind::initialize(&channel.name()));
+        channel.note(&Message::notification("notifications/initialized", &serde_json::Value::Null));
+        Self {
+            channel,
+            shared: Arc::clone(shared),
+            ids: AtomicU64::new(1),
+            places: Semaphore::new(MAX_CALLS),
+        }
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        request: &Message,
+        caller: &Arc<Caller>,
+        drain: &Drain,
+    ) -> Result<Message, Unanswered> {
+        if self.channel.epoch() == 0 {
+            self.channel.renew(0, caller, &mut Patience::new(self.shared.wait)).await?;
+            if !self.shared.tools.are_known() {
+                self.shared.tools.are_known_now();
+                let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
+                drain.spawn_behind(async move {
+                    learn(&direct.channel, &direct.shared, &caller).await;
+                });
+            }
+        }
+        let Some(own) = request.id().filter(|_| self.channel.has_session()) else {
+            return self.channel.ask(request, caller).await;
+        };
+        let id = RequestId::from(self.ids.fetch_add(1, Ordering::Relaxed));
+        let waiting = Waiting { direct: self, caller, drain, id: Some(id.clone()) };
+        let answer = self.channel.ask(&request.with_id(&id), caller).await;
+        waiting.done();
+        Ok(answer?.with_id(own))
+    }
+}
+
+fn error(id: &RequestId, unanswered: &Unanswered) -> Message {
+    Message::error(id, unanswered.code, &unanswered.text)
+}
+
+/// A call whose client can only cancel it by going away.
+struct Waiting<'a> {
+    direct: &'a Arc<Direct>,
+    caller: &'a Arc<Caller>,
+    drain: &'a Drain,
+    id: Option<RequestId>,
+}
+
+impl Waiting<'_> {
+    fn done(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let (direct, caller) = (Arc::clone(self.direct), Arc::clone(self.caller));
+        self.drain.spawn_behind(async move {
+            let message = Message::cancellation(&id, "the client went away");
+            direct.channel.tell(&message, &caller).await;
+        });
+    }
+}
