@@ -6,18 +6,19 @@
 
 mod envelope;
 mod id;
+mod known;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use self::envelope::Envelope;
 pub use self::id::RequestId;
+use self::known::{KnownParams, Negotiated};
 
 /// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
 /// but the backend that parses them may well recurse.
@@ -64,6 +65,18 @@ pub enum Kind {
         /// The request that it answers.
         id: RequestId,
     },
+}
+
+impl Kind {
+    fn with_id(&self, id: &RequestId) -> Self {
+        match self {
+            Self::Request { id: _, method } => {
+                Self::Request { id: id.clone(), method: method.clone() }
+            }
+            Self::Notification { method } => Self::Notification { method: method.clone() },
+            Self::Response { id: _ } => Self::Response { id: id.clone() },
+        }
+    }
 }
 
 /// Why bytes are no message.
@@ -267,12 +280,26 @@ impl Message {
         if self.id.is_empty() {
             return self.clone();
         }
-        let id = id.to_string();
-        let mut bytes = Vec::with_capacity(before.len() + id.len() + after.len());
+        let text = id.to_string();
+        let mut bytes = Vec::with_capacity(before.len() + text.len() + after.len());
         bytes.extend_from_slice(before);
-        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend_from_slice(text.as_bytes());
         bytes.extend_from_slice(after);
-        Self::made_from(bytes.into())
+        let shifted = |range: &Range<usize>| {
+            // Members stand before the id or behind it, and never across it.
+            if range.start < self.id.end {
+                return range.clone();
+            }
+            let shift = |at: usize| at - self.id.len() + text.len();
+            shift(range.start)..shift(range.end)
+        };
+        Self {
+            kind: self.kind.with_id(id),
+            id: self.id.start..self.id.start + text.len(),
+            params: shifted(&self.params),
+            result: shifted(&self.result),
+            bytes: bytes.into(),
+        }
     }
 
     /// Its parameters as raw JSON; empty where there are none.
@@ -357,34 +384,6 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ({} bytes)", self.kind, self.bytes.len())
     }
-}
-
-#[derive(Deserialize)]
-struct Negotiated {
-    #[serde(rename = "protocolVersion")]
-    protocol_version: String,
-}
-
-#[derive(Deserialize)]
-struct KnownParams<'a> {
-    #[serde(borrow, default, rename = "_meta")]
-    meta: Option<KnownMeta<'a>>,
-    #[serde(borrow, default, rename = "progressToken")]
-    progress_token: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "requestId")]
-    request_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    uri: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct KnownMeta<'a> {
-    #[serde(borrow, default, rename = "progressToken")]
-    progress_token: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
-    version: Option<&'a RawValue>,
 }
 
 /// A JSON-RPC error as bytes. An id that could not be read is left out, not `null`.
@@ -556,6 +555,23 @@ mod tests {
         );
         assert_eq!(renamed.id(), Some(&RequestId::from(42)));
         assert_eq!(renamed.params(), r#"{"id":1}"#);
+    }
+
+    #[test]
+    fn a_message_under_another_id_is_read_as_if_it_had_come_so() {
+        for text in [
+            r#"{"id":1,"jsonrpc":"2.0","method":"m","params":{"name":"x"}}"#,
+            r#"{"jsonrpc":"2.0","method":"m","params":{"name":"x"},"id":"a\"b"}"#,
+            r#"{"jsonrpc":"2.0","result":{"a":[1,2]},"id":1}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"a":[1,2]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#,
+        ] {
+            for id in [RequestId::from(7), RequestId::Text("a much longer \"id\"".into())] {
+                let renamed = parse(text).unwrap().with_id(&id);
+                assert_eq!(renamed, Message::parse(renamed.bytes().clone()).unwrap(), "{text}");
+            }
+        }
     }
 
     #[test]

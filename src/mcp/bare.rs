@@ -123,12 +123,24 @@ impl Mcp {
         if let Some(answer) = self.call_directly(&principal, &message, &caller, deadline).await {
             return answer.map(|answer| Reply::Json(answer.bytes().clone(), None));
         }
+        Box::pin(self.call_warm(&principal, message, &own, &caller, deadline)).await
+    }
+
+    /// One call over a warm session.
+    async fn call_warm(
+        &self,
+        principal: &Principal,
+        message: Message,
+        own: &RequestId,
+        caller: &Arc<Caller>,
+        deadline: Instant,
+    ) -> Result<Reply, Reason> {
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(&principal)).await;
+            let warm = timeout_at(deadline, self.warm_session(principal)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
-            match session.call(vec![message.with_id(&id)], false, &caller).await {
+            match session.call(vec![message.with_id(&id)], false, caller).await {
                 Ok(reader) => break (session, id, reader),
                 // It was ended in just this moment.
                 Err(Reason::UnknownSession) if again => again = false,
@@ -141,7 +153,7 @@ impl Mcp {
         waiting.done();
         let answer = answer.and_then(|answer| Message::parse(answer).ok());
         let answer = answer.ok_or(Reason::BackendFailed("it ended".to_owned()))?;
-        Ok(Reply::Json(answer.with_id(&own).bytes().clone(), None))
+        Ok(Reply::Json(answer.with_id(own).bytes().clone(), None))
     }
 
     async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {

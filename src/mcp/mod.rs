@@ -247,10 +247,13 @@ impl Mcp {
     pub(crate) async fn exchange(&self, mut ask: Ask<'_>) -> Result<Reply, Refused> {
         match std::mem::replace(&mut ask.verb, Verb::Delete) {
             Verb::Post(body) => self.post(ask, body).await,
-            Verb::Get(last) => self.get(ask, last).await,
+            // Boxed: what is rare must not make every request's future large.
+            Verb::Get(last) => Box::pin(self.get(ask, last)).await,
             Verb::Delete => self.delete(&ask),
-            Verb::OpenSse => self.open_sse(ask).await,
-            Verb::PostMessage(session, body) => self.post_message(ask, session, body).await,
+            Verb::OpenSse => Box::pin(self.open_sse(ask)).await,
+            Verb::PostMessage(session, body) => {
+                Box::pin(self.post_message(ask, session, body)).await
+            }
         }
     }
 

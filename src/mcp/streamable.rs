@@ -31,7 +31,7 @@ impl Mcp {
             return Err(Reason::NotAcceptable.into());
         }
         if Message::is_batch(&body) {
-            return self.post_batch(ask, &body).await;
+            return Box::pin(self.post_batch(ask, &body)).await;
         }
         let message = Message::parse(body)?;
         if let Some(verdict) = modern(&ask, &message) {
@@ -44,7 +44,7 @@ impl Mcp {
             self.check_open().map_err(refuse)?;
         }
         if message.method() == Some("initialize") && id.is_some() {
-            return self.begin_session(ask, message).await.map_err(refuse);
+            return Box::pin(self.begin_session(ask, message)).await.map_err(refuse);
         }
         if let (None, Kind::Request { .. }) = (ask.session, message.kind()) {
             if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
@@ -65,14 +65,14 @@ impl Mcp {
         }
         match message.kind() {
             Kind::Request { .. } => {
-                self.call(&session, &ask, vec![message], &caller).await.map_err(refuse)
+                Box::pin(self.call(&session, &ask, vec![message], &caller)).await.map_err(refuse)
             }
             Kind::Notification { .. } => {
-                session.notify(message, &caller).await.map_err(refuse)?;
+                Box::pin(session.notify(message, &caller)).await.map_err(refuse)?;
                 Ok(Reply::Accepted)
             }
             Kind::Response { .. } => {
-                session.answer(message, &caller).await.map_err(refuse)?;
+                Box::pin(session.answer(message, &caller)).await.map_err(refuse)?;
                 Ok(Reply::Accepted)
             }
         }

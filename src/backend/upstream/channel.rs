@@ -9,19 +9,17 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::memory::{Memory, epoch};
+use super::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::Said;
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::upstream::Fault;
 
-/// Between two tries: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often one call may find its session lost. An upstream that loses it each time is broken.
 const MAX_LOST: u32 = 3;
 /// How often a stream that breaks off before its answer is asked for again.
@@ -41,7 +39,7 @@ pub(super) struct Channel {
 #[derive(Debug, Default)]
 struct State {
     /// `Mcp-Session-Id` and `MCP-Protocol-Version`.
-    session: HeaderMap,
+    session: Arc<HeaderMap>,
     /// How often it was begun again.
     epoch: u64,
     memory: Memory,
@@ -83,9 +81,9 @@ impl Channel {
     }
 
     /// The fields that name the session, and how often it was begun again.
-    fn session(&self) -> (HeaderMap, u64) {
+    fn session(&self) -> (Arc<HeaderMap>, u64) {
         let state = self.state();
-        (state.session.clone(), state.epoch)
+        (Arc::clone(&state.session), state.epoch)
     }
 
     /// Does the upstream tell its sessions apart?
@@ -134,7 +132,7 @@ impl Channel {
                     if lost > MAX_LOST {
                         return Err(text.into());
                     }
-                    self.renew(epoch, caller, &mut patience).await?;
+                    Box::pin(self.renew(epoch, caller, &mut patience)).await?;
                 }
             }
         }
@@ -201,7 +199,7 @@ impl Channel {
         let (session, rest) = {
             let mut state = self.state();
             state.epoch += 1;
-            (state.session.clone(), state.memory.rest())
+            (Arc::clone(&state.session), state.memory.rest())
         };
         tracing::info!(epoch = epoch + 1, "began the session with the upstream again");
         for message in rest {
@@ -239,7 +237,9 @@ impl Channel {
         let named = head.get(SESSION).cloned();
         let answer = match answer {
             Answer::Json(bytes) => self.pick(&bytes, id, epoch, caller).await,
-            Answer::Events(events) => self.follow(events, session, id, epoch, caller).await,
+            Answer::Events(events) => {
+                Box::pin(self.follow(events, session, id, epoch, caller)).await
+            }
             Answer::Accepted => Err(Try::Failed(
                 code::INTERNAL_ERROR,
                 "the upstream answered without an answer".to_owned(),
@@ -280,7 +280,7 @@ impl Channel {
                 drop(session.insert(name, value));
             }
         }
-        self.state().session = session;
+        self.state().session = Arc::new(session);
     }
 
     /// Finds the answer in a JSON text: one message, or an array of them (2025-03-26).
@@ -303,7 +303,7 @@ impl Channel {
                 Kind::Response { id: of } if of == id => answer = Some(message),
                 Kind::Response { .. } => {}
                 Kind::Request { .. } | Kind::Notification { .. } => {
-                    self.hear(message, Some(id), epoch, caller).await;
+                    Box::pin(self.hear(message, Some(id), epoch, caller)).await;
                 }
             }
         }
@@ -390,7 +390,8 @@ impl Channel {
         let mut last: Option<HeaderValue> = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let (mut session, epoch) = self.session();
+            let (session, epoch) = self.session();
+            let mut session = HeaderMap::clone(&session);
             if let Some(last) = last.clone() {
                 drop(session.insert(LAST_EVENT, last));
             }
@@ -430,30 +431,4 @@ impl Channel {
 
 fn rubbish(text: &str) -> Try {
     Try::Failed(code::INTERNAL_ERROR, format!("the upstream answered with rubbish: {text}"))
-}
-
-/// How long an upstream is waited for, in growing steps, from the first fault on.
-#[derive(Debug)]
-pub(super) struct Patience {
-    wait: Duration,
-    until: Option<Instant>,
-    pause: Duration,
-}
-
-impl Patience {
-    pub(super) fn new(wait: Duration) -> Self {
-        Self { wait, until: None, pause: FIRST_PAUSE }
-    }
-
-    /// Waits a moment. False once it is enough.
-    pub(super) async fn pause(&mut self) -> bool {
-        let now = Instant::now();
-        let until = *self.until.get_or_insert(now + self.wait);
-        if now >= until {
-            return false;
-        }
-        sleep(self.pause.min(until - now)).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        true
-    }
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
-use super::channel::{Channel, Patience, Unanswered};
+use super::channel::{Channel, Unanswered};
 use super::kind::{self, Spoken};
+use super::patience::Patience;
 use super::streamable::{ENDING, learn};
 use super::{Shared, UpstreamBackend};
 use crate::caller::{Caller, Principal};
@@ -49,7 +50,11 @@ impl UpstreamBackend {
         caller: &Arc<Caller>,
     ) -> Directly {
         let Some(id) = request.id() else { return Directly::NoWay };
-        match self.shared.spoken(caller).await {
+        let spoken = match self.shared.known() {
+            Some(spoken) => Ok(spoken),
+            None => Box::pin(self.shared.spoken(caller)).await,
+        };
+        match spoken {
             Ok(Spoken::Streamable) => {}
             Ok(Spoken::Sse) => return Directly::NoWay,
             Err(text) => return Directly::Answered(error(id, &text.into())),
@@ -97,7 +102,8 @@ impl Direct {
         drain: &Drain,
     ) -> Result<Message, Unanswered> {
         if self.channel.epoch() == 0 {
-            self.channel.renew(0, caller, &mut Patience::new(self.shared.wait)).await?;
+            let mut patience = Patience::new(self.shared.wait);
+            Box::pin(self.channel.renew(0, caller, &mut patience)).await?;
             if !self.shared.tools.are_known() {
                 self.shared.tools.are_known_now();
                 let (direct, caller) = (Arc::clone(self), Arc::clone(caller));

@@ -8,6 +8,7 @@ mod channel;
 mod direct;
 mod kind;
 mod memory;
+mod patience;
 mod sse;
 mod streamable;
 mod tools;
@@ -21,9 +22,9 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::direct::Directly;
 
-use self::channel::Patience;
 use self::direct::Direct;
 use self::kind::{Spoken, Unclear};
+use self::patience::Patience;
 use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, Said, Told};
@@ -114,16 +115,22 @@ async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Sai
 }
 
 impl Shared {
+    /// What the upstream speaks, if that was said or found out.
+    fn known(&self) -> Option<Spoken> {
+        match self.asked {
+            UpstreamKind::Sse => Some(Spoken::Sse),
+            UpstreamKind::Streamable => Some(Spoken::Streamable),
+            UpstreamKind::Auto => *self.spoken.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
     /// What the upstream speaks. One that is down is waited for.
     async fn spoken(&self, caller: &Caller) -> Result<Spoken, String> {
-        match self.asked {
-            UpstreamKind::Sse => return Ok(Spoken::Sse),
-            UpstreamKind::Streamable => return Ok(Spoken::Streamable),
-            UpstreamKind::Auto => {}
+        if let Some(spoken) = self.known() {
+            return Ok(spoken);
         }
         let _one = self.probing.lock().await;
-        let known = *self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spoken) = known {
+        if let Some(spoken) = self.known() {
             return Ok(spoken);
         }
         let mut patience = Patience::new(self.wait);

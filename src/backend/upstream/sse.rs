@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::connect::{Connected, connect};
 use super::memory::{Memory, epoch};
+use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
 use crate::backend::{Said, Told};
@@ -27,9 +27,6 @@ use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::upstream::Fault;
 
-/// Between two tries to connect: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Messages that wait for the POST before them. The link's own queue holds the rest.
 const OUTBOX: usize = 4;
 

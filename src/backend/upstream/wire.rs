@@ -176,7 +176,7 @@ impl Wire {
         let essence = essence.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         let encoded = fields.get(CONTENT_ENCODING).is_some_and(|it| it != "identity");
         let answer = if !response.status().is_success() {
-            Answer::Refused(refusal(&response, body, self.limits()).await)
+            Answer::Refused(Box::pin(refusal(&response, body, self.limits())).await)
         } else if encoded {
             return Err(Fault::Broken("it sent a compressed answer, unasked".to_owned()));
         } else if essence.eq_ignore_ascii_case("application/json") {
@@ -186,7 +186,8 @@ impl Wire {
             Answer::Events(EventBody { body, decoder: Decoder::new(self.max) })
         } else {
             // Read, so that the connection can be used again; what it says is of no use.
-            drop(body::read(body, BodyLimits { bytes: REFUSAL, ..self.limits() }).await);
+            let limits = BodyLimits { bytes: REFUSAL, ..self.limits() };
+            drop(Box::pin(body::read(body, limits)).await);
             Answer::Accepted
         };
         Ok((response.into_parts().0.headers, answer))
