@@ -5,50 +5,82 @@
 //! who asks no further.
 
 mod fields;
+mod line;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
+use self::line::{Connector, Failed, Pool};
 use crate::caller::Caller;
 use crate::config;
 
 #[expect(unused_imports, reason = "for the paths that are passed through")]
 pub(crate) use self::fields::Passable;
 pub use self::fields::may_go_up;
-
-/// How long an idle connection is kept. Servers in Python and Node close theirs after 5 seconds,
-/// and a request that meets that moment fails without anybody's knowing if it was served.
-const KEPT: Duration = Duration::from_secs(3);
-/// Bytes of a response head, and of what is read ahead of a body.
-const MAX_HEAD: usize = 64 * 1024;
-/// Fields of a response head.
-const MAX_FIELDS: usize = 100;
+pub(crate) use self::line::Arriving;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request body on its way up.
-pub(crate) type Outgoing = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) enum Outgoing {
+    /// All of it is there.
+    Full(Bytes),
+    /// It is passed on as it comes.
+    Passed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Passed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Passed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => {
+                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
+            Self::Passed(body) => body.size_hint(),
+        }
+    }
+}
 
 /// An HTTP server behind the edge, and the connections to it.
 pub(crate) struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Outgoing>,
+    pool: Arc<Pool>,
     url: Uri,
+    /// Its authority, as `Host`.
+    host: HeaderValue,
     token: Option<HeaderValue>,
     forward: Vec<http::HeaderName>,
     head: Duration,
@@ -84,6 +116,9 @@ pub enum UpstreamError {
     /// The token cannot stand in a header.
     #[error("the upstream's token cannot stand in a header: use visible ASCII only")]
     Token,
+    /// The host is none.
+    #[error("the upstream's host is neither a name nor an address")]
+    Host,
     /// TLS cannot be set up.
     #[error("TLS to the upstream cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -110,25 +145,12 @@ impl Upstream {
                 Some(field)
             }
         };
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(config.connect));
-        tcp.set_keepalive(Some(Duration::from_mins(1)));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(config)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
-            .pool_max_idle_per_host(config.connections)
-            .http1_max_buf_size(MAX_HEAD)
-            .http1_max_headers(MAX_FIELDS)
-            .build(connector);
+        let authority = config.url.authority().map_or("", |authority| authority.as_str());
+        let host = HeaderValue::try_from(authority).map_err(|_invalid| UpstreamError::Host)?;
+        let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
+        let pool = Pool::new(connector, config.connect, config.connections);
         let (url, forward) = (config.url.clone(), config.forward_headers.clone());
-        Ok(Self { client, url, token, forward, head: config.head })
+        Ok(Self { pool, url, host, token, forward, head: config.head })
     }
 
     /// Where the MCP endpoint is.
@@ -156,48 +178,57 @@ impl Upstream {
         fields
     }
 
-    /// Sends a request. `patience` is how long the head of its response may take.
+    /// Sends a request to the path and query of its target. `patience` is how long the head of its
+    /// response may take.
     ///
     /// # Errors
     /// [`Fault`] says whether the upstream may have seen the request.
     pub(crate) async fn send(
         &self,
-        request: Request<Outgoing>,
+        mut request: Request<Outgoing>,
         patience: Option<Duration>,
-    ) -> Result<Response<Incoming>, Fault> {
-        let sending = self.client.request(request);
+    ) -> Result<Response<Arriving>, Fault> {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+        drop(request.headers_mut().insert(header::HOST, self.host.clone()));
+        let sending = self.pool.send(request);
         let answered = match patience {
             Some(patience) => {
                 timeout(patience, sending).await.map_err(|_elapsed| Fault::Late(patience))?
             }
             None => sending.await,
         };
-        answered.map_err(|error| fault(&error))
+        answered.map_err(|failed| match failed {
+            Failed::Unreachable(error) => Fault::Unreachable(last(&error)),
+            Failed::Broken(error) => Fault::Broken(last(&error)),
+            Failed::Gone => Fault::Broken("it closed the connection".to_owned()),
+        })
     }
 }
 
 /// A body that is there already.
 pub(crate) fn full(bytes: Bytes) -> Outgoing {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+    Outgoing::Full(bytes)
 }
 
 /// A body that is passed on as it comes.
 pub(crate) fn passed<B>(body: B) -> Outgoing
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    Outgoing::Passed(body.map_err(Into::into).boxed_unsync())
 }
 
-fn fault(error: &Error) -> Fault {
+/// What is at the bottom of an error.
+fn last(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         text = error.to_string();
         cause = error.source();
     }
-    if error.is_connect() { Fault::Unreachable(text) } else { Fault::Broken(text) }
+    text
 }
 
 fn tls(config: &config::Upstream) -> Result<ClientConfig, UpstreamError> {

@@ -7,14 +7,13 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::body::{self, BodyLimits};
 use crate::caller::Caller;
 use crate::events::{Decoder, Event};
-use crate::upstream::{self, Fault, Upstream};
+use crate::upstream::{self, Arriving, Fault, Upstream};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -198,7 +197,7 @@ impl Wire {
     }
 }
 
-async fn refusal(response: &Response<()>, body: Incoming, limits: BodyLimits) -> Refusal {
+async fn refusal(response: &Response<()>, body: Arriving, limits: BodyLimits) -> Refusal {
     let body = body::read(body, BodyLimits { bytes: REFUSAL, ..limits }).await;
     let body: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
     let error = body.as_ref().and_then(|body| body.get("error")).and_then(|error| {
@@ -214,7 +213,7 @@ async fn refusal(response: &Response<()>, body: Incoming, limits: BodyLimits) ->
 /// A stream of events as it comes.
 #[derive(Debug)]
 pub(super) struct EventBody {
-    body: Incoming,
+    body: Arriving,
     decoder: Decoder,
 }
 

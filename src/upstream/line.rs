@@ -1,0 +1,274 @@
+//! Connections to an upstream: made, used by one request at a time, and kept for the next.
+//!
+//! A connection has no task of its own. Whoever waits for a response drives it, and whoever reads
+//! the body goes on driving it: a request costs no turn of the scheduler beyond its own, and a
+//! response that is dropped half read closes its connection at once.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use super::Outgoing;
+
+/// How long an idle connection is kept. Servers in Python and Node close theirs after 5 seconds,
+/// and a request that meets that moment fails without anybody's knowing if it was served.
+const KEPT: Duration = Duration::from_secs(3);
+/// Bytes of a response head, and of what is read ahead of a body.
+const MAX_HEAD: usize = 64 * 1024;
+/// Fields of a response head.
+const MAX_FIELDS: usize = 100;
+/// A silent upstream is asked by the kernel whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+type Socket = Either<TcpStream, TlsStream<TcpStream>>;
+type Connection = http1::Connection<TokioIo<Socket>, Outgoing>;
+
+/// Makes connections to one upstream.
+pub(super) struct Connector {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Connector {
+    /// To the authority of `url`; none where it has no host that can be reached so.
+    pub(super) fn new(url: &Uri, tls: ClientConfig) -> Option<Self> {
+        let host = url.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let secure = url.scheme() == Some(&Scheme::HTTPS);
+        let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let name = ServerName::try_from(host.clone()).ok()?;
+        let tls = secure.then(|| (TlsConnector::from(Arc::new(tls)), name));
+        Some(Self { host, port, tls })
+    }
+
+    async fn connect(&self) -> io::Result<Line> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        tcp.set_nodelay(true)?;
+        SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
+        let socket = match &self.tls {
+            None => Either::Left(tcp),
+            Some((tls, name)) => Either::Right(tls.connect(name.clone(), tcp).await?),
+        };
+        let mut builder = http1::Builder::new();
+        let _builder = builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
+        Ok(Line { sender, connection: Box::pin(connection), over: None })
+    }
+}
+
+/// Why a request has no response.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// No connection could be made.
+    Unreachable(io::Error),
+    /// The connection broke behind the request.
+    Broken(hyper::Error),
+    /// The connection is gone, and nobody says why.
+    Gone,
+}
+
+/// Idle connections, and the way to more.
+pub(super) struct Pool {
+    connector: Connector,
+    connect: Duration,
+    idle: Mutex<Vec<(Line, Instant)>>,
+    most: usize,
+}
+
+impl Pool {
+    /// Keeps at most `most`; a connection is made within `connect`.
+    pub(super) fn new(connector: Connector, connect: Duration, most: usize) -> Arc<Self> {
+        Arc::new(Self { connector, connect, idle: Mutex::default(), most })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Line, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection that was used last, if it is still good.
+    async fn take(&self) -> Option<Line> {
+        loop {
+            let (mut line, since) = self.idle().pop()?;
+            if since.elapsed() >= KEPT {
+                // Those below it have been idle for longer.
+                self.idle().clear();
+                return None;
+            }
+            if line.is_ready().await {
+                return Some(line);
+            }
+        }
+    }
+
+    fn give_back(&self, line: Line) {
+        let mut idle = self.idle();
+        if idle.len() >= self.most {
+            return;
+        }
+        idle.push((line, Instant::now()));
+    }
+
+    /// Sends a request in origin form over an idle connection, or a new one. One that was closed
+    /// meanwhile never got the request: another is tried.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Arriving>, Failed> {
+        while let Some(mut line) = self.take().await {
+            match line.send(request).await {
+                Ok(response) => return Ok(self.arriving(response, line)),
+                Err((Some(unsent), _)) => request = unsent,
+                Err((None, error)) => return Err(error),
+            }
+        }
+        let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
+        let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
+        let connected = connecting.await.map_err(late).and_then(|connected| connected);
+        let mut line = connected.map_err(Failed::Unreachable)?;
+        match line.send(request).await {
+            Ok(response) => Ok(self.arriving(response, line)),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    fn arriving(self: &Arc<Self>, response: Response<Incoming>, line: Line) -> Response<Arriving> {
+        response.map(|body| Arriving {
+            body,
+            line: Some(line),
+            ended: false,
+            pool: Arc::clone(self),
+        })
+    }
+}
+
+/// One connection.
+struct Line {
+    sender: SendRequest<Outgoing>,
+    connection: Pin<Box<Connection>>,
+    /// How it ended.
+    over: Option<Result<(), hyper::Error>>,
+}
+
+impl Line {
+    /// Lets the connection go on. Ready once it is over.
+    fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.over.is_none()
+            && let Poll::Ready(ended) = self.connection.as_mut().poll(context)
+        {
+            self.over = Some(ended);
+        }
+        if self.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Can it take a request? It cannot if the upstream closed it, or still says something.
+    async fn is_ready(&mut self) -> bool {
+        std::future::poll_fn(|context| Poll::Ready(self.drive(context))).await.is_pending()
+            && self.sender.is_ready()
+    }
+
+    /// Sends a request. Gives it back where the upstream cannot have seen it.
+    async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, (Option<Request<Outgoing>>, Failed)> {
+        let Self { sender, connection, over } = self;
+        let mut answering = std::pin::pin!(sender.try_send_request(request));
+        let answer = std::future::poll_fn(|context| {
+            if over.is_none()
+                && let Poll::Ready(ended) = connection.as_mut().poll(context)
+            {
+                *over = Some(ended);
+            }
+            match answering.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if over.is_some() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        match answer.await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut error)) => {
+                let unsent = error.take_message();
+                Err((unsent, Failed::Broken(error.into_error())))
+            }
+            None => Err((None, Failed::Gone)),
+        }
+    }
+}
+
+/// A response body on its way down. Read to its end, it gives its connection back; dropped before,
+/// it closes it.
+pub(crate) struct Arriving {
+    body: Incoming,
+    line: Option<Line>,
+    /// Was it read to its end? A body without a declared length does not say so itself.
+    ended: bool,
+    pool: Arc<Pool>,
+}
+
+impl std::fmt::Debug for Arriving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arriving").field("body", &self.body).finish_non_exhaustive()
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.ended |= frame.is_none();
+            return Poll::Ready(frame);
+        }
+        // The connection puts into the body what it reads; what it put there has to be looked for.
+        let over = this.line.as_mut().is_none_or(|line| line.drive(context).is_ready());
+        match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Pending if over => Poll::Ready(None),
+            Poll::Ready(frame) => {
+                this.ended |= frame.is_none();
+                Poll::Ready(frame)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take().filter(|_| self.ended || self.body.is_end_stream()) {
+            self.pool.give_back(line);
+        }
+    }
+}
