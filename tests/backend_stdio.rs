@@ -70,7 +70,13 @@ async fn a_killed_child_is_told_of_within_a_second() {
                 let answers = timeout(SOON, held.rest()).await.unwrap();
                 told(answers.last().unwrap(), &["signal 9", "SIGKILL"]);
                 assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
-                while standalone.next().await.is_some() {}
+                let mut last = None;
+                while let Some(event) = standalone.next().await {
+                    last = Some(event);
+                }
+                let last = last.unwrap();
+                assert_eq!(last.name.as_deref(), Some("error"));
+                told(&serde_json::from_str(&last.data.unwrap()).unwrap(), &["signal 9"]);
                 let late = session.post(&call(3, "t/pid", json!({}))).await;
                 assert_eq!(late.refusal(), (404, -32_001));
                 assert_ne!(pid(&client.initialize(version).await).await, child);

@@ -39,6 +39,11 @@ impl Reader {
         next
     }
 
+    /// What became of the backend, where the stream ended by that.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.session.state().fault().map(str::to_owned)
+    }
+
     /// The number of the last event that was read.
     pub(super) fn seen(&self) -> u64 {
         self.session.state().log(self.stream).map_or(0, |log| log.seen())

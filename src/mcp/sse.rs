@@ -15,6 +15,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::reader::Reader;
 use super::state::StreamId;
+use crate::jsonrpc::{self, code};
 use crate::limit::Permit;
 
 /// How long a client is asked to wait before it comes back, in milliseconds, before jitter.
@@ -55,6 +56,15 @@ fn event(id: Option<EventId>, data: &[u8]) -> Bytes {
     text.extend_from_slice(data);
     text.extend_from_slice(b"\n\n");
     text.into()
+}
+
+/// Tells why a stream ends. Clients that know no such event pass over it.
+pub(crate) fn error_event(text: &str) -> Bytes {
+    let error = jsonrpc::error_text(None, code::INTERNAL_ERROR, text);
+    let mut event = b"event: error\ndata: ".to_vec();
+    event.extend_from_slice(&error);
+    event.extend_from_slice(b"\n\n");
+    event.into()
 }
 
 /// What a stream is like.
@@ -193,8 +203,11 @@ impl http_body::Body for EventStream {
                     return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
                 Poll::Ready(None) => {
+                    // The answer to a call says by itself what went wrong.
+                    let fault = reader.fault().filter(|_| self.ends.is_some());
                     self.reader = None;
-                    return Poll::Ready(None);
+                    self.first.extend(fault.map(|text| error_event(&text)));
+                    continue;
                 }
                 Poll::Pending => {}
             }

@@ -76,6 +76,8 @@ pub(super) struct State {
     next_stream: u64,
     last_used: Instant,
     ended: bool,
+    /// What became of the backend, where that ended the session.
+    fault: Option<String>,
 }
 
 impl State {
@@ -90,6 +92,7 @@ impl State {
             next_stream: 1,
             last_used: now,
             ended: false,
+            fault: None,
         }
     }
 
@@ -106,6 +109,16 @@ impl State {
     /// Is it over, or as good as that?
     pub(super) fn is_ended(&self) -> bool {
         self.ended || self.refused
+    }
+
+    /// Notes what became of the backend: the session ends by that.
+    pub(super) fn blame(&mut self, fault: &str) {
+        self.fault = Some(fault.to_owned());
+    }
+
+    /// What became of the backend, where that ended the session.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     pub(super) fn calls(&self) -> usize {

@@ -30,7 +30,9 @@ impl Session {
                     }
                     Some(Said::Gone(why)) => {
                         tracing::warn!(session = %self.id.alias(), why, "the backend is gone");
-                        return format!("the MCP server ended: {why}");
+                        let why = format!("the MCP server ended: {why}");
+                        self.state().blame(&why);
+                        return why;
                     }
                     None => return "the server is stopping".to_owned(),
                 },
