@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-use super::{Link, QUEUE, Said, Told};
+use super::{During, Link, QUEUE, Said, Told};
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::protocol::ProtocolVersion;
@@ -129,7 +129,7 @@ impl Call {
     }
 
     async fn say(&self, message: Message) {
-        let said = Said::Message { message, call: Some(self.id.clone()) };
+        let said = Said::Message { message, during: During::Call(self.id.clone()) };
         // A closed queue means that the session ended, and this call with it.
         drop(self.said.send(said).await);
     }
@@ -341,7 +341,7 @@ fn to_said(id: &RequestId, answer: &Answer) -> Said {
         Ok(result) => Message::result(id, result),
         Err(error) => Message::error(id, error.code, &error.message),
     };
-    Said::Message { message, call: Some(id.clone()) }
+    Said::Message { message, during: During::Call(id.clone()) }
 }
 
 fn params_of(message: &Message) -> Value {

@@ -60,16 +60,27 @@ impl Backend {
 /// What a backend says.
 #[derive(Debug)]
 pub(crate) enum Said {
-    /// One message. `call` names the client's request that it belongs to, where the backend knows.
+    /// One message.
     Message {
         /// The message.
         message: Message,
-        /// The client's request during which it was sent.
-        call: Option<RequestId>,
+        /// What it belongs to.
+        during: During,
     },
     /// The backend is gone; nothing follows. The text says why, for the client that waits:
     /// exit status and last stderr lines.
     Gone(String),
+}
+
+/// What a message of a backend's belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum During {
+    /// This request of the client's.
+    Call(RequestId),
+    /// No request: it came on a stream for such messages.
+    NoCall,
+    /// The backend does not say.
+    Unsaid,
 }
 
 /// What the edge says to a backend.

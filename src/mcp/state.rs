@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Reason;
 use super::log::{EventLog, Turn};
+use crate::backend::During;
 use crate::caller::Transport;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::protocol::{self, ProtocolVersion};
@@ -190,13 +191,15 @@ impl State {
     }
 
     /// The stream that a message from the backend goes to.
-    pub(super) fn place(&self, message: &Message, during: Option<&RequestId>) -> Option<StreamId> {
+    pub(super) fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
         let streaming = |id: &RequestId| self.calls.get(id).filter(|call| call.streams);
         match message.kind() {
             Kind::Response { id } => return self.calls.get(id).map(|call| call.stream),
             Kind::Request { .. } | Kind::Notification { .. } => {}
         }
-        if let Some(call) = during.and_then(streaming) {
+        if let During::Call(id) = during
+            && let Some(call) = streaming(id)
+        {
             return Some(call.stream);
         }
         match message.method() {
@@ -216,6 +219,10 @@ impl State {
                 }
             }
             Some(_) | None => {}
+        }
+        // What belongs to no call goes where nobody waits for it only if nobody listens at all.
+        if *during == During::NoCall && self.is_read(StreamId::STANDALONE) {
+            return Some(StreamId::STANDALONE);
         }
         Some(self.guess())
     }
@@ -246,12 +253,7 @@ impl State {
     }
 
     /// Puts a message from the backend where it belongs.
-    pub(super) fn route(
-        &mut self,
-        message: &Message,
-        during: Option<&RequestId>,
-        now: Instant,
-    ) -> Routed {
+    pub(super) fn route(&mut self, message: &Message, during: &During, now: Instant) -> Routed {
         let Some(stream) = self.place(message, during) else { return Routed::Dropped };
         match message.kind() {
             Kind::Response { id } => {
@@ -422,36 +424,40 @@ mod tests {
         let first = begin(&mut state, &one, true).unwrap();
         let second = begin(&mut state, &two, true).unwrap();
         let answer = Message::result(&2.into(), &json!({}));
-        assert_eq!(state.route(&answer, None, Instant::now()), Routed::Delivered);
+        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
         assert!(state.log(second).unwrap().is_finished());
         assert!(!state.log(first).unwrap().is_finished());
-        assert_eq!(state.route(&answer, None, Instant::now()), Routed::Dropped);
+        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Dropped);
     }
 
     #[tokio::test]
     async fn progress_follows_its_token_and_the_rest_is_placed_by_rule() {
         let mut state = state();
         let note = Message::notification("notifications/message", &json!({}));
-        assert_eq!(state.place(&note, None), Some(StreamId::STANDALONE));
+        assert_eq!(state.place(&note, &During::Unsaid), Some(StreamId::STANDALONE));
         let first = begin(&mut state, &request(1, Some("a")), true).unwrap();
-        assert_eq!(state.place(&note, None), Some(first));
+        assert_eq!(state.place(&note, &During::Unsaid), Some(first));
         let second = begin(&mut state, &request(2, Some("b")), true).unwrap();
-        assert_eq!(state.place(&progress("a"), None), Some(first));
-        assert_eq!(state.place(&progress("b"), None), Some(second));
-        assert_eq!(state.place(&progress("over"), None), None);
-        assert_eq!(state.place(&note, None), Some(second));
-        assert_eq!(state.place(&note, Some(&1.into())), Some(first));
+        assert_eq!(state.place(&progress("a"), &During::Unsaid), Some(first));
+        assert_eq!(state.place(&progress("b"), &During::Unsaid), Some(second));
+        assert_eq!(state.place(&progress("over"), &During::Unsaid), None);
+        assert_eq!(state.place(&note, &During::Unsaid), Some(second));
+        assert_eq!(state.place(&note, &During::NoCall), Some(second));
+        assert_eq!(state.place(&note, &During::Call(1.into())), Some(first));
         let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
-        assert_eq!(state.place(&note, None), Some(StreamId::STANDALONE));
+        assert_eq!(state.place(&note, &During::Unsaid), Some(StreamId::STANDALONE));
     }
 
     #[tokio::test]
     async fn a_call_that_takes_only_json_gets_nothing_but_its_answer() {
         let mut state = state();
         let stream = begin(&mut state, &request(1, Some("a")), false).unwrap();
-        assert_eq!(state.place(&progress("a"), Some(&1.into())), Some(StreamId::STANDALONE));
+        assert_eq!(
+            state.place(&progress("a"), &During::Call(1.into())),
+            Some(StreamId::STANDALONE)
+        );
         let answer = Message::result(&1.into(), &json!({}));
-        assert_eq!(state.place(&answer, None), Some(stream));
+        assert_eq!(state.place(&answer, &During::Unsaid), Some(stream));
     }
 
     #[tokio::test]
@@ -473,7 +479,7 @@ mod tests {
     async fn only_what_was_asked_may_be_answered_and_only_once() {
         let mut state = state();
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
-        assert_eq!(state.route(&asked, None, Instant::now()), Routed::Delivered);
+        assert_eq!(state.route(&asked, &During::Unsaid, Instant::now()), Routed::Delivered);
         assert!(!state.answered(&8.into()));
         assert!(state.answered(&7.into()));
         assert!(!state.answered(&7.into()));
@@ -488,7 +494,7 @@ mod tests {
                 .unwrap();
             state.log(stream).unwrap().detach(turn);
             let answer = Message::result(&id.into(), &json!({}));
-            assert_eq!(state.route(&answer, None, Instant::now()), Routed::Delivered);
+            assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
         }
         assert_eq!(state.logs.len(), 1 + MAX_FINISHED);
         assert!(state.log(StreamId(100)).is_some());

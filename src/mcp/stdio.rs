@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::backend::diagnostics::Diagnostics;
     use crate::backend::embedded::EmbeddedBackend;
-    use crate::backend::{Said, Told};
+    use crate::backend::{During, Said, Told};
 
     async fn run(link: Link, input: &str) -> (Ended, Vec<Value>) {
         let (drain, mut output) = (Drain::default(), Vec::new());
@@ -217,7 +217,7 @@ mod tests {
             told_to_stop.send(()).unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
             let message = Message::result(&1.into(), &serde_json::json!({}));
-            say.send(Said::Message { message, call: None }).await.unwrap();
+            say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
         };
         let stopping = async { drop(stop.await) };
         let times = Times::default();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::redact::Redactor;
-use crate::backend::Said;
+use crate::backend::{During, Said};
 use crate::frames::{Frames, Line};
 use crate::jsonrpc::{Malformed, Message};
 
@@ -36,7 +36,7 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
             continue;
         }
         for message in messages(line, noise) {
-            let said = said.send(Said::Message { message, call: None });
+            let said = said.send(Said::Message { message, during: During::Unsaid });
             tokio::select! {
                 biased;
                 () = ending.cancelled() => break,

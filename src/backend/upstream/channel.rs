@@ -15,7 +15,7 @@ use super::Shared;
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
-use crate::backend::Said;
+use crate::backend::{During, Said};
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::upstream::Fault;
@@ -303,7 +303,7 @@ impl Channel {
                 Kind::Response { id: of } if of == id => answer = Some(message),
                 Kind::Response { .. } => {}
                 Kind::Request { .. } | Kind::Notification { .. } => {
-                    Box::pin(self.hear(message, Some(id), epoch, caller)).await;
+                    Box::pin(self.hear(message, During::Call(id.clone()), epoch, caller)).await;
                 }
             }
         }
@@ -340,7 +340,7 @@ impl Channel {
                             events.finish().await;
                             return Ok(message);
                         }
-                        self.hear(message, Some(id), epoch, caller).await;
+                        self.hear(message, During::Call(id.clone()), epoch, caller).await;
                     }
                 }
             };
@@ -361,11 +361,11 @@ impl Channel {
     }
 
     /// Hands on what is no answer. Nobody to hand it to: questions are refused.
-    async fn hear(&self, message: Message, call: Option<&RequestId>, epoch: u64, caller: &Caller) {
+    async fn hear(&self, message: Message, during: During, epoch: u64, caller: &Caller) {
         if let Some(ear) = &self.ear {
             let message = epoch::outward(message, epoch);
             // A session that is over hears no more.
-            drop(ear.send(Said::Message { message, call: call.cloned() }).await);
+            drop(ear.send(Said::Message { message, during }).await);
             return;
         }
         if let Kind::Request { id, method } = message.kind() {
@@ -405,7 +405,7 @@ impl Channel {
                         pause = event.retry.unwrap_or(pause);
                         let data = event.data.filter(|data| !data.is_empty());
                         if let Some(Ok(message)) = data.map(Message::parse) {
-                            self.hear(message, None, epoch, caller).await;
+                            self.hear(message, During::NoCall, epoch, caller).await;
                         }
                     }
                 }

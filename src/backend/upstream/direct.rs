@@ -104,8 +104,7 @@ impl Direct {
         if self.channel.epoch() == 0 {
             let mut patience = Patience::new(self.shared.wait);
             Box::pin(self.channel.renew(0, caller, &mut patience)).await?;
-            if !self.shared.tools.are_known() {
-                self.shared.tools.are_known_now();
+            if self.shared.tools.must_be_learnt() {
                 let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
                 drain.spawn_behind(async move {
                     learn(&direct.channel, &direct.shared, &caller).await;

@@ -22,7 +22,7 @@ use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
-use crate::backend::{Said, Told};
+use crate::backend::{During, Said, Told};
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::upstream::Fault;
@@ -48,6 +48,7 @@ pub(super) async fn run(
         outbox: VecDeque::new(),
         flying: HashMap::new(),
         own: HashSet::new(),
+        learning: None,
     };
     session.hold(first);
     while let Some(connected) = session.reach().await {
@@ -78,6 +79,8 @@ struct Session {
     flying: HashMap<RequestId, Told>,
     /// Requests of the edge's own that are not answered.
     own: HashSet<RequestId>,
+    /// The one of them that asks for the tools.
+    learning: Option<RequestId>,
 }
 
 type Posting = Pin<Box<dyn Future<Output = (Message, Result<Answer, Fault>)> + Send>>;
@@ -261,13 +264,13 @@ impl Session {
 
     /// Asks for the tools once, to know which calls may be repeated.
     fn learn(&mut self) {
-        if self.shared.tools.are_known() {
+        if !self.shared.tools.must_be_learnt() {
             return;
         }
         let id = self.memory.name();
         let message = Message::request(&id, "tools/list", &json!({}));
         let told = Told { message, caller: Arc::clone(&self.caller) };
-        self.shared.tools.are_known_now();
+        self.learning = Some(id.clone());
         let _first = self.own.insert(id);
         self.outbox.push_back(told);
     }
@@ -284,7 +287,10 @@ impl Session {
     async fn hear(&mut self, message: Message) {
         if let Kind::Response { id } = message.kind() {
             if self.own.remove(id) {
-                let _next_page = self.shared.tools.learn(&message);
+                if self.learning.as_ref() == Some(id) {
+                    self.learning = None;
+                    let _next_page = self.shared.tools.learn(&message);
+                }
                 drop(self.flying.remove(id));
                 return;
             }
@@ -301,7 +307,7 @@ impl Session {
         }
         let message = epoch::outward(message, self.epoch);
         // A session that is over hears no more.
-        drop(self.say.send(Said::Message { message, call: None }).await);
+        drop(self.say.send(Said::Message { message, during: During::Unsaid }).await);
     }
 
     /// Sorts the calls that were under way: what may be repeated waits, the rest fails now.
@@ -318,6 +324,17 @@ impl Session {
             }
         }
         self.own.clear();
+        if self.learning.take().is_some() {
+            self.shared.tools.were_not_learnt();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.learning.is_some() {
+            self.shared.tools.were_not_learnt();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::{Shared, refuse};
-use crate::backend::{Said, Told};
+use crate::backend::{During, Said, Told};
 use crate::caller::{Caller, Transport};
 use crate::jsonrpc::{Kind, Message, RequestId};
 
@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
     /// What the edge does for itself once a session is initialised.
     fn begin(&mut self, caller: Arc<Caller>) {
         let channel = self.channel;
-        if !self.shared.tools.are_known() {
+        if self.shared.tools.must_be_learnt() {
             let (shared, caller) = (self.shared, Arc::clone(&caller));
             self.work.push(Box::pin(async move {
                 learn(channel, shared, &caller).await;
@@ -162,15 +162,29 @@ async fn call(
         () = cancelled.cancelled() => return id,
     };
     match answer {
-        // A session that is over hears no more.
-        Ok(message) => drop(say.send(Said::Message { message, call: id.clone() }).await),
+        Ok(message) => answered(message, say).await,
         Err(Unanswered { code, text }) => refuse(&request, code, &text, say).await,
     }
     id
 }
 
+async fn answered(message: Message, say: &mpsc::Sender<Said>) {
+    // Its id says what it belongs to. A session that is over hears no more.
+    drop(say.send(Said::Message { message, during: During::Unsaid }).await);
+}
+
+/// Lets somebody else ask for the tools, however the asking ends.
+struct Asking<'a>(&'a Shared);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.tools.were_not_learnt();
+    }
+}
+
 /// Reads the list of tools once, to know which calls may be repeated.
 pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
+    let _asking = Asking(shared);
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         let params = match &cursor {
@@ -178,12 +192,11 @@ pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
             None => json!({}),
         };
         let request = Message::request(&channel.name(), "tools/list", &params);
-        let Ok(answer) = channel.ask(&request, caller).await else { break };
+        let Ok(answer) = channel.ask(&request, caller).await else { return };
         let next = shared.tools.learn(&answer);
         if next.is_none() || next == cursor {
             break;
         }
         cursor = next;
     }
-    shared.tools.are_known_now();
 }

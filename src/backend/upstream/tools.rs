@@ -1,6 +1,7 @@
 //! What may be said twice to an upstream of which nobody knows whether it heard it the first time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use serde::Deserialize;
@@ -34,6 +35,8 @@ const SAFE: [&str; 15] = [
 #[derive(Debug, Default)]
 pub(super) struct Tools {
     safe: RwLock<Option<HashMap<Box<str>, bool>>>,
+    /// Is somebody asking?
+    learning: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -76,15 +79,15 @@ impl Tools {
         serde_json::from_str(listed.next?.get()).ok()
     }
 
-    /// Is anything known?
-    pub(super) fn are_known(&self) -> bool {
-        self.safe.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Should whoever asks here ask the upstream? One does, until something is known.
+    pub(super) fn must_be_learnt(&self) -> bool {
+        let known = self.safe.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        !known && !self.learning.swap(true, Ordering::Relaxed)
     }
 
-    /// All that could be learnt has been: nothing, perhaps.
-    pub(super) fn are_known_now(&self) {
-        let mut safe = self.safe.write().unwrap_or_else(PoisonError::into_inner);
-        let _known = safe.get_or_insert_default();
+    /// Whoever asked got no answer: the next one asks again.
+    pub(super) fn were_not_learnt(&self) {
+        self.learning.store(false, Ordering::Relaxed);
     }
 
     /// May this request be said again?
@@ -114,7 +117,9 @@ mod tests {
     #[test]
     fn only_what_is_known_to_be_safe_is_repeated() {
         let tools = Tools::default();
-        assert!(!tools.are_known() && !tools.may_repeat(&call("read")));
+        assert!(tools.must_be_learnt() && !tools.must_be_learnt());
+        tools.were_not_learnt();
+        assert!(tools.must_be_learnt() && !tools.may_repeat(&call("read")));
         let answer = Message::result(
             &1.into(),
             &json!({ "tools": [
@@ -125,7 +130,8 @@ mod tests {
             ], "nextCursor": "2" }),
         );
         assert_eq!(tools.learn(&answer).as_deref(), Some("2"));
-        assert!(tools.are_known());
+        tools.were_not_learnt();
+        assert!(!tools.must_be_learnt());
         for (name, safe) in [("read", true), ("put", true), ("pay", false), ("bare", false)] {
             assert_eq!(tools.may_repeat(&call(name)), safe, "{name}");
         }

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::Session;
-use crate::backend::{Said, Told};
+use crate::backend::{During, Said, Told};
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, RequestId, code};
+use crate::jsonrpc::{Message, code};
 use crate::mcp::state::Routed;
 
 impl Session {
@@ -21,8 +21,8 @@ impl Session {
             let next = self.next_look(age);
             tokio::select! {
                 said = said.recv() => match said {
-                    Some(Said::Message { message, call }) => {
-                        self.carry(&message, call.as_ref()).await;
+                    Some(Said::Message { message, during }) => {
+                        self.carry(&message, &during).await;
                         self.settled.notify_waiters();
                         if self.state().is_refused() {
                             return "the backend refused to be initialised".to_owned();
@@ -48,7 +48,7 @@ impl Session {
         }
     }
 
-    async fn carry(&self, message: &Message, during: Option<&RequestId>) {
+    async fn carry(&self, message: &Message, during: &During) {
         self.wait_for_room(message, during).await;
         let routed = self.state().route(message, during, Instant::now());
         match routed {
@@ -73,7 +73,7 @@ impl Session {
     }
 
     /// Waits while the reader of the message's stream is behind, as long as a write may take.
-    async fn wait_for_room(&self, message: &Message, during: Option<&RequestId>) {
+    async fn wait_for_room(&self, message: &Message, during: &During) {
         let deadline = Instant::now() + self.times.write;
         loop {
             let mut room = pin!(self.room.notified());

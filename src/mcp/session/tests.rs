@@ -2,7 +2,7 @@
 
 use super::super::table::SessionId;
 use super::*;
-use crate::backend::Said;
+use crate::backend::{During, Said};
 use crate::jsonrpc::Kind;
 
 const TIMES: SessionTimes = SessionTimes {
@@ -36,7 +36,7 @@ impl Rig {
     }
 
     async fn say(&self, message: Message) {
-        self.say.send(Said::Message { message, call: None }).await.unwrap();
+        self.say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
     }
 
     async fn told(&mut self) -> Message {

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::backend::{Caller, Said, Told};
+use crate::backend::{Caller, During, Said, Told};
 use crate::jsonrpc::Message;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,7 +57,7 @@ async fn tell(link: &Link, message: Message) {
 
 async fn said(link: &mut Link) -> Message {
     match bounded(link.said.recv()).await {
-        Some(Said::Message { message, call: None }) => message,
+        Some(Said::Message { message, during: During::Unsaid }) => message,
         other => panic!("{other:?}"),
     }
 }
