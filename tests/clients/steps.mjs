@@ -8,27 +8,22 @@ import { gunzipSync } from "node:zlib";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { forwarder } from "./forwarder.mjs";
+import { answer, connectTo, handshake, pages, plain, plan, textOf, walk, within } from "./walk.mjs";
 
 const cell = JSON.parse(process.env.CELL);
 const sdk = await import(`./${cell.sdk}.mjs`);
 
-const STEP_TIMEOUT = 30000;
 const ODD_TEXT =
   "naïve \u2028 line \u2029 para \u0085 nel \r\n crlf \n\n data: x \u0000 \u{1f980} \ufeff end";
 const STATIC = "demo://resource/static/document/features.md";
 const TEXT = "demo://resource/dynamic/text/";
-const CLOSES = "the session closes cleanly";
 
 const steps = [];
 const step = (name, run, needs = () => true) => steps.push({ name, run, needs });
 // The reference server's own HTTP transport resumes streams wrongly: it is no measure.
 const overHttp = () => cell.kind === "http" && cell.edge;
 const onNetwork = () => cell.kind !== "stdio";
-const textOf = (result, index = 0) => result.content[index].text;
 const portOf = (url) => Number(new URL(url).port);
-// Drops what only the SDK adds and what JSON does not know, such as undefined.
-const plain = (value) => JSON.parse(JSON.stringify(value));
-
 const LONG = "trigger-long-running-operation";
 
 // What a server answers alike at any time, over any transport.
@@ -56,34 +51,7 @@ const FAITHFUL = {
   "templates": (s) => pages((p) => s.client.listResourceTemplates(p), "resourceTemplates"),
 };
 
-async function answer(session, call) {
-  try {
-    return plain({ result: await call(session) });
-  } catch (error) {
-    return plain({ error: [error.code, error.message, error.data] });
-  }
-}
-
-async function pages(list, key) {
-  const found = [];
-  let cursor;
-  do {
-    const page = await list(cursor ? { cursor } : undefined);
-    found.push(...page[key]);
-    cursor = page.nextCursor;
-  } while (cursor);
-  return plain(found);
-}
-
 const tools = (s) => pages((p) => s.client.listTools(p), "tools");
-
-function handshake(s) {
-  return plain({
-    server: s.client.getServerVersion(),
-    capabilities: s.client.getServerCapabilities(),
-    instructions: s.client.getInstructions(),
-  });
-}
 
 function completePrompt(s, name, value, context) {
   const ref = { type: "ref/prompt", name: "completable-prompt" };
@@ -420,80 +388,12 @@ step(
 
 // What the same SDK gets from the same server over stdio.
 async function reference() {
-  const s = await connectTo({ ...cell, kind: "stdio", server: cell.reference, env: cell.mark });
+  const direct = { ...cell, kind: "stdio", server: cell.reference, env: cell.mark };
+  const s = await connectTo(sdk, direct);
   const wanted = { initialize: handshake(s), tools: await tools(s) };
   for (const [name, call] of Object.entries(FAITHFUL)) wanted[name] = await answer(s, call);
   await s.client.close();
   return wanted;
 }
 
-function connectTo(cell) {
-  return within(20000, sdk.connect(cell), "no session within 20 s");
-}
-
-async function within(timeout, promise, complaint) {
-  const stop = new AbortController();
-  const late = sleep(timeout, null, { signal: stop.signal }).then(() => {
-    throw new Error(complaint);
-  });
-  late.catch(() => {});
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    stop.abort();
-  }
-}
-
-function report(check, ok, seconds = 0, detail = "") {
-  console.log(JSON.stringify({ check, ok, seconds: Math.round(seconds * 100) / 100, detail }));
-}
-
-function explain(error) {
-  if (error?.code === "ERR_ASSERTION") return error.message;
-  const cause = error?.cause ? ` (cause: ${error.cause})` : "";
-  return `${error?.stack ?? error}${cause}`.split("\n").slice(0, 4).join(" < ");
-}
-
-async function run({ name, run }, s, wanted) {
-  const started = Date.now();
-  let problem = "";
-  try {
-    await within(STEP_TIMEOUT, run(s, wanted), `not done within ${STEP_TIMEOUT} ms`);
-    if (s.faults.length) problem = `the transport reported ${s.faults}`;
-  } catch (error) {
-    problem = explain(error);
-  }
-  report(name, !problem, (Date.now() - started) / 1000, problem);
-  return !problem;
-}
-
-async function walk(planned) {
-  const wanted = await reference();
-  const left = [...planned];
-  let closed = "";
-  while (left.length) {
-    let s;
-    try {
-      s = await connectTo(cell);
-    } catch (error) {
-      closed = explain(error);
-      report(left.shift().name, false, 0, `no session: ${closed}`);
-      for (const { name } of left.splice(0)) report(name, false, 0, "no session");
-      break;
-    }
-    // A session in which a check failed is given up; the next check starts on a fresh one.
-    let healthy = true;
-    while (left.length && healthy) healthy = await run(left.shift(), s, wanted);
-    try {
-      await within(10000, s.close(), "no close within 10 s");
-    } catch (error) {
-      if (healthy) closed = explain(error);
-    }
-  }
-  report(CLOSES, !closed, 0, closed);
-}
-
-const planned = steps.filter((s) => s.needs() && (!cell.only || s.name.includes(cell.only)));
-console.log(JSON.stringify({ plan: [...planned.map((s) => s.name), CLOSES] }));
-await walk(planned);
-process.exit(0);
+await walk(sdk, cell, plan(steps, cell), reference);

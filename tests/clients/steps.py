@@ -10,16 +10,14 @@ import importlib
 import json
 import os
 import re
-import sys
 import time
-import traceback
 
 import anyio
 
 from forwarder import forwarder
 from session import Refused
+from walk import Progress, answer, equal, registrar, shorten, start, text_of, walk
 
-STEP_TIMEOUT = 30
 # A process writes U+2028, NEL and CR LF into JSON as they are; each is a line end to somebody.
 ODD_TEXT = "naïve \u2028 line \u2029 para \u0085 nel \r\n crlf \n\n data: x \u0000 \U0001f980 \ufeff end"
 STATIC = "demo://resource/static/document/features.md"
@@ -27,14 +25,7 @@ TEXT = "demo://resource/dynamic/text/"
 LEGACY = "2025-11-25"
 
 steps = []
-
-
-def step(name, needs=lambda cell: True):
-    def register(function):
-        steps.append((name, function, needs))
-        return function
-
-    return register
+step = registrar(steps)
 
 
 def over_http(cell):
@@ -48,29 +39,6 @@ def on_network(cell):
 
 def behind_edge(cell):
     return cell["edge"]
-
-
-def text_of(result, index=0):
-    return result["content"][index]["text"]
-
-
-def equal(got, wanted, what):
-    assert got == wanted, f"{what}: got {shorten(got)}, wanted {shorten(wanted)}"
-
-
-def shorten(value):
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) < 1500 else text[:1500] + "…"
-
-
-class Progress:
-    def __init__(self):
-        self.seen = []
-        self.first = anyio.Event()
-
-    async def __call__(self, progress, total, message=None):
-        self.seen.append((progress, total))
-        self.first.set()
 
 
 # What a server answers alike at any time, over any transport.
@@ -97,13 +65,6 @@ FAITHFUL = {
     "resources": lambda s: s.resources(),
     "templates": lambda s: s.templates(),
 }
-
-
-async def answer(session, call):
-    try:
-        return {"result": await call(session)}
-    except Refused as refused:
-        return {"error": [refused.code, refused.message, refused.data]}
 
 
 @step("initialize")
@@ -450,62 +411,6 @@ async def reference(cell):
         return wanted
 
 
-def report(name, ok, seconds, detail=""):
-    line = {"check": name, "ok": ok, "seconds": round(seconds, 2), "detail": detail}
-    print(json.dumps(line), flush=True)
-
-
-def explain(error):
-    """The innermost reason of whatever nest of task groups it came out of."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, AssertionError):
-        return str(error)
-    where = traceback.extract_tb(error.__traceback__)
-    places = " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(where[-4:]))
-    return f"{type(error).__name__}: {error} ({places})"
-
-
-CLOSES = "the session closes cleanly"
-
-
-async def walk(cell, planned):
-    with anyio.fail_after(60):
-        wanted = await reference(cell)
-    left, closed = list(planned), None
-    while left:
-        before, healthy = len(left), True
-        try:
-            # A session in which a check failed is given up; the next check starts on a fresh one.
-            async with sdk.connect(cell) as s:
-                while left and healthy:
-                    name, function, _ = left.pop(0)
-                    healthy = await run(name, function, s, cell, wanted)
-        except Exception as error:
-            closed = explain(error) if healthy else None
-            if len(left) == before:
-                reasons = [f"no session: {closed}"] + ["no session"] * len(left)
-                for (name, _, _), reason in zip(left, reasons):
-                    report(name, False, 0, reason)
-                break
-    report(CLOSES, closed is None, 0, closed or "")
-
-
-async def run(name, function, s, cell, wanted):
-    started = time.monotonic()
-    try:
-        with anyio.fail_after(STEP_TIMEOUT):
-            await function(s, cell, wanted)
-        error = f"the transport reported {s.faults}" if s.faults else None
-    except Exception as failure:
-        error = explain(failure)
-    except anyio.get_cancelled_exc_class():
-        report(name, False, time.monotonic() - started, f"the transport failed, see: {CLOSES}")
-        raise
-    report(name, error is None, time.monotonic() - started, error or "")
-    return error is None
-
-
 if __name__ == "__main__":
     cell = json.loads(os.environ["CELL"])
     sdk = importlib.import_module(cell["sdk"])
@@ -517,7 +422,10 @@ if __name__ == "__main__":
             cell["versions"].append(response.http_version)
 
         cell["on_response"] = on_response
-    only = cell.get("only")
-    planned = [s for s in steps if s[2](cell) and (not only or only in s[0])]
-    print(json.dumps({"plan": [name for name, _, _ in planned] + [CLOSES]}), flush=True)
-    anyio.run(walk, cell, planned)
+
+    async def main(planned):
+        with anyio.fail_after(60):
+            wanted = await reference(cell)
+        await walk(sdk, cell, planned, wanted)
+
+    anyio.run(main, start(steps, cell))
