@@ -7,8 +7,11 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import time
+import urllib.error
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -54,10 +57,20 @@ def pass_env(name, value):
     return ["--env", f"{name}={value}"]
 
 
-class Edge:
-    """One running edge. `mark` is in the environment of every child, so orphans are found too."""
+def upstream(url, kind=None):
+    return [f"--upstream={url}", *([f"--upstream-kind={kind}"] if kind else [])]
 
-    def __init__(self, binary, command, *options, directory, name="edge", certs=None):
+
+class Edge:
+    """One running edge. `mark` is in the environment of every child, so orphans are found too.
+
+    Without a command it has an upstream, which is among the options or in `variables`; with
+    variables it gets no options at all.
+    """
+
+    def __init__(
+        self, binary, command, *options, directory, name="edge", certs=None, variables=None
+    ):
         self.token = secrets.token_urlsafe(32)
         self.mark = uuid.uuid4().hex
         directory = Path(directory)
@@ -66,10 +79,17 @@ class Edge:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
         environment["MCP_AUTH_TOKEN"] = self.token
         environment["SUITE_UNLISTED"] = "not for the child"
-        argv = [str(binary), "--self-signed", "--certs-dir", str(certs), "--port", "0"]
-        argv += ["--log-format", "json", *options]
-        argv += pass_env("SUITE_MARK", self.mark)
-        argv += ["--", *command] if command else []
+        argv = [str(binary)]
+        if variables is None:
+            argv += ["--self-signed", "--certs-dir", str(certs), "--port", "0"]
+            argv += ["--log-format", "json", *options]
+        else:
+            environment |= {
+                "MCP_SELF_SIGNED": "true", "MCP_CERTS_DIR": str(certs), "MCP_PORT": "0",
+                "MCP_LOG_FORMAT": "json", **variables,
+            }
+        if command:
+            argv += [*pass_env("SUITE_MARK", self.mark), "--", *command]
         self.argv = argv
         with self.log.open("wb") as log, (directory / f"{name}.out").open("wb") as out:
             self.process = subprocess.Popen(
@@ -127,6 +147,23 @@ class Edge:
         while len(left := self.children()) > at_most and time.monotonic() < deadline:
             time.sleep(0.05)
         return left
+
+    def probe(self, path, timeout=5):
+        """Status and body of a GET without a token."""
+        context = ssl.create_default_context(cafile=self.ca)
+        try:
+            with urllib.request.urlopen(self.base + path, timeout=timeout, context=context) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as refused:
+            return refused.code, refused.read()
+
+    def wait_ready(self, timeout=15):
+        """Waits until it says that the upstream answers."""
+        deadline = time.monotonic() + timeout
+        while (found := self.probe("/readyz"))[0] != 200:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not ready within {timeout} s: {found}\n{self.tail()}")
+            time.sleep(0.05)
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -25,8 +25,10 @@ export class Session {
     this.transport = transport;
     client.onerror = (error) => {
       // The SDK forgets a token as soon as it reads the result or cancels, even when progress that
-      // came before it in the same read still waits. steps.mjs looks at the wire instead.
-      if (!String(error).includes("unknown token")) this.faults.push(String(error));
+      // came before it in the same read still waits. steps.mjs looks at the wire instead. FastMCP
+      // answers what was cancelled, and the SDK no longer knows what it asked.
+      if (/unknown token|Request cancelled/.test(String(error))) return;
+      this.faults.push(String(error));
     };
     client.fallbackNotificationHandler = async ({ method, params }) => {
       this.notes.push({ method, params: params ?? {} });

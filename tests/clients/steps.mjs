@@ -8,13 +8,13 @@ import { gunzipSync } from "node:zlib";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { forwarder } from "./forwarder.mjs";
-import { answer, connectTo, handshake, pages, plain, plan, textOf, walk, within } from "./walk.mjs";
+import {
+  ODD_TEXT, answer, connectTo, handshake, pages, plain, plan, textOf, walk, within,
+} from "./walk.mjs";
 
 const cell = JSON.parse(process.env.CELL);
 const sdk = await import(`./${cell.sdk}.mjs`);
 
-const ODD_TEXT =
-  "naïve \u2028 line \u2029 para \u0085 nel \r\n crlf \n\n data: x \u0000 \u{1f980} \ufeff end";
 const STATIC = "demo://resource/static/document/features.md";
 const TEXT = "demo://resource/dynamic/text/";
 

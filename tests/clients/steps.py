@@ -16,10 +16,8 @@ import anyio
 
 from forwarder import forwarder
 from session import Refused
-from walk import Progress, answer, equal, registrar, shorten, start, text_of, walk
+from walk import ODD_TEXT, Progress, answer, equal, registrar, shorten, start, text_of, walk
 
-# A process writes U+2028, NEL and CR LF into JSON as they are; each is a line end to somebody.
-ODD_TEXT = "naïve \u2028 line \u2029 para \u0085 nel \r\n crlf \n\n data: x \u0000 \U0001f980 \ufeff end"
 STATIC = "demo://resource/static/document/features.md"
 TEXT = "demo://resource/dynamic/text/"
 LEGACY = "2025-11-25"

@@ -18,7 +18,8 @@ import time
 import uuid
 from pathlib import Path
 
-from edge import EVERYTHING, HERE, RAISED, WORK, Edge, kill, pass_env, processes
+from edge import EVERYTHING, HERE, RAISED, WORK, Edge, kill, pass_env, processes, upstream
+from upstream import KINDS, Upstream
 
 CELL_TIMEOUT = 300
 CHILD_GONE = 10
@@ -50,8 +51,33 @@ MATRIX = {
     "ts2-sse": ("ts2", "sse", "/sse", {}),
     "ts2-sse-mcp": ("ts2", "sse", "/mcp", {}),
 }
+# Cells with an upstream over HTTP. name: (kind in upstream.py, SDK or curl, transport, path, more):
+# `told` gives the edge --upstream-kind, with `token` the upstream wants a token of its own.
+UP = {
+    "up-sse-py1-http": ("sse", "py1", "http", "/mcp", {}),
+    "up-sse-py1-sse": ("sse", "py1", "sse", "/sse", {}),
+    "up-sse-ts1-http": ("sse", "ts1", "http", "/mcp", {}),
+    "up-sse-curl": ("sse", "curl", "curl", "/mcp", {}),
+    "up-unified-py1-sse": ("unified", "py1", "sse", "/mcp/unified", {"told": True}),
+    "up-http-py1-http": ("http", "py1", "http", "/mcp", {}),
+    "up-http-py1-sse": ("http", "py1", "sse", "/mcp", {}),
+    "up-http-ts1-http": ("http", "ts1", "http", "/mcp", {}),
+    "up-http-curl": ("http", "curl", "curl", "/mcp", {}),
+    "up-json-py1-http": ("json", "py1", "http", "/mcp", {"told": True, "token": True}),
+    "up-stateless-py1-sse": ("stateless", "py1", "sse", "/sse", {}),
+    "up-ts-ts1-http": ("ts", "ts1", "http", "/mcp", {"token": True}),
+    "up-ts-py1-sse": ("ts", "py1", "sse", "/sse", {}),
+    "up-ts-curl": ("ts", "curl", "curl", "/mcp", {}),
+}
+UP_STEPS = {
+    "py1": ([PY1, "up_steps.py"], "sdk1"),
+    "ts1": (["node", "up_steps.mjs"], "sdk1"),
+    "curl": ([PY1, "up_raw.py"], None),
+}
 # Cells that look at time or at everything at once run alone, after the matrix.
-ALONE = ["fetch", "raw", "chaos", "vanish"]
+ALONE = ["fetch", "raw", "deployments", "faults", "restart", "chaos", "vanish"]
+SCRIPTS = ["deployments", "faults", "restart"]
+STREAMS_GONE = 10
 
 
 class Results:
@@ -112,6 +138,8 @@ def run_client(argv, environment, directory, results):
             seen.add(found["check"])
             problem_here = None if found["ok"] else found["detail"] or "no reason given"
             results.add(found["check"], problem_here, found["seconds"])
+            if found["ok"] and found["detail"]:
+                results.lines += [f"     {line}" for line in found["detail"].splitlines()]
     try:
         code = process.wait(5 if problem else 30)
     except subprocess.TimeoutExpired:
@@ -202,12 +230,64 @@ def run_matrix_cell(name, binary, directory, only, direct):
     return results
 
 
+def run_up_cell(name, binary, directory, only, direct):
+    kind, sdk, transport, path, more = UP[name]
+    argv, module = UP_STEPS[sdk]
+    results = Results(name)
+    token = uuid.uuid4().hex if more.get("token") else None
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
+    edge = up = None
+    try:
+        up = Upstream(kind, directory=directory, token=token)
+        cell = {
+            "sdk": module, "kind": transport, "path": path, "only": only, "edge": not direct,
+            "url": up.url, "token": token,
+            "upstream": {
+                "kind": kind, "speaks": up.speaks, "url": up.url, "token": token,
+                "counts": str(up.counts),
+            },
+        }
+        if not direct:
+            options = [*RAISED, *upstream(up.url, up.speaks if more.get("told") else None)]
+            if token:
+                (directory / "upstream.token").write_text(token)
+                options.append(f"--upstream-token-file={directory / 'upstream.token'}")
+            if path not in ("/mcp", "/sse"):
+                options.append(f"--path={path}")
+            edge = Edge(binary, None, *options, directory=directory)
+            edge.wait_ready()
+            cell |= {"url": edge.base + path, "token": edge.token, "base": edge.base, "ca": edge.ca}
+            environment["SSL_CERT_FILE"] = environment["NODE_EXTRA_CA_CERTS"] = str(edge.ca)
+        environment["CELL"] = json.dumps(cell)
+        run_client(argv, environment, directory, results)
+        if sdk != "curl":
+            # The edge may keep one stream of its own, the clients had two sessions at one time.
+            left = up.wait_streams(0 if direct else 1, STREAMS_GONE)
+            problem = f"{left} still open {STREAMS_GONE} s after the clients closed"
+            gone = left <= (0 if direct else 1) or results.failed
+            results.add("streams to the upstream end with the clients", None if gone else problem)
+        if edge:
+            results.add("SIGTERM: exit 0, nothing left", edge.stop())
+    except Exception as error:
+        results.add("the cell runs", f"{type(error).__name__}: {error}")
+    finally:
+        if edge:
+            edge.kill()
+        if up:
+            up.kill()
+        results.print()
+    return results
+
+
 def run_alone(name, binary, directory, only):
     results = Results(name)
     edge = None
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
     try:
-        if name == "raw":
+        if name in SCRIPTS:
+            argv = [PY1, f"{name}.py", str(binary), "--directory", str(directory)]
+            run_client([*argv, *(["--check", only] if only else [])], environment, directory, results)
+        elif name == "raw":
             argv = [sys.executable, "raw.py", str(binary), str(directory), only or ""]
             run_client(argv, environment, directory, results)
         elif name == "fetch":
@@ -274,6 +354,12 @@ def start_reference(kind):
     raise RuntimeError("the reference server does not listen")
 
 
+def is_native(name):
+    """Whether the client of a cell speaks what its upstream speaks, so that it needs no edge."""
+    kind, _, transport, _, _ = UP[name]
+    return transport == ("sse" if KINDS[kind][3] == "sse" else "http")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary", type=Path)
@@ -290,21 +376,23 @@ def main():
     logs = WORK / "logs"
     shutil.rmtree(logs, ignore_errors=True)
 
-    matrix = [name for name in MATRIX if options.only in name]
+    matrix = [name for name in [*MATRIX, *UP] if options.only in name]
     alone = [name for name in ALONE if options.only in name]
     if options.direct:
         # ts1 resumes a stream that ended with an error, which the reference server gets wrong.
         matrix = [n for n in matrix if n.endswith(("-http", "-sse", "-legacy", "-auto"))]
-        matrix = [n for n in matrix if n != "ts1-http"]
+        matrix = [n for n in matrix if n != "ts1-http" and (n not in UP or is_native(n))]
         alone = []
     elif options.check:
-        alone = [name for name in alone if name == "raw"]
+        alone = [name for name in alone if name in ["raw", *SCRIPTS]]
     for name in matrix + alone:
         (logs / name).mkdir(parents=True)
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         found = list(pool.map(
-            lambda n: run_matrix_cell(n, binary, logs / n, options.check, options.direct), matrix
+            lambda n: (run_up_cell if n in UP else run_matrix_cell)(
+                n, binary, logs / n, options.check, options.direct
+            ), matrix
         ))
     found += [run_alone(name, binary, logs / name, options.check) for name in alone]
 

@@ -3,6 +3,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 const STEP_TIMEOUT = 30000;
+// Each of these is a line end to somebody.
+export const ODD_TEXT =
+  "naïve \u2028 line \u2029 para \u0085 nel \r\n crlf \n\n data: x \u0000 \u{1f980} \ufeff end";
 const CLOSES = "the session closes cleanly";
 
 // The steps that the cell needs, after their names have been printed.

@@ -9,6 +9,8 @@ import anyio
 from session import Refused
 
 STEP_TIMEOUT = 30
+# A process writes U+2028, NEL and CR LF into JSON as they are; each is a line end to somebody.
+ODD_TEXT = "naïve \u2028 line \u2029 para \u0085 nel \r\n crlf \n\n data: x \u0000 \U0001f980 \ufeff end"
 CLOSES = "the session closes cleanly"
 
 
