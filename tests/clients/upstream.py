@@ -58,7 +58,7 @@ class Upstream:
         self.environment |= {"UPSTREAM_COUNTS": str(self.counts), "SUITE_MARK": self.mark}
         if token:
             self.environment["UPSTREAM_TOKEN"] = token
-        self.process = None
+        self.process = self.killed_at = None
         if start:
             self.start()
 
@@ -82,6 +82,7 @@ class Upstream:
 
     def kill(self):
         """SIGKILL: nothing is said to anybody, as when a machine dies."""
+        self.killed_at = time.monotonic()
         if self.process and self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.wait()
