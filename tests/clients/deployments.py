@@ -497,4 +497,5 @@ if __name__ == "__main__":
     parser.add_argument("--directory", type=Path, default=None)
     options = parser.parse_args()
     options.directory = options.directory or Path(tempfile.mkdtemp(prefix="deployments-"))
+    options.directory.mkdir(parents=True, exist_ok=True)
     asyncio.run(main(options))

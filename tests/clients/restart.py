@@ -226,6 +226,7 @@ def main():
     parser.add_argument("--directory", type=Path, default=None)
     options = parser.parse_args()
     directory = options.directory or Path(tempfile.mkdtemp(prefix="restart-"))
+    directory.mkdir(parents=True, exist_ok=True)
     kinds = [kind for kind in options.kinds.split(",") if kind in KINDS and options.check in kind]
     print(json.dumps({"plan": [f"{kind}: {check}" for kind in kinds for check in CHECKS]}), flush=True)
     for kind in kinds:

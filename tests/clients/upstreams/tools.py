@@ -4,6 +4,7 @@ Two variables tell a fixture more: UPSTREAM_COUNTS is the file in which the coun
 line per run, and UPSTREAM_TOKEN, if it is there, is what every request has to bring.
 """
 
+import asyncio
 import json
 import os
 from collections import Counter
@@ -31,6 +32,7 @@ def count(tool, key):
 
 def build(**settings):
     mcp = FastMCP("fixture", instructions="A server of the test suite.", log_level="ERROR", **settings)
+    tasks = []
 
     @mcp.tool(annotations=READ_ONLY)
     def echo(text: str) -> str:
@@ -86,9 +88,17 @@ def build(**settings):
         return "logged"
 
     @mcp.tool()
-    async def announce(ctx: Context, text: str) -> str:
-        """A log message on the stream of the session, where nobody asked for anything."""
-        await ctx.session.send_log_message("warning", text)
+    async def announce(ctx: Context, text: str, after: float = 0) -> str:
+        """A log message on the stream of the session; with `after` that long after the answer."""
+
+        async def send():
+            await anyio.sleep(after)
+            await ctx.session.send_log_message("warning", text)
+
+        if after:
+            tasks.append(asyncio.create_task(send()))
+        else:
+            await send()
         return "announced"
 
     @mcp.tool(annotations=READ_ONLY)

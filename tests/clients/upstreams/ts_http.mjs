@@ -1,8 +1,9 @@
 // The TypeScript SDK 1.x over Streamable HTTP: sessions in this process, the tool list in pages.
 //
-// Usage: ts_http.mjs --port PORT [--path PATH] [--unknown-session 404|400]
+// Usage: ts_http.mjs --port PORT [--path PATH] [--unknown-session 404|400] [--quiet]
 //
 // 400 is how the SDK's own examples answer a session id that they do not know; 404 is the standard.
+// With --quiet it does not keep its silent streams alive.
 // UPSTREAM_COUNTS and UPSTREAM_TOKEN are as in tools.py.
 
 import { randomUUID } from "node:crypto";
@@ -26,6 +27,7 @@ const { values: options } = parseArgs({
     port: { type: "string" },
     path: { type: "string", default: "/mcp" },
     "unknown-session": { type: "string", default: "404" },
+    quiet: { type: "boolean", default: false },
   },
 });
 const PAGE = 4;
@@ -89,10 +91,14 @@ tool("log", { level: string }, false, async ({ level }, extra) => {
   await extra.sendNotification({ method: "notifications/message", params });
   return text("logged");
 });
-tool("announce", { text: string }, false, async (a, _extra, server) => {
-  await server.notification({ method: "notifications/message", params: { level: "warning", data: a.text } });
+const announce = async ({ text: data, after = 0 }, _extra, server) => {
+  const params = { level: "warning", data };
+  const send = () => server.notification({ method: "notifications/message", params });
+  if (after) setTimeout(send, after * 1000);
+  else await send();
   return text("announced");
-});
+};
+tool("announce", { text: string, after: number }, false, announce, ["after"]);
 tool("headers", {}, true, (_a, extra) => text(JSON.stringify(extra.requestInfo.headers)));
 
 function build() {
@@ -151,6 +157,7 @@ async function handle(request, response) {
     if (body?.method !== "initialize") return refuse(response, 400, "no session");
     transport = new StreamableHTTPServerTransport({
       sessionIdGenerator: () => randomUUID(),
+      keepAliveMs: options.quiet ? 0 : undefined,
       onsessioninitialized: (id) => transports.set(id, transport),
     });
     transport.onclose = () => transports.delete(transport.sessionId);
