@@ -22,6 +22,7 @@ KINDS = {
     "json": ("fast_http.py", ["--json"], "/mcp", "streamable"),
     "stateless": ("fast_http.py", ["--stateless"], "/mcp", "streamable"),
     "ts": ("ts_http.mjs", [], "/mcp", "streamable"),
+    "ts400": ("ts_http.mjs", ["--unknown-session=400"], "/mcp", "streamable"),
     "plain": ("plain.py", [], "/mcp/", "streamable"),
 }
 
@@ -44,6 +45,7 @@ class Upstream:
     """One fixture, which lives again and again on the port that it got at first."""
 
     def __init__(self, kind, *more, directory, name="upstream", token=None, start=True):
+        self.kind = kind
         program, options, self.path, self.speaks = KINDS[kind]
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
