@@ -40,16 +40,19 @@ pub(super) fn refusal(status: &str, label: &str, text: &str) -> Bytes {
 /// What to write instead, if this is a refusal that hyper made by itself: of a head that it could
 /// not parse there is no request that the service could answer.
 fn bare_refusal(written: &[u8]) -> Option<Bytes> {
-    let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
-    if !written.windows(19).any(|part| part.eq_ignore_ascii_case(b"content-length: 0\r\n")) {
+    // Every response passes here: what is no refusal must be seen at once.
+    let status = written.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+    if !matches!(status, b"00" | b"14" | b"31")
+        || !written.windows(19).any(|part| part.eq_ignore_ascii_case(b"content-length: 0\r\n"))
+    {
         return None;
     }
     match status {
-        b"400" => Some(refusal("400 Bad Request", "bad_request", "this is not valid HTTP/1.1")),
-        b"414" => {
+        b"00" => Some(refusal("400 Bad Request", "bad_request", "this is not valid HTTP/1.1")),
+        b"14" => {
             Some(refusal("414 URI Too Long", "uri_too_long", "the request target is too long"))
         }
-        b"431" => Some(refusal(
+        b"31" => Some(refusal(
             "431 Request Header Fields Too Large",
             "head_too_large",
             "the request head is too large",
