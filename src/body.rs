@@ -1,11 +1,16 @@
-//! Reads a request body within a number of bytes, an idle time and a total time.
+//! Request bodies within a number of bytes, an idle time and a total time: read whole ([`read`]),
+//! or handed on as they come ([`hand_on`]).
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 /// What a request body may cost.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +24,7 @@ pub(crate) struct BodyLimits {
 }
 
 /// Why a body was not read to its end.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
     /// It is longer than allowed, by its declaration or by what came.
     #[error("the body is larger than {0} bytes")]
@@ -41,10 +46,7 @@ where
     B: Body<Data = Bytes>,
 {
     let BodyLimits { bytes: most, idle, total } = limits;
-    let declared = body.size_hint().lower();
-    if usize::try_from(declared).map_or(true, |declared| declared > most) {
-        return Err(BodyError::TooLarge(most));
-    }
+    check_declared(&body, limits)?;
     let end = Instant::now() + total;
     let mut body = std::pin::pin!(body);
     let mut read = BytesMut::new();
@@ -69,6 +71,156 @@ where
     }
 }
 
+/// Looks at the size that a body declares.
+///
+/// # Errors
+/// [`BodyError::TooLarge`] where it will pass the limit.
+pub(crate) fn check_declared<B: Body>(body: &B, limits: BodyLimits) -> Result<(), BodyError> {
+    let declared = usize::try_from(body.size_hint().lower());
+    if declared.is_ok_and(|declared| declared <= limits.bytes) {
+        Ok(())
+    } else {
+        Err(BodyError::TooLarge(limits.bytes))
+    }
+}
+
+/// A body that goes on to somebody else as it comes, and what becomes of it.
+pub(crate) fn hand_on<B>(body: B, limits: BodyLimits) -> (Passing<B>, Fate<B>)
+where
+    B: Body<Data = Bytes>,
+{
+    let end = Instant::now() + limits.total;
+    let books = Books { error: None, done: body.is_end_stream(), rest: None };
+    let books = Arc::new(Mutex::new(books));
+    let fate = Fate { end, books: Arc::clone(&books) };
+    let timer = Box::pin(sleep_until(end));
+    let passing = Passing { body: Some(body), limits, end, read: 0, waits: false, timer, books };
+    (passing, fate)
+}
+
+/// A request body on its way to somebody else. It breaks off where it passes its limits. What
+/// stands behind its data (trailers) stays here.
+#[derive(Debug)]
+pub(crate) struct Passing<B> {
+    body: Option<B>,
+    limits: BodyLimits,
+    end: Instant,
+    read: usize,
+    /// Is the next piece awaited? Only then does the idle time run: whoever takes the body may be
+    /// slow as well.
+    waits: bool,
+    timer: Pin<Box<Sleep>>,
+    books: Arc<Mutex<Books<B>>>,
+}
+
+/// What becomes of a body that was handed on.
+#[derive(Debug)]
+pub(crate) struct Fate<B> {
+    end: Instant,
+    books: Arc<Mutex<Books<B>>>,
+}
+
+#[derive(Debug)]
+struct Books<B> {
+    error: Option<BodyError>,
+    done: bool,
+    rest: Option<B>,
+}
+
+fn books<B>(books: &Mutex<Books<B>>) -> MutexGuard<'_, Books<B>> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<B> Fate<B> {
+    /// Why it broke off, if it did.
+    pub(crate) fn error(&self) -> Option<BodyError> {
+        books(&self.books).error
+    }
+
+    /// The body, if whoever took it let go of it before its end.
+    pub(crate) fn rest(self) -> Option<B> {
+        books(&self.books).rest.take()
+    }
+
+    /// Resolves when the total time is over and the body is not, even if nobody asks it for more.
+    pub(crate) async fn overdue(&self) {
+        sleep_until(self.end).await;
+        let late = {
+            let mut books = books(&self.books);
+            let late = !books.done;
+            if late {
+                books.error = Some(BodyError::Timeout);
+            }
+            late
+        };
+        if !late {
+            std::future::pending().await
+        }
+    }
+}
+
+impl<B> Passing<B> {
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        books(&self.books).error = Some(error);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        loop {
+            let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
+            let frame = match Pin::new(&mut *body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(_broken))) => return this.fail(BodyError::Broken),
+                Poll::Ready(None) => {
+                    books(&this.books).done = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    if !std::mem::replace(&mut this.waits, true) {
+                        let idle = Instant::now() + this.limits.idle;
+                        this.timer.as_mut().reset(this.end.min(idle));
+                    }
+                    ready!(this.timer.as_mut().poll(context));
+                    return this.fail(BodyError::Timeout);
+                }
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            books(&this.books).done = body.is_end_stream();
+            this.waits = false;
+            this.read = this.read.saturating_add(data.len());
+            if this.read > this.limits.bytes {
+                return this.fail(BodyError::TooLarge(this.limits.bytes));
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl<B> Drop for Passing<B> {
+    fn drop(&mut self) {
+        let mut books = books(&self.books);
+        books.done = true;
+        books.rest = self.body.take();
+    }
+}
+
 /// Takes what is left of a small body, and forgets it. A body that is not small, or does not say
 /// how large it is, is left alone.
 pub(crate) async fn discard<B>(body: B, limits: BodyLimits)
@@ -88,6 +240,7 @@ mod tests {
 
     use futures_util::stream;
     use http_body::Frame;
+    use http_body_util::combinators::UnsyncBoxBody;
     use http_body_util::{Full, StreamBody};
 
     use super::*;
@@ -128,5 +281,76 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(read(dripping(Duration::from_secs(9)), LIMITS).await, Err(BodyError::Timeout));
         assert_eq!(begun.elapsed(), Duration::from_mins(1));
+    }
+
+    async fn handed_on<B>(body: B) -> Result<Bytes, BodyError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        check_declared(&body, LIMITS)?;
+        let (passing, fate) = hand_on(body, LIMITS);
+        let collected = passing.collect().await.map(http_body_util::Collected::to_bytes);
+        assert_eq!(fate.error(), collected.as_ref().err().copied());
+        collected
+    }
+
+    fn boxed(every: Duration) -> UnsyncBoxBody<Bytes, Infallible> {
+        dripping(every).boxed_unsync()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_handed_on_has_the_same_limits() {
+        let body = Full::new(Bytes::from_static(b"0123456789"));
+        assert_eq!(handed_on(body).await, Ok(Bytes::from_static(b"0123456789")));
+        let declared = Full::new(Bytes::from_static(b"0123456789a"));
+        assert_eq!(handed_on(declared).await, Err(BodyError::TooLarge(10)));
+        let undeclared = boxed(Duration::from_millis(1));
+        assert_eq!(handed_on(undeclared).await, Err(BodyError::TooLarge(10)));
+        for (every, seconds) in [(11, 10), (9, 60)] {
+            let begun = Instant::now();
+            let body = boxed(Duration::from_secs(every));
+            assert_eq!(handed_on(body).await, Err(BodyError::Timeout));
+            assert_eq!(begun.elapsed(), Duration::from_secs(seconds));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_takes_is_overdue_and_comes_back() {
+        let (passing, fate) = hand_on(boxed(Duration::from_secs(1)), LIMITS);
+        let begun = Instant::now();
+        fate.overdue().await;
+        assert_eq!(begun.elapsed(), Duration::from_mins(1));
+        assert_eq!(fate.error(), Some(BodyError::Timeout));
+        drop(passing);
+        assert!(fate.rest().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_was_taken_is_not_overdue() {
+        let (passing, fate) = hand_on(Full::new(Bytes::from_static(b"all")), LIMITS);
+        assert!(passing.collect().await.is_ok());
+        assert!(tokio::time::timeout(Duration::from_hours(1), fate.overdue()).await.is_err());
+        assert_eq!(fate.error(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_time_does_not_run_while_nobody_asks() {
+        let limits = BodyLimits { total: Duration::from_hours(1), ..LIMITS };
+        let (mut passing, _fate) = hand_on(boxed(Duration::from_secs(1)), limits);
+        assert!(passing.frame().await.is_some_and(|frame| frame.is_ok()));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(passing.frame().await.is_some_and(|frame| frame.is_ok()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trailers_stay_behind() {
+        let frames = [
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))),
+            Ok(Frame::trailers(http::HeaderMap::new())),
+        ];
+        let body = StreamBody::new(stream::iter(frames));
+        let (mut passing, _fate) = hand_on(body, LIMITS);
+        assert!(passing.frame().await.is_some_and(|frame| frame.is_ok_and(|it| it.is_data())));
+        assert!(passing.frame().await.is_none());
     }
 }
