@@ -154,7 +154,7 @@ impl<B> Fate<B> {
             late
         };
         if !late {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

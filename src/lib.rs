@@ -16,7 +16,6 @@ mod limit;
 mod listener;
 mod mcp;
 mod protocol;
-#[cfg_attr(not(test), expect(dead_code, reason = "used from the next commit on"))]
 mod proxied;
 mod server;
 mod shutdown;

@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 
 use crate::addr::ClientAddr;
 use crate::config::Config;
-use crate::conn::Connection;
-use crate::limit::PerClient;
+use crate::conn::{Arrival, Connection, KnownBy};
+use crate::limit::{PerClient, Permit};
+use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
 
 /// How long the loop rests when the process is out of descriptors or memory.
@@ -22,28 +23,53 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TRIES: u32 = 4;
 
+/// The limits that all listeners keep together.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    all: Arc<Semaphore>,
+    per_client: PerClient,
+    proxies: Arc<TrustedProxies>,
+    write_timeout: Duration,
+}
+
+impl Places {
+    pub(crate) fn new(config: &Config) -> Self {
+        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
+        Self {
+            all: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            per_client: PerClient::new(config.limits.connections_per_ip),
+            proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
+            write_timeout: config.times.write,
+        }
+    }
+
+    /// A place for a client, or none.
+    fn take(&self, client: ClientAddr) -> Option<Permit> {
+        let permit = self.per_client.try_take(client.key());
+        if permit.is_none() {
+            tracing::debug!(%client, refusal = "connections_per_ip", "refused");
+        }
+        permit
+    }
+}
+
 /// Takes connections in, within the limits.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    places: Arc<Semaphore>,
-    per_client: PerClient,
-    write_timeout: Duration,
+    places: Places,
     drain: Drain,
 }
 
 impl Listener {
-    /// Binds `config.listen`.
-    pub(crate) async fn bind(config: &Config, drain: Drain) -> io::Result<Self> {
-        let socket = TcpListener::bind(config.listen).await?;
-        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
-        Ok(Self {
-            socket,
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
-            per_client: PerClient::new(config.limits.connections_per_ip),
-            write_timeout: config.times.write,
-            drain,
-        })
+    /// Binds this address.
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        places: Places,
+        drain: Drain,
+    ) -> io::Result<Self> {
+        let socket = TcpListener::bind(address).await?;
+        Ok(Self { socket, places, drain })
     }
 
     /// The address that is listened on, with the port that the system chose.
@@ -65,25 +91,53 @@ impl Listener {
         }
     }
 
-    /// Starts a connection's task, if there is a place; else closes it, before a byte of TLS.
+    /// Starts a connection's task, if there is a place; else closes it, before a byte of TLS. For
+    /// whom a trusted proxy speaks is known later; it needs no place of its own.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
-        let client = ClientAddr::from_peer(peer);
-        let Some(permit) = self.per_client.try_take(client.key()) else {
-            return tracing::debug!(%client, refusal = "connections_per_ip", "refused");
+        let peer = ClientAddr::from_peer(peer);
+        let permit = if self.places.proxies.trusts(peer.ip()) {
+            None
+        } else {
+            let Some(permit) = self.places.take(peer) else { return };
+            Some(permit)
         };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return tracing::debug!(%client, refusal = "max_connections", "refused");
+        let Ok(place) = Arc::clone(&self.places.all).try_acquire_owned() else {
+            return tracing::debug!(client = %peer, refusal = "max_connections", "refused");
         };
-        if let Err(error) = prepare(&stream, self.write_timeout) {
-            return tracing::debug!(%client, %error, "the connection was gone before it began");
+        if let Err(error) = prepare(&stream, self.places.write_timeout) {
+            return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
         }
-        let connection = Arc::clone(connection);
+        let (connection, places) = (Arc::clone(connection), self.places.clone());
         self.drain.spawn(async move {
-            let _places = (permit, place);
+            let _place = place;
             let Ok(local) = stream.local_addr() else { return };
-            connection.serve(stream, client, local.ip()).await;
+            match permit {
+                Some(_permit) => {
+                    connection.serve(Arrival::direct(stream, peer), local.ip()).await;
+                }
+                None => serve_proxied(stream, peer, local, &connection, &places).await,
+            }
         });
     }
+}
+
+/// Serves a trusted proxy. Whoever it names in a PROXY header takes a place of its own.
+async fn serve_proxied(
+    stream: TcpStream,
+    proxy: ClientAddr,
+    local: SocketAddr,
+    connection: &Connection,
+    places: &Places,
+) {
+    let Some(arrival) = connection.announced(stream, proxy).await else { return };
+    let _permit = match arrival.by {
+        KnownBy::Proxy => {
+            let Some(permit) = places.take(arrival.client) else { return };
+            Some(permit)
+        }
+        KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
+    };
+    connection.serve(arrival, local.ip()).await;
 }
 
 /// Lets the kernel find out that a peer is gone without a goodbye.

@@ -17,7 +17,7 @@ use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::guard::Guard;
 use crate::http::{App, Front};
-use crate::listener::Listener;
+use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::shutdown::Drain;
@@ -151,7 +151,9 @@ impl Server {
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
         let drain = Drain::default();
         let bind = |source| StartError::Bind { address: config.listen, source };
-        let listener = Listener::bind(&config, drain.clone()).await.map_err(bind)?;
+        let places = Places::new(&config);
+        let listener = Listener::bind(config.listen, places, drain.clone());
+        let listener = listener.await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let Opened { backend, front } = behind.open(&config.limits, &config.access, &drain)?;
         // Last: a server that does not start makes no certificate.
@@ -165,7 +167,7 @@ impl Server {
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         let guard = Guard::new(&config, names);
         let mcp = Mcp::new(backend, &config, drain.clone());
-        let app = Arc::new(App::new(&config, guard, mcp, front));
+        let app = Arc::new(App::new(&config, guard, mcp, front, drain.clone()));
         let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
         Ok(Self {
             listener,

@@ -61,8 +61,10 @@ struct State {
     next_response: u64,
     /// Since when the socket takes nothing.
     blocked: Option<Instant>,
-    /// Was the last request refused? Then the peer may still be sending its body.
+    /// Was the last request refused, or sent elsewhere? Then the peer may still be sending its body.
     refused: bool,
+    /// Did a response break off in the middle?
+    broken: bool,
 }
 
 impl Activity {
@@ -77,6 +79,7 @@ impl Activity {
             next_response: 0,
             blocked: None,
             refused: false,
+            broken: false,
         };
         Arc::new(Self { times, protocol, state: Mutex::new(state) })
     }
@@ -118,6 +121,11 @@ impl Activity {
     /// Was the last request refused?
     pub(super) fn was_refused(&self) -> bool {
         self.state().refused
+    }
+
+    /// Did a response break off, whose end the peer must not take for a good one?
+    pub(super) fn broke_off(&self) -> bool {
+        self.state().broken
     }
 
     /// A request begins. It ends when the value is dropped.
@@ -174,7 +182,13 @@ pub(super) struct Exchange {
 impl Exchange {
     /// The request is answered with this status.
     pub(super) fn answered(&self, status: StatusCode) {
-        self.activity.state().refused = status.is_client_error() || status.is_server_error();
+        self.activity.state().refused =
+            status.is_redirection() || status.is_client_error() || status.is_server_error();
+    }
+
+    /// The response has no end.
+    fn broke_off(&self) {
+        self.activity.state().broken = true;
     }
 
     /// The response gave a piece away (true), or waits for more itself.
@@ -223,6 +237,9 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Reported<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.exchange.handed(frame.is_ready());
+        if let Poll::Ready(Some(Err(_))) = &frame {
+            self.exchange.broke_off();
+        }
         frame
     }
 

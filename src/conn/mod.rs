@@ -2,6 +2,7 @@
 //! floor's one verb is [`Connection::serve`].
 
 mod activity;
+mod arrival;
 mod socket;
 pub(crate) mod tls;
 
@@ -19,6 +20,8 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
+
+pub(crate) use self::arrival::{Arrival, KnownBy};
 
 use self::activity::{Activity, ConnTimes, Overdue, Reported};
 use self::socket::Watched;
@@ -92,13 +95,33 @@ impl Connection {
         }
     }
 
+    /// Has a trusted proxy say whom a connection is from; nothing if it does not in time, or badly.
+    pub(crate) async fn announced<I>(&self, io: I, proxy: ClientAddr) -> Option<Arrival<I>>
+    where
+        I: AsyncRead + Unpin,
+    {
+        match timeout(self.times.header, Arrival::announced(io, proxy)).await {
+            Ok(Ok(arrival)) => Some(arrival),
+            Ok(Err(error)) => {
+                tracing::debug!(%proxy, %error, "a trusted proxy's connection is closed");
+                None
+            }
+            Err(_elapsed) => {
+                tracing::debug!(%proxy, "a trusted proxy's connection said nothing in time");
+                None
+            }
+        }
+    }
+
     /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
-    pub(crate) async fn serve<I>(&self, io: I, client: ClientAddr, local: IpAddr)
+    pub(crate) async fn serve<I>(&self, arrival: Arrival<I>, local: IpAddr)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Arrival { io, client, by } = arrival;
+        let speaks_for = by == KnownBy::Requests;
         let Some(tls) = &self.tls else {
-            let conn = ConnInfo { client, local, tls: None };
+            let conn = ConnInfo { client, local, tls: None, speaks_for };
             return self.serve_http1(io, conn).await;
         };
         // Boxed: the handshake is large, and gone when the connection becomes a long one.
@@ -111,7 +134,7 @@ impl Connection {
             }
         };
         let alpn = facts.alpn;
-        let conn = ConnInfo { client, local, tls: Some(facts) };
+        let conn = ConnInfo { client, local, tls: Some(facts), speaks_for };
         match alpn {
             Alpn::Http1 => self.serve_http1(stream, conn).await,
             Alpn::H2 => self.serve_http2(stream, conn).await,
@@ -149,6 +172,10 @@ impl Connection {
             }
         };
         let io = http.into_parts().io.into_inner();
+        if activity.broke_off() {
+            // A goodbye would make a whole answer of one that ends with the connection.
+            return;
+        }
         let io = self.bid_farewell(io, overdue).await;
         if let Some(io) = io.filter(|_| linger) {
             take_the_rest(io).await;

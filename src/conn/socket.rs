@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use crate::http::{EVERY, OWN};
 
 /// A socket that reports to the connection's [`Activity`].
 #[derive(Debug)]
@@ -30,11 +31,16 @@ impl<I> Watched<I> {
 pub(super) fn refusal(status: &str, label: &str, text: &str) -> Bytes {
     let body = serde_json::json!({ "error": label, "message": text }).to_string();
     let length = body.len();
-    format!(
+    let mut head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
-         cache-control: no-store\r\nconnection: close\r\n\r\n{body}"
-    )
-    .into()
+         connection: close\r\n"
+    );
+    for (name, value) in EVERY.iter().chain(&OWN) {
+        for part in [name.as_str(), ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
+    }
+    format!("{head}\r\n{body}").into()
 }
 
 /// What to write instead, if this is a refusal that hyper made by itself: of a head that it could

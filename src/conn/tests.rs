@@ -56,7 +56,7 @@ impl Rig {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
         let mcp = Mcp::new(backend, &config, drain.clone());
-        let app = Arc::new(App::new(&config, Guard::new(&config, &[]), mcp, None));
+        let app = Arc::new(App::new(&config, Guard::new(&config, &[]), mcp, None, drain.clone()));
         let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
         Self { connection: Arc::new(connection), app, drain }
     }
@@ -66,7 +66,8 @@ impl Rig {
         let connection = Arc::clone(&self.connection);
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         self.drain.spawn(async move {
-            connection.serve(theirs, client, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+            let arrival = Arrival::direct(theirs, client);
+            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
         });
         Client { io: ours, begun: Instant::now() }
     }
@@ -386,7 +387,8 @@ async fn http2(
     let (ours, theirs) = duplex(64 * 1024);
     let connection = Arc::clone(&rig.connection);
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
-    let conn = ConnInfo { client, local: IpAddr::V4(Ipv4Addr::LOCALHOST), tls: None };
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let conn = ConnInfo { client, local, tls: None, speaks_for: false };
     rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
     let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1024)

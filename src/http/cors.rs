@@ -7,6 +7,9 @@ use super::reply::{self, ReplyBody};
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate, retry-after");
+/// On paths that are passed through there are more.
+const PASSED_METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 /// How long a browser may keep the answer to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
@@ -24,11 +27,17 @@ const ALLOWED: [&str; 8] = [
 /// And every field that begins so.
 const ALLOWED_PREFIX: &str = "mcp-param-";
 
-/// The answer to a preflight from an allowed origin.
-pub(super) fn preflight(request: &HeaderMap) -> Response<ReplyBody> {
+/// Is this OPTIONS a preflight? One without this field is a request of its own.
+pub(super) fn is_preflight(request: &HeaderMap) -> bool {
+    request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The answer to a preflight from an allowed origin, for a path that is passed through or not.
+pub(super) fn preflight(request: &HeaderMap, passed: bool) -> Response<ReplyBody> {
     let mut response = reply::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
-    drop(headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS));
+    let methods = if passed { PASSED_METHODS } else { METHODS };
+    drop(headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods));
     drop(headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE));
     if let Ok(names) = HeaderValue::try_from(vetted(request)) {
         drop(headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names));

@@ -162,6 +162,11 @@ pub(super) fn takes_stream(headers: &HeaderMap) -> bool {
             .any(|value| value.to_str().is_ok_and(|text| text.contains("*/*")))
 }
 
+/// Does `Accept` ask for an event stream by name?
+pub(super) fn asks_for_events(headers: &HeaderMap) -> bool {
+    accept(headers).events
+}
+
 /// A body must say that it is JSON, and come as it is.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<(), BadHead> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();

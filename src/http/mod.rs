@@ -2,30 +2,37 @@
 
 mod cors;
 mod head;
+mod pass;
+mod passed;
 mod refusal;
 mod reply;
 mod tag;
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
-use http::{HeaderName, Method, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{StatusCode, Version, header, request};
 use http_body::Body;
 
-pub(crate) use self::reply::ReplyBody;
+pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
 
 use self::head::{Fields, Route};
 use self::refusal::Refusal;
 use self::tag::RequestTags;
 use crate::addr::ClientAddr;
-use crate::body::{self, BodyLimits};
+use crate::body::{self, BodyError, BodyLimits};
 use crate::caller::{Caller, Principal, Provenance, TlsFacts, Transport};
-use crate::config::{Config, PassRule};
+use crate::config::{Config, PassRule, TlsSource};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
+use crate::limit::PerClient;
 use crate::mcp::{Accept, Ask, Mcp, Verb};
+use crate::proxied::TrustedProxies;
+use crate::shutdown::Drain;
 use crate::upstream::Upstream;
 
 /// What is taken of the body of a request that was refused before it was read.
@@ -44,6 +51,8 @@ pub(crate) struct ConnInfo {
     pub(crate) local: IpAddr,
     /// What TLS settled.
     pub(crate) tls: Option<TlsFacts>,
+    /// Does a trusted proxy speak there, for clients that `X-Forwarded-For` names?
+    pub(crate) speaks_for: bool,
 }
 
 /// What the HTTP floor reaches of an upstream past MCP.
@@ -65,12 +74,34 @@ pub(crate) struct App {
     max_headers: usize,
     max_header_bytes: usize,
     front: Option<Front>,
+    /// Places of event streams that are passed through.
+    streams: PerClient,
+    proxies: TrustedProxies,
+    /// Are the certificates such that clients may be told never to come without TLS?
+    only_tls: bool,
     requests: RequestTags,
+    drain: Drain,
+}
+
+/// One request, as far as it is known before its body.
+#[derive(Clone, Copy, Debug)]
+struct Arrived<'a> {
+    conn: &'a ConnInfo,
+    visit: Visit<'a>,
+    head: &'a request::Parts,
+    /// Its name.
+    tag: &'a HeaderValue,
 }
 
 impl App {
     /// The floors below, put together.
-    pub(crate) fn new(config: &Config, guard: Guard, mcp: Mcp, front: Option<Front>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        guard: Guard,
+        mcp: Mcp,
+        front: Option<Front>,
+        drain: Drain,
+    ) -> Self {
         Self {
             path: config.path.clone(),
             guard,
@@ -83,7 +114,11 @@ impl App {
             max_headers: config.limits.max_headers,
             max_header_bytes: config.limits.max_header_bytes,
             front,
+            streams: PerClient::new(config.limits.streams_per_ip),
+            proxies: TrustedProxies::new(&config.trusted_proxies),
+            only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
+            drain,
         }
     }
 
@@ -109,27 +144,38 @@ impl App {
         request: Request<B>,
     ) -> Response<ReplyBody>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path(), &self.path);
         if route == Route::Livez && matches!(head.method, Method::GET | Method::HEAD) {
             return reply::empty(StatusCode::OK);
         }
-        let visit = Visit {
-            client: conn.client.key(),
-            local: conn.local,
-            uri: &head.uri,
-            headers: &head.headers,
+        let tag = self.requests.next();
+        let (conn, named) = self.client(conn, &head);
+        let arrived = Arrived { conn: &conn, visit: visit(&conn, &head), head: &head, tag: &tag };
+        let mut body = Some(body);
+        let answered = match named.and_then(|()| self.check_size(&head)) {
+            Ok(()) => self.answer(arrived, route, &mut body).await,
+            Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
-        let mut body = std::pin::pin!(body);
-        let answered = self.answer(conn, visit, route, &head, body.as_mut()).await;
-        if answered.is_err() && head.version == Version::HTTP_2 {
+        if let (Err(_), Some(body), Version::HTTP_2) = (&answered, body, head.version) {
             // A stream that is reset behind its answer is an error to older clients (curl 7.88).
             body::discard(body, DISCARDED).await;
         }
+        self.finish(arrived, answered)
+    }
+
+    /// What every answer gets.
+    fn finish(
+        &self,
+        arrived: Arrived<'_>,
+        answered: Result<Response<ReplyBody>, Refusal>,
+    ) -> Response<ReplyBody> {
+        let Arrived { conn, visit, head, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
-            tracing::debug!(client = %conn.client, refusal = refusal.label(), "refused");
+            let (client, refused) = (conn.client, refusal.label());
+            tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
             refusal.response()
         });
         if let (OriginMatch::Allowed, Some(origin)) =
@@ -137,40 +183,74 @@ impl App {
         {
             cors::allow(&mut response, origin);
         }
-        reply::finish(&mut response);
+        reply::finish(&mut response, tag.clone(), self.only_tls && conn.tls.is_some());
         if head.method == Method::HEAD {
             reply::strip_body(&mut response);
         }
         response
     }
 
+    /// The connection as this request has it: a trusted proxy says for whom it speaks.
+    fn client<'a>(
+        &self,
+        conn: &'a ConnInfo,
+        head: &request::Parts,
+    ) -> (Cow<'a, ConnInfo>, Result<(), Refusal>) {
+        if !conn.speaks_for {
+            return (Cow::Borrowed(conn), Ok(()));
+        }
+        match self.proxies.forwarded_for(&head.headers) {
+            Ok(None) => (Cow::Borrowed(conn), Ok(())),
+            Ok(Some(ip)) => {
+                // Its port is not told.
+                let client = ClientAddr::from_peer(SocketAddr::new(ip, 0));
+                (Cow::Owned(ConnInfo { client, ..conn.clone() }), Ok(()))
+            }
+            Err(_malformed) => (Cow::Borrowed(conn), Err(Refusal::Forwarded)),
+        }
+    }
+
+    fn check_size(&self, head: &request::Parts) -> Result<(), Refusal> {
+        let fits =
+            head.headers.len() <= self.max_headers && head::size(head) <= self.max_header_bytes;
+        if fits { Ok(()) } else { Err(Refusal::HeadTooLarge) }
+    }
+
+    /// Refuses a request that is charged like any other.
+    fn refuse_stranger<T>(&self, arrived: Arrived<'_>, refusal: Refusal) -> Result<T, Refusal> {
+        self.guard.admit_stranger(arrived.visit)?;
+        Err(refusal)
+    }
+
     async fn answer<B>(
         &self,
-        conn: &ConnInfo,
-        visit: Visit<'_>,
+        arrived: Arrived<'_>,
         route: Route,
-        head: &request::Parts,
-        body: B,
+        body: &mut Option<B>,
     ) -> Result<Response<ReplyBody>, Refusal>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        if head.headers.len() > self.max_headers || head::size(head) > self.max_header_bytes {
+        let Arrived { visit, head, .. } = arrived;
+        let passed = self
+            .front
+            .as_ref()
+            .and_then(|front| Some((front, pass::rule(&front.pass, head.uri.path(), route)?)));
+        let preflight = passed.is_none() || cors::is_preflight(&head.headers);
+        if head.method == Method::OPTIONS && preflight {
             self.guard.admit_stranger(visit)?;
-            return Err(Refusal::HeadTooLarge);
+            return Ok(cors::preflight(&head.headers, passed.is_some()));
         }
-        if head.method == Method::OPTIONS {
-            self.guard.admit_stranger(visit)?;
-            return Ok(cors::preflight(&head.headers));
+        if let Some(passed) = passed {
+            return self.pass(arrived, passed, body).await;
         }
         if route == Route::OAuthProbe {
-            self.guard.admit_stranger(visit)?;
-            return Err(Refusal::NoOAuth);
+            return self.refuse_stranger(arrived, Refusal::NoOAuth);
         }
         let admitted = self.guard.admit(visit).await?;
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
         let verb = self.verb(route, head, &fields, body).await?;
-        let ask = self.ask(conn, &admitted, head, &fields, verb);
+        let ask = self.ask(arrived, &admitted, &fields, verb);
         Ok(reply::answer(self.mcp.exchange(ask).await?))
     }
 
@@ -180,10 +260,10 @@ impl App {
         route: Route,
         head: &'a request::Parts,
         fields: &Fields<'a>,
-        body: B,
+        body: &mut Option<B>,
     ) -> Result<Verb<'a>, Refusal>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
     {
         match (route, &head.method) {
             (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body).await?)),
@@ -203,12 +283,12 @@ impl App {
 
     fn ask<'a>(
         &self,
-        conn: &ConnInfo,
+        arrived: Arrived<'a>,
         admitted: &'a Admitted,
-        head: &'a request::Parts,
         fields: &Fields<'a>,
         verb: Verb<'a>,
     ) -> Ask<'a> {
+        let Arrived { conn, head, .. } = arrived;
         let accept = match verb {
             Verb::Get(_) | Verb::OpenSse => {
                 let nothing_else =
@@ -223,7 +303,7 @@ impl App {
         Ask {
             admitted,
             client: conn.client.key(),
-            caller: self.caller(conn, admitted.principal().clone(), head),
+            caller: self.caller(arrived, admitted.principal().clone()),
             accept,
             session: fields.session,
             version: fields.version,
@@ -231,7 +311,8 @@ impl App {
         }
     }
 
-    fn caller(&self, conn: &ConnInfo, principal: Principal, head: &request::Parts) -> Caller {
+    fn caller(&self, arrived: Arrived<'_>, principal: Principal) -> Caller {
+        let Arrived { conn, head, tag, .. } = arrived;
         let provenance = self.front.as_ref().map(|front| {
             let named = front.upstream.forward().iter();
             let listed = |name: &HeaderName| {
@@ -239,7 +320,7 @@ impl App {
                 values.map(|value| (name.clone(), value)).collect::<Vec<_>>()
             };
             Arc::new(Provenance {
-                request: self.requests.next(),
+                request: tag.clone(),
                 host: head::host(head),
                 forwarded: named.flat_map(listed).collect(),
             })
@@ -255,13 +336,19 @@ impl App {
         }
     }
 
-    async fn read<B>(&self, head: &request::Parts, body: B) -> Result<Bytes, Refusal>
+    async fn read<B>(&self, head: &request::Parts, body: &mut Option<B>) -> Result<Bytes, Refusal>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
     {
         head::check_content(&head.headers).map_err(Refusal::Head)?;
+        let Some(body) = body else { return Err(Refusal::Body(BodyError::Broken)) };
         body::read(body, self.body).await.map_err(Refusal::Body)
     }
+}
+
+fn visit<'a>(conn: &ConnInfo, head: &'a request::Parts) -> Visit<'a> {
+    let (client, local) = (conn.client.key(), conn.local);
+    Visit { client, local, uri: &head.uri, headers: &head.headers }
 }
 
 fn http_name(version: Version) -> &'static str {

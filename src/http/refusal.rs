@@ -5,11 +5,13 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::head::{BadHead, Route};
+use super::pass::Unpassed;
 use super::reply::{self, ReplyBody};
 use crate::body::BodyError;
 use crate::guard::Deny;
 use crate::jsonrpc::{self, RequestId, code};
 use crate::mcp::{Reason, Refused};
+use crate::upstream::Fault;
 
 /// How long a client is asked to stay away when a place is missing.
 const PLACE_RETRY: Duration = Duration::from_secs(5);
@@ -33,11 +35,21 @@ pub(super) enum Refusal {
     Body(BodyError),
     /// The transport refuses it.
     Mcp(Refused),
+    /// A proxy does not say well whom it speaks for.
+    Forwarded,
+    /// It is for the upstream, and is not passed there.
+    Unpassed(Unpassed),
 }
 
 impl From<Deny> for Refusal {
     fn from(deny: Deny) -> Self {
         Self::Denied(deny)
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Mcp(reason.into())
     }
 }
 
@@ -173,6 +185,12 @@ impl Refusal {
                 rpc(status, code::INVALID_REQUEST, label, error.to_string())
             }
             Self::Mcp(refused) => refused_by_mcp(&refused.reason),
+            Self::Forwarded => plain(
+                S::BAD_REQUEST,
+                "bad_forwarded",
+                "X-Forwarded-For has no address where the client's should be",
+            ),
+            Self::Unpassed(unpassed) => not_passed(unpassed),
         }
     }
 }
@@ -212,6 +230,43 @@ fn denied(deny: Deny) -> Verdict {
             "exactly one header of the form `Authorization: Bearer <token>` is needed",
         )
         .with(Extra::Challenge(r#"Bearer realm="mcp", error="invalid_request""#)),
+    }
+}
+
+/// What is wrong with the upstream in particular is for the log: strangers may read this.
+fn not_passed(unpassed: &Unpassed) -> Verdict {
+    use StatusCode as S;
+    match unpassed {
+        Unpassed::Path => plain(
+            S::BAD_REQUEST,
+            "bad_path",
+            "the path has an empty or a dot segment, a backslash, or one of them in disguise",
+        ),
+        Unpassed::Upgrade => plain(
+            S::NOT_IMPLEMENTED,
+            "no_upgrade",
+            "other protocols than HTTP, such as WebSocket, are not passed on",
+        ),
+        Unpassed::Method => {
+            plain(S::NOT_IMPLEMENTED, "no_such_method", "CONNECT and TRACE are not passed on")
+        }
+        Unpassed::Fault(Fault::Unreachable(_)) => plain(
+            S::BAD_GATEWAY,
+            "upstream_unreachable",
+            "the server behind this edge cannot be reached",
+        ),
+        Unpassed::Fault(Fault::Broken(_)) => plain(
+            S::BAD_GATEWAY,
+            "upstream_broken",
+            "the server behind this edge broke the connection",
+        ),
+        Unpassed::Fault(Fault::Late(time)) => {
+            let text = format!(
+                "the server behind this edge did not answer within {} seconds",
+                time.as_secs_f32()
+            );
+            plain(S::GATEWAY_TIMEOUT, "upstream_late", text)
+        }
     }
 }
 

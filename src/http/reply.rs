@@ -1,13 +1,13 @@
 //! Answers as responses, and the body that every response has.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
+use super::passed::{BrokenOff, Passed};
 use crate::mcp::{EventStream, Reply};
 
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
@@ -21,23 +21,29 @@ pub(crate) enum ReplyBody {
     Full(Bytes),
     /// Events, as they come.
     Events(Box<EventStream>),
+    /// What the upstream says, as it comes.
+    Passed(Box<Passed>),
 }
 
 impl http_body::Body for ReplyBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => {
                 let piece = bytes.split_to(bytes.len().min(PIECE));
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
-            Self::Events(events) => Pin::new(&mut **events).poll_frame(context),
+            Self::Events(events) => {
+                let frame = std::task::ready!(Pin::new(&mut **events).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
+            }
+            Self::Passed(passed) => Pin::new(&mut **passed).poll_frame(context),
         }
     }
 
@@ -45,6 +51,7 @@ impl http_body::Body for ReplyBody {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Events(_) => false,
+            Self::Passed(passed) => passed.is_end_stream(),
         }
     }
 
@@ -54,6 +61,7 @@ impl http_body::Body for ReplyBody {
                 SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             }
             Self::Events(_) => SizeHint::default(),
+            Self::Passed(passed) => passed.size_hint(),
         }
     }
 }
@@ -102,8 +110,11 @@ fn events(stream: EventStream) -> Response<ReplyBody> {
 }
 
 /// Leaves the head of a response as it would be, without the body (RFC 9110 section 9.3.2). hyper
-/// does so itself for HTTP/1.1 only.
+/// does so itself for HTTP/1.1 only. What is passed has no body there already.
 pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
+    if matches!(response.body(), ReplyBody::Passed(_)) {
+        return;
+    }
     let length = http_body::Body::size_hint(response.body()).exact();
     *response.body_mut() = ReplyBody::Full(Bytes::new());
     if let Some(length) = length {
@@ -111,11 +122,73 @@ pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
     }
 }
 
-/// What every response carries.
-pub(super) fn finish(response: &mut Response<ReplyBody>) {
+/// What every response carries that does not say otherwise: nobody shows it in a frame, guesses its
+/// type, or learns where from it was reached.
+pub(crate) const EVERY: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    // The filters that this turns off were worse than what they kept out.
+    (header::X_XSS_PROTECTION, "0"),
+];
+/// And what the edge's own carry: no page is among them, and nothing to keep. Pages of an upstream
+/// may need scripts, and know how long they are good.
+pub(crate) const OWN: [(HeaderName, &str); 2] = [
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// For a year this host is reached by TLS only.
+const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// Puts on what every response carries.
+pub(super) fn finish(response: &mut Response<ReplyBody>, request: HeaderValue, only_tls: bool) {
+    let own = if matches!(response.body(), ReplyBody::Passed(_)) { &[][..] } else { &OWN[..] };
     let headers = response.headers_mut();
-    let no_store = HeaderValue::from_static("no-store");
-    let _cache = headers.entry(header::CACHE_CONTROL).or_insert(no_store);
-    let nosniff = HeaderValue::from_static("nosniff");
-    drop(headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff));
+    for (name, value) in EVERY.iter().chain(own) {
+        let _theirs = headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    // The one that stands in the log, and that an upstream was told.
+    drop(headers.insert(REQUEST_ID, request));
+    if only_tls {
+        drop(headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(mut response: Response<ReplyBody>, only_tls: bool) -> Response<ReplyBody> {
+        finish(&mut response, HeaderValue::from_static("abc"), only_tls);
+        response
+    }
+
+    #[test]
+    fn every_response_is_dressed() {
+        let plain = finished(json(StatusCode::NOT_FOUND, Bytes::from_static(b"{}")), false);
+        for (name, value) in [
+            ("x-request-id", Some("abc")),
+            ("x-frame-options", Some("DENY")),
+            ("x-content-type-options", Some("nosniff")),
+            ("referrer-policy", Some("no-referrer")),
+            ("x-xss-protection", Some("0")),
+            ("content-security-policy", Some("default-src 'none'; frame-ancestors 'none'")),
+            ("cache-control", Some("no-store")),
+            ("strict-transport-security", None),
+            ("server", None),
+        ] {
+            let found = plain.headers().get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(found, value, "{name}");
+        }
+        let tls = finished(empty(StatusCode::ACCEPTED), true);
+        assert_eq!(tls.headers()["strict-transport-security"], "max-age=31536000");
+    }
+
+    #[test]
+    fn what_is_set_stays() {
+        let mut response = empty(StatusCode::OK);
+        response.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache"));
+        assert_eq!(finished(response, false).headers()["cache-control"], "no-cache");
+    }
 }

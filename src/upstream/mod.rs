@@ -28,7 +28,6 @@ use self::line::{Connector, Failed, Pool};
 use crate::caller::Caller;
 use crate::config;
 
-#[expect(unused_imports, reason = "for the paths that are passed through")]
 pub(crate) use self::fields::Passable;
 pub use self::fields::may_go_up;
 pub(crate) use self::line::Arriving;

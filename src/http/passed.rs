@@ -1,0 +1,292 @@
+//! Responses of the upstream on their way down: head, and body as it comes.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::pass::end_to_end;
+use super::reply::ReplyBody;
+use crate::jsonrpc::{self, code};
+use crate::limit::Permit;
+
+/// What a response is passed down under.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The place of an event stream, and when it has to end; none if it is no stream.
+    pub(super) events: Option<(Permit, WaitForCancellationFutureOwned)>,
+    /// How long the body of another response may say nothing.
+    pub(super) silence: Duration,
+    /// The name of the request.
+    pub(super) request: HeaderValue,
+}
+
+/// Why a response has no end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenOff {
+    /// The connection to the upstream broke.
+    #[error("the upstream broke off: {0}")]
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// The upstream said nothing for so long.
+    #[error("the upstream said nothing for {} seconds", .0.as_secs_f32())]
+    Silent(Duration),
+}
+
+/// Is this the head of an event stream?
+pub(super) fn is_events(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+/// The upstream's response, as it goes down. What it says of itself and of TLS is for the edge to
+/// say.
+pub(super) fn response(response: Response<Incoming>, terms: Terms) -> Response<ReplyBody> {
+    let (head, body) = response.into_parts();
+    let mut headers = end_to_end(&head.headers);
+    for name in [header::SERVER, header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY] {
+        drop(headers.remove(name));
+    }
+    if terms.events.is_some() {
+        // It may get one event more.
+        drop(headers.remove(header::CONTENT_LENGTH));
+    }
+    let plain = !headers.contains_key(header::CONTENT_ENCODING);
+    let body = ReplyBody::Passed(Box::new(Passed::new(body, terms, plain)));
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The body of a response of the upstream's. Dropping it ends the request there.
+pub(crate) struct Passed<B = Incoming> {
+    /// None when it is over.
+    body: Option<B>,
+    events: Option<Events>,
+    silence: Duration,
+    /// When the silence is too long, where that is counted and it is silent.
+    timer: Pin<Box<Sleep>>,
+    waits: bool,
+    request: HeaderValue,
+}
+
+struct Events {
+    _place: Permit,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Can an event be added?
+    plain: bool,
+}
+
+impl<B> fmt::Debug for Passed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passed").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl<B> Passed<B> {
+    fn new(body: B, terms: Terms, plain: bool) -> Self {
+        let Terms { events, silence, request } = terms;
+        let events = events.map(|(place, draining)| Events {
+            _place: place,
+            draining: Box::pin(draining),
+            plain,
+        });
+        let timer = Box::pin(sleep(silence));
+        Self { body: Some(body), events, silence, timer, waits: false, request }
+    }
+
+    /// The end, because something broke. The readers of an event stream are told in an event of
+    /// their own; the connections of others break as well.
+    fn break_off(&mut self, why: BrokenOff) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.body = None;
+        tracing::warn!(request = ?self.request, error = %why, "a passed response broke off");
+        if self.events.as_ref().is_some_and(|events| events.plain) {
+            let text = "the upstream broke off";
+            let data = jsonrpc::error_text(None, code::INTERNAL_ERROR, text);
+            // What came of the last event must not become a part of this one.
+            let event = [b"\n\nevent: error\ndata: ", &*data, b"\n\n"].concat();
+            return Poll::Ready(Some(Ok(Frame::data(event.into()))));
+        }
+        Poll::Ready(Some(Err(why)))
+    }
+
+    fn is_drained(&mut self, context: &mut Context<'_>) -> bool {
+        let events = self.events.as_mut();
+        events.is_some_and(|events| events.draining.as_mut().poll(context).is_ready())
+    }
+}
+
+impl<B> Body for Passed<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = self.get_mut();
+        if this.is_drained(context) {
+            this.body = None;
+        }
+        let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
+        match Pin::new(body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.waits = false;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => this.break_off(BrokenOff::Broken(error.into())),
+            Poll::Ready(None) => {
+                this.body = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending if this.events.is_some() => Poll::Pending,
+            Poll::Pending => {
+                if !std::mem::replace(&mut this.waits, true) {
+                    this.timer.as_mut().reset(Instant::now() + this.silence);
+                }
+                ready!(this.timer.as_mut().poll(context));
+                let silence = this.silence;
+                this.break_off(BrokenOff::Silent(silence))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            None => true,
+            // One event may still come.
+            Some(_) if self.events.is_some() => false,
+            Some(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Some(body) if self.events.is_none() => body.size_hint(),
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::addr::ClientKey;
+    use crate::limit::PerClient;
+    use crate::shutdown::Drain;
+
+    const SILENCE: Duration = Duration::from_mins(1);
+
+    type Frames = Pin<Box<dyn stream::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
+
+    /// A body of these pieces, each after so many seconds, that breaks off.
+    fn breaking(pieces: &'static [(u64, &'static str)]) -> Passed<StreamBody<Frames>> {
+        passed(pieces, None)
+    }
+
+    fn passed(
+        pieces: &'static [(u64, &'static str)],
+        events: Option<&Drain>,
+    ) -> Passed<StreamBody<Frames>> {
+        let pieces = stream::iter(pieces).then(|(seconds, text)| async move {
+            sleep(Duration::from_secs(*seconds)).await;
+            Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+        });
+        let broken = stream::once(async { Err(io::ErrorKind::ConnectionReset.into()) });
+        let frames: Frames = Box::pin(pieces.chain(broken));
+        let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
+        let terms = Terms {
+            events: events
+                .map(|drain| (PerClient::new(1).try_take(local).unwrap(), drain.draining())),
+            silence: SILENCE,
+            request: HeaderValue::from_static("0"),
+        };
+        Passed::new(StreamBody::new(frames), terms, true)
+    }
+
+    async fn next<B>(body: &mut Passed<B>) -> Option<Result<String, String>>
+    where
+        Passed<B>: Body<Data = Bytes, Error = BrokenOff> + Unpin,
+    {
+        let frame = body.frame().await?;
+        let text = |frame: Frame<Bytes>| String::from_utf8(frame.into_data().unwrap().to_vec());
+        Some(frame.map(|frame| text(frame).unwrap()).map_err(|error| error.to_string()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ordinary_body_that_breaks_off_is_an_error() {
+        let mut body = breaking(&[(1, "a"), (59, "b")]);
+        assert_eq!(next(&mut body).await, Some(Ok("a".into())));
+        assert_eq!(next(&mut body).await, Some(Ok("b".into())));
+        let broken = next(&mut body).await.unwrap().unwrap_err();
+        assert!(broken.starts_with("the upstream broke off: "), "{broken}");
+        assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ordinary_body_may_be_silent_for_a_while() {
+        let mut body = breaking(&[(1, "a"), (61, "b")]);
+        assert_eq!(next(&mut body).await, Some(Ok("a".into())));
+        // Slow readers do not count as silence.
+        sleep(Duration::from_mins(10)).await;
+        let begun = Instant::now();
+        let broken = next(&mut body).await.unwrap().unwrap_err();
+        assert_eq!(broken, "the upstream said nothing for 60 seconds");
+        assert_eq!(begun.elapsed(), SILENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_stream_may_be_silent_and_says_that_it_broke_off() {
+        let drain = Drain::default();
+        let mut body = passed(&[(1, "data: 1\n\n"), (7200, "data: 2")], Some(&drain));
+        assert_eq!(next(&mut body).await, Some(Ok("data: 1\n\n".into())));
+        assert_eq!(next(&mut body).await, Some(Ok("data: 2".into())));
+        let last = "\n\nevent: error\ndata: {\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\
+                    \"message\":\"the upstream broke off\"}}\n\n";
+        assert_eq!(next(&mut body).await, Some(Ok(last.into())));
+        assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_stream_ends_with_the_drain() {
+        let drain = Drain::default();
+        let mut body = passed(&[(1, "data: 1\n\n"), (7200, "data: 2\n\n")], Some(&drain));
+        assert_eq!(next(&mut body).await, Some(Ok("data: 1\n\n".into())));
+        let begun = Instant::now();
+        let stop = async {
+            sleep(Duration::from_secs(5)).await;
+            drain.begin();
+        };
+        let (ended, ()) = tokio::join!(next(&mut body), stop);
+        assert_eq!((ended, begun.elapsed()), (None, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn event_streams_are_known_by_their_type() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", value.parse().unwrap());
+            is_events(&headers)
+        };
+        assert!(of("text/event-stream") && of("Text/Event-Stream; charset=utf-8"));
+        assert!(!of("text/plain") && !of("text/event-streams") && !is_events(&HeaderMap::new()));
+    }
+}
