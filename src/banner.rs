@@ -13,6 +13,8 @@ use crate::cli::TokenSource;
 pub(crate) struct Facts {
     /// Where it listens, with the real port.
     pub(crate) address: SocketAddr,
+    /// Where it sends plain HTTP to TLS.
+    pub(crate) redirect: Option<SocketAddr>,
     /// The unified path.
     pub(crate) path: String,
     /// What stands behind, in words.
@@ -55,6 +57,7 @@ impl Facts {
             sse_url = self.url_of("/sse"),
             address = %self.address.ip(),
             port = self.address.port(),
+            redirect = self.redirect.map(|it| it.to_string()),
             path = self.path,
             transport = "http",
             behind = self.behind,
@@ -137,6 +140,9 @@ impl Display for Facts {
         line(f, "url", self.url())?;
         line(f, "sse", format_args!("{} (older clients)", self.url_of("/sse")))?;
         line(f, "listens", self.address)?;
+        if let Some(redirect) = self.redirect {
+            line(f, "redirects", format_args!("plain HTTP on {redirect}"))?;
+        }
         line(f, "behind", &self.behind)?;
         self.write_token(f)?;
         self.write_trust(f)?;
@@ -205,6 +211,7 @@ mod tests {
     fn facts(token_source: TokenSource) -> Facts {
         Facts {
             address: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            redirect: None,
             path: "/mcp".to_owned(),
             behind: "the built-in diagnostics server".to_owned(),
             tls: true,

@@ -10,7 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::{Facts, quoted};
-use crate::cli::{Background, LogFormat, LogSettings, Mode, Settings, TokenSource, bind_text};
+use crate::cli::{Background, LogFormat, LogSettings, Mode, Settings, TokenSource};
+use crate::cli::{bind_redirect_text, bind_text};
 use crate::exit::Exit;
 use crate::observe::{self, complain, say};
 
@@ -122,6 +123,10 @@ fn not_started(log: LogSettings, error: &StartError) -> Exit {
         complain(log, &io::Error::other(bind_text(*address, source)));
         return Exit::Unavailable;
     }
+    if let StartError::BindRedirect { address, source } = error {
+        complain(log, &io::Error::other(bind_redirect_text(*address, source)));
+        return Exit::Unavailable;
+    }
     complain(log, error);
     Exit::Config
 }
@@ -143,6 +148,7 @@ fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSour
     };
     Facts {
         address: server.local_addr(),
+        redirect: server.redirect_addr(),
         path: asked.path,
         behind,
         tls: !matches!(asked.tls, TlsSource::None),

@@ -48,6 +48,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The address for plain HTTP cannot be listened on.
+    #[error("cannot listen on {address} for plain HTTP")]
+    BindRedirect {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// What stands behind a server.
@@ -131,11 +140,20 @@ impl Behind {
     }
 }
 
+/// Where plain HTTP is sent to TLS.
+#[derive(Debug)]
+struct Redirect {
+    listener: Listener,
+    connection: Arc<Connection>,
+    address: SocketAddr,
+}
+
 /// A server that has its socket, and waits to be run.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
     connection: Arc<Connection>,
+    redirect: Option<Redirect>,
     app: Arc<App>,
     address: SocketAddr,
     trust: Option<Trust>,
@@ -152,9 +170,13 @@ impl Server {
         let drain = Drain::default();
         let bind = |source| StartError::Bind { address: config.listen, source };
         let places = Places::new(&config);
-        let listener = Listener::bind(config.listen, places, drain.clone());
+        let listener = Listener::bind(config.listen, places.clone(), drain.clone());
         let listener = listener.await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
+        let redirect = match config.redirect_http {
+            Some(address) => Some(bind_redirect(address, places, drain.clone()).await?),
+            None => None,
+        };
         let Opened { backend, front } = behind.open(&config.limits, &config.access, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
@@ -168,10 +190,16 @@ impl Server {
         let guard = Guard::new(&config, names);
         let mcp = Mcp::new(backend, &config, drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, drain.clone()));
+        let redirect = redirect.map(|(listener, at)| {
+            let (app, port) = (Arc::clone(&app), address.port());
+            let connection = Connection::redirecting(&config, app, port, drain.clone());
+            Redirect { listener, connection: Arc::new(connection), address: at }
+        });
         let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
         Ok(Self {
             listener,
             connection: Arc::new(connection),
+            redirect,
             app,
             address,
             trust,
@@ -184,6 +212,12 @@ impl Server {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address where plain HTTP is sent to TLS.
+    #[must_use]
+    pub fn redirect_addr(&self) -> Option<SocketAddr> {
+        Some(self.redirect.as_ref()?.address)
     }
 
     /// The CA that clients must trust, where the certificate is of the edge's own making.
@@ -202,9 +236,12 @@ impl Server {
     ///
     /// Returns false if something was still running when the grace was over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self { listener, connection, app, drain, grace, address: _, trust: _ } = self;
+        let Self { listener, connection, redirect, app, drain, grace, address: _, trust: _ } = self;
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         drain.spawn(listener.run(connection));
+        if let Some(Redirect { listener, connection, address: _ }) = redirect {
+            drain.spawn(listener.run(connection));
+        }
         tokio::select! {
             () = shutdown => {}
             () = sweeping.guard().keep_swept() => {}
@@ -217,6 +254,17 @@ impl Server {
         }
         finished
     }
+}
+
+async fn bind_redirect(
+    address: SocketAddr,
+    places: Places,
+    drain: Drain,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let bind = |source| StartError::BindRedirect { address, source };
+    let listener = Listener::bind(address, places, drain).await.map_err(bind)?;
+    let bound = listener.local_addr().map_err(bind)?;
+    Ok((listener, bound))
 }
 
 /// Speaks MCP on standard input and output to what stands behind, with no socket, until the input

@@ -160,11 +160,17 @@ pub(crate) enum ConfigError {
 
 /// Why the address could not be taken, with what to do.
 pub(crate) fn bind_text(address: SocketAddr, source: &io::Error) -> String {
-    let place = format!(
-        "cannot listen on --host {} --port {} (MCP_HOST, MCP_PORT)",
-        address.ip(),
-        address.port()
-    );
+    let (ip, port) = (address.ip(), address.port());
+    unbound(&format!("cannot listen on --host {ip} --port {port} (MCP_HOST, MCP_PORT)"), source)
+}
+
+/// The same of the address for plain HTTP.
+pub(crate) fn bind_redirect_text(address: SocketAddr, source: &io::Error) -> String {
+    let place = format!("cannot listen on --redirect-http {address} (MCP_REDIRECT_HTTP)");
+    unbound(&place, source)
+}
+
+fn unbound(place: &str, source: &io::Error) -> String {
     let kind = source.kind();
     let advice = if kind == io::ErrorKind::AddrInUse {
         "the port is taken: stop the other program (`ss -ltnp` shows it) or choose another port; 0 \

@@ -24,7 +24,7 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 
 use args::{Certificates, Options, Serving};
 pub(crate) use args::{LogFormat, LogLevel};
-pub(crate) use error::{ConfigError, bind_text};
+pub(crate) use error::{ConfigError, bind_redirect_text, bind_text};
 pub(crate) use settings::{Background, LogSettings, Mode, Settings, TokenSource};
 
 /// What was typed.

@@ -59,12 +59,21 @@ type Answer = Response<Reported<ReplyBody>>;
 #[derive(Debug)]
 pub(crate) struct Connection {
     app: Arc<App>,
+    job: Job,
     tls: Option<TlsAcceptor>,
     handshake: Duration,
     times: ConnTimes,
     max_header_bytes: usize,
     max_headers: usize,
     drain: Drain,
+}
+
+/// What is done with the requests of a connection.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Serve,
+    /// They are sent to this port over TLS.
+    Redirect(u16),
 }
 
 impl Connection {
@@ -78,6 +87,7 @@ impl Connection {
         let times = &config.times;
         Self {
             app,
+            job: Job::Serve,
             tls,
             handshake: times.tls_handshake,
             times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
@@ -85,6 +95,11 @@ impl Connection {
             max_headers: config.limits.max_headers,
             drain,
         }
+    }
+
+    /// Connections over plain HTTP whose requests are only sent to this port over TLS.
+    pub(crate) fn redirecting(config: &Config, app: Arc<App>, port: u16, drain: Drain) -> Self {
+        Self { job: Job::Redirect(port), ..Self::new(config, app, None, drain) }
     }
 
     /// Keeps the certificate fresh, for as long as the server runs.
@@ -263,12 +278,15 @@ impl Connection {
         conn: ConnInfo,
         activity: &'a Arc<Activity>,
     ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'a> {
-        let conn = Arc::new(conn);
+        let (conn, job) = (Arc::new(conn), self.job);
         move |request| {
             let (app, conn, exchange) =
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
             Box::pin(async move {
-                let response = app.handle(&conn, request).await;
+                let response = match job {
+                    Job::Serve => app.handle(&conn, request).await,
+                    Job::Redirect(port) => app.redirect(&conn, request, port),
+                };
                 exchange.answered(response.status());
                 Ok(response.map(|body| Reported::new(body, exchange)))
             })

@@ -4,6 +4,7 @@ mod cors;
 mod head;
 mod pass;
 mod passed;
+mod redirect;
 mod refusal;
 mod reply;
 mod tag;
