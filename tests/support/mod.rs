@@ -10,6 +10,7 @@
     reason = "a test ends where it fails"
 )]
 
+mod behind;
 mod client;
 mod fixture;
 mod raw;
@@ -31,6 +32,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::behind::{Taken, Upside};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,
@@ -89,8 +92,9 @@ pub(crate) fn config() -> Config {
 /// A server that runs until it is stopped or dropped.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
+    pub(crate) redirect: Option<SocketAddr>,
     pub(crate) ca: PathBuf,
-    tls: Arc<ClientConfig>,
+    pub(crate) tls: Arc<ClientConfig>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<bool>,
     _certs: tempfile::TempDir,
@@ -102,10 +106,12 @@ impl TestServer {
         let tls = TlsSource::SelfSigned { dir: certs.path().to_owned(), names: Vec::new() };
         let server = Box::pin(Server::bind(Config { tls, ..config }, behind)).await.unwrap();
         let (address, ca) = (server.local_addr(), server.ca().unwrap());
+        let redirect = server.redirect_addr();
         let (stop, stopped) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(server.run(async { drop(stopped.await) }));
-        Self { address, tls: trusting(&ca), ca, stop: Some(stop), running, _certs: certs }
+        let tls = trusting(&ca);
+        Self { address, redirect, tls, ca, stop: Some(stop), running, _certs: certs }
     }
 
     /// A server in front of the fixture, and the fixture's other end.

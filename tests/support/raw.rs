@@ -1,4 +1,4 @@
-//! Bytes over TLS, as no HTTP library would send them.
+//! Bytes as no HTTP library would send them, over TLS or without.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A TLS connection without a protocol on it.
-pub(crate) struct RawClient {
-    pub(crate) io: TlsStream<TcpStream>,
+/// A connection without a protocol on it.
+pub(crate) struct RawClient<I = TlsStream<TcpStream>> {
+    pub(crate) io: I,
     read: Vec<u8>,
 }
 
@@ -43,9 +43,34 @@ impl RawClient {
         tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let tcp = TcpStream::connect(address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
+        Self::over(tcp, tls).await.unwrap()
+    }
+
+    /// TLS over a connection that is there.
+    pub(crate) async fn over(tcp: TcpStream, tls: ClientConfig) -> std::io::Result<Self> {
         let name = ServerName::try_from("localhost").unwrap();
-        let io = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+        let io = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
+        Ok(Self::on(io))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> RawClient<I> {
+    pub(crate) fn on(io: I) -> Self {
         Self { io, read: Vec::new() }
+    }
+
+    /// Reads until the text was seen; all that was read.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        while !self.read.windows(text.len()).any(|part| part == text.as_bytes()) {
+            assert!(self.more().await, "{text:?} never came: {:?}", self.text());
+        }
+        let seen = self.text();
+        self.read.clear();
+        seen
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.read).into_owned()
     }
 
     /// Sends what it can: a server that has refused already may have closed.
