@@ -1,6 +1,5 @@
 //! Promise: every response says which request it answers and how a browser must not misread it, and
 //! only certificates of the operator's bind clients to TLS.
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 
