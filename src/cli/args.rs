@@ -138,6 +138,7 @@ pub(crate) struct Child {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Upstream")]
 #[expect(clippy::doc_markdown, reason = "help text for a terminal")]
+#[expect(clippy::struct_field_names, reason = "the options are called so")]
 pub(crate) struct Upstream {
     /// URL of an MCP server that speaks HTTP itself, as http://127.0.0.1:8000/sse, to put behind
     /// the edge instead of COMMAND; one that is not up yet is waited for

@@ -134,7 +134,8 @@ fn pass<'a>(
             Some(path) => (path, true),
             None => (text.as_str(), false),
         };
-        if !path.starts_with('/') && !(beneath && path.is_empty()) {
+        let all = beneath && path.is_empty();
+        if !all && !path.starts_with('/') {
             return wrong("does not start with a slash: write it as /health or /files/*");
         }
         let allowed =

@@ -160,7 +160,7 @@ impl App {
             Ok(()) => self.answer(arrived, route, &mut body).await,
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
-        if let (Err(_), Some(body), Version::HTTP_2) = (&answered, body, head.version) {
+        if let (true, Some(body), Version::HTTP_2) = (answered.is_err(), body, head.version) {
             // A stream that is reset behind its answer is an error to older clients (curl 7.88).
             body::discard(body, DISCARDED).await;
         }

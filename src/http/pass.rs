@@ -17,7 +17,7 @@ use crate::body::{self, BodyError};
 use crate::caller::Principal;
 use crate::config::PassRule;
 use crate::mcp::Reason;
-use crate::upstream::{self, Fault, Outgoing, Passable};
+use crate::upstream::{self, Arriving, Fault, Outgoing, Passable};
 
 /// Fields that concern one connection only (RFC 9110 section 7.6.1), beside those that `Connection`
 /// names.
@@ -203,7 +203,7 @@ impl App {
         request: Request<()>,
         patience: Option<Duration>,
         body: &mut Option<B>,
-    ) -> Result<Response<hyper::body::Incoming>, Refusal>
+    ) -> Result<Response<Arriving>, Refusal>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -16,6 +15,7 @@ use super::pass::end_to_end;
 use super::reply::ReplyBody;
 use crate::jsonrpc::{self, code};
 use crate::limit::Permit;
+use crate::upstream::Arriving;
 
 /// What a response is passed down under.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) fn is_events(headers: &HeaderMap) -> bool {
 
 /// The upstream's response, as it goes down. What it says of itself and of TLS is for the edge to
 /// say.
-pub(super) fn response(response: Response<Incoming>, terms: Terms) -> Response<ReplyBody> {
+pub(super) fn response(response: Response<Arriving>, terms: Terms) -> Response<ReplyBody> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
     for name in [header::SERVER, header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY] {
@@ -67,7 +67,7 @@ pub(super) fn response(response: Response<Incoming>, terms: Terms) -> Response<R
 }
 
 /// The body of a response of the upstream's. Dropping it ends the request there.
-pub(crate) struct Passed<B = Incoming> {
+pub(crate) struct Passed<B = Arriving> {
     /// None when it is over.
     body: Option<B>,
     events: Option<Events>,

@@ -313,7 +313,7 @@ impl Channel {
     /// Reads a stream to the answer, and asks for the rest of it where it breaks off before.
     async fn follow(
         &self,
-        mut events: EventBody,
+        mut events: Box<EventBody>,
         session: &HeaderMap,
         id: &RequestId,
         epoch: u64,
@@ -412,8 +412,8 @@ impl Channel {
                 Ok(Answer::Refused(refusal)) => {
                     last = None;
                     let mut patience = Patience::new(self.shared.wait);
-                    let lost = session.contains_key(SESSION) && refusal.is_lost_session();
-                    if !lost || self.renew(epoch, caller, &mut patience).await.is_err() {
+                    let forgot = session.contains_key(SESSION) && refusal.is_lost_session();
+                    if !forgot || self.renew(epoch, caller, &mut patience).await.is_err() {
                         return tracing::debug!(
                             text = refusal.text(),
                             "no stream of the upstream's"

@@ -45,7 +45,7 @@ pub(super) enum Answer {
     /// 2xx and one JSON text.
     Json(Bytes),
     /// 2xx and a stream.
-    Events(EventBody),
+    Events(Box<EventBody>),
     /// 2xx and neither.
     Accepted,
     /// Anything else.
@@ -182,7 +182,7 @@ impl Wire {
             let read = body::read(body, self.limits()).await;
             Answer::Json(read.map_err(|error| Fault::Broken(error.to_string()))?)
         } else if essence.eq_ignore_ascii_case("text/event-stream") {
-            Answer::Events(EventBody { body, decoder: Decoder::new(self.max) })
+            Answer::Events(Box::new(EventBody { body, decoder: Decoder::new(self.max) }))
         } else {
             // Read, so that the connection can be used again; what it says is of no use.
             let limits = BodyLimits { bytes: REFUSAL, ..self.limits() };

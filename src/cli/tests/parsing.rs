@@ -178,7 +178,7 @@ fn a_command_stands_behind_the_dashes() {
     let vars = [("MCP_ENV", "A=1,2\n\nB=x y\n"), ("MCP_PASS_ENV", "HOME, LANG")];
     let child = |argv: &[&str]| match settings(argv, &vars).behind {
         Background::Child(child) => child,
-        other => panic!("{other:?}"),
+        other @ (Background::Diagnostics | Background::Upstream(_)) => panic!("{other:?}"),
     };
     let typed = ["--env=C=line 1\nline 2", "--", "sh", "--port", "health"];
     let one = child(&typed);
@@ -199,7 +199,7 @@ fn a_command_stands_behind_the_dashes() {
 fn an_upstream_takes_the_place_of_a_command() {
     let upstream = |argv: &[&str]| match settings(argv, &[]).behind {
         Background::Upstream(upstream) => upstream,
-        other => panic!("{other:?}"),
+        other @ (Background::Diagnostics | Background::Child(_)) => panic!("{other:?}"),
     };
     let url = "--upstream=http://127.0.0.1:8000/sse";
     let plain = upstream(&[url]);

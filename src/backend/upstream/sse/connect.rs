@@ -17,7 +17,7 @@ const MAX_EARLY: usize = 64;
 
 /// A stream that is open, and ready for calls.
 pub(super) struct Connected {
-    pub(super) events: EventBody,
+    pub(super) events: Box<EventBody>,
     /// Where messages are to be posted.
     pub(super) post: Uri,
     /// What came before the session was ready.
