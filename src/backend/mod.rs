@@ -67,6 +67,15 @@ pub(crate) enum Said {
         /// What it belongs to.
         during: During,
     },
+    /// A request got no answer, and will get none: the edge itself has to answer it.
+    Unanswered {
+        /// The request.
+        id: RequestId,
+        /// The JSON-RPC code for it.
+        code: i32,
+        /// What was wrong.
+        text: String,
+    },
     /// The backend is gone; nothing follows. The text says why, for the client that waits:
     /// exit status and last stderr lines.
     Gone(String),

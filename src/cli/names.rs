@@ -6,6 +6,8 @@ use super::ConfigError;
 
 /// First segments that the edge answers itself, whatever the path is.
 const OURS: [&str; 4] = ["sse", "messages", "livez", "readyz"];
+/// A path that the edge answers itself; beneath and above it are none.
+const TOOLS: &str = "tools/list";
 /// Segments that OAuth clients probe beneath any path.
 const PROBED: [&str; 4] = [".well-known", "register", "authorize", "token"];
 
@@ -32,10 +34,10 @@ pub(super) fn path(text: &str) -> Result<String, ConfigError> {
         return wrong("has an empty segment, or `.` or `..`, which clients rewrite: leave it out");
     }
     let ours = inner.split('/').next().is_some_and(|first| OURS.contains(&first));
-    if ours || inner.split('/').any(|segment| PROBED.contains(&segment)) {
+    if ours || inner == TOOLS || inner.split('/').any(|segment| PROBED.contains(&segment)) {
         return wrong(
-            "is reserved: no path may begin with /sse, /messages, /livez or /readyz, or have a \
-             segment .well-known, register, authorize or token; the default is /mcp",
+            "is reserved: no path may begin with /sse, /messages, /livez or /readyz, be /tools/list, \
+             or have a segment .well-known, register, authorize or token; the default is /mcp",
         );
     }
     Ok(path.to_owned())
@@ -121,7 +123,9 @@ mod tests {
 
     #[test]
     fn a_path_is_free_but_for_the_reserved() {
-        for good in ["/mcp", "/mcp/unified", "/a-b/c.d/~e", "/mcp/sse", "/tokens", "/api/v1:x"] {
+        for good in
+            ["/mcp", "/mcp/unified", "/a-b/c.d/~e", "/mcp/sse", "/tokens", "/tools", "/tools/lists"]
+        {
             assert_eq!(path(good).unwrap(), good);
             assert_eq!(path(&format!("{good}/")).unwrap(), good);
         }
@@ -142,6 +146,8 @@ mod tests {
             "/messages/x",
             "/livez",
             "/readyz",
+            "/tools/list",
+            "/tools/list/",
             "/.well-known/mcp",
             "/mcp/token",
             "/mcp//",

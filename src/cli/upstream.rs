@@ -205,7 +205,9 @@ mod tests {
         assert_eq!(one("/health").unwrap(), rule("/health", false));
         assert_eq!(one("/files/*").unwrap(), rule("/files", true));
         assert_eq!(one("/*").unwrap(), rule("", true));
-        for bad in ["", "health", "/a/../b", "/a//b", "/a?b", "/%2e", "/a*", "/livez", "*"] {
+        for bad in
+            ["", "health", "/a/../b", "/a//b", "/a?b", "/%2e", "/a*", "/livez", "/readyz", "*"]
+        {
             assert!(one(bad).is_err(), "{bad}");
         }
     }

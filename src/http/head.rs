@@ -8,6 +8,10 @@ use crate::mcp::{Accept, MESSAGES_PATH};
 pub(crate) const SSE_PATH: &str = "/sse";
 /// Says that the process lives; open to everybody, and empty.
 pub(crate) const LIVEZ_PATH: &str = "/livez";
+/// Says that what stands behind answers; open to everybody, and empty.
+pub(crate) const READYZ_PATH: &str = "/readyz";
+/// The whole list of tools for scripts, beside the one beneath the unified path.
+pub(crate) const TOOLS_PATH: &str = "/tools/list";
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,12 @@ pub(super) enum Route {
     Messages,
     /// The health of the process.
     Livez,
+    /// The health of what stands behind.
+    Readyz,
+    /// The whole list of tools, for scripts.
+    Tools,
+    /// One tool call, for scripts.
+    CallTool,
     /// Somebody looks for an authorization server. There is none.
     OAuthProbe,
     /// Nowhere.
@@ -34,15 +44,35 @@ impl Route {
             Some(shorter) if !shorter.is_empty() => shorter,
             Some(_) | None => path,
         };
-        if path == unified.strip_suffix('/').unwrap_or(unified) {
-            return Self::Mcp;
+        let unified = unified.strip_suffix('/').unwrap_or(unified);
+        match path.strip_prefix(unified) {
+            Some("") => return Self::Mcp,
+            Some("/tools") => return Self::Tools,
+            Some("/call-tool") => return Self::CallTool,
+            Some(_) | None => {}
         }
         match path {
             SSE_PATH => Self::Sse,
             MESSAGES_PATH => Self::Messages,
             LIVEZ_PATH => Self::Livez,
+            READYZ_PATH => Self::Readyz,
+            TOOLS_PATH => Self::Tools,
             _ if is_oauth_probe(path, unified) => Self::OAuthProbe,
             _ => Self::Unknown,
+        }
+    }
+
+    /// Do its clients speak no JSON-RPC?
+    pub(super) fn is_plain(self) -> bool {
+        match self {
+            Self::Tools | Self::CallTool => true,
+            Self::Mcp
+            | Self::Sse
+            | Self::Messages
+            | Self::Livez
+            | Self::Readyz
+            | Self::OAuthProbe
+            | Self::Unknown => false,
         }
     }
 
@@ -51,8 +81,9 @@ impl Route {
         match self {
             Self::Mcp => "POST, GET, DELETE, OPTIONS",
             Self::Sse => "GET, OPTIONS",
-            Self::Messages => "POST, OPTIONS",
-            Self::Livez => "GET, HEAD",
+            Self::Messages | Self::CallTool => "POST, OPTIONS",
+            Self::Livez | Self::Readyz => "GET, HEAD",
+            Self::Tools => "GET, HEAD, OPTIONS",
             Self::OAuthProbe | Self::Unknown => "",
         }
     }
@@ -228,6 +259,13 @@ mod tests {
             ("/sse/", Route::Sse),
             ("/messages/", Route::Messages),
             ("/livez", Route::Livez),
+            ("/readyz/", Route::Readyz),
+            ("/mcp/unified/tools/", Route::Tools),
+            ("/mcp/unified/call-tool", Route::CallTool),
+            ("/tools/list/", Route::Tools),
+            ("/tools", Route::Unknown),
+            ("/call-tool", Route::Unknown),
+            ("/mcp/unifiedtools", Route::Unknown),
             ("/", Route::Unknown),
             ("/mcp", Route::Unknown),
             ("/mcp/unified/x", Route::Unknown),
@@ -236,6 +274,14 @@ mod tests {
             assert_eq!(Route::of(path, "/mcp/unified"), route, "{path}");
         }
         assert_eq!(Route::of("/mcp", "/mcp/"), Route::Mcp);
+        for (path, route) in [
+            ("/tools", Route::Mcp),
+            ("/tools/tools", Route::Tools),
+            ("/tools/list", Route::Tools),
+            ("/tools/call-tool", Route::CallTool),
+        ] {
+            assert_eq!(Route::of(path, "/tools"), route, "{path}");
+        }
     }
 
     #[test]

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http::{StatusCode, Version, header, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header, request};
 use http_body::Body;
 
 pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
@@ -90,6 +89,7 @@ struct Arrived<'a> {
     conn: &'a ConnInfo,
     visit: Visit<'a>,
     head: &'a request::Parts,
+    route: Route,
     /// Its name.
     tag: &'a HeaderValue,
 }
@@ -149,15 +149,17 @@ impl App {
     {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path(), &self.path);
-        if route == Route::Livez && matches!(head.method, Method::GET | Method::HEAD) {
-            return reply::empty(StatusCode::OK);
+        let asks_health = matches!(route, Route::Livez | Route::Readyz);
+        if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
+            return reply::health(route == Route::Livez || Box::pin(self.mcp.ready()).await);
         }
         let tag = self.requests.next();
         let (conn, named) = self.client(conn, &head);
-        let arrived = Arrived { conn: &conn, visit: visit(&conn, &head), head: &head, tag: &tag };
+        let visit = visit(&conn, &head);
+        let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
         let mut body = Some(body);
         let answered = match named.and_then(|()| self.check_size(&head)) {
-            Ok(()) => self.answer(arrived, route, &mut body).await,
+            Ok(()) => self.answer(arrived, &mut body).await,
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
         if let (true, Some(body), Version::HTTP_2) = (answered.is_err(), body, head.version) {
@@ -173,11 +175,11 @@ impl App {
         arrived: Arrived<'_>,
         answered: Result<Response<ReplyBody>, Refusal>,
     ) -> Response<ReplyBody> {
-        let Arrived { conn, visit, head, tag } = arrived;
+        let Arrived { conn, visit, head, route, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
             let (client, refused) = (conn.client, refusal.label());
             tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
-            refusal.response()
+            refusal.response(route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =
             (self.guard.origin(visit), head.headers.get(header::ORIGIN))
@@ -226,13 +228,12 @@ impl App {
     async fn answer<B>(
         &self,
         arrived: Arrived<'_>,
-        route: Route,
         body: &mut Option<B>,
     ) -> Result<Response<ReplyBody>, Refusal>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let Arrived { visit, head, .. } = arrived;
+        let Arrived { visit, head, route, .. } = arrived;
         let passed = self
             .front
             .as_ref()
@@ -275,9 +276,18 @@ impl App {
                 let session = head::session_in_query(head);
                 Ok(Verb::PostMessage(session, self.read(head, body).await?))
             }
-            (Route::Mcp | Route::Sse | Route::Messages | Route::Livez, _) => {
-                Err(Refusal::Method(route))
-            }
+            (Route::Tools, &Method::GET | &Method::HEAD) => Ok(Verb::ListTools),
+            (Route::CallTool, &Method::POST) => Ok(Verb::CallTool(self.read(head, body).await?)),
+            (
+                Route::Mcp
+                | Route::Sse
+                | Route::Messages
+                | Route::Livez
+                | Route::Readyz
+                | Route::Tools
+                | Route::CallTool,
+                _,
+            ) => Err(Refusal::Method(route)),
             (Route::OAuthProbe | Route::Unknown, _) => Err(Refusal::NotFound),
         }
     }
@@ -299,7 +309,11 @@ impl App {
                     ..fields.accept
                 }
             }
-            Verb::Post(_) | Verb::Delete | Verb::PostMessage(..) => fields.accept,
+            Verb::Post(_)
+            | Verb::Delete
+            | Verb::PostMessage(..)
+            | Verb::ListTools
+            | Verb::CallTool(_) => fields.accept,
         };
         Ask {
             admitted,

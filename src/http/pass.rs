@@ -70,10 +70,10 @@ fn covers(rule: &PassRule, path: &str) -> bool {
 fn prevails(rule: &PassRule, path: &str, route: Route) -> bool {
     match route {
         Route::Unknown => true,
-        Route::Sse | Route::Messages | Route::OAuthProbe => {
+        Route::Sse | Route::Messages | Route::Tools | Route::CallTool | Route::OAuthProbe => {
             path.strip_suffix('/').unwrap_or(path) == rule.path
         }
-        Route::Mcp | Route::Livez => false,
+        Route::Mcp | Route::Livez | Route::Readyz => false,
     }
 }
 
@@ -302,7 +302,8 @@ mod tests {
 
     #[test]
     fn the_edges_own_paths_yield_to_a_rule_that_names_them_or_not_at_all() {
-        let named = rules(&["/mcp", "/livez", "/sse", "/messages/*", "/register", "/*"]);
+        let named =
+            rules(&["/mcp", "/livez", "/sse", "/messages/*", "/register", "/tools/list", "/*"]);
         for (path, rule) in [
             ("/mcp", None),
             ("/mcp/", None),
@@ -311,6 +312,9 @@ mod tests {
             ("/messages", Some("/messages/*")),
             ("/messages/", Some("/messages/*")),
             ("/register", Some("/register")),
+            ("/tools/list", Some("/tools/list")),
+            ("/mcp/tools", None),
+            ("/readyz", None),
             ("/token", None),
             ("/.well-known/oauth-protected-resource", None),
             ("/mcp/x", Some("/*")),

@@ -3,7 +3,7 @@
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 
-use super::head;
+use super::head::{self, Route};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody};
 use super::{App, Arrived, ConnInfo, visit};
@@ -20,7 +20,8 @@ impl App {
         let (head, _body) = request.into_parts();
         let tag = self.requests.next();
         let (conn, named) = self.client(conn, &head);
-        let arrived = Arrived { conn: &conn, visit: visit(&conn, &head), head: &head, tag: &tag };
+        let (visit, route) = (visit(&conn, &head), Route::Unknown);
+        let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
         let sent = match named.and_then(|()| self.check_size(&head)) {
             Ok(()) => self.send_on(arrived, port),
             Err(refusal) => self.refuse_stranger(arrived, refusal),

@@ -124,14 +124,14 @@ impl Refusal {
         self.verdict().label
     }
 
-    /// The response.
-    pub(super) fn response(&self) -> Response<ReplyBody> {
+    /// The response; `plain` for a client that speaks no JSON-RPC.
+    pub(super) fn response(&self, plain: bool) -> Response<ReplyBody> {
         let Verdict { status, speech, label, text, header } = self.verdict();
         let body = match speech {
-            Speech::Plain => {
+            Speech::JsonRpc(code) if !plain => jsonrpc::error_text(self.id(), code, &text),
+            Speech::Plain | Speech::JsonRpc(_) => {
                 serde_json::json!({ "error": label, "message": text }).to_string().into()
             }
-            Speech::JsonRpc(code) => jsonrpc::error_text(self.id(), code, &text),
         };
         let mut response = reply::json(status, body);
         if let Some((name, value)) = header.map(Extra::field) {
@@ -303,7 +303,16 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::ChildrenFull => transport(S::SERVICE_UNAVAILABLE, "children_full").later(),
         Reason::Draining => transport(S::SERVICE_UNAVAILABLE, "draining").later(),
         Reason::BackendBusy => broken(S::SERVICE_UNAVAILABLE, "backend_busy").later(),
-        Reason::BackendFailed(_) => broken(S::BAD_GATEWAY, "backend_failed"),
+        Reason::BackendFailed(_) | Reason::Unanswered { .. } => {
+            broken(S::BAD_GATEWAY, "backend_failed")
+        }
+        Reason::BackendError { .. } | Reason::BadAnswer(_) => {
+            broken(S::BAD_GATEWAY, "backend_error")
+        }
+        Reason::CallTimeout(_) => broken(S::GATEWAY_TIMEOUT, "call_timeout"),
+        Reason::NotACall(_) => plain(S::BAD_REQUEST, "not_a_call", text),
+        Reason::UnknownTool => plain(S::NOT_FOUND, "unknown_tool", text),
+        Reason::BadArguments { .. } => plain(S::UNPROCESSABLE_ENTITY, "bad_arguments", text),
         Reason::NoRandomness => broken(S::INTERNAL_SERVER_ERROR, "no_randomness"),
     }
 }

@@ -81,6 +81,11 @@ pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
     response
 }
 
+/// Well, or not: that and no more.
+pub(super) fn health(well: bool) -> Response<ReplyBody> {
+    empty(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+}
+
 /// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Full(Bytes::new()));

@@ -117,27 +117,39 @@ impl Mcp {
     /// One call without a session.
     pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
         let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
-        let deadline = Instant::now() + self.times.call;
-        let principal = ask.admitted.principal().clone();
-        let caller = Arc::new(Caller { transport: Transport::Bare, ..ask.caller });
-        if let Some(answer) = self.call_directly(&principal, &message, &caller, deadline).await {
-            return answer.map(|answer| Reply::Json(answer.bytes().clone(), None));
-        }
-        Box::pin(self.call_warm(&principal, message, &own, &caller, deadline)).await
+        let answer = match self.answer_bare(&bare_caller(ask), message).await {
+            Ok(answer) => answer,
+            // It was asked: what came of that is the answer.
+            Err(fault @ (Reason::CallTimeout(_) | Reason::Unanswered { .. })) => fault.answer(&own),
+            Err(reason) => return Err(reason),
+        };
+        Ok(Reply::Json(answer.bytes().clone(), None))
     }
 
-    /// One call over a warm session.
-    async fn call_warm(
+    /// Puts one request to the backend for this caller, in the call's time. The answer, result or
+    /// error, is the backend's own, under the request's id. Dropping this cancels the call.
+    pub(super) async fn answer_bare(
         &self,
-        principal: &Principal,
-        message: Message,
-        own: &RequestId,
         caller: &Arc<Caller>,
+        message: Message,
+    ) -> Result<Message, Reason> {
+        let deadline = Instant::now() + self.times.call;
+        if let Some(answer) = self.call_directly(&message, caller, deadline).await {
+            return answer;
+        }
+        Box::pin(self.answer_warm(caller, message, deadline)).await
+    }
+
+    /// The same over a warm session.
+    async fn answer_warm(
+        &self,
+        caller: &Arc<Caller>,
+        message: Message,
         deadline: Instant,
-    ) -> Result<Reply, Reason> {
+    ) -> Result<Message, Reason> {
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(principal)).await;
+            let warm = timeout_at(deadline, self.warm_session(&caller.principal)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
             match session.call(vec![message.with_id(&id)], false, caller).await {
@@ -148,12 +160,11 @@ impl Mcp {
                 Err(reason) => return Err(reason),
             }
         };
-        let waiting = Waiting { session: &session, id: Some(id) };
-        let answer = reader.answer().await;
+        let waiting = Waiting::new(&session, id);
+        let answer = reader.outcome().await;
         waiting.done();
-        let answer = answer.and_then(|answer| Message::parse(answer).ok());
-        let answer = answer.ok_or(Reason::BackendFailed("it ended".to_owned()))?;
-        Ok(Reply::Json(answer.with_id(own).bytes().clone(), None))
+        let answer = Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))?;
+        Ok(message.id().map_or_else(|| answer.clone(), |own| answer.with_id(own)))
     }
 
     async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
@@ -178,14 +189,24 @@ impl Mcp {
     }
 }
 
+/// Whoever calls without a session.
+pub(super) fn bare_caller(ask: Ask<'_>) -> Arc<Caller> {
+    let principal = ask.admitted.principal().clone();
+    Arc::new(Caller { principal, transport: Transport::Bare, ..ask.caller })
+}
+
 /// A call whose client can only cancel it by going away.
-struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     session: &'a Session,
     id: Option<RequestId>,
 }
 
-impl Waiting<'_> {
-    fn done(mut self) {
+impl<'a> Waiting<'a> {
+    pub(super) fn new(session: &'a Session, id: RequestId) -> Self {
+        Self { session, id: Some(id) }
+    }
+
+    pub(super) fn done(mut self) {
         self.id = None;
     }
 }

@@ -6,29 +6,25 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Mcp, Reason};
 use crate::backend::{Backend, Directly};
-use crate::caller::{Caller, Principal};
-use crate::jsonrpc::{Message, code};
+use crate::caller::Caller;
+use crate::jsonrpc::Message;
 
 impl Mcp {
     /// Makes the call directly; none where the backend has no such way.
     pub(super) async fn call_directly(
         &self,
-        principal: &Principal,
         message: &Message,
         caller: &Arc<Caller>,
         deadline: Instant,
     ) -> Option<Result<Message, Reason>> {
         let Backend::Upstream(upstream) = &self.backend else { return None };
-        let call = upstream.call(principal, message, caller);
+        let call = upstream.call(&caller.principal, message, caller);
         Some(match timeout_at(deadline, call).await {
             Ok(Directly::NoWay) => return None,
             Ok(Directly::Answered(answer)) => Ok(answer),
             Ok(Directly::Full) => Err(Reason::TooManyCalls),
-            Err(_elapsed) => {
-                let text = self.times.overdue();
-                let error = message.id().map(|id| Message::error(id, code::INTERNAL_ERROR, &text));
-                error.ok_or(Reason::BackendBusy)
-            }
+            Ok(Directly::Unanswered { code, text }) => Err(Reason::Unanswered { code, text }),
+            Err(_elapsed) => Err(Reason::CallTimeout(self.times.call)),
         })
     }
 }

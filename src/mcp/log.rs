@@ -9,6 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::Reason;
+
 /// Events that one stream keeps, read or not.
 const MAX_EVENTS: usize = 256;
 /// Bytes that one stream keeps. One event may be larger than that by itself.
@@ -29,6 +31,8 @@ pub(super) struct EventLog {
     bytes: usize,
     unread_bytes: usize,
     finished: bool,
+    /// Why the edge itself answered, where the backend did not.
+    excuse: Option<Reason>,
     turn: u64,
     attached: bool,
     waker: Option<Waker>,
@@ -70,6 +74,16 @@ impl EventLog {
     pub(super) fn finish(&mut self) {
         self.finished = true;
         self.wake();
+    }
+
+    /// Notes that the answer to come is the edge's own.
+    pub(super) fn excuse(&mut self, reason: Reason) {
+        self.excuse = Some(reason);
+    }
+
+    /// Why the edge itself answered; none where the backend did.
+    pub(super) fn excused(&self) -> Option<&Reason> {
+        self.excuse.as_ref()
     }
 
     pub(super) fn is_finished(&self) -> bool {

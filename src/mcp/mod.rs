@@ -9,6 +9,8 @@ mod direct;
 mod legacy;
 mod log;
 mod reader;
+mod ready;
+mod rest;
 mod session;
 mod sse;
 mod state;
@@ -26,6 +28,8 @@ pub(crate) use self::sse::EventStream;
 pub(crate) use self::table::SessionId;
 
 use self::bare::WarmPool;
+use self::ready::Readiness;
+use self::rest::Judges;
 use self::session::{Session, SessionTimes, Unknown};
 use self::sse::StreamKind;
 use self::table::SessionTable;
@@ -34,7 +38,7 @@ use crate::backend::{Backend, Link, OpenError};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
 use crate::guard::Admitted;
-use crate::jsonrpc::{Malformed, RequestId};
+use crate::jsonrpc::{Malformed, Message, RequestId, code};
 use crate::limit::PerClient;
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
@@ -86,6 +90,10 @@ pub(crate) enum Verb<'a> {
     OpenSse,
     /// POST of a message, with the session id from its query.
     PostMessage(Option<&'a str>, Bytes),
+    /// GET of the whole list of tools, without JSON-RPC.
+    ListTools,
+    /// POST of one tool call, without JSON-RPC.
+    CallTool(Bytes),
 }
 
 /// What a request is answered.
@@ -170,6 +178,45 @@ pub(crate) enum Reason {
     /// The backend could not be started, or not be initialised.
     #[error("the MCP server behind this edge could not be started: {0}")]
     BackendFailed(String),
+    /// The backend did not answer a call in its time.
+    #[error(
+        "the MCP server did not answer within {} seconds; the call was cancelled",
+        .0.as_secs()
+    )]
+    CallTimeout(Duration),
+    /// The backend, or its session, ended before it answered, or could not be reached.
+    #[error("{text}")]
+    Unanswered {
+        /// The JSON-RPC code for it.
+        code: i32,
+        /// What was wrong.
+        text: String,
+    },
+    /// The backend answered with an error, to one who speaks no JSON-RPC.
+    #[error("the MCP server answered with error {code}: {text}")]
+    BackendError {
+        /// The JSON-RPC error code.
+        code: i64,
+        /// What it said.
+        text: String,
+    },
+    /// The backend's answer cannot be what it should be.
+    #[error("the MCP server's answer cannot be used: {0}")]
+    BadAnswer(&'static str),
+    /// The body of a plain call is not of its form.
+    #[error(r#"the body must be {{"name": "a tool", "arguments": {{…}}}}: {0}"#)]
+    NotACall(String),
+    /// The tool that a plain call names is none.
+    #[error("the MCP server has no tool of this name")]
+    UnknownTool,
+    /// The arguments of a plain call do not fit its tool.
+    #[error("{at}: {why}")]
+    BadArguments {
+        /// Where in the body: a JSON pointer.
+        at: String,
+        /// What is wrong there.
+        why: String,
+    },
     /// The backend takes no messages.
     #[error("the MCP server behind this edge is too busy to take the message")]
     BackendBusy,
@@ -191,6 +238,18 @@ pub(crate) struct Refused {
 }
 
 impl Reason {
+    /// The backend, or its session, ended.
+    fn ended(why: &str) -> Self {
+        Self::Unanswered { code: code::INTERNAL_ERROR, text: why.to_owned() }
+    }
+
+    /// What a call is answered that the backend did not answer.
+    fn answer(&self, id: &RequestId) -> Message {
+        let code =
+            if let Self::Unanswered { code, .. } = self { *code } else { code::INTERNAL_ERROR };
+        Message::error(id, code, &self.to_string())
+    }
+
     /// Refuses the request with this id.
     fn to(self, id: Option<&RequestId>) -> Refused {
         Refused { reason: self, id: id.cloned() }
@@ -216,6 +275,8 @@ pub(crate) struct Mcp {
     sessions: SessionTable,
     streams: PerClient,
     warm: Arc<WarmPool>,
+    readiness: Arc<Readiness>,
+    judges: Judges,
     times: SessionTimes,
     keep_alive: Duration,
     stream_age: Duration,
@@ -231,6 +292,8 @@ impl Mcp {
             sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
             streams: PerClient::new(limits.streams_per_ip),
             warm: Arc::default(),
+            readiness: Arc::default(),
+            judges: Judges::default(),
             times: SessionTimes {
                 call: times.call,
                 idle: times.session_idle,
@@ -254,6 +317,8 @@ impl Mcp {
             Verb::PostMessage(session, body) => {
                 Box::pin(self.post_message(ask, session, body)).await
             }
+            Verb::ListTools => Ok(Box::pin(self.list_tools(ask)).await?),
+            Verb::CallTool(body) => Ok(Box::pin(self.call_tool(ask, body)).await?),
         }
     }
 
@@ -300,7 +365,8 @@ impl Mcp {
         Ok(session)
     }
 
-    /// Opens a link to the backend; idle warm children give up their places if there is none.
+    /// Opens a link to the backend; what is only kept at hand gives up
+    /// its place if there is none.
     async fn open_link(&self) -> Result<Link, Reason> {
         let deadline = Instant::now() + GIVE_UP_WAIT;
         let mut given_up = false;
@@ -308,7 +374,7 @@ impl Mcp {
             match self.backend.open() {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
-                    given_up |= self.warm.give_up();
+                    given_up |= self.warm.give_up() | self.readiness.give_up();
                     if !given_up || Instant::now() >= deadline {
                         return Err(Reason::ChildrenFull);
                     }

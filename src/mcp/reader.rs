@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::Reason;
 use super::log::Turn;
 use super::session::Session;
 use super::state::StreamId;
@@ -97,6 +98,20 @@ impl Reader {
         let answer = self.next().await;
         self.session.state().forget(self.stream);
         answer
+    }
+
+    /// Waits for the only answer on the stream, which must be the backend's own.
+    pub(super) async fn outcome(self) -> Result<Bytes, Reason> {
+        let answer = self.next().await;
+        let mut state = self.session.state();
+        let excuse = state.log(self.stream).and_then(|log| log.excused().cloned());
+        state.forget(self.stream);
+        drop(state);
+        match (excuse, answer) {
+            (Some(excuse), _) => Err(excuse),
+            (None, Some(answer)) => Ok(answer),
+            (None, None) => Err(Reason::BackendFailed("it ended".to_owned())),
+        }
     }
 
     /// Waits for all answers on the stream, and gives them as one array.

@@ -35,16 +35,6 @@ pub(super) struct SessionTimes {
     pub(super) write: Duration,
 }
 
-impl SessionTimes {
-    /// What the caller of an overdue call is told.
-    pub(super) fn overdue(&self) -> String {
-        format!(
-            "the MCP server did not answer within {} seconds; the call was cancelled",
-            self.call.as_secs()
-        )
-    }
-}
-
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
 /// what is left.
 #[derive(Debug)]
@@ -356,8 +346,7 @@ struct Untold<'a> {
 impl Drop for Untold<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
-            let text = Reason::BackendBusy.to_string();
-            let _waited = self.session.state().fail(id, &text, Instant::now());
+            let _waited = self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
     }
 }

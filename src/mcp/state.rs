@@ -313,10 +313,12 @@ impl State {
     }
 
     /// Answers a call by an error of the edge's own. False where it does not wait (any more).
-    pub(super) fn fail(&mut self, id: &RequestId, text: &str, now: Instant) -> bool {
-        let waits = self.calls.contains_key(id);
-        self.settle(id, &Message::error(id, code::INTERNAL_ERROR, text), now);
-        waits
+    pub(super) fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
+        let Some(stream) = self.calls.get(id).map(|call| call.stream) else { return false };
+        let answer = fault.answer(id);
+        self.logs.entry(stream).or_default().excuse(fault);
+        self.settle(id, &answer, now);
+        true
     }
 
     /// Forgets a call that its client cancelled: nobody is to answer it any more (2025-11-25,
@@ -350,7 +352,7 @@ impl State {
         self.ended = true;
         let waiting: Vec<RequestId> = self.calls.keys().cloned().collect();
         for id in &waiting {
-            let _waited = self.fail(id, why, now);
+            let _waited = self.fail(id, Reason::ended(why), now);
         }
         self.logs.values_mut().for_each(EventLog::finish);
     }

@@ -134,3 +134,38 @@ while IFS= read -r line; do
   esac
 done
 "#;
+
+/// A shell with tools on two pages, the second named by the cursor `p 2`. Its tools do as they are
+/// called. With a file `$DIR/…` it behaves badly: `mute` has it leave pings unanswered, `gone` has it
+/// end at once, `circle` has its list never end, `listless` has it know no list; `page` has it leave
+/// lists unanswered. Each ping is one line in `$DIR/pings`, each start one in `$DIR/starts`, each
+/// call one in `$DIR/calls`.
+pub(crate) const TOOLS_SCRIPT: &str = r#"
+echo start >>"$DIR/starts"
+[ -e "$DIR/gone" ] && exit 3
+say() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }
+while IFS= read -r line; do
+  id=${line#*'"id":'}; id=${id%%,*}
+  version=${line#*'"protocolVersion":"'}; version=${version%%\"*}
+  case $line in
+    *'"method":"initialize"'*) say '"result":{"protocolVersion":"'"$version"'","capabilities":{"tools":{}},"serverInfo":{"name":"sh","version":"1"}}' ;;
+    *'"method":"ping"'*) echo ping >>"$DIR/pings"; [ -e "$DIR/mute" ] || say '"error":{"code":-32601,"message":"no ping"}' ;;
+    *'"method":"tools/list"'*)
+      if [ -e "$DIR/page" ]; then continue; fi
+      if [ -e "$DIR/listless" ]; then say '"error":{"code":-32601,"message":"no tools here"}'; continue; fi
+      if [ -e "$DIR/circle" ]; then say '"result":{"tools":[],"nextCursor":"again"}'; continue; fi
+      case $line in
+        *'"cursor":"p 2"'*) say '"result":{"tools":[ {"name":"silent"},{"name":"error"}, {"name":"exit"},{"name":"odd","inputSchema":{"type":"nonsense"}}]}' ;;
+        *) say '"result":{"nextCursor":"p 2","tools":[{ "name" : "say", "weight":1.0, "inputSchema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]} },{"name":"moan"}]}' ;;
+      esac ;;
+    *'"method":"tools/call"'*)
+      printf '%s\n' "$line" >>"$DIR/calls"
+      case $line in
+        *'"name":"say"'*|*'"name":"odd"'*) say '"result":{ "content" : [], "weight":1.0 }' ;;
+        *'"name":"moan"'*) say '"result":{"isError":true,"content":[]}' ;;
+        *'"name":"error"'*) say '"error":{"code":-32050,"message":"out of order"}' ;;
+        *'"name":"exit"'*) exit 7 ;;
+      esac ;;
+  esac
+done
+"#;

@@ -24,7 +24,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mcp_edge::{Access, Behind, ChildCommand, Config, Limits, Secret, Server, Times, TlsSource};
+use mcp_edge::{
+    Access, Behind, ChildCommand, Config, Limits, Secret, Server, Times, TlsSource, Upstream,
+    UpstreamKind,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -39,7 +42,7 @@ pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,
 };
 #[allow(unused_imports, reason = "every test file uses a part of it")]
-pub(crate) use self::fixture::{Fixture, SCRIPT, Told};
+pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, Told};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::raw::{RawAnswer, RawClient};
 
@@ -112,6 +115,14 @@ impl TestServer {
         running.spawn(server.run(async { drop(stopped.await) }));
         let tls = trusting(&ca);
         Self { address, redirect, tls, ca, stop: Some(stop), running, _certs: certs }
+    }
+
+    /// This server as what stands behind another.
+    pub(crate) fn as_upstream(&self, kind: UpstreamKind) -> Behind {
+        let path = if kind == UpstreamKind::Sse { "/sse" } else { "/mcp" };
+        let url = format!("https://localhost:{}{path}", self.address.port()).parse().unwrap();
+        let (ca, token) = (Some(self.ca.clone()), Some(Secret::new(TOKEN)));
+        Behind::upstream(Upstream { kind, ca, token, ..Upstream::new(url) })
     }
 
     /// A server in front of the fixture, and the fixture's other end.
@@ -215,11 +226,17 @@ impl Mark {
 
     /// A shell script as a child.
     pub(crate) fn sh(&self, script: &str) -> Behind {
+        self.sh_in(script, Path::new("/nowhere"))
+    }
+
+    /// A shell script as a child that finds this directory in `$DIR`.
+    pub(crate) fn sh_in(&self, script: &str, dir: &Path) -> Behind {
+        let dir = ("DIR".to_owned(), Secret::new(dir.to_str().unwrap()));
         Behind::child(ChildCommand {
             program: "sh".to_owned(),
             args: vec!["-c".to_owned(), script.to_owned()],
             pass_env: Vec::new(),
-            env: vec![self.variable()],
+            env: vec![self.variable(), dir],
             shim: Some(EDGE.into()),
         })
     }

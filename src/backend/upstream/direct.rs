@@ -33,8 +33,15 @@ pub(super) struct Direct {
 /// What came of a call that was made directly.
 #[derive(Debug)]
 pub(crate) enum Directly {
-    /// Its answer, or an error under its id.
+    /// Its answer.
     Answered(Message),
+    /// The upstream did not answer: an error of the edge's own.
+    Unanswered {
+        /// The JSON-RPC code for it.
+        code: i32,
+        /// What was wrong.
+        text: String,
+    },
     /// So many are under way that this one has no place.
     Full,
     /// This upstream has no direct way: a session is needed.
@@ -49,7 +56,9 @@ impl UpstreamBackend {
         request: &Message,
         caller: &Arc<Caller>,
     ) -> Directly {
-        let Some(id) = request.id() else { return Directly::NoWay };
+        if request.id().is_none() {
+            return Directly::NoWay;
+        }
         let spoken = match self.shared.known() {
             Some(spoken) => Ok(spoken),
             None => Box::pin(self.shared.spoken(caller)).await,
@@ -57,12 +66,12 @@ impl UpstreamBackend {
         match spoken {
             Ok(Spoken::Streamable) => {}
             Ok(Spoken::Sse) => return Directly::NoWay,
-            Err(text) => return Directly::Answered(error(id, &text.into())),
+            Err(text) => return Unanswered::from(text).into(),
         }
         let direct = self.direct(principal);
         let Ok(_place) = direct.places.try_acquire() else { return Directly::Full };
         let answer = direct.ask(request, caller, &self.drain).await;
-        Directly::Answered(answer.unwrap_or_else(|unanswered| error(id, &unanswered)))
+        answer.map_or_else(Directly::from, Directly::Answered)
     }
 
     fn direct(&self, principal: &Principal) -> Arc<Direct> {
@@ -122,8 +131,10 @@ impl Direct {
     }
 }
 
-fn error(id: &RequestId, unanswered: &Unanswered) -> Message {
-    Message::error(id, unanswered.code, &unanswered.text)
+impl From<Unanswered> for Directly {
+    fn from(Unanswered { code, text }: Unanswered) -> Self {
+        Self::Unanswered { code, text }
+    }
 }
 
 /// A call whose client can only cancel it by going away.

@@ -27,7 +27,7 @@ use self::kind::{Spoken, Unclear};
 use self::patience::Patience;
 use self::tools::Tools;
 use self::wire::Wire;
-use super::{During, Link, QUEUE, Said, Told};
+use super::{Link, QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
 use crate::config;
 use crate::config::UpstreamKind;
@@ -108,9 +108,9 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
 /// Answers a request with an error of the edge's own.
 async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
     if let Kind::Request { id, .. } = message.kind() {
-        let (message, during) = (Message::error(id, code, text), During::Unsaid);
+        let unanswered = Said::Unanswered { id: id.clone(), code, text: text.to_owned() };
         // A session that is over hears no more.
-        drop(say.send(Said::Message { message, during }).await);
+        drop(say.send(unanswered).await);
     }
 }
 

@@ -11,6 +11,7 @@ use super::Session;
 use crate::backend::{During, Said, Told};
 use crate::caller::Caller;
 use crate::jsonrpc::{Message, code};
+use crate::mcp::Reason;
 use crate::mcp::state::Routed;
 
 impl Session {
@@ -26,6 +27,15 @@ impl Session {
                         self.settled.notify_waiters();
                         if self.state().is_refused() {
                             return "the backend refused to be initialised".to_owned();
+                        }
+                    }
+                    Some(Said::Unanswered { id, code, text }) => {
+                        let fault = Reason::Unanswered { code, text };
+                        let waited = self.state().fail(&id, fault, Instant::now());
+                        tracing::debug!(session = %self.id.alias(), waited, "unanswered");
+                        self.settled.notify_waiters();
+                        if self.state().is_refused() {
+                            return "the backend could not be initialised".to_owned();
                         }
                     }
                     Some(Said::Gone(why)) => {
@@ -115,11 +125,11 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let text = self.times.overdue();
+            let fault = Reason::CallTimeout(self.times.call);
             let initialize = state.is_initialize(&id);
-            let _waited = state.fail(&id, &text, now);
+            let _waited = state.fail(&id, fault.clone(), now);
             if initialize {
-                return Some(text);
+                return Some(fault.to_string());
             }
             let message = Message::cancellation(&id, "timeout");
             let caller = Arc::new(Caller::stdio());

@@ -78,6 +78,21 @@ async fn a_backend_that_ends_answers_everybody_with_its_last_words() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_found_no_backend_is_answered_with_its_code() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let (one, two) = (rig.call(1).await, rig.call(2).await);
+    for id in [1, 2, 7] {
+        let (id, text) = (id.into(), "unreachable".to_owned());
+        rig.say.send(Said::Unanswered { id, code: -7, text }).await.unwrap();
+    }
+    let answer = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"unreachable"}}"#;
+    assert_eq!(one.answer().await.unwrap(), &answer[..]);
+    let fault = Reason::Unanswered { code: -7, text: "unreachable".to_owned() };
+    assert_eq!(two.outcome().await, Err(fault));
+    assert!(!rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_does_not_read_holds_the_backend_up_for_the_write_time_only() {
     let rig = Rig::new(Transport::StreamableHttp);
     let slow = rig.session.listen().unwrap();

@@ -78,7 +78,9 @@ async fn everything(link: &mut Link) -> (Vec<String>, String) {
                 assert!(bounded(link.said.recv()).await.is_none(), "something followed Gone");
                 return (methods, text);
             }
-            None => panic!("no last word after {methods:?}"),
+            other @ (None | Some(Said::Unanswered { .. })) => {
+                panic!("{other:?} after {methods:?}")
+            }
         }
     }
 }

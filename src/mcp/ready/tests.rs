@@ -1,0 +1,232 @@
+//! What askers are told, on a paused clock, with the backend played by the test.
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::backend::embedded::EmbeddedBackend;
+use crate::backend::{Backend, During, Link, Said, Told};
+use crate::config::Config;
+use crate::shutdown::Drain;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A session as the edge keeps it, and the ends of its link that the backend would hold.
+struct Rig {
+    session: Arc<Session>,
+    told: mpsc::Receiver<Told>,
+    say: mpsc::Sender<Said>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (tell, told) = mpsc::channel(4);
+        let (say, said) = mpsc::channel(4);
+        let times = SessionTimes {
+            call: Duration::from_mins(5),
+            idle: IDLE,
+            age: Duration::from_hours(24),
+            write: Duration::from_secs(30),
+        };
+        let owner = (Principal::Anonymous, Transport::Bare);
+        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+        let session = Session::start(id, owner, times, link, (), &Drain::default());
+        Self { session, told, say }
+    }
+
+    async fn heard(&mut self) -> Message {
+        self.told.recv().await.unwrap().message
+    }
+
+    async fn say(&self, message: Message) {
+        self.say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_is_initialised_once_and_pinged_each_time() {
+    let mut rig = Rig::new();
+    let session = Arc::clone(&rig.session);
+    let playing = async {
+        let hello = rig.heard().await;
+        assert_eq!(hello.method(), Some("initialize"));
+        rig.say(Message::result(hello.id().unwrap(), &json!({ "protocolVersion": "2025-11-25" })))
+            .await;
+        assert_eq!(rig.heard().await.method(), Some("notifications/initialized"));
+        for _ in 0..2 {
+            let ping = rig.heard().await;
+            assert_eq!(ping.method(), Some("ping"));
+            // An error is an answer.
+            rig.say(Message::error(ping.id().unwrap(), -32_601, "no ping here")).await;
+        }
+    };
+    let asking = async {
+        assert_eq!(ask(&session, true).await, Ok(()));
+        assert_eq!(ask(&session, false).await, Ok(()));
+    };
+    tokio::join!(playing, asking);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_costs_two_seconds_and_the_ping_is_taken_back() {
+    let mut rig = Rig::new();
+    let begun = Instant::now();
+    assert_eq!(ask(&rig.session, false).await, Err(Reason::CallTimeout(PATIENCE)));
+    assert_eq!(begun.elapsed(), PATIENCE);
+    assert_eq!(rig.heard().await.method(), Some("ping"));
+    assert_eq!(rig.heard().await.method(), Some("notifications/cancelled"));
+    assert_eq!(rig.session.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_ends_did_not_answer() {
+    let rig = Rig::new();
+    let session = Arc::clone(&rig.session);
+    let ending = async {
+        tokio::time::sleep(SECOND).await;
+        rig.say.send(Said::Gone("exited".to_owned())).await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(ask(&session, false), ending);
+    assert!(matches!(asked, Err(Reason::Unanswered { .. })), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_edge_answers_itself_is_no_answer() {
+    let mut rig = Rig::new();
+    let session = Arc::clone(&rig.session);
+    let failing = async {
+        let id = rig.heard().await.id().unwrap().clone();
+        let unanswered = Said::Unanswered { id, code: -1, text: "unreachable".to_owned() };
+        rig.say.send(unanswered).await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(ask(&session, false), failing);
+    assert_eq!(asked, Err(Reason::Unanswered { code: -1, text: "unreachable".to_owned() }));
+    // Another may well be answered.
+    assert!(!session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_fails_ends_the_session() {
+    let mut rig = Rig::new();
+    let session = Arc::clone(&rig.session);
+    let refusing = async {
+        let hello = rig.heard().await;
+        rig.say(Message::error(hello.id().unwrap(), -1, "no")).await;
+    };
+    let (asked, ()) = tokio::join!(ask(&session, true), refusing);
+    assert_eq!(asked, Err(Reason::BackendFailed("no".to_owned())));
+    assert!(session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
+    let rig = Rig::new();
+    tokio::time::sleep(Duration::from_secs(119)).await;
+    assert!(!rig.session.is_ended());
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_stands_for_its_time_and_one_asks_for_all() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    assert_eq!(books.look(now), Look::Ask);
+    assert_eq!(books.look(now + SECOND), Look::Wait(now + WAIT));
+    // A backend that starts slowly holds nobody up for longer.
+    assert_eq!(books.look(now + 10 * SECOND), Look::Wait(now + WAIT));
+    books.settle(true, now);
+    assert_eq!(books.look(now + GOOD - Duration::from_millis(1)), Look::Known(true));
+    assert_eq!(books.look(now + GOOD), Look::Ask);
+    books.settle(false, now + GOOD);
+    let bad = now + GOOD + BAD;
+    assert_eq!(books.look(bad - Duration::from_millis(1)), Look::Known(false));
+    assert_eq!(books.look(bad), Look::Ask);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_are_not_opened_one_after_the_other() {
+    let now = Instant::now();
+    let mut books = Books { closed_until: Some(now + OPEN_PAUSE), ..Books::default() };
+    assert_eq!(books.look(now + 4 * SECOND), Look::Known(false));
+    assert_eq!(books.look(now + OPEN_PAUSE), Look::Ask);
+    // One that is there may be asked at any time.
+    let session = Some(Rig::new().session);
+    let closed_until = Some(now + OPEN_PAUSE);
+    let mut books = Books { session, closed_until, ..Books::default() };
+    assert_eq!(books.look(now), Look::Ask);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_stays_silent_makes_place_for_another() {
+    let now = Instant::now();
+    let session = Rig::new().session;
+    let mut books = Books { session: Some(Arc::clone(&session)), ..Books::default() };
+    books.settle(false, now);
+    books.settle(false, now + 29 * SECOND);
+    assert!(!session.is_ended());
+    books.settle(true, now + SILENCE);
+    books.settle(false, now + SILENCE + SECOND);
+    assert!(!session.is_ended());
+    books.settle(false, now + 2 * SILENCE + SECOND);
+    assert!(session.is_ended());
+    assert!(books.session.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_is_given_up_unless_a_question_is_open() {
+    let session = Rig::new().session;
+    let readiness = Readiness::default();
+    assert!(!readiness.give_up());
+    readiness.books().session = Some(Arc::clone(&session));
+    readiness.books().asking = Some(Instant::now());
+    assert!(!readiness.give_up());
+    assert!(!session.is_ended());
+    readiness.books().asking = None;
+    assert!(readiness.give_up());
+    assert!(session.is_ended());
+    // Who gave it up does not take it back at once.
+    assert_eq!(readiness.books().look(Instant::now()), Look::Known(false));
+    assert!(!readiness.give_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_dropped_is_answered_by_no() {
+    let readiness = Arc::new(Readiness::default());
+    assert_eq!(readiness.books().look(Instant::now()), Look::Ask);
+    drop(Question(Some(Arc::clone(&readiness))));
+    assert_eq!(readiness.books().look(Instant::now()), Look::Known(false));
+    tokio::time::advance(BAD).await;
+    assert_eq!(readiness.books().look(Instant::now()), Look::Ask);
+    Question(Some(Arc::clone(&readiness))).settle(true);
+    assert_eq!(readiness.books().look(Instant::now()), Look::Known(true));
+}
+
+fn mcp() -> Mcp {
+    let drain = Drain::default();
+    let handler = crate::backend::diagnostics::Diagnostics;
+    let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
+    Mcp::new(backend, &Config::default(), drain)
+}
+
+#[tokio::test(start_paused = true)]
+async fn askers_wait_three_seconds_at_most_and_hear_of_the_drain_at_once() {
+    let mcp = mcp();
+    assert!(mcp.ready().await);
+    // Somebody's question is never answered.
+    tokio::time::advance(GOOD).await;
+    assert_eq!(mcp.readiness.books().look(Instant::now()), Look::Ask);
+    let begun = Instant::now();
+    assert!(!mcp.ready().await);
+    assert_eq!(begun.elapsed(), WAIT);
+    assert!(!mcp.ready().await);
+    assert_eq!(begun.elapsed(), WAIT);
+    mcp.readiness.books().asking = Some(Instant::now());
+    let draining = async {
+        tokio::time::sleep(SECOND).await;
+        mcp.drain.begin();
+    };
+    let (ready, ()) = tokio::join!(mcp.ready(), draining);
+    assert!(!ready);
+    assert_eq!(begun.elapsed(), WAIT + SECOND);
+    mcp.readiness.books().verdict = Some((true, Instant::now() + GOOD));
+    assert!(!mcp.ready().await);
+}

@@ -1,0 +1,202 @@
+//! Answers for scripts that speak no JSON-RPC: the whole list of tools, and one call of one tool.
+//!
+//! The list is walked to its end before a call: that the tool exists, and that the arguments fit
+//! its schema, is decided here, so that each has a status of its own.
+
+mod call;
+mod judge;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+
+pub(super) use self::judge::Judges;
+
+use self::call::PlainCall;
+use super::bare::bare_caller;
+use super::{Ask, Mcp, Reason, Reply};
+use crate::caller::Caller;
+use crate::jsonrpc::Message;
+
+/// Pages of one list.
+const MAX_PAGES: usize = 1000;
+/// Bytes of all its pages together.
+const MAX_LIST: usize = 16 * 1024 * 1024;
+/// Characters of somebody else's text that an error repeats.
+const MAX_QUOTED: usize = 1000;
+
+impl Mcp {
+    /// The whole list of tools.
+    pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
+        let caller = bare_caller(ask);
+        let pages = self.in_time(self.walk(&caller, None)).await?;
+        Ok(Reply::Json(pages.whole(), None))
+    }
+
+    /// One call of one tool. The reply is the tool's result.
+    pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
+        let call = PlainCall::read(&body)?;
+        drop(body);
+        let caller = bare_caller(ask);
+        Ok(Reply::Json(self.in_time(self.call_plain(&caller, call)).await?, None))
+    }
+
+    async fn call_plain(&self, caller: &Arc<Caller>, call: PlainCall) -> Result<Bytes, Reason> {
+        let PlainCall { name, arguments, message } = call;
+        let pages = self.walk(caller, Some(&name)).await?;
+        let tool = pages.found.ok_or(Reason::UnknownTool)?;
+        if let Some(schema) = tool.schema {
+            self.judges.judge(schema, arguments).await?;
+        }
+        result_of(&self.answer_bare(caller, message).await?)
+    }
+
+    /// Walks the list to its end, and looks out for one tool on the way.
+    async fn walk<'a>(
+        &self,
+        caller: &Arc<Caller>,
+        wanted: Option<&'a str>,
+    ) -> Result<Pages<'a>, Reason> {
+        let mut pages = Pages { wanted, ..Pages::default() };
+        let mut params = json!({});
+        loop {
+            let request = Message::request(&1.into(), "tools/list", &params);
+            let page = result_of(&self.answer_bare(caller, request).await?)?;
+            match pages.add(&page)? {
+                Some(cursor) => params = json!({ "cursor": cursor }),
+                None => return Ok(pages),
+            }
+        }
+    }
+
+    /// Gives everything that one request asks of the backend the time of one call. Nothing begins
+    /// while the edge goes down.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
+        self.check_open()?;
+        let deadline = Instant::now() + self.times.call;
+        match timeout_at(deadline, work).await {
+            Ok(done) if done.is_ok() || Instant::now() < deadline => done,
+            // What fails in the last moment, as a handshake does, fails for want of time.
+            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
+        }
+    }
+}
+
+/// The backend's result, which must be an object.
+fn result_of(answer: &Message) -> Result<Bytes, Reason> {
+    match answer.result_text() {
+        "" => Err(error_of(answer)),
+        result if result.starts_with('{') => Ok(answer.bytes().slice_ref(result.as_bytes())),
+        _ => Err(Reason::BadAnswer("its result is no object")),
+    }
+}
+
+fn error_of(answer: &Message) -> Reason {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Fault,
+    }
+    #[derive(Deserialize)]
+    struct Fault {
+        code: i64,
+        message: String,
+    }
+    match serde_json::from_slice(answer.bytes()) {
+        Ok(Answer { error: Fault { code, message } }) => {
+            Reason::BackendError { code, text: clipped(&message) }
+        }
+        Err(_other_form) => Reason::BadAnswer("its error has no code and message"),
+    }
+}
+
+fn clipped(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).collect()
+}
+
+/// What was read of a list so far.
+#[derive(Debug, Default)]
+struct Pages<'a> {
+    /// The tool to look out for.
+    wanted: Option<&'a str>,
+    found: Option<Found>,
+    /// Every tool as it came, with commas between.
+    tools: Vec<u8>,
+    cursors: HashSet<String>,
+    count: usize,
+    bytes: usize,
+}
+
+/// The tool that was looked for.
+#[derive(Debug)]
+struct Found {
+    schema: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    tools: Vec<&'a RawValue>,
+    #[serde(default, rename = "nextCursor")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Tool<'a> {
+    name: String,
+    #[serde(borrow, default, rename = "inputSchema")]
+    schema: Option<&'a RawValue>,
+}
+
+impl Pages<'_> {
+    /// Takes one page. The cursor of the next, if there is one: an empty one is none.
+    fn add(&mut self, page: &Bytes) -> Result<Option<String>, Reason> {
+        self.count += 1;
+        self.bytes += page.len();
+        if self.bytes > MAX_LIST {
+            return Err(Reason::BadAnswer("its list of tools is larger than 16 MiB"));
+        }
+        let Page { tools, next } = serde_json::from_slice(page)
+            .map_err(|_other_form| Reason::BadAnswer("it is no list of tools"))?;
+        for tool in tools {
+            self.look_at(page, tool.get());
+            if !self.tools.is_empty() {
+                self.tools.push(b',');
+            }
+            self.tools.extend_from_slice(tool.get().as_bytes());
+        }
+        let Some(cursor) = next.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+        if self.count >= MAX_PAGES {
+            return Err(Reason::BadAnswer("its list of tools has more than 1000 pages"));
+        }
+        if !self.cursors.insert(cursor.clone()) {
+            return Err(Reason::BadAnswer("its list of tools goes in a circle"));
+        }
+        Ok(Some(cursor))
+    }
+
+    fn look_at(&mut self, page: &Bytes, tool: &str) {
+        // An array would be read by position.
+        if self.wanted.is_none() || self.found.is_some() || !tool.starts_with('{') {
+            return;
+        }
+        let tool = serde_json::from_str::<Tool<'_>>(tool).ok();
+        if let Some(tool) = tool.filter(|tool| Some(tool.name.as_str()) == self.wanted) {
+            let schema = tool.schema.map(|schema| page.slice_ref(schema.get().as_bytes()));
+            self.found = Some(Found { schema });
+        }
+    }
+
+    /// The whole list, as one page would have it.
+    fn whole(&self) -> Bytes {
+        [&br#"{"tools":["#[..], &self.tools, b"]}"].concat().into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

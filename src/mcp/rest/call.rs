@@ -1,0 +1,203 @@
+//! A plain call: `{"name": …, "arguments": {…}}`, read so that it can be read in one way only.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::clipped;
+use crate::jsonrpc::Message;
+use crate::mcp::Reason;
+
+/// A call that was read.
+#[derive(Debug)]
+pub(super) struct PlainCall {
+    /// The tool.
+    pub(super) name: String,
+    /// What is judged.
+    pub(super) arguments: Value,
+    /// What is forwarded: name and arguments in the bytes that were read.
+    pub(super) message: Message,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+}
+
+impl PlainCall {
+    /// Reads the body of a request.
+    pub(super) fn read(body: &Bytes) -> Result<Self, Reason> {
+        let wrong = |why: &dyn fmt::Display| Reason::NotACall(clipped(&why.to_string()));
+        let text = std::str::from_utf8(body).map_err(|error| wrong(&error))?;
+        // An array would be read by position.
+        if text.trim_ascii_start().starts_with('[') {
+            return Err(wrong(&"it is an array"));
+        }
+        let Body { name, arguments } = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let (raw_name, raw) = (name.get(), arguments.map_or("{}", RawValue::get));
+        let name = serde_json::from_str(raw_name)
+            .map_err(|_no_string| wrong(&"`name` must be a string"))?;
+        if !raw.starts_with('{') {
+            return Err(wrong(&"`arguments` must be an object"));
+        }
+        let Unique(arguments) = serde_json::from_str(raw)
+            .map_err(|error| wrong(&format!("in `arguments`, {error}")))?;
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":{raw_name},"arguments":{raw}}}}}"#
+        );
+        let message = Message::parse(message.into()).map_err(|error| wrong(&error))?;
+        Ok(Self { name, arguments, message })
+    }
+}
+
+/// A value none of whose objects has the same key twice: two readers could take another each.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Unique(member)) = members.next_element()? {
+            all.push(member);
+        }
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((key, Unique(member))) = members.next_entry::<String, _>()? {
+            if all.insert(key, member).is_some() {
+                return Err(A::Error::custom("the same key stands twice in one object"));
+            }
+        }
+        Ok(all.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &str) -> Result<PlainCall, Reason> {
+        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    #[test]
+    fn what_is_judged_is_what_is_forwarded() {
+        let body =
+            r#" { "arguments" : { "a" : [1.50, "\u0041", {"b":{}}] , "n": 1e2 }, "name":"x\n" } "#;
+        let call = read(body).unwrap();
+        assert_eq!(call.name, "x\n");
+        assert_eq!(call.arguments, json!({ "a": [1.5, "A", { "b": {} }], "n": 100.0 }));
+        let forwarded =
+            r#"{"name":"x\n","arguments":{ "a" : [1.50, "\u0041", {"b":{}}] , "n": 1e2 }}"#;
+        assert_eq!(call.message.params(), forwarded);
+    }
+
+    #[test]
+    fn arguments_may_be_left_out() {
+        for body in [r#"{"name":"x"}"#, r#"{"name":"x","arguments":null}"#] {
+            let call = read(body).unwrap();
+            assert_eq!(call.arguments, json!({}));
+            assert_eq!(call.message.params(), r#"{"name":"x","arguments":{}}"#);
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_the_form_or_reads_in_two_ways_is_refused() {
+        let deep =
+            format!(r#"{{"name":"x","arguments":{{"a":{}{}}}}}"#, "[".repeat(126), "]".repeat(126));
+        for body in [
+            "",
+            "{",
+            "7",
+            "[]",
+            r#"["x",{}]"#,
+            "{}",
+            r#"{"arguments":{}}"#,
+            r#"{"name":7}"#,
+            r#"{"name":null}"#,
+            r#"{"name":"\ud800"}"#,
+            r#"{"name":"x","arguments":[]}"#,
+            r#"{"name":"x","arguments":"{}"}"#,
+            r#"{"name":"x","args":{}}"#,
+            r#"{"name":"x","Arguments":{}}"#,
+            r#"{"name":"x","name":"y"}"#,
+            r#"{"name":"x","arguments":{},"arguments":{}}"#,
+            r#"{"name":"x","arguments":{"a":1,"a":2}}"#,
+            r#"{"name":"x","arguments":{"a":[{"b":{"c":1,"\u0063":2}}]}}"#,
+            r#"{"name":"x","arguments":{"a":1e999}}"#,
+            r#"{"name":"x"}{}"#,
+            &deep,
+        ] {
+            assert!(matches!(read(body), Err(Reason::NotACall(_))), "{body}");
+        }
+        assert!(PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}")).is_err());
+    }
+
+    #[test]
+    fn a_refusal_repeats_no_more_than_a_bit() {
+        let Err(Reason::NotACall(why)) = read(&format!(r#"{{"{}":1}}"#, "k".repeat(100_000)))
+        else {
+            panic!("it was taken");
+        };
+        assert!(why.len() <= 1000, "{}", why.len());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*", key in ".*", value in ".*") {
+            let _none = read(&text);
+            let body = json!({ "name": value, "arguments": { key: value } });
+            prop_assert_eq!(&read(&body.to_string()).unwrap().arguments, &body["arguments"]);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The walk through a list of tools, and the time of a plain call, on a paused clock.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::*;
+use crate::backend::Backend;
+use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
+use crate::config::Config;
+use crate::shutdown::Drain;
+
+fn page(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn bad(result: Result<Option<String>, Reason>) -> &'static str {
+    match result {
+        Err(Reason::BadAnswer(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tools_are_kept_in_order_and_in_their_own_bytes() {
+    let mut pages = Pages::default();
+    let first = r#"{ "nextCursor" : "2", "tools": [ {"name" :"a"}, { "x":1.0, "x":2 } ]}"#;
+    assert_eq!(pages.add(&page(first)).unwrap(), Some("2".to_owned()));
+    assert_eq!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap(), Some("3".into()));
+    assert_eq!(pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap(), None);
+    assert_eq!(pages.whole(), r#"{"tools":[{"name" :"a"},{ "x":1.0, "x":2 },"\u0041"]}"#);
+    let mut none = Pages::default();
+    assert_eq!(none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap(), None);
+    assert_eq!(none.whole(), r#"{"tools":[]}"#);
+}
+
+#[test]
+fn a_tool_is_found_by_its_exact_name_and_the_first_counts() {
+    let mut pages = Pages { wanted: Some("b"), ..Pages::default() };
+    let tools = r#"{"tools":[7,["b"],{"name":"B"},{"title":"b"},{"name":"\u0062","inputSchema":{ "a":1 }},{"name":"b"}]}"#;
+    pages.add(&page(tools)).unwrap();
+    assert_eq!(pages.found.unwrap().schema.unwrap(), r#"{ "a":1 }"#);
+    let mut without = Pages { wanted: Some("b"), ..Pages::default() };
+    without.add(&page(r#"{"tools":[{"name":"b","inputSchema":null}]}"#)).unwrap();
+    assert!(without.found.unwrap().schema.is_none());
+}
+
+#[test]
+fn a_list_that_is_none_or_has_no_end_is_refused() {
+    for text in
+        [r#"{"tools":{}}"#, "{}", r#"{"tools":[],"nextCursor":7}"#, r#"{"tools":[],"tools":[]}"#]
+    {
+        assert_eq!(bad(Pages::default().add(&page(text))), "it is no list of tools", "{text}");
+    }
+    let mut circle = Pages::default();
+    let to = |cursor: &str| page(&json!({ "tools": [], "nextCursor": cursor }).to_string());
+    for cursor in ["a", "b"] {
+        circle.add(&to(cursor)).unwrap();
+    }
+    assert!(bad(circle.add(&to("a"))).contains("circle"));
+    let mut long = Pages::default();
+    for number in 1..1000 {
+        long.add(&to(&number.to_string())).unwrap();
+    }
+    assert_eq!(long.add(&page(r#"{"tools":[]}"#)).unwrap(), None);
+    long.count = 999;
+    assert!(bad(long.add(&to("1000"))).contains("1000 pages"));
+    let mut large = Pages::default();
+    let half = |cursor: &str| {
+        page(&json!({ "tools": ["x".repeat(8_388_000)], "nextCursor": cursor }).to_string())
+    };
+    large.add(&half("a")).unwrap();
+    large.add(&half("b")).unwrap();
+    assert!(bad(large.add(&half("c"))).contains("16 MiB"));
+}
+
+#[test]
+fn a_result_is_an_object_and_an_error_is_told_shortly() {
+    let answer = |rest: &str| {
+        Message::parse(format!(r#"{{"jsonrpc":"2.0","id":1,{rest}}}"#).into()).unwrap()
+    };
+    assert_eq!(result_of(&answer(r#""result":{ "a":1.0}"#)).unwrap(), r#"{ "a":1.0}"#);
+    for none in ["[]", "null", "\"x\""] {
+        let result = result_of(&answer(&format!(r#""result":{none}"#)));
+        assert!(matches!(result, Err(Reason::BadAnswer(_))), "{none}");
+    }
+    let long = json!({ "code": -5, "message": "m".repeat(5000) });
+    let error = result_of(&answer(&format!(r#""error":{long}"#)));
+    assert_eq!(error, Err(Reason::BackendError { code: -5, text: "m".repeat(1000) }));
+    let odd = result_of(&answer(r#""error":"odd""#));
+    assert!(matches!(odd, Err(Reason::BadAnswer(_))));
+}
+
+/// Takes a minute for each page, of which there are ten, and for each call.
+struct Slow;
+
+impl Handler for Slow {
+    fn info(&self) -> ServerInfo {
+        ServerInfo {
+            name: "slow".to_owned(),
+            version: "1".to_owned(),
+            capabilities: json!({}),
+            instructions: None,
+        }
+    }
+
+    async fn call(&self, call: Call) -> Result<Value, CallError> {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        if call.method == "tools/call" {
+            return Ok(json!({ "called": call.params }));
+        }
+        let at = call.params["cursor"].as_str().map_or(1, |cursor| cursor.parse::<u32>().unwrap());
+        let tools = [json!({ "name": format!("tool{at}") })];
+        let next = if at < 10 { json!((at + 1).to_string()) } else { Value::Null };
+        Ok(json!({ "tools": tools, "nextCursor": next }))
+    }
+}
+
+fn slow(minutes: u64) -> Mcp {
+    let (drain, mut config) = (Drain::default(), Config::default());
+    config.times.call = Duration::from_mins(minutes);
+    let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
+    Mcp::new(backend, &config, drain)
+}
+
+async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
+    let body = json!({ "name": tool }).to_string();
+    let call = PlainCall::read(&body.into()).unwrap();
+    mcp.in_time(mcp.call_plain(&Arc::new(Caller::stdio()), call)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_and_its_call_share_the_time_of_one_call() {
+    let begun = Instant::now();
+    let done = call(&slow(12), "tool10").await.unwrap();
+    assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
+    assert_eq!(begun.elapsed(), Duration::from_mins(11));
+    let (mcp, begun) = (slow(5), Instant::now());
+    let caller = Arc::new(Caller::stdio());
+    let late = Reason::CallTimeout(Duration::from_mins(5));
+    assert_eq!(mcp.in_time(mcp.walk(&caller, None)).await.unwrap_err(), late);
+    assert_eq!(begun.elapsed(), Duration::from_mins(5));
+    // The tenth page comes in time, the call does not.
+    let (mcp, begun) = (slow(10), Instant::now());
+    let late = Reason::CallTimeout(Duration::from_mins(10));
+    assert_eq!(call(&mcp, "tool10").await.unwrap_err(), late);
+    assert_eq!(begun.elapsed(), Duration::from_mins(10));
+    assert_eq!(call(&slow(11), "none").await.unwrap_err(), Reason::UnknownTool);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_an_answer_is_told_from_a_fault() {
+    let mcp = slow(1);
+    let caller = Arc::new(Caller::stdio());
+    let request = Message::request(&1.into(), "tools/list", &json!({}));
+    let begun = Instant::now();
+    // Nothing but the session's own clock runs here.
+    let mcp = Mcp {
+        times: super::super::SessionTimes { call: Duration::from_secs(9), ..mcp.times },
+        ..mcp
+    };
+    let answer = mcp.answer_bare(&caller, request).await;
+    assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
+    assert_eq!(begun.elapsed(), Duration::from_secs(9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_begins_while_the_edge_goes_down() {
+    let mcp = slow(1);
+    mcp.drain.begin();
+    assert_eq!(call(&mcp, "tool1").await, Err(Reason::Draining));
+}
