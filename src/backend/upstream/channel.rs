@@ -30,8 +30,8 @@ const MAX_RESUMED: u32 = 5;
 pub(super) struct Channel {
     shared: Arc<Shared>,
     state: Mutex<State>,
-    /// Held while the session is begun again.
-    renewing: tokio::sync::Mutex<()>,
+    /// Held while the session is begun again. Why it could not be, the last time.
+    renewing: tokio::sync::Mutex<Option<String>>,
     /// Whoever hears what is no answer; without one, questions are refused.
     ear: Option<mpsc::Sender<Said>>,
 }
@@ -175,10 +175,31 @@ impl Channel {
         caller: &Caller,
         patience: &mut Patience,
     ) -> Result<(), Unanswered> {
-        let _one = self.renewing.lock().await;
+        let mut renewing = match self.renewing.try_lock() {
+            Ok(renewing) => renewing,
+            Err(_another_does) => {
+                // Callers wait side by side, not one after another.
+                let _until = patience.begin();
+                self.renewing.lock().await
+            }
+        };
         if self.state().epoch != epoch {
             return Ok(());
         }
+        if let Some(text) = renewing.clone().filter(|_| patience.is_over()) {
+            return Err(text.into());
+        }
+        let renewed = self.begin_again(epoch, caller, patience).await;
+        *renewing = renewed.as_ref().err().map(|unanswered| unanswered.text.clone());
+        renewed
+    }
+
+    async fn begin_again(
+        &self,
+        epoch: u64,
+        caller: &Caller,
+        patience: &mut Patience,
+    ) -> Result<(), Unanswered> {
         let Some(hello) = self.state().memory.initialize() else {
             return Err("the upstream does not know the session".to_owned().into());
         };

@@ -53,8 +53,8 @@ struct Shared {
     wait: Duration,
     asked: UpstreamKind,
     spoken: Mutex<Option<Spoken>>,
-    /// Held while it is found out what the upstream speaks.
-    probing: tokio::sync::Mutex<()>,
+    /// Held while it is found out what the upstream speaks. Why it could not be, the last time.
+    probing: tokio::sync::Mutex<Option<String>>,
 }
 
 impl UpstreamBackend {
@@ -129,11 +129,21 @@ impl Shared {
         if let Some(spoken) = self.known() {
             return Ok(spoken);
         }
-        let _one = self.probing.lock().await;
+        let mut patience = Patience::new(self.wait);
+        let mut probing = match self.probing.try_lock() {
+            Ok(probing) => probing,
+            Err(_another_does) => {
+                // Callers wait side by side, not one after another.
+                let _until = patience.begin();
+                self.probing.lock().await
+            }
+        };
         if let Some(spoken) = self.known() {
             return Ok(spoken);
         }
-        let mut patience = Patience::new(self.wait);
+        if let Some(text) = probing.clone().filter(|_| patience.is_over()) {
+            return Err(text);
+        }
         loop {
             let unclear = match kind::probe(&self.wire, caller).await {
                 Ok(spoken) => {
@@ -145,8 +155,10 @@ impl Shared {
             };
             let waits = matches!(unclear, Unclear::Down(_)) && patience.pause().await;
             if !waits {
-                tracing::warn!(upstream = %self.wire.url(), text = unclear.text(), "no MCP there");
-                return Err(unclear.text());
+                let text = unclear.text();
+                tracing::warn!(upstream = %self.wire.url(), text, "no MCP there");
+                *probing = Some(text.clone());
+                return Err(text);
             }
         }
     }

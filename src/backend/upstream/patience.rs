@@ -21,10 +21,19 @@ impl Patience {
         Self { wait, until: None, pause: FIRST_PAUSE }
     }
 
+    /// The wait begins now, if it has not begun.
+    pub(super) fn begin(&mut self) -> Instant {
+        *self.until.get_or_insert_with(|| Instant::now() + self.wait)
+    }
+
+    /// Is the wait over?
+    pub(super) fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
     /// Waits a moment. False once it is enough.
     pub(super) async fn pause(&mut self) -> bool {
-        let now = Instant::now();
-        let until = *self.until.get_or_insert(now + self.wait);
+        let (until, now) = (self.begin(), Instant::now());
         if now >= until {
             return false;
         }
@@ -49,6 +58,18 @@ mod tests {
         }
         assert_eq!(first.elapsed(), Duration::from_secs(10));
         assert_eq!(tries, 15);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_spent_before_the_first_pause_counts_where_it_was_begun() {
+        let mut patience = Patience::new(Duration::from_secs(10));
+        let began = Instant::now();
+        patience.begin();
+        sleep(Duration::from_millis(9999)).await;
+        assert!(!patience.is_over());
+        assert!(patience.pause().await);
+        assert!(patience.is_over() && !patience.pause().await);
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
     }
 
     #[tokio::test(start_paused = true)]
