@@ -212,7 +212,9 @@ async fn a_stream_ends_when_its_child_does() {
         kill(&pid);
         let error = legacy.stream.message().await;
         assert_eq!((&error["id"], &error["error"]["code"]), (&json!(7), &json!(-32_603)));
-        assert_eq!(legacy.stream.try_message().await, None);
+        let told = legacy.stream.next().await.unwrap();
+        assert_eq!((told.name.as_deref(), told.message().is_some()), (Some("error"), true));
+        assert!(legacy.stream.next().await.is_none());
     })
     .await;
 }

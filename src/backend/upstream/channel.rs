@@ -4,6 +4,9 @@
 //! only if saying it twice does no harm; and a session that it lost is begun again with what the
 //! client said at its beginning.
 
+mod listen;
+mod renew;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +45,8 @@ struct State {
     session: Arc<HeaderMap>,
     /// How often it was begun again.
     epoch: u64,
+    /// It is being begun again, or that was given up on the way: the upstream has not heard all.
+    half: bool,
     memory: Memory,
 }
 
@@ -80,6 +85,11 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the upstream heard only half of what it must hear first?
+    fn is_half(&self) -> bool {
+        self.state().half
+    }
+
     /// The fields that name the session, and how often it was begun again.
     fn session(&self) -> (Arc<HeaderMap>, u64) {
         let state = self.state();
@@ -116,6 +126,11 @@ impl Channel {
         let mut lost = 0;
         loop {
             let (session, epoch) = self.session();
+            if self.is_half() {
+                // Nothing overtakes `initialized`.
+                Box::pin(self.renew(epoch, caller, &mut patience)).await?;
+                continue;
+            }
             match self.attempt(request, &session, epoch, caller).await {
                 Try::Answered(answer) => return Ok(answer),
                 Try::Failed(code, text) => return Err(Unanswered { code, text }),
@@ -166,74 +181,6 @@ impl Channel {
         if session.contains_key(SESSION) {
             self.shared.wire.end(&session, caller, patience).await;
         }
-    }
-
-    /// Begins the session anew, unless somebody did since `epoch`.
-    pub(super) async fn renew(
-        &self,
-        epoch: u64,
-        caller: &Caller,
-        patience: &mut Patience,
-    ) -> Result<(), Unanswered> {
-        let mut renewing = match self.renewing.try_lock() {
-            Ok(renewing) => renewing,
-            Err(_another_does) => {
-                // Callers wait side by side, not one after another.
-                let _until = patience.begin();
-                self.renewing.lock().await
-            }
-        };
-        if self.state().epoch != epoch {
-            return Ok(());
-        }
-        if let Some(text) = renewing.clone().filter(|_| patience.is_over()) {
-            return Err(text.into());
-        }
-        let renewed = self.begin_again(epoch, caller, patience).await;
-        *renewing = renewed.as_ref().err().map(|unanswered| unanswered.text.clone());
-        renewed
-    }
-
-    async fn begin_again(
-        &self,
-        epoch: u64,
-        caller: &Caller,
-        patience: &mut Patience,
-    ) -> Result<(), Unanswered> {
-        let Some(hello) = self.state().memory.initialize() else {
-            return Err("the upstream does not know the session".to_owned().into());
-        };
-        loop {
-            match self.attempt(&hello, &HeaderMap::new(), epoch, caller).await {
-                Try::Answered(answer) if !answer.is_error() => break,
-                Try::Answered(_) => {
-                    return Err("the upstream refused to be initialised".to_owned().into());
-                }
-                Try::Lost(text) | Try::Failed(_, text) => return Err(text.into()),
-                Try::Unsent(text) | Try::Broken(text) => {
-                    if !patience.pause().await {
-                        return Err(text.into());
-                    }
-                }
-            }
-        }
-        let (session, rest) = {
-            let mut state = self.state();
-            state.epoch += 1;
-            (Arc::clone(&state.session), state.memory.rest())
-        };
-        tracing::info!(epoch = epoch + 1, "began the session with the upstream again");
-        for message in rest {
-            match message.kind() {
-                Kind::Request { .. } => {
-                    drop(self.attempt(&message, &session, epoch + 1, caller).await);
-                }
-                Kind::Notification { .. } | Kind::Response { .. } => {
-                    self.tell(&message, caller).await;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Sends a request once, and reads until it is answered.
@@ -403,49 +350,6 @@ impl Channel {
             let bytes = refusal.bytes().clone();
             let patience = Some(wire.patience());
             drop(wire.post(wire.url(), bytes, &session, caller, patience).await);
-        }
-    }
-
-    /// Listens to whatever belongs to no call, until the upstream says that it has no such stream.
-    pub(super) async fn listen(&self, caller: &Caller) {
-        let mut last: Option<HeaderValue> = None;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let (session, epoch) = self.session();
-            let mut session = HeaderMap::clone(&session);
-            if let Some(last) = last.clone() {
-                drop(session.insert(LAST_EVENT, last));
-            }
-            match self.shared.wire.listen(&session, caller).await {
-                Ok(Answer::Events(mut events)) => {
-                    pause = FIRST_PAUSE;
-                    while let Ok(Some(event)) = events.next().await {
-                        if let Some(seen) = event.id {
-                            last = HeaderValue::try_from(&*seen).ok();
-                        }
-                        pause = event.retry.unwrap_or(pause);
-                        let data = event.data.filter(|data| !data.is_empty());
-                        if let Some(Ok(message)) = data.map(Message::parse) {
-                            self.hear(message, During::NoCall, epoch, caller).await;
-                        }
-                    }
-                }
-                Ok(Answer::Refused(refusal)) => {
-                    last = None;
-                    let mut patience = Patience::new(self.shared.wait);
-                    let forgot = session.contains_key(SESSION) && refusal.is_lost_session();
-                    if !forgot || self.renew(epoch, caller, &mut patience).await.is_err() {
-                        return tracing::debug!(
-                            text = refusal.text(),
-                            "no stream of the upstream's"
-                        );
-                    }
-                }
-                Ok(Answer::Json(_) | Answer::Accepted) => return,
-                Err(fault) => tracing::debug!(%fault, "the upstream's stream is down"),
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -1,0 +1,98 @@
+//! Begins a session again that the upstream lost, with what the client said at its beginning.
+
+use http::HeaderMap;
+use tokio::time::timeout;
+
+use super::{Channel, Try, Unanswered};
+use crate::backend::upstream::patience::Patience;
+use crate::caller::Caller;
+use crate::jsonrpc::{Kind, Message};
+use crate::upstream::Fault;
+
+impl Channel {
+    /// Begins the session anew, unless somebody did since `epoch`.
+    pub(in crate::backend::upstream) async fn renew(
+        &self,
+        epoch: u64,
+        caller: &Caller,
+        patience: &mut Patience,
+    ) -> Result<(), Unanswered> {
+        let mut renewing = match self.renewing.try_lock() {
+            Ok(renewing) => renewing,
+            Err(_another_does) => {
+                // Callers wait side by side, not one after another.
+                let _until = patience.begin();
+                self.renewing.lock().await
+            }
+        };
+        if self.epoch() != epoch {
+            return Ok(());
+        }
+        if let Some(text) = renewing.clone().filter(|_| patience.is_over()) {
+            return Err(text.into());
+        }
+        // Dropped on the way, it is left so: whoever comes next begins anew.
+        self.state().half = true;
+        let renewed = self.begin_again(epoch, caller, patience).await;
+        *renewing = renewed.as_ref().err().map(|unanswered| unanswered.text.clone());
+        let mut state = self.state();
+        state.half = false;
+        if renewed.is_ok() {
+            state.epoch += 1;
+            tracing::info!(epoch = state.epoch, "began the session with the upstream");
+        }
+        renewed
+    }
+
+    async fn begin_again(
+        &self,
+        epoch: u64,
+        caller: &Caller,
+        patience: &mut Patience,
+    ) -> Result<(), Unanswered> {
+        let Some(hello) = self.state().memory.initialize() else {
+            return Err("the upstream does not know the session".to_owned().into());
+        };
+        loop {
+            match self.try_within(&hello, &HeaderMap::new(), epoch, caller).await {
+                Try::Answered(answer) if !answer.is_error() => break,
+                Try::Answered(_) => {
+                    return Err("the upstream refused to be initialised".to_owned().into());
+                }
+                Try::Lost(text) | Try::Failed(_, text) => return Err(text.into()),
+                Try::Unsent(text) | Try::Broken(text) => {
+                    if !patience.pause().await {
+                        return Err(text.into());
+                    }
+                }
+            }
+        }
+        let (session, _) = self.session();
+        let rest = self.state().memory.rest();
+        for message in rest {
+            match message.kind() {
+                Kind::Request { .. } => {
+                    drop(self.try_within(&message, &session, epoch + 1, caller).await);
+                }
+                Kind::Notification { .. } | Kind::Response { .. } => {
+                    self.tell(&message, caller).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A try that takes no longer than what needs no thought may take: others wait for it.
+    async fn try_within(
+        &self,
+        request: &Message,
+        session: &HeaderMap,
+        epoch: u64,
+        caller: &Caller,
+    ) -> Try {
+        let patience = self.shared.wire.patience();
+        let trying = self.attempt(request, session, epoch, caller);
+        let late = |_elapsed| Try::Broken(Fault::Late(patience).to_string());
+        timeout(patience, trying).await.unwrap_or_else(late)
+    }
+}
