@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::passed::{BrokenOff, Passed};
@@ -13,6 +13,9 @@ use crate::mcp::{EventStream, Reply};
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
 /// noticed between two pieces.
 const PIECE: usize = 64 * 1024;
+
+/// Room for the fields that most responses get.
+const FIELDS: usize = 12;
 
 /// What a response carries.
 #[derive(Debug)]
@@ -83,13 +86,17 @@ pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
 
 /// Well, or not: that and no more.
 pub(super) fn health(well: bool) -> Response<ReplyBody> {
-    empty(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+    let mut response = empty(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
+    let never = HeaderValue::from_static("no-store");
+    drop(response.headers_mut().insert(header::CACHE_CONTROL, never));
+    response
 }
 
 /// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Full(Bytes::new()));
     *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     response
 }
 
@@ -97,6 +104,7 @@ pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
 pub(super) fn json(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Full(body));
     *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let json = HeaderValue::from_static("application/json");
     drop(response.headers_mut().insert(header::CONTENT_TYPE, json));
     response
