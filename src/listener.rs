@@ -137,7 +137,7 @@ async fn serve_proxied(
         }
         KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
     };
-    connection.serve(arrival, local.ip()).await;
+    Box::pin(connection.serve(arrival, local.ip())).await;
 }
 
 /// Lets the kernel find out that a peer is gone without a goodbye.

@@ -4,7 +4,6 @@
 //! begins), and the response body (a piece was handed over, the response is over). The connection's
 //! own task asks one question: when is it too late?
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -57,7 +56,7 @@ struct State {
     used: bool,
     requests: u32,
     /// When each response last handed a piece over that was not asked for again.
-    handed: BTreeMap<u64, Instant>,
+    handed: Vec<(u64, Instant)>,
     next_response: u64,
     /// Since when the socket takes nothing.
     blocked: Option<Instant>,
@@ -75,7 +74,7 @@ impl Activity {
             head: None,
             used: false,
             requests: 0,
-            handed: BTreeMap::new(),
+            handed: Vec::new(),
             next_response: 0,
             blocked: None,
             refused: false,
@@ -150,7 +149,11 @@ impl Activity {
             (Some(since), None) => Some((since + header, Overdue::Idle)),
             (None, None) => None,
         };
-        let handed = state.handed.values().min().map(|since| (*since + write, Overdue::Stalled));
+        let handed = state
+            .handed
+            .iter()
+            .map(|(_, since)| (*since + write, Overdue::Stalled))
+            .min_by_key(|(when, _)| *when);
         let blocked = state.blocked.map(|since| (since + write, Overdue::Stalled));
         [quiet, handed, blocked].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
@@ -193,19 +196,17 @@ impl Exchange {
 
     /// The response gave a piece away (true), or waits for more itself.
     fn handed(&self, piece: bool) {
+        let now = piece.then(Instant::now);
         let mut state = self.activity.state();
-        if piece {
-            let _before = state.handed.insert(self.response, Instant::now());
-        } else {
-            let _before = state.handed.remove(&self.response);
-        }
+        state.handed.retain(|(response, _)| *response != self.response);
+        state.handed.extend(now.map(|now| (self.response, now)));
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        let _before = state.handed.remove(&self.response);
+        state.handed.retain(|(response, _)| *response != self.response);
         state.requests = state.requests.saturating_sub(1);
         if state.requests == 0 {
             state.quiet = Some(Instant::now());

@@ -35,6 +35,8 @@ use crate::shutdown::Drain;
 /// Request bytes that an HTTP/2 peer may send before they are asked for: of one stream, and of a
 /// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
 /// body outgrows its stream's window (httpcore 1.0) has most of them go through.
+/// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
+const HYPERS_HEADERS: usize = 100;
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams of one HTTP/2 connection at once (RFC 9113 section 6.5.2 recommends no fewer than 100).
@@ -152,58 +154,59 @@ impl Connection {
         let conn = ConnInfo { client, local, tls: Some(facts), speaks_for };
         match alpn {
             Alpn::Http1 => self.serve_http1(stream, conn).await,
-            Alpn::H2 => self.serve_http2(stream, conn).await,
+            // Boxed: a task is as large as the largest of what it may do.
+            Alpn::H2 => Box::pin(self.serve_http2(stream, conn)).await,
         }
     }
 
-    async fn serve_http1<I>(&self, io: I, conn: ConnInfo)
+    /// Not `async` itself: what it takes would have a place in the future, beside what is made of
+    /// it.
+    fn serve_http1<I>(&self, io: I, conn: ConnInfo) -> impl Future<Output = ()> + Send
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new(self.times, Alpn::Http1);
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
-        let service = self.service(conn, &activity);
+        let service = self.service(conn, Arc::clone(&activity));
         let mut builder = http1::Builder::new();
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
         let _builder = builder
             .timer(TokioTimer::new())
             .header_read_timeout(None)
-            .max_buf_size(self.max_header_bytes.max(8192))
-            .max_headers(self.max_headers);
-        let mut http = builder.serve_connection(io, hyper::service::service_fn(service));
-        let mut draining = Box::pin(self.drain.draining());
-        let mut drained = false;
-        let (overdue, linger) = loop {
-            tokio::select! {
-                ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
-                    log_end(&ended);
-                    break (None, ended.is_err() || activity.was_refused());
-                }
-                () = &mut draining, if !drained => {
-                    drained = true;
-                    Pin::new(&mut http).graceful_shutdown();
-                }
-                overdue = activity.overdue() => break (Some(overdue), overdue == Overdue::Head),
-            }
-        };
-        let io = http.into_parts().io.into_inner();
-        if activity.broke_off() {
-            // A goodbye would make a whole answer of one that ends with the connection.
-            return;
+            .max_buf_size(self.max_header_bytes.max(8192));
+        if self.max_headers > HYPERS_HEADERS {
+            // Up to its own number, which costs less, the limit is the HTTP floor's.
+            let _builder = builder.max_headers(self.max_headers);
         }
-        let io = self.bid_farewell(io, overdue).await;
-        if let Some(io) = io.filter(|_| linger) {
-            take_the_rest(io).await;
+        let mut http = builder.serve_connection(io, hyper::service::service_fn(service));
+        async move {
+            let mut draining = Box::pin(self.drain.draining());
+            let mut drained = false;
+            let (overdue, linger) = loop {
+                tokio::select! {
+                    ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
+                        log_end(&ended);
+                        break (None, ended.is_err() || activity.was_refused());
+                    }
+                    () = &mut draining, if !drained => {
+                        drained = true;
+                        Pin::new(&mut http).graceful_shutdown();
+                    }
+                    overdue = activity.overdue() => break (Some(overdue), overdue == Overdue::Head),
+                }
+            };
+            if activity.broke_off() {
+                // A goodbye would make a whole answer of one that ends with the connection.
+                return;
+            }
+            let io = http.into_parts().io.into_inner();
+            Box::pin(self.bid_farewell(io, overdue, linger)).await;
         }
     }
 
     /// Ends our side of an HTTP/1.1 connection; says why where its time is over and somebody
-    /// listens. Gives the other side, if it took that.
-    async fn bid_farewell<I>(
-        &self,
-        mut io: Watched<I>,
-        overdue: Option<Overdue>,
-    ) -> Option<Watched<I>>
+    /// listens. To a peer that took that, and still has something to say, it listens for a while.
+    async fn bid_farewell<I>(&self, mut io: Watched<I>, overdue: Option<Overdue>, linger: bool)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
@@ -214,7 +217,7 @@ impl Connection {
                 "the request head did not arrive in time",
             ),
             Some(Overdue::Idle) | None => Bytes::new(),
-            Some(Overdue::Stalled) => return None,
+            Some(Overdue::Stalled) => return,
         };
         let last_words = async {
             io.write_all(&text).await?;
@@ -222,7 +225,9 @@ impl Connection {
         };
         // A peer that does not even take this has had its time.
         let taken = timeout(self.times.write, last_words).await;
-        matches!(taken, Ok(Ok(()))).then_some(io)
+        if linger && matches!(taken, Ok(Ok(()))) {
+            take_the_rest(io).await;
+        }
     }
 
     async fn serve_http2<I>(&self, io: I, conn: ConnInfo)
@@ -231,7 +236,7 @@ impl Connection {
     {
         let activity = Activity::new(self.times, Alpn::H2);
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
-        let service = self.service(conn, &activity);
+        let service = self.service(conn, Arc::clone(&activity));
         // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
         let max_headers = self.max_header_bytes.saturating_mul(2).max(H2_HEADER_LIST);
         let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
@@ -273,11 +278,11 @@ impl Connection {
     }
 
     /// One request of this connection, for hyper.
-    fn service<'a>(
-        &'a self,
+    fn service(
+        &self,
         conn: ConnInfo,
-        activity: &'a Arc<Activity>,
-    ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'a> {
+        activity: Arc<Activity>,
+    ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'_> {
         let (conn, job) = (Arc::new(conn), self.job);
         move |request| {
             let (app, conn, exchange) =
