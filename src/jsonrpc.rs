@@ -22,7 +22,7 @@ use self::known::{KnownParams, Negotiated};
 
 /// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
 /// but the backend that parses them may well recurse.
-const MAX_DEPTH: u32 = 128;
+const MAX_DEPTH: usize = 128;
 
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -395,12 +395,19 @@ pub(crate) fn error_text(id: Option<&RequestId>, code: i32, text: &str) -> Bytes
 
 fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|error| Malformed::Syntax(error.to_string()))?;
-    if depth(text) > MAX_DEPTH { Err(Malformed::TooDeep) } else { Ok(text) }
+    if is_too_deep(text) { Err(Malformed::TooDeep) } else { Ok(text) }
 }
 
-/// The deepest nesting of arrays and objects, strings aside.
-fn depth(text: &str) -> u32 {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0_u32, 0_u32, false, false);
+/// Are arrays and objects nested too deeply, strings aside?
+fn is_too_deep(text: &str) -> bool {
+    let openings = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    // Nothing nests deeper than it opens, and counting is fast.
+    openings > MAX_DEPTH && depth(text) > MAX_DEPTH
+}
+
+/// The deepest nesting of arrays and objects.
+fn depth(text: &str) -> usize {
+    let (mut deepest, mut now, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use mcp_edge::{Behind, ChildCommand, Config, HealthCheck, Secret, Server, StartError, TlsSource};
@@ -17,18 +18,26 @@ use crate::observe::{self, complain, say};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
-    let workers = settings.workers.map(std::num::NonZeroUsize::get);
-    let mut builder = Builder::new_multi_thread();
-    if let Some(workers) = workers {
-        builder.worker_threads(workers);
-    }
-    let runtime = match builder.enable_all().build() {
+    let runtime = match threads(settings.workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(log, &error),
     };
     let exit = runtime.block_on(until_told(settings, log));
     end(runtime);
     exit
+}
+
+/// So many threads, or one for each CPU. One alone needs no word from another.
+fn threads(workers: Option<NonZeroUsize>) -> Builder {
+    let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    match workers.map_or_else(cpus, NonZeroUsize::get) {
+        1 => Builder::new_current_thread(),
+        several => {
+            let mut builder = Builder::new_multi_thread();
+            let _builder = builder.worker_threads(several);
+            builder
+        }
+    }
 }
 
 /// Asks a running edge whether it lives.

@@ -9,16 +9,22 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::caller::{Principal, TokenId};
 use crate::config::Secret;
 
-/// Bytes that every comparison hashes, however long the token is: the work must not tell.
-const HASHED: usize = 1024;
+/// Bytes of the longest token that is ever good.
+const LONGEST: usize = 1024;
+/// What every comparison hashes at least.
+const LEAST_HASHED: usize = 256;
 
 /// The tokens that are good, as digests.
 #[derive(Clone)]
-pub(crate) struct Tokens(Vec<[u8; 32]>);
+pub(crate) struct Tokens {
+    digests: Vec<[u8; 32]>,
+    /// Bytes that every comparison hashes, however long a token is: the work must not tell.
+    hashed: usize,
+}
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokens({})", self.0.len())
+        write!(f, "Tokens({})", self.digests.len())
     }
 }
 
@@ -51,7 +57,10 @@ pub(super) enum TokenMatch {
 impl Tokens {
     /// The tokens that are good. One longer than 1024 bytes never matches.
     pub(crate) fn new(tokens: &[Secret]) -> Self {
-        Self(tokens.iter().map(|token| digest(token.expose().as_bytes())).collect())
+        let texts = || tokens.iter().map(|token| token.expose().as_bytes());
+        let longest = texts().map(<[u8]>::len).filter(|length| *length <= LONGEST).max();
+        let hashed = longest.unwrap_or(0).next_multiple_of(LEAST_HASHED).max(LEAST_HASHED);
+        Self { digests: texts().map(|token| digest(token, hashed)).collect(), hashed }
     }
 
     /// Compares, with the same work whatever is presented.
@@ -60,17 +69,17 @@ impl Tokens {
             Presented::Bearer(token) => token,
             Presented::Nothing | Presented::Malformed => b"",
         };
-        let presented_digest = digest(token);
+        let presented_digest = digest(token, self.hashed);
         let mut good = Choice::from(0);
         let mut id = [0; 6];
-        for known in &self.0 {
+        for known in &self.digests {
             let equal = known.ct_eq(&presented_digest);
             for (kept, byte) in id.iter_mut().zip(known) {
                 subtle::ConditionallySelectable::conditional_assign(kept, byte, equal);
             }
             good |= equal;
         }
-        let fits = token.len() <= HASHED;
+        let fits = token.len() <= self.hashed;
         match presented {
             Presented::Nothing => TokenMatch::Missing,
             Presented::Malformed => TokenMatch::Malformed,
@@ -83,14 +92,14 @@ impl Tokens {
 }
 
 /// A digest over a block of fixed size, so that a short token costs what a long one does.
-fn digest(token: &[u8]) -> [u8; 32] {
-    let mut block = [0; HASHED];
+fn digest(token: &[u8], hashed: usize) -> [u8; 32] {
+    let mut block = [0; LONGEST];
     for (to, from) in block.iter_mut().zip(token) {
         *to = *from;
     }
     let mut hash = Sha256::new();
     hash.update(token.len().to_be_bytes());
-    hash.update(block);
+    hash.update(block.get(..hashed).unwrap_or(&block));
     hash.finalize().into()
 }
 

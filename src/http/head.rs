@@ -1,6 +1,6 @@
 //! The head of a request, parsed once: where it goes, how, and what it takes for an answer.
 
-use http::{HeaderMap, header, request};
+use http::{HeaderMap, HeaderName, header, request};
 
 use crate::mcp::{Accept, MESSAGES_PATH};
 
@@ -12,6 +12,10 @@ pub(crate) const LIVEZ_PATH: &str = "/livez";
 pub(crate) const READYZ_PATH: &str = "/readyz";
 /// The whole list of tools for scripts, beside the one beneath the unified path.
 pub(crate) const TOOLS_PATH: &str = "/tools/list";
+
+static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+static VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+static LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +110,7 @@ fn is_oauth_probe(path: &str, unified: &str) -> bool {
 /// which a head that comes at once may pass.
 pub(super) fn size(head: &request::Parts) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let field = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
+    let field = |(name, value): (&HeaderName, &header::HeaderValue)| {
         name.as_str().len() + value.len() + ": \r\n".len()
     };
     target + head.headers.iter().map(field).sum::<usize>()
@@ -135,23 +139,26 @@ impl<'a> Fields<'a> {
     pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, BadHead> {
         Ok(Self {
             accept: accept(headers),
-            session: single(headers, "mcp-session-id")?,
+            session: single(headers, &SESSION)?,
             // Nothing in them is as good as not there; an empty session id is an unknown one.
-            version: single(headers, "mcp-protocol-version")?.filter(|text| !text.is_empty()),
-            last_event: single(headers, "last-event-id")?.filter(|text| !text.is_empty()),
+            version: single(headers, &VERSION)?.filter(|text| !text.is_empty()),
+            last_event: single(headers, &LAST_EVENT)?.filter(|text| !text.is_empty()),
         })
     }
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, BadHead> {
+fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &'static HeaderName,
+) -> Result<Option<&'a str>, BadHead> {
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str().map(str::trim) {
             Ok(value) => Ok(Some(value)),
-            Err(_not_ascii) => Err(BadHead::Field(name)),
+            Err(_not_ascii) => Err(BadHead::Field(name.as_str())),
         },
-        (Some(_), Some(_)) => Err(BadHead::Field(name)),
+        (Some(_), Some(_)) => Err(BadHead::Field(name.as_str())),
     }
 }
 
@@ -164,18 +171,15 @@ fn accept(headers: &HeaderMap) -> Accept {
         for range in value.to_str().unwrap_or_default().split(',') {
             said |= !range.trim().is_empty();
             let mut parts = range.split(';').map(str::trim);
-            let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let essence = parts.next().unwrap_or_default();
+            let is = |names: &[&str]| names.iter().any(|name| essence.eq_ignore_ascii_case(name));
             let refused = parts.any(|parameter| {
                 let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
                 weight.and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
             });
-            match essence.as_str() {
-                _ if refused => {}
-                // Wildcards allow an event stream, but do not ask for one.
-                "*/*" | "application/*" | "application/json" => accept.json = true,
-                "text/event-stream" | "text/*" => accept.events = true,
-                _ => {}
-            }
+            // Wildcards allow an event stream, but do not ask for one.
+            accept.json |= !refused && is(&["application/json", "*/*", "application/*"]);
+            accept.events |= !refused && is(&["text/event-stream", "text/*"]);
         }
     }
     if !said {
@@ -340,9 +344,9 @@ mod tests {
     #[test]
     fn a_field_comes_once_and_in_ascii() {
         let twice = headers("mcp-session-id", &["a", "b"]);
-        assert_eq!(single(&twice, "mcp-session-id"), Err(BadHead::Field("mcp-session-id")));
+        assert_eq!(single(&twice, &SESSION), Err(BadHead::Field("mcp-session-id")));
         let strange = headers("mcp-session-id", &["caf\u{e9}"]);
-        assert!(single(&strange, "mcp-session-id").is_err());
+        assert!(single(&strange, &SESSION).is_err());
     }
 
     #[test]

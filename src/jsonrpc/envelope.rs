@@ -1,5 +1,6 @@
 //! The members of a message, each once and none by another spelling.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
@@ -37,8 +38,8 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
         let mut envelope = Envelope::default();
-        while let Some(name) = map.next_key::<String>()? {
-            let member = match name.as_str() {
+        while let Some(Text(name)) = map.next_key()? {
+            let member = match &*name {
                 "jsonrpc" => &mut envelope.jsonrpc,
                 "id" => &mut envelope.id,
                 "method" => &mut envelope.method,
@@ -63,6 +64,14 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
+}
+
 /// Would a reader that does not mind case (Go's encoding/json) take this for one of the members?
 fn is_twin(name: &str) -> bool {
     // Two characters beyond ASCII fold into it: the long s, and the sign of kelvin.
@@ -74,7 +83,6 @@ impl Envelope<'_> {
     /// What the message is, whose id was read as `id`; or what is wrong with it.
     pub(super) fn kind(&self, id: Option<&RequestId>) -> Result<Kind, &'static str> {
         let Self { jsonrpc, id: raw_id, method, params, result, error } = self;
-        let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         if jsonrpc.and_then(text).as_deref() != Some("2.0") {
             return Err("`jsonrpc` must be \"2.0\"");
         }

@@ -33,8 +33,6 @@ use super::Outgoing;
 const KEPT: Duration = Duration::from_secs(3);
 /// Bytes of a response head, and of what is read ahead of a body.
 const MAX_HEAD: usize = 64 * 1024;
-/// Fields of a response head.
-const MAX_FIELDS: usize = 100;
 /// A silent upstream is asked by the kernel whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
@@ -68,7 +66,8 @@ impl Connector {
             Some((tls, name)) => Either::Right(tls.connect(name.clone(), tcp).await?),
         };
         let mut builder = http1::Builder::new();
-        let _builder = builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
+        // hyper's own limit of 100 fields stays: naming it would cost an allocation each time.
+        let _builder = builder.max_buf_size(MAX_HEAD);
         let (sender, connection) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
         Ok(Line { sender, connection: Box::pin(connection), over: None })

@@ -190,7 +190,8 @@ impl Upstream {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
         drop(request.headers_mut().insert(header::HOST, self.host.clone()));
-        let sending = self.pool.send(request);
+        // Pinned: moved on, it would have two places in this future.
+        let sending = std::pin::pin!(self.pool.send(request));
         let answered = match patience {
             Some(patience) => {
                 timeout(patience, sending).await.map_err(|_elapsed| Fault::Late(patience))?

@@ -85,11 +85,6 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the upstream heard only half of what it must hear first?
-    fn is_half(&self) -> bool {
-        self.state().half
-    }
-
     /// The fields that name the session, and how often it was begun again.
     fn session(&self) -> (Arc<HeaderMap>, u64) {
         let state = self.state();
@@ -125,8 +120,11 @@ impl Channel {
         let mut patience = Patience::new(self.shared.wait);
         let mut lost = 0;
         loop {
-            let (session, epoch) = self.session();
-            if self.is_half() {
+            let (session, epoch, half) = {
+                let state = self.state();
+                (Arc::clone(&state.session), state.epoch, state.half)
+            };
+            if half {
                 // Nothing overtakes `initialized`.
                 Box::pin(self.renew(epoch, caller, &mut patience)).await?;
                 continue;
