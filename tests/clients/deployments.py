@@ -131,8 +131,9 @@ async def health_page(it):
     answer = await curl(it.edge, "/")
     assert answer.status == 200 and "The server is running" in answer.body, answer
     assert answer.headers["content-type"].startswith("text/html"), answer
-    answer = await curl(it.edge, "/", "--head")
-    assert answer.status in (200, 405) and not answer.body, answer
+    # With --head curl writes the head to the output, too.
+    answer = await curl(it.edge, "/", "--head", "--output", "/dev/null")
+    assert answer.status in (200, 405), answer
     # What is open is that page and nothing beneath it.
     challenged(await curl(it.edge, "/sse"), 401, None)
     for path in ("/messages/?session_id=1", "/_watch", "/index.html"):
