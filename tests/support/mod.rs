@@ -14,6 +14,7 @@ mod behind;
 mod client;
 mod fixture;
 mod raw;
+mod scripted;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -45,6 +46,8 @@ pub(crate) use self::client::{
 pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, Told};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::raw::{RawAnswer, RawClient};
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::scripted::{Act, Scripted, Seen};
 
 /// The binary under test; as a child it is the diagnostics server on stdin and stdout.
 pub(crate) const EDGE: &str = env!("CARGO_BIN_EXE_mcp-edge");
