@@ -257,10 +257,12 @@ impl Session {
         self.ids.fetch_add(1, Ordering::Relaxed).into()
     }
 
-    /// Tells the backend something. A backend that takes nothing for the write timeout is busy.
+    /// Tells the backend something. A backend that takes nothing for the write timeout, or for as
+    /// long as a call may take, is busy.
     pub(super) async fn tell(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
         let told = Told { message, caller: Arc::clone(caller) };
-        match self.tell.send_timeout(told, self.times.write).await {
+        let time = self.times.write.min(self.times.call);
+        match self.tell.send_timeout(told, time).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Reason::BackendBusy),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Reason::UnknownSession),

@@ -99,15 +99,21 @@ impl<'a> Session<'a> {
     async fn tell(&mut self, message: Message, caller: Arc<Caller>) {
         let channel = self.channel;
         let begun = message.method() == Some("notifications/initialized");
-        let cancelled = match message.method() {
-            Some("notifications/cancelled") => message.cancelled(),
-            Some(_) | None => None,
-        };
+        let cancels = message.method() == Some("notifications/cancelled");
+        if let Some(id) = message.cancelled().filter(|_| cancels)
+            && let Some(call) = self.calls.remove(&id)
+        {
+            call.cancel();
+        }
         let by = Arc::clone(&caller);
         let mut telling: Work<'a> = Box::pin(async move {
             channel.tell(&message, &by).await;
             None
         });
+        if cancels {
+            // Nothing waits for it: an upstream that hangs has many of them.
+            return self.work.push(telling);
+        }
         let mut enough = Box::pin(sleep(IN_ORDER));
         loop {
             tokio::select! {
@@ -119,9 +125,6 @@ impl<'a> Session<'a> {
                     break;
                 }
             }
-        }
-        if let Some(call) = cancelled.and_then(|id| self.calls.remove(&id)) {
-            call.cancel();
         }
         if begun {
             self.begin(caller);
