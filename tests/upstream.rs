@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use support::{
     Act, Client, OTHER_TOKEN, Scripted, Seen, TOKEN, TestServer, bounded, call, config, eventually,
+    note,
 };
 use tokio::task::JoinSet;
 
@@ -152,6 +153,165 @@ async fn a_call_waits_until_the_session_is_begun_whole() {
         let (first, second) = tokio::join!(session.post(&one), later);
         assert!(first.message()["result"].is_object(), "{first:?}");
         assert!(second.message()["result"].is_object(), "{second:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_that_answers_the_call_is_no_lost_session() {
+    bounded(async {
+        let upside = Scripted::new(|seen| {
+            let text = "the checkout session has expired";
+            let error = |id: &Value, code: i32| {
+                let error = json!({ "code": code, "message": text });
+                json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string()
+            };
+            match (seen.tool().as_deref(), seen.session()) {
+                (Some("pay"), _) => Act::Say(400, error(&seen.json()["id"], -32_602)),
+                // What the SDKs say.
+                (Some("act"), "s-1") => Act::Say(400, error(&Value::Null, -32_000)),
+                _ => Act::Well,
+            }
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        for answer in [
+            session.post(&calling(5, "pay")).await.message(),
+            bare(&server.client(), &calling(5, "pay")).await,
+        ] {
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(5), &json!(-32_602)));
+        }
+        assert_eq!(upside.calls("pay"), 2, "each once");
+        assert!(session.post(&calling(6, "act")).await.message()["result"].is_object());
+        assert_eq!(upside.calls("act"), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_stream_of_a_session_is_asked_for_again_whatever_refused_it() {
+    bounded(async {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&refused);
+        let upside = Scripted::new(move |seen| {
+            if seen.method() != "GET" {
+                return Act::Well;
+            }
+            let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+            match counting.fetch_add(1, Ordering::SeqCst) {
+                0 => Act::Events(format!("id: a-1\ndata: {note}\n\n")),
+                1 => Act::Say(400, r#"{"error":"no such event"}"#.to_owned()),
+                2 => Act::Say(503, String::new()),
+                3 => Act::Say(409, String::new()),
+                4 => Act::Cut,
+                5 => Act::Events(format!("data: {note}\n\n")),
+                _ => Act::Hang,
+            }
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        let mut stream = session.listen(None).await.events();
+        for _ in 0..2 {
+            assert_eq!(stream.message().await["method"], "notifications/message");
+        }
+        let gets: Vec<_> = upside.seen().into_iter().filter(|it| it.method() == "GET").collect();
+        let last = |at: usize| gets[at].headers.get("last-event-id").map(|id| id.to_str().unwrap());
+        assert_eq!([last(0), last(1), last(2)], [None, Some("a-1"), None]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_may_be_polled_for_as_long_as_something_comes() {
+    bounded(async {
+        let polled = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&polled);
+        let call = Arc::new(std::sync::Mutex::new(Value::Null));
+        let upside = Scripted::new(move |seen| {
+            if seen.tool().is_some() {
+                *call.lock().unwrap() = seen.json()["id"].clone();
+                return Act::Events("id: p-0\nretry: 10\ndata:\n\n".to_owned());
+            }
+            if seen.method() != "GET" || !seen.headers.contains_key("last-event-id") {
+                return if seen.method() == "GET" { Act::Hang } else { Act::Well };
+            }
+            let at = counting.fetch_add(1, Ordering::SeqCst) + 1;
+            if at < 20 {
+                return Act::Events(format!("id: p-{at}\ndata:\n\n"));
+            }
+            let id = call.lock().unwrap().clone();
+            Act::Events(format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n\n"))
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-11-25").await;
+        let answer = session.post(&calling(9, "act")).await.message();
+        assert_eq!(answer, json!({ "jsonrpc": "2.0", "id": 9, "result": {} }));
+        assert_eq!((upside.calls("act"), polled.load(Ordering::SeqCst)), (1, 20));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn callers_that_leave_during_the_first_hello_leave_one_session() {
+    bounded(async {
+        let upside = Scripted::new(|seen| match &*seen.method() {
+            "initialize" => Act::Held,
+            _ => Act::Well,
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let mut leaving = JoinSet::new();
+        for id in 0..5 {
+            let client = server.client().abrupt();
+            let request = client.post("/mcp", &calling(id, "act"));
+            leaving.spawn(async move { client.send(request).await });
+        }
+        let hellos = || upside.methods().iter().filter(|it| *it == "initialize").count();
+        eventually(|| hellos() == 1).await;
+        leaving.abort_all();
+        while leaving.join_next().await.is_some() {}
+        upside.let_go();
+        let answer = bare(&server.client(), &calling(7, "act")).await;
+        assert!(answer["result"].is_object(), "{answer}");
+        assert_eq!(hellos(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cancellations_do_not_wait_for_each_other() {
+    bounded(async {
+        // It hangs with everything that is no beginning.
+        let upside = Scripted::new(|seen| match &*seen.method() {
+            "tools/call" | "notifications/cancelled" => Act::Hang,
+            _ => Act::Well,
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        let calls: Vec<_> = (1..=40).map(|id| calling(id, "act")).collect();
+        let calling = join_all(calls.iter().map(|call| session.post(call)));
+        let cancelling = async {
+            eventually(|| upside.calls("act") == 40).await;
+            for id in 1..=40 {
+                let params = json!({ "requestId": id });
+                session.post(&note("notifications/cancelled", params)).await;
+            }
+            let told = || {
+                let methods = upside.methods();
+                methods.iter().filter(|it| *it == "notifications/cancelled").count()
+            };
+            eventually(|| told() == 40).await;
+            // What comes next does not wait for what hangs.
+            assert_eq!(session.post(&call(99, "tools/list", json!({}))).await.message()["id"], 99);
+        };
+        tokio::select! {
+            () = cancelling => {}
+            answers = calling => assert_eq!(answers.len(), 40),
+        }
     })
     .await;
 }

@@ -54,6 +54,8 @@ pub(crate) enum Act {
     Well,
     /// It answers with this status and body.
     Say(u16, String),
+    /// It answers with this event stream, and ends it.
+    Events(String),
     /// It ends the connection without a word.
     Cut,
     /// It never answers.
@@ -176,6 +178,12 @@ async fn answer(
     match (books.script)(&seen) {
         Act::Well => Ok(well(&seen, &books)),
         Act::Say(status, body) => Ok(json_response(status, body)),
+        Act::Events(text) => {
+            let mut response = json_response(200, text);
+            let events = "text/event-stream".parse().unwrap();
+            response.headers_mut().insert("content-type", events);
+            Ok(response)
+        }
         Act::Cut => Err(std::io::ErrorKind::ConnectionAborted.into()),
         Act::Held => {
             drop(books.held.acquire().await.unwrap());

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::memory::{Memory, epoch};
-use super::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
+use super::patience::{FIRST_PAUSE, Patience};
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said};
 use crate::caller::Caller;
@@ -25,8 +25,10 @@ use crate::upstream::Fault;
 
 /// How often one call may find its session lost. An upstream that loses it each time is broken.
 const MAX_LOST: u32 = 3;
-/// How often a stream that breaks off before its answer is asked for again.
+/// How often a stream that breaks off before its answer is asked for again, and brings nothing.
 const MAX_RESUMED: u32 = 5;
+/// How long the upstream is given to hear that a call is cancelled: one that hangs has many of them.
+const CANCELLING: Duration = Duration::from_secs(5);
 
 /// The upstream's side of one session.
 #[derive(Debug)]
@@ -85,10 +87,11 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fields that name the session, and how often it was begun again.
-    fn session(&self) -> (Arc<HeaderMap>, u64) {
+    /// The fields that name the session, how often it was begun again, and whether the upstream has
+    /// heard all that it must hear first.
+    fn session(&self) -> (Arc<HeaderMap>, u64, bool) {
         let state = self.state();
-        (Arc::clone(&state.session), state.epoch)
+        (Arc::clone(&state.session), state.epoch, !state.half)
     }
 
     /// Does the upstream tell its sessions apart?
@@ -120,11 +123,8 @@ impl Channel {
         let mut patience = Patience::new(self.shared.wait);
         let mut lost = 0;
         loop {
-            let (session, epoch, half) = {
-                let state = self.state();
-                (Arc::clone(&state.session), state.epoch, state.half)
-            };
-            if half {
+            let (session, epoch, whole) = self.session();
+            if !whole {
                 // Nothing overtakes `initialized`.
                 Box::pin(self.renew(epoch, caller, &mut patience)).await?;
                 continue;
@@ -153,7 +153,16 @@ impl Channel {
 
     /// Tells the upstream something that has no answer.
     pub(super) async fn tell(&self, message: &Message, caller: &Caller) {
-        let (session, epoch) = self.session();
+        let (session, epoch) = loop {
+            let (session, epoch, whole) = self.session();
+            if whole {
+                break (session, epoch);
+            }
+            let mut patience = Patience::new(self.shared.wait);
+            if let Err(why) = Box::pin(self.renew(epoch, caller, &mut patience)).await {
+                return tracing::debug!(?message, text = why.text, "the upstream did not get it");
+            }
+        };
         let inward = match message.kind() {
             Kind::Response { .. } => epoch::inward(message, epoch),
             Kind::Request { .. } | Kind::Notification { .. } => Some(message.clone()),
@@ -161,10 +170,18 @@ impl Channel {
         let Some(message) = inward else {
             return tracing::debug!(?message, "an answer to an upstream that is gone: dropped");
         };
+        self.say(&message, &session, caller).await;
+    }
+
+    /// The same, whatever is to be heard first.
+    async fn say(&self, message: &Message, session: &HeaderMap, caller: &Caller) {
         let wire = &self.shared.wire;
-        let patience = Some(wire.patience());
+        let patience = match message.method() {
+            Some("notifications/cancelled") => CANCELLING.min(wire.patience()),
+            Some(_) | None => wire.patience(),
+        };
         let bytes = message.bytes().clone();
-        match wire.post(wire.url(), bytes, &session, caller, patience).await {
+        match wire.post(wire.url(), bytes, session, caller, Some(patience)).await {
             Ok((_, Answer::Refused(refusal))) => {
                 tracing::debug!(?message, text = refusal.text(), "the upstream refused it");
             }
@@ -175,7 +192,7 @@ impl Channel {
 
     /// Ends the upstream's session, if it has one.
     pub(super) async fn end(&self, caller: &Caller, patience: Duration) {
-        let (session, _) = self.session();
+        let (session, ..) = self.session();
         if session.contains_key(SESSION) {
             self.shared.wire.end(&session, caller, patience).await;
         }
@@ -212,7 +229,7 @@ impl Channel {
             )),
             Answer::Refused(refusal) => {
                 let text = refusal.text();
-                return if session.contains_key(SESSION) && refusal.is_lost_session() {
+                return if session.contains_key(SESSION) && refusal.is_lost_session(Some(id)) {
                     Try::Lost(text)
                 } else {
                     if matches!(refusal.status.as_u16(), 404 | 405) {
@@ -286,17 +303,21 @@ impl Channel {
         caller: &Caller,
     ) -> Result<Message, Try> {
         let mut last = None;
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..=MAX_RESUMED {
-            let broken = loop {
+        let mut retry = FIRST_PAUSE;
+        let mut in_vain = 0;
+        while in_vain <= MAX_RESUMED {
+            in_vain += 1;
+            let (broken, pause) = loop {
                 match events.next().await {
-                    Ok(None) => break "the stream ended without an answer".to_owned(),
-                    Err(text) => break text,
+                    // Ended on purpose, to be asked for again when it said (2025-11-25, polling).
+                    Ok(None) => break ("the stream ended without an answer".to_owned(), retry),
+                    Err(text) => break (text, FIRST_PAUSE),
                     Ok(Some(event)) => {
+                        in_vain = 0;
                         if let Some(seen) = event.id {
                             last = HeaderValue::try_from(&*seen).ok();
                         }
-                        pause = event.retry.unwrap_or(pause);
+                        retry = event.retry.unwrap_or(retry);
                         let Some(data) = event.data.filter(|data| !data.is_empty()) else {
                             continue;
                         };
@@ -313,7 +334,8 @@ impl Channel {
             let Some(last) = last.clone() else {
                 return Err(Try::Broken(format!("the upstream broke off: {broken}")));
             };
-            sleep(pause.min(LONGEST_PAUSE)).await;
+            // However long that is, the call has its deadline.
+            sleep(pause).await;
             let mut fields = session.clone();
             drop(fields.insert(LAST_EVENT, last));
             match self.shared.wire.listen(&fields, caller).await {
@@ -343,11 +365,8 @@ impl Channel {
                     "this call has no client that could answer",
                 ),
             };
-            let (session, _) = self.session();
-            let wire = &self.shared.wire;
-            let bytes = refusal.bytes().clone();
-            let patience = Some(wire.patience());
-            drop(wire.post(wire.url(), bytes, &session, caller, patience).await);
+            let (session, ..) = self.session();
+            self.say(&refusal, &session, caller).await;
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::channel::{Channel, Unanswered};
 use super::kind::{self, Spoken};
@@ -27,7 +27,7 @@ pub(super) struct Direct {
     channel: Channel,
     shared: Arc<Shared>,
     ids: AtomicU64,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 /// What came of a call that was made directly.
@@ -61,7 +61,7 @@ impl UpstreamBackend {
         }
         let spoken = match self.shared.known() {
             Some(spoken) => Ok(spoken),
-            None => Box::pin(self.shared.spoken(caller)).await,
+            None => Box::pin(self.find_out(caller)).await,
         };
         match spoken {
             Ok(Spoken::Streamable) => {}
@@ -69,9 +69,19 @@ impl UpstreamBackend {
             Err(text) => return Unanswered::from(text).into(),
         }
         let direct = self.direct(principal);
-        let Ok(_place) = direct.places.try_acquire() else { return Directly::Full };
-        let answer = direct.ask(request, caller, &self.drain).await;
+        let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else {
+            return Directly::Full;
+        };
+        let answer = direct.ask(request, caller, &self.drain, place).await;
         answer.map_or_else(Directly::from, Directly::Answered)
+    }
+
+    /// Finds out what the upstream speaks, whoever leaves meanwhile: what was begun for that is
+    /// ended again.
+    async fn find_out(&self, caller: &Arc<Caller>) -> Result<Spoken, String> {
+        let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(caller));
+        let spoken = on_its_own(&self.drain, async move { shared.spoken(&caller).await });
+        spoken.await.unwrap_or_else(|| Err("the server is stopping".to_owned()))
     }
 
     fn direct(&self, principal: &Principal) -> Arc<Direct> {
@@ -100,7 +110,7 @@ impl Direct {
             channel,
             shared: Arc::clone(shared),
             ids: AtomicU64::new(1),
-            places: Semaphore::new(MAX_CALLS),
+            places: Arc::new(Semaphore::new(MAX_CALLS)),
         }
     }
 
@@ -109,17 +119,17 @@ impl Direct {
         request: &Message,
         caller: &Arc<Caller>,
         drain: &Drain,
+        place: OwnedSemaphorePermit,
     ) -> Result<Message, Unanswered> {
-        if self.channel.epoch() == 0 {
-            let mut patience = Patience::new(self.shared.wait);
-            Box::pin(self.channel.renew(0, caller, &mut patience)).await?;
-            if self.shared.tools.must_be_learnt() {
-                let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
-                drain.spawn_behind(async move {
-                    learn(&direct.channel, &direct.shared, &caller).await;
-                });
-            }
-        }
+        let _place = if self.channel.epoch() == 0 {
+            let beginning = Arc::clone(self).begin(Arc::clone(caller), place);
+            let begun = Box::pin(on_its_own(drain, beginning)).await;
+            let begun = begun.unwrap_or_else(|| Err("the server is stopping".to_owned().into()));
+            self.learn_once(caller, drain);
+            begun?
+        } else {
+            place
+        };
         let Some(own) = request.id().filter(|_| self.channel.has_session()) else {
             return self.channel.ask(request, caller).await;
         };
@@ -129,6 +139,45 @@ impl Direct {
         waiting.done();
         Ok(answer?.with_id(own))
     }
+}
+
+impl Direct {
+    /// Begins the session. The caller's place is taken meanwhile, even if the caller leaves.
+    async fn begin(
+        self: Arc<Self>,
+        caller: Arc<Caller>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<OwnedSemaphorePermit, Unanswered> {
+        let mut patience = Patience::new(self.shared.wait);
+        Box::pin(self.channel.renew(0, &caller, &mut patience)).await?;
+        Ok(place)
+    }
+
+    fn learn_once(self: &Arc<Self>, caller: &Arc<Caller>, drain: &Drain) {
+        if self.channel.epoch() > 0 && self.shared.tools.must_be_learnt() {
+            let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
+            drain.spawn_behind(async move {
+                learn(&direct.channel, &direct.shared, &caller).await;
+            });
+        }
+    }
+}
+
+/// Does something to its end, whether or not somebody waits for it. None if the edge ends first.
+async fn on_its_own<T: Send + 'static>(
+    drain: &Drain,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let (tell, told) = oneshot::channel();
+    let stopping = drain.stopping();
+    drain.spawn_behind(async move {
+        tokio::select! {
+            // Nobody may be there any more.
+            done = work => drop(tell.send(done)),
+            () = stopping => {}
+        }
+    });
+    told.await.ok()
 }
 
 impl From<Unanswered> for Directly {

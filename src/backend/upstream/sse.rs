@@ -236,7 +236,7 @@ impl Session {
                 }
                 None
             }
-            Ok(Answer::Refused(refusal)) if refusal.is_lost_session() => {
+            Ok(Answer::Refused(refusal)) if refusal.is_lost_session(None) => {
                 self.unsend(message);
                 Some(refusal.text())
             }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::body::{self, BodyLimits};
 use crate::caller::Caller;
 use crate::events::{Decoder, Event};
+use crate::jsonrpc::{RequestId, code};
 use crate::upstream::{self, Arriving, Fault, Upstream};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -58,6 +59,8 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// Code and text, where the body is a JSON-RPC error.
     pub(super) error: Option<(i32, String)>,
+    /// The request that the error answers, where it names one.
+    answers: Option<RequestId>,
     /// Where it redirects to.
     location: Option<String>,
 }
@@ -80,8 +83,14 @@ impl Refusal {
     }
 
     /// Does it say that it does not know the session? 404 is what the specification has; servers
-    /// built on the SDKs' examples say 400 and name the session in the error.
-    pub(super) fn is_lost_session(&self) -> bool {
+    /// built on the SDKs' examples say 400 and name the session in the error. An error that answers
+    /// the request itself is the request's, whatever it speaks of: a tool may have run.
+    pub(super) fn is_lost_session(&self, request: Option<&RequestId>) -> bool {
+        let code = self.error.as_ref().map(|(code, _)| *code);
+        let of_the_transport = matches!(code, Some(code::TRANSPORT | code::SESSION_NOT_FOUND));
+        if request.is_some() && self.answers.as_ref() == request && !of_the_transport {
+            return false;
+        }
         let named = || {
             let text = self.error.as_ref().map(|(_, text)| text.to_ascii_lowercase());
             text.is_some_and(|text| text.contains("session") || text.contains("not initialized"))
@@ -174,12 +183,14 @@ impl Wire {
         let essence = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = essence.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         let encoded = fields.get(CONTENT_ENCODING).is_some_and(|it| it != "identity");
+        // A call's answer may come as late as its head may.
+        let idle = patience.unwrap_or(ANSWER);
         let answer = if !response.status().is_success() {
             Answer::Refused(Box::pin(refusal(&response, body, self.limits())).await)
         } else if encoded {
             return Err(Fault::Broken("it sent a compressed answer, unasked".to_owned()));
         } else if essence.eq_ignore_ascii_case("application/json") {
-            let read = body::read(body, self.limits()).await;
+            let read = body::read(body, BodyLimits { idle, ..self.limits() }).await;
             Answer::Json(read.map_err(|error| Fault::Broken(error.to_string()))?)
         } else if essence.eq_ignore_ascii_case("text/event-stream") {
             Answer::Events(Box::new(EventBody { body, decoder: Decoder::new(self.max) }))
@@ -204,10 +215,11 @@ async fn refusal(response: &Response<()>, body: Arriving, limits: BodyLimits) ->
         let code = i32::try_from(error.get("code")?.as_i64()?).ok()?;
         Some((code, error.get("message")?.as_str()?.to_owned()))
     });
+    let answers = body.as_ref().and_then(|body| RequestId::parse(&body.get("id")?.to_string()));
     let status = response.status();
     let location = response.headers().get(LOCATION).filter(|_| status.is_redirection());
     let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Refusal { status, error, location }
+    Refusal { status, error, answers, location }
 }
 
 /// A stream of events as it comes.

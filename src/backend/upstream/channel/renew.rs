@@ -67,7 +67,7 @@ impl Channel {
                 }
             }
         }
-        let (session, _) = self.session();
+        let (session, ..) = self.session();
         let rest = self.state().memory.rest();
         for message in rest {
             match message.kind() {
@@ -75,7 +75,7 @@ impl Channel {
                     drop(self.try_within(&message, &session, epoch + 1, caller).await);
                 }
                 Kind::Notification { .. } | Kind::Response { .. } => {
-                    self.tell(&message, caller).await;
+                    self.say(&message, &session, caller).await;
                 }
             }
         }
