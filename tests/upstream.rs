@@ -255,6 +255,30 @@ async fn a_call_may_be_polled_for_as_long_as_something_comes() {
 }
 
 #[tokio::test]
+async fn a_json_answer_may_come_late_behind_its_head() {
+    bounded(async {
+        let late = |seen: &Seen| if seen.tool().is_some() { Act::HeldBody } else { Act::Well };
+        let upside = Scripted::stateless(late).await;
+        let head = Duration::from_secs(1);
+        let server = edge(Upstream { head, ..upside.upstream() }).await;
+        let (client, message) = (server.client(), calling(1, "act"));
+        let waiting = async {
+            eventually(|| upside.calls("act") == 1).await;
+            // A round trip later the head is there, too.
+            bare(&client, &call(2, "tools/list", json!({}))).await;
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(3)).await;
+            tokio::time::resume();
+            bare(&client, &call(3, "tools/list", json!({}))).await;
+            upside.let_go();
+        };
+        let (answer, ()) = tokio::join!(bare(&client, &message), waiting);
+        assert!(answer["result"].is_object(), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn callers_that_leave_during_the_first_hello_leave_one_session() {
     bounded(async {
         let upside = Scripted::new(|seen| match &*seen.method() {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,6 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A request as it came up.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub(crate) enum Act {
     Events(String),
     /// It ends the connection without a word.
     Cut,
+    /// As an honest server would; all but the head once [`Scripted::let_go`] was said.
+    HeldBody,
     /// It never answers.
     Hang,
     /// As an honest server would, once [`Scripted::let_go`] was said.
@@ -170,7 +176,7 @@ async fn serve(stream: TcpStream, books: Arc<Books>) {
 async fn answer(
     request: Request<Incoming>,
     books: Arc<Books>,
-) -> Result<Response<Full<Bytes>>, std::io::Error> {
+) -> Result<Response<Body>, std::io::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let seen = Seen { verb: head.method.to_string(), headers: head.headers, body };
@@ -189,16 +195,24 @@ async fn answer(
             drop(books.held.acquire().await.unwrap());
             Ok(well(&seen, &books))
         }
+        Act::HeldBody => {
+            let (head, body) = well(&seen, &books).into_parts();
+            let late = futures_util::stream::once(async move {
+                drop(books.held.acquire().await.unwrap());
+                Ok(Frame::data(body.collect().await?.to_bytes()))
+            });
+            Ok(Response::from_parts(head, StreamBody::new(late).boxed_unsync()))
+        }
         Act::Hang => match std::future::pending::<Infallible>().await {},
     }
 }
 
-fn json_response(status: u16, body: String) -> Response<Full<Bytes>> {
+fn json_response(status: u16, body: String) -> Response<Body> {
     let response = Response::builder().status(status).header("content-type", "application/json");
-    response.body(Full::new(body.into())).unwrap()
+    response.body(Full::new(body.into()).boxed_unsync()).unwrap()
 }
 
-fn well(seen: &Seen, books: &Books) -> Response<Full<Bytes>> {
+fn well(seen: &Seen, books: &Books) -> Response<Body> {
     let message = seen.json();
     let result = match &*seen.method() {
         "initialize" => {
