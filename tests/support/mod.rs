@@ -15,6 +15,7 @@ mod client;
 mod fixture;
 mod raw;
 mod scripted;
+mod scripted_sse;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -48,6 +49,8 @@ pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, Told};
 pub(crate) use self::raw::{RawAnswer, RawClient};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::scripted::{Act, Scripted, Seen};
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::scripted_sse::{Deed, ScriptedSse};
 
 /// The binary under test; as a child it is the diagnostics server on stdin and stdout.
 pub(crate) const EDGE: &str = env!("CARGO_BIN_EXE_mcp-edge");

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
@@ -44,23 +45,32 @@ pub(super) async fn run(
         say,
         memory: Memory::default(),
         epoch: 0,
-        held: VecDeque::new(),
+        down: None,
+        pause: FIRST_PAUSE,
+        held: Vec::new(),
         outbox: VecDeque::new(),
         flying: HashMap::new(),
         own: HashSet::new(),
         learning: None,
     };
-    session.hold(first);
+    session.hold(first.into());
     while let Some(connected) = session.reach().await {
         let Some(why) = session.serve(connected).await else { return };
         session.fell(&why).await;
     }
 }
 
-/// A call that waits for the upstream to be there.
-struct Held {
+/// A message on its way up.
+struct Sending {
     told: Told,
-    until: Instant,
+    /// Of a call: until when it is sent again. From the first fault that it met, never renewed.
+    until: Option<Instant>,
+}
+
+impl From<Told> for Sending {
+    fn from(told: Told) -> Self {
+        Self { told, until: None }
+    }
 }
 
 struct Session {
@@ -72,11 +82,17 @@ struct Session {
     memory: Memory,
     /// How often the stream was connected again.
     epoch: u64,
-    held: VecDeque<Held>,
+    /// Why the stream is down; none before the first fault, and while there is a stream.
+    down: Option<String>,
+    /// Before the stream is opened again. It grows until a call is answered: one that ends the
+    /// stream each time is not sent again without end.
+    pause: Duration,
+    /// Calls that wait for the upstream to be there.
+    held: Vec<Sending>,
     /// Messages that wait for the POST before them.
-    outbox: VecDeque<Told>,
+    outbox: VecDeque<Sending>,
     /// Calls that were posted and are not answered.
-    flying: HashMap<RequestId, Told>,
+    flying: HashMap<RequestId, Sending>,
     /// Requests of the edge's own that are not answered.
     own: HashSet<RequestId>,
     /// The one of them that asks for the tools.
@@ -89,45 +105,64 @@ impl Session {
     /// Connects, however long that takes; calls wait for it as long as they may. None once the
     /// client is gone.
     async fn reach(&mut self) -> Option<Connected> {
-        let mut pause = FIRST_PAUSE;
+        let mut rest = self.down.is_some().then(|| self.rest());
         loop {
             let again = self.memory.initialize().map(|hello| (hello, self.memory.rest()));
             let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(&self.caller));
             let mut trying = Box::pin(connect(shared, caller, again));
-            let mut why = "the upstream does not answer".to_owned();
-            let mut next = None;
             loop {
-                let due = self.held.iter().map(|held| held.until).min();
-                let due = due.unwrap_or_else(|| Instant::now() + LONGEST_PAUSE);
-                let resting = next.is_some();
+                let due = self.held.iter().filter_map(|held| held.until).min();
+                let (now, resting) = (Instant::now(), rest.is_some());
                 tokio::select! {
                     tried = &mut trying, if !resting => match tried {
-                        Ok(connected) => return Some(connected),
+                        Ok(connected) => {
+                            self.down = None;
+                            return Some(connected);
+                        }
                         Err(text) => {
                             tracing::debug!(text, "cannot connect to the upstream");
-                            why = text;
-                            next = Some(Instant::now() + pause);
-                            pause = (pause * 2).min(LONGEST_PAUSE);
+                            self.is_down(&text).await;
+                            rest = Some(self.rest());
+                            break;
                         }
                     },
-                    told = self.told.recv() => {
-                        self.hold(told?);
+                    told = self.told.recv() => self.hold(told?.into()),
+                    () = sleep_until(due.unwrap_or(now)), if due.is_some() => self.give_up().await,
+                    () = sleep_until(rest.unwrap_or(now)), if resting => {
+                        rest = None;
+                        // What was said meanwhile is to be said again, too.
+                        break;
                     }
-                    () = sleep_until(due) => self.give_up(&why).await,
-                    () = sleep_until(next.unwrap_or(due)), if resting => break,
                     () = self.say.closed() => return None,
                 }
             }
         }
     }
 
+    /// Until when nothing is tried. The next time is later.
+    fn rest(&mut self) -> Instant {
+        let until = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        until
+    }
+
+    /// A fault: from the first one on, the time of each call runs.
+    async fn is_down(&mut self, why: &str) {
+        self.down = Some(why.to_owned());
+        for call in std::mem::take(&mut self.held) {
+            self.hold(call);
+        }
+        self.give_up().await;
+    }
+
     /// Keeps a call until the upstream is there. What is no call is lost with it, but for what has
     /// to be said again.
-    fn hold(&mut self, told: Told) {
+    fn hold(&mut self, sending: Sending) {
+        let Sending { told, until } = sending;
         match told.message.kind() {
             Kind::Request { .. } => {
-                let until = Instant::now() + self.shared.wait;
-                self.held.push_back(Held { told, until });
+                let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
+                self.held.push(Sending { told, until: until.or(begun) });
             }
             Kind::Notification { .. } => {
                 self.note(&told.message);
@@ -148,11 +183,15 @@ impl Session {
     }
 
     /// Fails the calls whose time is over.
-    async fn give_up(&mut self, why: &str) {
+    async fn give_up(&mut self) {
+        let why = self.down.clone().unwrap_or_default();
         let now = Instant::now();
-        while self.held.front().is_some_and(|held| held.until <= now) {
-            let Some(Held { told, .. }) = self.held.pop_front() else { return };
-            refuse(&told.message, code::INTERNAL_ERROR, why, &self.say).await;
+        for call in std::mem::take(&mut self.held) {
+            if call.until.is_some_and(|until| until <= now) {
+                refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
+            } else {
+                self.held.push(call);
+            }
         }
     }
 
@@ -167,43 +206,35 @@ impl Session {
         for message in early {
             self.hear(message).await;
         }
-        self.outbox.extend(self.held.drain(..).map(|held| held.told));
+        self.outbox.extend(self.held.drain(..));
         let mut posting: Option<Posting> = None;
         loop {
             if posting.is_none() {
-                posting = self.outbox.pop_front().and_then(|told| self.post(told, &post));
+                posting = self.outbox.pop_front().and_then(|next| self.post(next, &post));
             }
             tokio::select! {
                 event = events.next() => match event {
                     Ok(Some(event)) => self.take(event.data).await,
-                    Ok(None) => return Some(self.lost("it ended the stream")),
-                    Err(text) => return Some(self.lost(&text)),
+                    Ok(None) => return Some("it ended the stream".to_owned()),
+                    Err(text) => return Some(text),
                 },
                 Some((message, answer)) = posted(&mut posting) => {
                     posting = None;
                     if let Some(why) = self.settle(&message, answer).await {
-                        return Some(self.lost(&why));
+                        return Some(why);
                     }
                 }
                 told = self.told.recv(), if self.outbox.len() < OUTBOX => {
-                    self.outbox.push_back(told?);
+                    self.outbox.push_back(told?.into());
                 }
                 () = self.say.closed() => return None,
             }
         }
     }
 
-    /// The stream is down: what was not posted yet waits.
-    fn lost(&mut self, why: &str) -> String {
-        for told in std::mem::take(&mut self.outbox) {
-            self.hold(told);
-        }
-        format!("the upstream broke off: {why}")
-    }
-
     /// Begins to post a message.
-    fn post(&mut self, told: Told, to: &Uri) -> Option<Posting> {
-        let Told { message, caller } = told;
+    fn post(&mut self, sending: Sending, to: &Uri) -> Option<Posting> {
+        let Sending { told: Told { message, caller }, until } = sending;
         let message = match message.kind() {
             Kind::Response { .. } => epoch::inward(&message, self.epoch)?,
             Kind::Request { .. } | Kind::Notification { .. } => message,
@@ -211,7 +242,7 @@ impl Session {
         self.note(&message);
         if let Kind::Request { id, .. } = message.kind() {
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
-            drop(self.flying.insert(id.clone(), told));
+            drop(self.flying.insert(id.clone(), Sending { told, until }));
         }
         Some(self.posting(message, caller, to))
     }
@@ -257,8 +288,8 @@ impl Session {
 
     /// The upstream never got it.
     fn unsend(&mut self, message: &Message) {
-        if let Some(told) = message.id().and_then(|id| self.flying.remove(id)) {
-            self.hold(told);
+        if let Some(call) = message.id().and_then(|id| self.flying.remove(id)) {
+            self.hold(call);
         }
     }
 
@@ -272,7 +303,7 @@ impl Session {
         let told = Told { message, caller: Arc::clone(&self.caller) };
         self.learning = Some(id.clone());
         let _first = self.own.insert(id);
-        self.outbox.push_back(told);
+        self.outbox.push_back(told.into());
     }
 
     async fn take(&mut self, data: Option<Bytes>) {
@@ -294,7 +325,10 @@ impl Session {
                 drop(self.flying.remove(id));
                 return;
             }
-            let asked = self.flying.remove(id).map(|told| told.message);
+            let asked = self.flying.remove(id).map(|call| call.told.message);
+            if asked.is_some() {
+                self.pause = FIRST_PAUSE;
+            }
             match asked.as_ref().and_then(Message::method) {
                 Some("initialize") if !message.is_error() => {
                     if let Some(asked) = &asked {
@@ -310,19 +344,25 @@ impl Session {
         drop(self.say.send(Said::Message { message, during: During::Unsaid }).await);
     }
 
-    /// Sorts the calls that were under way: what may be repeated waits, the rest fails now.
+    /// Sorts the calls that were under way: what may be repeated waits, and so does what was not
+    /// posted yet; the rest fails now.
     async fn fell(&mut self, why: &str) {
         tracing::warn!(why, "the upstream's stream is down");
-        for (id, told) in std::mem::take(&mut self.flying) {
+        let why = format!("the upstream broke off: {why}");
+        for (id, call) in std::mem::take(&mut self.flying) {
             if self.own.contains(&id) {
                 continue;
             }
-            if self.shared.tools.may_repeat(&told.message) {
-                self.hold(told);
+            if self.shared.tools.may_repeat(&call.told.message) {
+                self.hold(call);
             } else {
-                refuse(&told.message, code::INTERNAL_ERROR, why, &self.say).await;
+                refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
             }
         }
+        for sending in std::mem::take(&mut self.outbox) {
+            self.hold(sending);
+        }
+        self.is_down(&why).await;
         self.own.clear();
         if self.learning.take().is_some() {
             self.shared.tools.were_not_learnt();

@@ -1,0 +1,54 @@
+//! Promise: before an HTTP+SSE upstream a call is repeated for so long as was said and no longer,
+//! a call that is over is forgotten, and no message waits for a call's end.
+
+mod support;
+
+use std::time::Duration;
+
+use mcp_edge::{Behind, Upstream};
+use serde_json::{Value, json};
+use support::{Deed, ScriptedSse, Seen, TestServer, bounded, call, config, eventually};
+
+async fn edge(upstream: Upstream) -> TestServer {
+    TestServer::start(config(), Behind::upstream(upstream)).await
+}
+
+fn calling(id: impl Into<Value>, tool: &str) -> Value {
+    call(id, "tools/call", json!({ "name": tool, "arguments": {} }))
+}
+
+fn is_call(seen: &Seen, tool: &str) -> bool {
+    seen.tool().as_deref() == Some(tool)
+}
+
+#[tokio::test]
+async fn a_call_that_ends_the_stream_each_time_is_given_up() {
+    bounded(async {
+        let deadly = |seen: &Seen| if is_call(seen, "look") { Deed::Fall } else { Deed::Well };
+        let upside = ScriptedSse::new(deadly).await;
+        let wait = Duration::from_millis(400);
+        let server = edge(Upstream { wait, ..upside.upstream() }).await;
+        let session = server.client().initialize("2025-06-18").await;
+        eventually(|| upside.count("tools/list") == 1).await;
+        let answer = session.post(&calling("mine", "look")).await.message();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("mine"), &json!(-32_603)));
+        // Between them 25, 50, 100, 200 ms and so on.
+        assert!((2..=6).contains(&upside.calls("look")), "{}", upside.calls("look"));
+        // The session outlives it.
+        let answer = session.post(&calling(2, "act")).await.message();
+        assert!(answer["result"].is_object(), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_wait_an_upstream_that_is_there_answers() {
+    bounded(async {
+        let upside = ScriptedSse::new(|_| Deed::Well).await;
+        let server = edge(Upstream { wait: Duration::ZERO, ..upside.upstream() }).await;
+        let session = server.client().initialize("2025-06-18").await;
+        let answer = session.post(&calling(2, "act")).await.message();
+        assert!(answer["result"].is_object(), "{answer}");
+    })
+    .await;
+}
