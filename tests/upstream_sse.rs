@@ -1,5 +1,6 @@
 //! Promise: before an HTTP+SSE upstream a call is repeated for so long as was said and no longer,
 //! a call that is over is forgotten, and no message waits for a call's end.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use mcp_edge::{Behind, Upstream};
 use serde_json::{Value, json};
-use support::{Deed, ScriptedSse, Seen, TestServer, bounded, call, config, eventually};
+use support::{Deed, ScriptedSse, Seen, TestServer, bounded, call, config, eventually, note};
+use tokio::task::JoinSet;
 
 async fn edge(upstream: Upstream) -> TestServer {
     TestServer::start(config(), Behind::upstream(upstream)).await
@@ -49,6 +51,30 @@ async fn without_a_wait_an_upstream_that_is_there_answers() {
         let session = server.client().initialize("2025-06-18").await;
         let answer = session.post(&calling(2, "act")).await.message();
         assert!(answer["result"].is_object(), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancelled_call_is_not_sent_again() {
+    bounded(async {
+        let silent = |seen: &Seen| if is_call(seen, "look") { Deed::Silent } else { Deed::Well };
+        let upside = ScriptedSse::new(silent).await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        eventually(|| upside.count("tools/list") == 1).await;
+        let mut asking = JoinSet::new();
+        let caller = session.clone();
+        asking.spawn(async move { caller.post(&calling("mine", "look")).await });
+        eventually(|| upside.calls("look") == 1).await;
+        session.post(&note("notifications/cancelled", json!({ "requestId": "mine" }))).await;
+        eventually(|| upside.count("notifications/cancelled") == 1).await;
+        upside.fall();
+        eventually(|| upside.count("GET") == 2).await;
+        // What is repeated comes first.
+        let answer = session.post(&calling(2, "act")).await.message();
+        assert!(answer["result"].is_object(), "{answer}");
+        assert_eq!((upside.count("GET"), upside.calls("look")), (2, 1));
     })
     .await;
 }

@@ -166,12 +166,20 @@ impl Session {
             }
             Kind::Notification { .. } => {
                 self.note(&told.message);
-                if told.message.method() == Some("notifications/cancelled") {
-                    let id = told.message.cancelled();
-                    self.held.retain(|held| held.told.message.id() != id.as_ref());
-                }
+                self.forget_cancelled(&told.message);
             }
             Kind::Response { .. } => {}
+        }
+    }
+
+    /// A call that is cancelled gets no answer: kept, it would stay, and be sent again.
+    fn forget_cancelled(&mut self, message: &Message) {
+        if message.method() != Some("notifications/cancelled") {
+            return;
+        }
+        if let Some(id) = message.cancelled() {
+            self.held.retain(|held| held.told.message.id() != Some(&id));
+            drop(self.flying.remove(&id));
         }
     }
 
@@ -240,6 +248,7 @@ impl Session {
             Kind::Request { .. } | Kind::Notification { .. } => message,
         };
         self.note(&message);
+        self.forget_cancelled(&message);
         if let Kind::Request { id, .. } = message.kind() {
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
             drop(self.flying.insert(id.clone(), Sending { told, until }));
