@@ -1,6 +1,5 @@
 //! Promise: before an HTTP+SSE upstream a call is repeated for so long as was said and no longer,
 //! a call that is over is forgotten, and no message waits for a call's end.
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 
@@ -75,6 +74,51 @@ async fn a_cancelled_call_is_not_sent_again() {
         let answer = session.post(&calling(2, "act")).await.message();
         assert!(answer["result"].is_object(), "{answer}");
         assert_eq!((upside.count("GET"), upside.calls("look")), (2, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_of_the_clients_does_not_wait_for_the_post_of_the_call_that_asked() {
+    bounded(async {
+        let asks = |seen: &Seen| if is_call(seen, "act") { Deed::Ask } else { Deed::Well };
+        let upside = ScriptedSse::new(asks).await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        let mut stream = session.stream(&calling(1, "act")).await.events();
+        let question = stream.message().await;
+        assert_eq!(question["method"], "elicitation/create");
+        session.answer(&question, json!({ "action": "decline" })).await;
+        let answer = stream.message().await;
+        assert_eq!((&answer["id"], answer["result"].is_object()), (&json!(1), true), "{answer}");
+        assert_eq!(upside.count("GET"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_whose_posts_take_long_are_side_by_side_and_lose_no_stream() {
+    bounded(async {
+        let holds = |seen: &Seen| if is_call(seen, "act") { Deed::Held } else { Deed::Well };
+        let upside = ScriptedSse::new(holds).await;
+        let head = Duration::from_millis(200);
+        let server = edge(Upstream { head, ..upside.upstream() }).await;
+        let session = server.client().initialize("2025-06-18").await;
+        let mut asking = JoinSet::new();
+        for id in 1..=8 {
+            let caller = session.clone();
+            asking.spawn(async move { caller.post(&calling(id, "act")).await.message() });
+        }
+        // Each of them holds up what follows for a second, if any but the first does.
+        eventually(|| upside.calls("act") == 8).await;
+        let answer = session.post(&calling(9, "look")).await.message();
+        assert!(answer["result"].is_object(), "{answer}");
+        upside.let_go();
+        while let Some(answer) = asking.join_next().await {
+            let answer = answer.unwrap();
+            assert!(answer["result"].is_object(), "{answer}");
+        }
+        assert_eq!(upside.count("GET"), 1);
     })
     .await;
 }

@@ -5,20 +5,20 @@
 //! been told again what the client said at the beginning; the others fail at once.
 
 mod connect;
+mod posts;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::Uri;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::connect::{Connected, connect};
+use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::wire::{Answer, EventBody};
@@ -50,6 +50,7 @@ pub(super) async fn run(
         held: Vec::new(),
         outbox: VecDeque::new(),
         flying: HashMap::new(),
+        posts: Posts::default(),
         own: HashSet::new(),
         learning: None,
     };
@@ -93,13 +94,12 @@ struct Session {
     outbox: VecDeque<Sending>,
     /// Calls that were posted and are not answered.
     flying: HashMap<RequestId, Sending>,
+    posts: Posts,
     /// Requests of the edge's own that are not answered.
     own: HashSet<RequestId>,
     /// The one of them that asks for the tools.
     learning: Option<RequestId>,
 }
-
-type Posting = Pin<Box<dyn Future<Output = (Message, Result<Answer, Fault>)> + Send>>;
 
 impl Session {
     /// Connects, however long that takes; calls wait for it as long as they may. None once the
@@ -179,8 +179,14 @@ impl Session {
         }
         if let Some(id) = message.cancelled() {
             self.held.retain(|held| held.told.message.id() != Some(&id));
-            drop(self.flying.remove(&id));
+            drop(self.over(&id));
         }
+    }
+
+    /// A call is answered, or needs no answer.
+    fn over(&mut self, id: &RequestId) -> Option<Sending> {
+        self.posts.over(id);
+        self.flying.remove(id)
     }
 
     /// Notes what is to be said again. `initialize` is, once it was answered.
@@ -215,10 +221,9 @@ impl Session {
             self.hear(message).await;
         }
         self.outbox.extend(self.held.drain(..));
-        let mut posting: Option<Posting> = None;
         loop {
-            if posting.is_none() {
-                posting = self.outbox.pop_front().and_then(|next| self.post(next, &post));
+            while let Some(next) = self.next_to_post() {
+                self.post(next, &post);
             }
             tokio::select! {
                 event = events.next() => match event {
@@ -226,8 +231,8 @@ impl Session {
                     Ok(None) => return Some("it ended the stream".to_owned()),
                     Err(text) => return Some(text),
                 },
-                Some((message, answer)) = posted(&mut posting) => {
-                    posting = None;
+                taken = self.posts.next(), if !self.posts.is_empty() => {
+                    let Some(Taken { message, answer, .. }) = taken else { continue };
                     if let Some(why) = self.settle(&message, answer).await {
                         return Some(why);
                     }
@@ -240,35 +245,39 @@ impl Session {
         }
     }
 
+    fn next_to_post(&mut self) -> Option<Sending> {
+        if self.posts.is_free() { self.outbox.pop_front() } else { None }
+    }
+
     /// Begins to post a message.
-    fn post(&mut self, sending: Sending, to: &Uri) -> Option<Posting> {
+    fn post(&mut self, sending: Sending, to: &Uri) {
         let Sending { told: Told { message, caller }, until } = sending;
         let message = match message.kind() {
-            Kind::Response { .. } => epoch::inward(&message, self.epoch)?,
-            Kind::Request { .. } | Kind::Notification { .. } => message,
+            Kind::Response { .. } => epoch::inward(&message, self.epoch),
+            Kind::Request { .. } | Kind::Notification { .. } => Some(message),
         };
+        let Some(message) = message else { return };
         self.note(&message);
         self.forget_cancelled(&message);
+        let mut call = None;
         if let Kind::Request { id, .. } = message.kind() {
+            call = Some(id.clone());
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
             drop(self.flying.insert(id.clone(), Sending { told, until }));
         }
-        Some(self.posting(message, caller, to))
-    }
-
-    fn posting(&self, message: Message, caller: Arc<Caller>, to: &Uri) -> Posting {
-        let (shared, to) = (Arc::clone(&self.shared), to.clone());
-        Box::pin(async move {
-            let (wire, bytes) = (&shared.wire, message.bytes().clone());
-            let none = HeaderMap::new();
-            let posted = wire.post(&to, bytes, &none, &caller, Some(wire.patience())).await;
-            let answer = posted.map(|(_, answer)| answer);
-            (message, answer)
-        })
+        self.posts.begin(&self.shared, Told { message, caller }, call, to);
     }
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
     async fn settle(&mut self, message: &Message, answer: Result<Answer, Fault>) -> Option<String> {
+        let call = match message.kind() {
+            Kind::Request { id, .. } => Some(id),
+            Kind::Notification { .. } | Kind::Response { .. } => None,
+        };
+        if call.is_some_and(|id| !self.flying.contains_key(id)) {
+            // It was answered on the stream, or cancelled.
+            return None;
+        }
         match answer {
             Ok(Answer::Accepted | Answer::Json(_) | Answer::Events(_)) => {
                 if message.method() == Some("notifications/initialized") {
@@ -281,7 +290,7 @@ impl Session {
                 Some(refusal.text())
             }
             Ok(Answer::Refused(refusal)) => {
-                if message.id().is_some_and(|id| self.flying.remove(id).is_some()) {
+                if call.is_some_and(|id| self.over(id).is_some()) {
                     let code = refusal.error.as_ref().map_or(code::INTERNAL_ERROR, |it| it.0);
                     refuse(message, code, &refusal.text(), &self.say).await;
                 }
@@ -291,13 +300,15 @@ impl Session {
                 self.unsend(message);
                 Some(fault.to_string())
             }
+            // Its answer comes on the stream, whenever that is.
+            Err(Fault::Late(_)) if call.is_some() => None,
             Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => Some(fault.to_string()),
         }
     }
 
     /// The upstream never got it.
     fn unsend(&mut self, message: &Message) {
-        if let Some(call) = message.id().and_then(|id| self.flying.remove(id)) {
+        if let Some(call) = message.id().and_then(|id| self.over(id)) {
             self.hold(call);
         }
     }
@@ -331,10 +342,10 @@ impl Session {
                     self.learning = None;
                     let _next_page = self.shared.tools.learn(&message);
                 }
-                drop(self.flying.remove(id));
+                drop(self.over(id));
                 return;
             }
-            let asked = self.flying.remove(id).map(|call| call.told.message);
+            let asked = self.over(id).map(|call| call.told.message);
             if asked.is_some() {
                 self.pause = FIRST_PAUSE;
             }
@@ -371,6 +382,7 @@ impl Session {
         for sending in std::mem::take(&mut self.outbox) {
             self.hold(sending);
         }
+        self.posts = Posts::default();
         self.is_down(&why).await;
         self.own.clear();
         if self.learning.take().is_some() {
@@ -384,13 +396,5 @@ impl Drop for Session {
         if self.learning.is_some() {
             self.shared.tools.were_not_learnt();
         }
-    }
-}
-
-/// How the POST under way was taken; none if there is none.
-async fn posted(posting: &mut Option<Posting>) -> Option<(Message, Result<Answer, Fault>)> {
-    match posting {
-        Some(posting) => Some(posting.await),
-        None => None,
     }
 }
