@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_edge::{Behind, Upstream};
@@ -119,6 +120,55 @@ async fn calls_whose_posts_take_long_are_side_by_side_and_lose_no_stream() {
             assert!(answer["result"].is_object(), "{answer}");
         }
         assert_eq!(upside.count("GET"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_page_of_the_tools_is_read() {
+    bounded(async {
+        let fallen = AtomicBool::new(false);
+        let upside = ScriptedSse::new(move |seen| {
+            let cursor = seen.json()["params"]["cursor"].clone();
+            match &*seen.method() {
+                "tools/list" if cursor.is_null() => {
+                    let tool = json!({ "name": "act", "inputSchema": {} });
+                    Deed::Answer(json!({ "result": { "tools": [tool], "nextCursor": "two" } }))
+                }
+                "tools/call" if !fallen.swap(true, Ordering::SeqCst) => Deed::Fall,
+                _ => Deed::Well,
+            }
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        eventually(|| upside.count("tools/list") == 2).await;
+        let answer = session.post(&calling(1, "look")).await.message();
+        assert!(answer["result"].is_object(), "{answer}");
+        assert_eq!((upside.calls("look"), upside.count("tools/list")), (2, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_the_tools_were_not_learnt_the_next_session_asks_again() {
+    bounded(async {
+        let refusals =
+            [Deed::Answer(json!({ "error": { "code": -1, "message": "no" } })), Deed::Say(500)];
+        let refusals = std::sync::Mutex::new(Vec::from(refusals));
+        let upside = ScriptedSse::new(move |seen| match &*seen.method() {
+            "tools/list" => refusals.lock().unwrap().pop().unwrap_or(Deed::Well),
+            _ => Deed::Well,
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        for asked in 1..=3 {
+            let session = server.client().initialize("2025-06-18").await;
+            eventually(|| upside.count("tools/list") == asked).await;
+            // Its answer comes behind that one.
+            let answer = session.post(&calling(1, "act")).await.message();
+            assert!(answer["result"].is_object(), "{answer}");
+        }
     })
     .await;
 }

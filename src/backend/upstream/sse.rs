@@ -5,6 +5,7 @@
 //! been told again what the client said at the beginning; the others fail at once.
 
 mod connect;
+mod learn;
 mod posts;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,11 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::connect::{Connected, connect};
+use self::learn::{Learning, silent};
 use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
@@ -98,7 +99,7 @@ struct Session {
     /// Requests of the edge's own that are not answered.
     own: HashSet<RequestId>,
     /// The one of them that asks for the tools.
-    learning: Option<RequestId>,
+    learning: Option<Learning>,
 }
 
 impl Session {
@@ -240,6 +241,7 @@ impl Session {
                 told = self.told.recv(), if self.outbox.len() < OUTBOX => {
                     self.outbox.push_back(told?.into());
                 }
+                () = silent(self.learning.as_ref()) => self.stop_learning(),
                 () = self.say.closed() => return None,
             }
         }
@@ -289,6 +291,10 @@ impl Session {
                 self.unsend(message);
                 Some(refusal.text())
             }
+            Ok(Answer::Refused(_)) if call.is_some_and(|id| self.own.remove(id)) => {
+                self.stop_learning();
+                None
+            }
             Ok(Answer::Refused(refusal)) => {
                 if call.is_some_and(|id| self.over(id).is_some()) {
                     let code = refusal.error.as_ref().map_or(code::INTERNAL_ERROR, |it| it.0);
@@ -313,19 +319,6 @@ impl Session {
         }
     }
 
-    /// Asks for the tools once, to know which calls may be repeated.
-    fn learn(&mut self) {
-        if !self.shared.tools.must_be_learnt() {
-            return;
-        }
-        let id = self.memory.name();
-        let message = Message::request(&id, "tools/list", &json!({}));
-        let told = Told { message, caller: Arc::clone(&self.caller) };
-        self.learning = Some(id.clone());
-        let _first = self.own.insert(id);
-        self.outbox.push_back(told.into());
-    }
-
     async fn take(&mut self, data: Option<Bytes>) {
         let Some(data) = data.filter(|data| !data.is_empty()) else { return };
         match Message::parse(data) {
@@ -338,12 +331,8 @@ impl Session {
     async fn hear(&mut self, message: Message) {
         if let Kind::Response { id } = message.kind() {
             if self.own.remove(id) {
-                if self.learning.as_ref() == Some(id) {
-                    self.learning = None;
-                    let _next_page = self.shared.tools.learn(&message);
-                }
                 drop(self.over(id));
-                return;
+                return self.learnt(&message, id);
             }
             let asked = self.over(id).map(|call| call.told.message);
             if asked.is_some() {
@@ -369,8 +358,10 @@ impl Session {
     async fn fell(&mut self, why: &str) {
         tracing::warn!(why, "the upstream's stream is down");
         let why = format!("the upstream broke off: {why}");
+        self.posts = Posts::default();
+        let mut own = std::mem::take(&mut self.own);
         for (id, call) in std::mem::take(&mut self.flying) {
-            if self.own.contains(&id) {
+            if own.remove(&id) {
                 continue;
             }
             if self.shared.tools.may_repeat(&call.told.message) {
@@ -382,19 +373,14 @@ impl Session {
         for sending in std::mem::take(&mut self.outbox) {
             self.hold(sending);
         }
-        self.posts = Posts::default();
+        self.held.retain(|held| held.told.message.id().is_none_or(|id| !own.contains(id)));
+        self.stop_learning();
         self.is_down(&why).await;
-        self.own.clear();
-        if self.learning.take().is_some() {
-            self.shared.tools.were_not_learnt();
-        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.learning.is_some() {
-            self.shared.tools.were_not_learnt();
-        }
+        self.stop_learning();
     }
 }
