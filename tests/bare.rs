@@ -224,3 +224,34 @@ async fn a_bare_call_never_hears_of_sessions() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_child_that_does_not_start_fails_all_who_waited_for_one() {
+    bounded(async {
+        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let script = r#"echo x >> "$DIR/starts"; until [ -e "$DIR/go" ]; do sleep 0.02; done"#;
+        let server = TestServer::start(config(), mark.sh_in(script, dir.path())).await;
+        let client = server.client();
+        let starts = || {
+            let text = std::fs::read_to_string(dir.path().join("starts"));
+            text.map_or(0, |text| text.lines().count())
+        };
+        let message = echo("x");
+        let calls = join_all((0..40).map(|_| ask(&client, &message)));
+        let failing = async {
+            eventually(|| starts() == 4).await;
+            std::fs::write(dir.path().join("go"), "").unwrap();
+        };
+        let (answers, ()) = tokio::join!(calls, failing);
+        for answer in answers {
+            assert!(answer.json()["error"].is_object(), "{answer:?}");
+        }
+        // Each would have started one of its own. Those who came late may have.
+        let before = starts();
+        assert!(before < 40, "{before}");
+        // What failed then stands for nobody who comes now.
+        ask(&client, &message).await;
+        assert_eq!(starts(), before + 1);
+    })
+    .await;
+}

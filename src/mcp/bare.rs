@@ -35,6 +35,8 @@ enum Pick {
     Open(Opening),
     /// Wait for one that is being opened.
     Wait,
+    /// One could not be opened while this was waited for.
+    Failed(Reason),
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,10 @@ struct Shelf {
     sessions: Vec<Arc<Session>>,
     /// Sessions on their way.
     opening: usize,
+    /// How many could not be opened.
+    failures: u64,
+    /// Why not, the last time.
+    failed: Option<Reason>,
 }
 
 impl WarmPool {
@@ -49,17 +55,28 @@ impl WarmPool {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many sessions could not be opened so far.
+    fn failures(&self, principal: &Principal) -> u64 {
+        self.shelves().get(principal).map_or(0, |shelf| shelf.failures)
+    }
+
     /// Picks a session that waits for nothing; where no further one may be opened, the least busy.
-    fn pick(self: &Arc<Self>, principal: &Principal) -> Pick {
+    /// `seen` is how many could not be opened before this was asked for the first time: whoever
+    /// waited while one failed opens none, or all would wait for their turn to fail.
+    fn pick(self: &Arc<Self>, principal: &Principal, seen: u64) -> Pick {
         let mut all = self.shelves();
         let warm = all.entry(principal.clone()).or_default();
+        let failed = warm.failed.clone().filter(|_| warm.failures > seen);
         warm.sessions.retain(|session| !session.is_ended());
         let full = warm.sessions.len() + warm.opening >= WARM;
         let least = warm.sessions.iter().min_by_key(|session| session.calls());
-        match least {
-            Some(session) if full || session.calls() == 0 => Pick::Take(Arc::clone(session)),
-            None if full => Pick::Wait,
-            Some(_) | None => {
+        match (least, failed) {
+            (Some(session), failed) if full || failed.is_some() || session.calls() == 0 => {
+                Pick::Take(Arc::clone(session))
+            }
+            (None, Some(reason)) => Pick::Failed(reason),
+            (None, None) if full => Pick::Wait,
+            (Some(_) | None, _) => {
                 warm.opening += 1;
                 Pick::Open(Opening { pool: Arc::clone(self), principal: principal.clone() })
             }
@@ -101,6 +118,13 @@ impl Opening {
     fn fill(self, session: &Arc<Session>) {
         let mut shelves = self.pool.shelves();
         shelves.entry(self.principal.clone()).or_default().sessions.push(Arc::clone(session));
+    }
+
+    fn fail(self, reason: &Reason) {
+        let mut shelves = self.pool.shelves();
+        let warm = shelves.entry(self.principal.clone()).or_default();
+        warm.failures += 1;
+        warm.failed = Some(reason.clone());
     }
 }
 
@@ -168,24 +192,30 @@ impl Mcp {
     }
 
     async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+        let seen = self.warm.failures(principal);
         let opening = loop {
             let mut filled = pin!(self.warm.filled.notified());
             // Enabled before the look, or a session could come in between, unheard.
             let _ready = filled.as_mut().enable();
-            match self.warm.pick(principal) {
+            match self.warm.pick(principal, seen) {
                 Pick::Take(session) => return Ok(session),
                 Pick::Open(opening) => break opening,
                 Pick::Wait => filled.await,
+                Pick::Failed(reason) => return Err(reason),
             }
         };
-        match self.open_warm(principal).await {
+        let reason = match self.open_warm(principal).await {
             Ok(session) => {
                 opening.fill(&session);
-                Ok(session)
+                return Ok(session);
             }
-            Err(Reason::ChildrenFull) => self.warm.any(principal).ok_or(Reason::ChildrenFull),
-            Err(reason) => Err(reason),
-        }
+            Err(reason) => reason,
+        };
+        let any = self.warm.any(principal).filter(|_| reason == Reason::ChildrenFull);
+        any.ok_or_else(|| {
+            opening.fail(&reason);
+            reason
+        })
     }
 }
 
@@ -216,5 +246,51 @@ impl Drop for Waiting<'_> {
         if let Some(id) = self.id.take() {
             self.session.abandon(&id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Link;
+    use crate::mcp::session::SessionTimes;
+    use crate::mcp::table::SessionId;
+    use crate::shutdown::Drain;
+
+    fn session() -> Arc<Session> {
+        let (tell, _told) = tokio::sync::mpsc::channel(1);
+        let (_say, said) = tokio::sync::mpsc::channel(1);
+        let minute = std::time::Duration::from_mins(1);
+        let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
+        let owner = (Principal::Anonymous, Transport::Bare);
+        let link = Link { tell, said };
+        Session::start(SessionId::random().unwrap(), owner, times, link, (), &Drain::default())
+    }
+
+    fn open(pool: &Arc<WarmPool>) -> Opening {
+        let seen = pool.failures(&Principal::Anonymous);
+        let Pick::Open(opening) = pool.pick(&Principal::Anonymous, seen) else { unreachable!() };
+        opening
+    }
+
+    #[tokio::test]
+    async fn an_opening_that_fails_fails_all_who_waited_and_nobody_else() {
+        let (pool, me) = (Arc::<WarmPool>::default(), Principal::Anonymous);
+        let mut opening: Vec<_> = (0..WARM).map(|_| open(&pool)).collect();
+        let waiting = pool.failures(&me);
+        assert!(matches!(pool.pick(&me, waiting), Pick::Wait));
+        let down = Reason::BackendFailed("down".to_owned());
+        opening.pop().unwrap().fail(&down);
+        assert!(matches!(pool.pick(&me, waiting), Pick::Failed(reason) if reason == down));
+        // Whoever comes now opens one, or waits for what is still on its way.
+        opening.push(open(&pool));
+        let later = pool.failures(&me);
+        assert!(matches!(pool.pick(&me, later), Pick::Wait));
+        // A caller that went away is no failure.
+        drop(opening.pop());
+        assert!(matches!(pool.pick(&me, later), Pick::Open(_)));
+        // A session that came nevertheless is for all.
+        opening.pop().unwrap().fill(&session());
+        assert!(matches!(pool.pick(&me, waiting), Pick::Take(_)));
     }
 }
