@@ -216,7 +216,9 @@ impl Mcp {
 async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
     let caller = Arc::new(Caller::stdio());
     if new {
-        session.initialize(&caller).await.inspect_err(|_failed| session.close())?;
+        let begun = timeout(SILENCE, session.initialize(&caller)).await;
+        let begun = begun.unwrap_or(Err(Reason::CallTimeout(SILENCE)));
+        begun.inspect_err(|_failed| session.close())?;
     }
     let id = session.next_id();
     let waiting = Waiting::new(session, id.clone());

@@ -118,6 +118,17 @@ async fn a_handshake_that_fails_ends_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
+    let mut rig = Rig::new();
+    let begun = Instant::now();
+    assert_eq!(ask(&rig.session, true).await, Err(Reason::CallTimeout(SILENCE)));
+    assert_eq!(begun.elapsed(), SILENCE);
+    assert_eq!(rig.heard().await.method(), Some("initialize"));
+    // Another is opened for the next question.
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
     let rig = Rig::new();
     tokio::time::sleep(Duration::from_secs(119)).await;
