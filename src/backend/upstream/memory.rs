@@ -109,16 +109,21 @@ pub(super) mod epoch {
     /// An answer of the client's as the upstream is to see it; none if it was not this upstream
     /// that asked.
     pub(in crate::backend::upstream) fn inward(message: &Message, epoch: u64) -> Option<Message> {
-        let named = match message.id() {
-            Some(RequestId::Text(text)) => text.strip_prefix(PREFIX),
-            Some(RequestId::Number(_)) | None => None,
+        if epoch == 0 {
+            // Whatever it looks like, it is a name of the upstream's own.
+            return Some(message.clone());
+        }
+        let id = message.id()?;
+        let named = match id {
+            RequestId::Text(text) => text.strip_prefix(PREFIX),
+            RequestId::Number(_) => None,
         };
-        match (named.and_then(|named| named.split_once(':')), epoch) {
-            (None, 0) => Some(message.clone()),
-            (Some((of, id)), now) if of.parse() == Ok(now) => {
+        match named.and_then(|named| named.split_once(':')) {
+            Some((of, id)) if of.parse() == Ok(epoch) => {
                 RequestId::parse(id).map(|id| message.with_id(&id))
             }
-            (None | Some(_), _) => None,
+            Some(_) | None if id.to_string().len() > LONGEST => Some(message.clone()),
+            Some(_) | None => None,
         }
     }
 }
@@ -176,7 +181,36 @@ mod tests {
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id));
                 assert!(epoch::inward(&answer, epoch + 1).is_none());
-                assert!(epoch == 0 || epoch::inward(&answer, epoch - 1).is_none());
+                assert!(epoch < 2 || epoch::inward(&answer, epoch - 1).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_was_never_lost_may_name_its_questions_as_it_likes() {
+        // It is an edge itself, and names them as this one does.
+        for name in ["mcp-edge-1:0", "mcp-edge-0:0", "mcp-edge-1:\"x\"", "mcp-edge-x"] {
+            let id = RequestId::Text(name.into());
+            let question = Message::request(&id, "roots/list", &json!({}));
+            for epoch in [0, 1, 2] {
+                let asked = epoch::outward(question.clone(), epoch);
+                let answer = Message::result(asked.id().unwrap(), &json!({}));
+                let back = epoch::inward(&answer, epoch).unwrap();
+                assert_eq!(back.id(), Some(&id), "{epoch}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_under_a_long_name_is_handed_on() {
+        for length in [253, 254, 255, 256, 300, 1000] {
+            let id = RequestId::Text("\"".repeat(length / 2).into());
+            let question = Message::request(&id, "roots/list", &json!({}));
+            for epoch in [0, 1, 12] {
+                let asked = epoch::outward(question.clone(), epoch);
+                let answer = Message::result(asked.id().unwrap(), &json!({}));
+                let back = epoch::inward(&answer, epoch).unwrap();
+                assert_eq!(back.id(), Some(&id), "{length} {epoch}");
             }
         }
     }
