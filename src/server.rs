@@ -12,7 +12,7 @@ use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
-use crate::config::{self, Access, ChildCommand, Config, Limits, Secret, TlsSource};
+use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::guard::Guard;
@@ -110,7 +110,8 @@ impl Behind {
         Self::handler(Diagnostics)
     }
 
-    fn open(self, limits: &Limits, access: &Access, drain: &Drain) -> Result<Opened, StartError> {
+    fn open(self, config: &Config, drain: &Drain) -> Result<Opened, StartError> {
+        let Config { limits, access, path, .. } = config;
         let secrets: &[Secret] = match access {
             Access::Tokens(tokens) => tokens,
             Access::Anonymous => &[],
@@ -132,7 +133,7 @@ impl Behind {
                     limits.max_line_bytes,
                     drain.clone(),
                 );
-                let front = Front { upstream, pass: config.pass };
+                let front = Front::new(upstream, config.pass, path);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -177,7 +178,7 @@ impl Server {
             Some(address) => Some(bind_redirect(address, places, drain.clone()).await?),
             None => None,
         };
-        let Opened { backend, front } = behind.open(&config.limits, &config.access, &drain)?;
+        let Opened { backend, front } = behind.open(&config, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -279,9 +280,9 @@ pub async fn serve_stdio(
     behind: Behind,
     shutdown: impl Future<Output = ()>,
 ) -> Result<bool, StartError> {
-    let Config { limits, times, access, .. } = config;
+    let Config { limits, times, .. } = config;
     let drain = Drain::default();
-    let Opened { backend, front: _ } = behind.open(limits, access, &drain)?;
+    let Opened { backend, front: _ } = behind.open(config, &drain)?;
     let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);

@@ -188,6 +188,33 @@ async fn paths_that_could_be_read_as_others_are_refused_in_words() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_a_closed_path_goes_up_without_a_token() {
+    bounded(async {
+        let upside = Upside::new().await;
+        let behind = upside.behind(&["open:/*", "/o/private/*"]);
+        let server = TestServer::start(config(), behind).await;
+        let stranger = server.client().stranger();
+        for path in ["/o/%70rivate/x", "/o/PRIVATE/x", "/%6f/private/x", "/%6dcp", "/MCP", "/s%73e"]
+        {
+            let refused = stranger.send(stranger.post(path, &serde_json::json!({}))).await;
+            let error = &refused.json()["error"];
+            assert_eq!((refused.status.as_u16(), error), (400, &"bad_path".into()), "{path}");
+        }
+        for path in ["/o/private/x", "/mcp"] {
+            let refused = stranger.send(stranger.post(path, &serde_json::json!({}))).await;
+            assert_eq!(refused.status, 401, "{path}");
+        }
+        assert!(upside.is_untouched().await);
+        // A harmless escape goes up as it is.
+        let asking = stranger.bare(stranger.request("GET", "/o/a%20b"));
+        let (answer, seen) = tokio::join!(asking, upside.answer(OK));
+        assert_eq!(answer.status, 200);
+        assert!(seen.starts_with("GET /o/a%20b HTTP/1.1\r\n"), "{seen}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn other_protocols_and_the_methods_of_proxies_are_refused_in_words() {
     bounded(async {
         let (server, upside) = pair().await;

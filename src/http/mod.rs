@@ -7,6 +7,7 @@ mod passed;
 mod redirect;
 mod refusal;
 mod reply;
+mod rules;
 mod tag;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
 
 use self::head::{Fields, Route};
 use self::refusal::Refusal;
+use self::rules::Rules;
 use self::tag::RequestTags;
 use crate::addr::ClientAddr;
 use crate::body::{self, BodyError, BodyLimits};
@@ -58,10 +60,16 @@ pub(crate) struct ConnInfo {
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]
 pub(crate) struct Front {
-    /// The upstream.
-    pub(crate) upstream: Arc<Upstream>,
+    upstream: Arc<Upstream>,
     /// Paths that are passed through.
-    pub(crate) pass: Vec<PassRule>,
+    rules: Rules,
+}
+
+impl Front {
+    /// This upstream, of which the paths of `pass` are passed through beside the unified path.
+    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, unified: &str) -> Self {
+        Self { rules: Rules::new(pass, unified), upstream }
+    }
 }
 
 /// Everything above the connections.
@@ -237,7 +245,7 @@ impl App {
         let passed = self
             .front
             .as_ref()
-            .and_then(|front| Some((front, pass::rule(&front.pass, head.uri.path(), route)?)));
+            .and_then(|front| Some((front, front.rules.find(head.uri.path(), route)?)));
         let preflight = passed.is_none() || cors::is_preflight(&head.headers);
         if head.method == Method::OPTIONS && preflight {
             self.guard.admit_stranger(visit)?;

@@ -1,6 +1,5 @@
-//! Paths of the upstream that are passed through as they are: which, and how requests go up.
+//! Paths of the upstream that are passed through as they are: how requests go up.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, h
 use http_body::Body;
 use tokio::select;
 
-use super::head::{self, Route};
+use super::head;
 use super::passed::{self, Terms};
 use super::refusal::Refusal;
 use super::reply::ReplyBody;
+use super::rules::Rules;
 use super::{App, Arrived, Front};
 use crate::body::{self, BodyError};
 use crate::caller::Principal;
@@ -52,54 +52,15 @@ impl From<Unpassed> for Refusal {
     }
 }
 
-/// The rule that a path falls under: the one that names most of it; of two alike the closed one.
-pub(super) fn rule<'a>(rules: &'a [PassRule], path: &str, route: Route) -> Option<&'a PassRule> {
-    let covering = rules.iter().filter(|rule| covers(rule, path) && prevails(rule, path, route));
-    covering.min_by_key(|rule| (Reverse(rule.path.len()), rule.open))
-}
-
-fn covers(rule: &PassRule, path: &str) -> bool {
-    match path.strip_prefix(rule.path.as_str()) {
-        Some("") => !path.is_empty(),
-        Some(rest) => rule.beneath && rest.starts_with('/'),
-        None => false,
-    }
-}
-
-/// Does the rule count where the edge has a route of its own? Only if it names the path itself.
-fn prevails(rule: &PassRule, path: &str, route: Route) -> bool {
-    match route {
-        Route::Unknown => true,
-        Route::Sse | Route::Messages | Route::Tools | Route::CallTool | Route::OAuthProbe => {
-            path.strip_suffix('/').unwrap_or(path) == rule.path
-        }
-        Route::Mcp | Route::Livez | Route::Readyz => false,
-    }
-}
-
 /// May this request go up under this rule?
-fn check(rule: &PassRule, head: &request::Parts) -> Result<(), Unpassed> {
+fn check(rules: &Rules, rule: &PassRule, head: &request::Parts) -> Result<(), Unpassed> {
     if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(Unpassed::Method);
     }
-    if rule.beneath && !is_plain(head.uri.path()) {
+    if !rules.is_plain(rule, head.uri.path()) {
         return Err(Unpassed::Path);
     }
     if asks_for_another_protocol(&head.headers) { Err(Unpassed::Upgrade) } else { Ok(()) }
-}
-
-/// Will every server take the path for what it looks like? Not with dot segments, empty ones,
-/// backslashes, or these in disguise: the upstream might find another path in it, which no rule
-/// names.
-fn is_plain(path: &str) -> bool {
-    let mut text = path.to_ascii_lowercase();
-    // A percent sign may be disguised itself, but nobody means well by doing so again and again.
-    for _ in 0..3 {
-        text = text.replace("%25", "%");
-    }
-    let dots = |segment: &str| matches!(segment.split(';').next().unwrap_or_default(), "." | "..");
-    let disguised = ["%2e", "%2f", "%5c", "%00", "%25", "\\", "//"];
-    !disguised.iter().any(|it| text.contains(it)) && !text.split('/').any(dots)
 }
 
 /// `Upgrade`, but to HTTP/2: clients offer that to every server without TLS.
@@ -151,7 +112,7 @@ impl App {
         } else {
             self.guard.admit(arrived.visit).await?.principal().clone()
         };
-        check(rule, arrived.head)?;
+        check(&front.rules, rule, arrived.head)?;
         let client = arrived.conn.client.key();
         let take = || self.streams.try_take(client).ok_or(Reason::ClientStreamsFull);
         let wants_events = head::asks_for_events(&arrived.head.headers);
@@ -235,122 +196,7 @@ fn failed(tag: &HeaderValue, fault: Fault) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn rules(texts: &[&str]) -> Vec<PassRule> {
-        let rule = |text: &&str| {
-            let (open, text) = text.strip_prefix("open:").map_or((false, *text), |it| (true, it));
-            let (path, beneath) = text.strip_suffix("/*").map_or((text, false), |it| (it, true));
-            PassRule { path: path.to_owned(), beneath, open }
-        };
-        texts.iter().map(rule).collect()
-    }
-
-    fn found(rules: &[PassRule], path: &str) -> Option<String> {
-        let rule = rule(rules, path, Route::of(path, "/mcp"))?;
-        let (open, all) = (rule.open, rule.beneath);
-        Some(format!(
-            "{}{}{}",
-            if open { "open:" } else { "" },
-            rule.path,
-            if all { "/*" } else { "" }
-        ))
-    }
-
-    #[test]
-    fn a_rule_covers_its_path_and_whole_segments_beneath() {
-        let rules = rules(&["/health", "/files/*"]);
-        for (path, rule) in [
-            ("/health", Some("/health")),
-            ("/health/", None),
-            ("/health/x", None),
-            ("/healthy", None),
-            ("/HEALTH", None),
-            ("/%68ealth", None),
-            ("/files", Some("/files/*")),
-            ("/files/", Some("/files/*")),
-            ("/files/a/b", Some("/files/*")),
-            ("/filesystem", None),
-            ("/x/files/a", None),
-            ("/", None),
-            ("", None),
-            ("*", None),
-        ] {
-            assert_eq!(found(&rules, path).as_deref(), rule, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_longest_rule_counts_and_of_two_alike_the_closed_one() {
-        let all =
-            rules(&["open:/*", "/admin/*", "open:/admin/ping", "open:/a", "/a", "/b", "open:/b/*"]);
-        for (path, rule) in [
-            ("/x", "open:/*"),
-            ("/admin", "/admin/*"),
-            ("/admin/x", "/admin/*"),
-            ("/admin/ping", "open:/admin/ping"),
-            ("/admin/ping/x", "/admin/*"),
-            ("/a", "/a"),
-            ("/b", "/b"),
-            ("/b/x", "open:/b/*"),
-        ] {
-            assert_eq!(found(&all, path).as_deref(), Some(rule), "{path}");
-        }
-    }
-
-    #[test]
-    fn the_edges_own_paths_yield_to_a_rule_that_names_them_or_not_at_all() {
-        let named =
-            rules(&["/mcp", "/livez", "/sse", "/messages/*", "/register", "/tools/list", "/*"]);
-        for (path, rule) in [
-            ("/mcp", None),
-            ("/mcp/", None),
-            ("/livez", None),
-            ("/sse", Some("/sse")),
-            ("/messages", Some("/messages/*")),
-            ("/messages/", Some("/messages/*")),
-            ("/register", Some("/register")),
-            ("/tools/list", Some("/tools/list")),
-            ("/mcp/tools", None),
-            ("/readyz", None),
-            ("/token", None),
-            ("/.well-known/oauth-protected-resource", None),
-            ("/mcp/x", Some("/*")),
-        ] {
-            assert_eq!(found(&named, path).as_deref(), rule, "{path}");
-        }
-        let all = rules(&["/*"]);
-        for path in ["/sse", "/messages", "/messages/", "/mcp"] {
-            assert_eq!(found(&all, path), None, "{path}");
-        }
-    }
-
-    #[test]
-    fn paths_that_could_be_read_as_others_are_not_plain() {
-        for plain in ["/files", "/files/a.b/..c/c../...", "/files/100%25/%20;v=1", "/files/"] {
-            assert!(is_plain(plain), "{plain}");
-        }
-        for other in [
-            "/files/../mcp",
-            "/files/..",
-            "/files/./a",
-            "/files//a",
-            "//files",
-            "/files/%2e%2E/mcp",
-            "/files/.%2e/mcp",
-            "/files/%2Fetc",
-            "/files/a%5Cb",
-            "/files/a\\..\\b",
-            "/files/..;x=1/mcp",
-            "/files/%252e%252e/mcp",
-            "/files/%2525252525252e/mcp",
-            "/files/%00",
-        ] {
-            assert!(!is_plain(other), "{other}");
-        }
-    }
 
     fn head(method: &str, path: &str, upgrade: Option<&str>) -> request::Parts {
         let mut request = Request::builder().method(method).uri(path);
@@ -362,8 +208,8 @@ mod tests {
 
     #[test]
     fn what_is_no_plain_request_is_not_passed() {
-        let rules = rules(&["/a/*"]);
-        let rule = &rules[0];
+        let rule = PassRule { path: "/a".to_owned(), beneath: true, open: false };
+        let rules = Rules::new(vec![rule.clone()], "/mcp");
         for (head, answer) in [
             (head("GET", "/a/b?c=/../d", None), Ok(())),
             (head("PROPFIND", "/a/b", Some("h2c")), Ok(())),
@@ -373,7 +219,7 @@ mod tests {
             (head("GET", "/a/b", Some("websocket")), Err(Unpassed::Upgrade)),
             (head("GET", "/a/b", Some("h2c, WebSocket")), Err(Unpassed::Upgrade)),
         ] {
-            assert_eq!(check(rule, &head), answer, "{head:?}");
+            assert_eq!(check(&rules, &rule, &head), answer, "{head:?}");
         }
     }
 
@@ -407,23 +253,5 @@ mod tests {
         assert_eq!(of("/a/b?c=d").as_deref(), Some("http://127.0.0.1:8000/a/b?c=d"));
         assert_eq!(of("https://x.test/a").as_deref(), Some("http://127.0.0.1:8000/a"));
         assert_eq!(of("x.test:443"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(path in ".*") {
-            let rules = rules(&["/*", "/a", "open:/a/*"]);
-            let _rule = found(&rules, &path);
-            let _plain = is_plain(&path);
-        }
-
-        #[test]
-        fn nothing_outside_is_covered(path in "/[a-c/.%2]{0,12}") {
-            let rules = rules(&["/a/*"]);
-            if let Some(rule) = rule(&rules, &path, Route::Unknown) {
-                prop_assert!(path == "/a" || path.starts_with("/a/"));
-                prop_assert!(rule.beneath);
-            }
-        }
     }
 }

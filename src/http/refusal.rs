@@ -240,7 +240,8 @@ fn not_passed(unpassed: &Unpassed) -> Verdict {
         Unpassed::Path => plain(
             S::BAD_REQUEST,
             "bad_path",
-            "the path has an empty or a dot segment, a backslash, or one of them in disguise",
+            "the path has an empty or a dot segment, a backslash, or one of them in disguise, or \
+             could be read as another path",
         ),
         Unpassed::Upgrade => plain(
             S::NOT_IMPLEMENTED,
