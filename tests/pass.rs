@@ -215,6 +215,25 @@ async fn no_spelling_of_a_closed_path_goes_up_without_a_token() {
 }
 
 #[tokio::test]
+async fn the_upstreams_endpoint_under_another_path_is_not_open() {
+    bounded(async {
+        let upside = Upside::new().await;
+        let url = format!("http://{}/api/mcp", upside.address).parse().unwrap();
+        let upstream = Upstream { url, ..upside.passing(&["open:/*"]) };
+        let server = TestServer::start(config(), Behind::upstream(upstream)).await;
+        let stranger = server.client().stranger();
+        for (path, status) in
+            [("/api/mcp", 401), ("/api/mcp/", 401), ("/api/messages/", 401), ("/api/%6dcp", 400)]
+        {
+            let refused = stranger.send(stranger.post(path, &serde_json::json!({}))).await;
+            assert_eq!(refused.status, status, "{path}");
+        }
+        assert!(upside.is_untouched().await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn other_protocols_and_the_methods_of_proxies_are_refused_in_words() {
     bounded(async {
         let (server, upside) = pair().await;

@@ -68,7 +68,7 @@ pub(crate) struct Front {
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
     pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, unified: &str) -> Self {
-        Self { rules: Rules::new(pass, unified), upstream }
+        Self { rules: Rules::new(pass, unified, upstream.url().path()), upstream }
     }
 }
 

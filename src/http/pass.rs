@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_no_plain_request_is_not_passed() {
         let rule = PassRule { path: "/a".to_owned(), beneath: true, open: false };
-        let rules = Rules::new(vec![rule.clone()], "/mcp");
+        let rules = Rules::new(vec![rule.clone()], "/mcp", "/mcp");
         for (head, answer) in [
             (head("GET", "/a/b?c=/../d", None), Ok(())),
             (head("PROPFIND", "/a/b", Some("h2c")), Ok(())),

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::head::Route;
 use crate::config::PassRule;
+use crate::mcp::MESSAGES_PATH;
 
 /// How often a path may be percent-encoded over again. Nobody means well by more.
 const LAYERS: usize = 4;
@@ -19,10 +20,12 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// These, beside the unified path.
-    pub(super) fn new(rules: Vec<PassRule>, unified: &str) -> Self {
-        let folded = Map { rules: rules.iter().map(folded).collect(), unified: plainest(unified) };
-        Self { given: Map { rules, unified: unified.to_owned() }, folded }
+    /// These, beside the unified path, in front of an upstream whose MCP endpoint is at `endpoint`.
+    pub(super) fn new(rules: Vec<PassRule>, unified: &str, endpoint: &str) -> Self {
+        let endpoint = decoded(endpoint).unwrap_or_else(|| endpoint.to_owned());
+        let folded =
+            Map::new(rules.iter().map(folded).collect(), &plainest(unified), &plainest(&endpoint));
+        Self { given: Map::new(rules, unified, &endpoint), folded }
     }
 
     /// The rule that a path falls under: the one that names most of it; of two alike the closed
@@ -45,19 +48,56 @@ impl Rules {
     }
 }
 
-/// Rules beside a unified path, in one spelling.
+/// Rules beside a unified path and an upstream's MCP endpoint, in one spelling.
 #[derive(Debug)]
 struct Map {
     rules: Vec<PassRule>,
     unified: String,
+    /// Without a slash at its end.
+    endpoint: String,
+    /// Where else messages of MCP may be posted: what an SSE upstream announces is not known here.
+    messages: [String; 2],
 }
 
 impl Map {
+    fn new(rules: Vec<PassRule>, unified: &str, endpoint: &str) -> Self {
+        let endpoint = unslashed(endpoint).to_owned();
+        let above = endpoint.rsplit_once('/').map_or("", |(above, _)| above);
+        let messages = [MESSAGES_PATH.to_owned(), format!("{above}{MESSAGES_PATH}")];
+        Self { rules, unified: unified.to_owned(), endpoint, messages }
+    }
+
     fn find(&self, path: &str, route: Route) -> Option<&PassRule> {
-        let covering = self.rules.iter();
-        let covering = covering.filter(|rule| covers(rule, path) && prevails(rule, path, route));
+        let covering = self.rules.iter().filter(|rule| {
+            covers(rule, path) && prevails(rule, path, route) && !self.is_kept(rule, path)
+        });
         covering.min_by_key(|rule| (Reverse(rule.path.len()), rule.open))
     }
+
+    /// Does the upstream speak MCP there? A rule that did not name the place does not open it: the
+    /// endpoint under no rule, and under open ones nothing beneath it, nor where messages go.
+    fn is_kept(&self, rule: &PassRule, path: &str) -> bool {
+        if unslashed(path) == self.endpoint {
+            return !names(rule, path);
+        }
+        // Everything is beneath the root, which says nothing.
+        let endpoint = Some(&self.endpoint).filter(|endpoint| !endpoint.is_empty());
+        let mut places = self.messages.iter().chain(endpoint);
+        rule.open && places.any(|place| is_within(path, place) && !is_within(&rule.path, place))
+    }
+}
+
+fn unslashed(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}
+
+fn is_within(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Does the rule name this very path? `/*` names none.
+fn names(rule: &PassRule, path: &str) -> bool {
+    rule.path == path || !rule.path.is_empty() && rule.path == unslashed(path)
 }
 
 fn covers(rule: &PassRule, path: &str) -> bool {
@@ -73,7 +113,7 @@ fn prevails(rule: &PassRule, path: &str, route: Route) -> bool {
     match route {
         Route::Unknown => true,
         Route::Sse | Route::Messages | Route::Tools | Route::CallTool | Route::OAuthProbe => {
-            path.strip_suffix('/').unwrap_or(path) == rule.path
+            names(rule, path)
         }
         Route::Mcp | Route::Livez | Route::Readyz => false,
     }
@@ -140,12 +180,17 @@ mod tests {
     use super::*;
 
     fn rules(texts: &[&str]) -> Rules {
+        before("/mcp", texts)
+    }
+
+    /// Rules in front of an upstream whose endpoint is there.
+    fn before(endpoint: &str, texts: &[&str]) -> Rules {
         let rule = |text: &&str| {
             let (open, text) = text.strip_prefix("open:").map_or((false, *text), |it| (true, it));
             let (path, beneath) = text.strip_suffix("/*").map_or((text, false), |it| (it, true));
             PassRule { path: path.to_owned(), beneath, open }
         };
-        Rules::new(texts.iter().map(rule).collect(), "/mcp")
+        Rules::new(texts.iter().map(rule).collect(), "/mcp", endpoint)
     }
 
     fn found(rules: &Rules, path: &str) -> Option<String> {
@@ -254,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_path_that_reads_as_one_of_another_rule_is_not_plain() {
-        let rules = rules(&["open:/o/*", "/o/private/*", "open:/*", "/Named"]);
+        let rules = before("/up", &["open:/o/*", "/o/private/*", "open:/*", "/Named"]);
         let of = |path: &str| {
             let rule = rules.find(path, Route::of(path, "/mcp")).unwrap();
             rules.is_plain(rule, path)
@@ -283,6 +328,36 @@ mod tests {
             "/%72egister",
         ] {
             assert!(!of(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_upstreams_own_endpoint_yields_to_a_rule_that_names_it() {
+        for (endpoint, rules, path, rule) in [
+            ("/api/mcp", &["/*"][..], "/api/mcp", None),
+            ("/api/mcp", &["open:/*"], "/api/mcp/", None),
+            ("/api/mcp/", &["open:/api/*"], "/api/mcp", None),
+            ("/api/m%63p", &["open:/*"], "/api/mcp", None),
+            ("/api/mcp", &["/api/mcp", "open:/*"], "/api/mcp", Some("/api/mcp")),
+            ("/api/mcp", &["open:/api/mcp/*"], "/api/mcp/x", Some("open:/api/mcp/*")),
+            ("/api/mcp", &["/*"], "/api/mcp/x", Some("/*")),
+            ("/api/mcp", &["open:/*"], "/api/mcp/x", None),
+            ("/api/mcp", &["open:/*"], "/api/mcpx", Some("open:/*")),
+            ("/api/mcp", &["open:/*"], "/api/messages/x", None),
+            ("/api/mcp", &["open:/*", "/api/*"], "/api/messages/x", Some("/api/*")),
+            ("/api/mcp", &["open:/*"], "/messages/x", None),
+            ("/api/mcp", &["open:/*"], "/x/messages", Some("open:/*")),
+            ("/", &["open:/*"], "/", None),
+            ("/", &["open:/*"], "/x", Some("open:/*")),
+            ("/", &["open:/", "/*"], "/", Some("open:/")),
+        ] {
+            let rules = before(endpoint, rules);
+            assert_eq!(found(&rules, path).as_deref(), rule, "{endpoint} {path}");
+        }
+        let rules = before("/api/mcp", &["open:/*", "/*"]);
+        for path in ["/API/mcp", "/api/%6dcp", "/api/mcp;a=b"] {
+            let rule = rules.find(path, Route::Unknown).unwrap();
+            assert!(!rules.is_plain(rule, path), "{path}");
         }
     }
 
