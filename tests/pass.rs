@@ -445,6 +445,26 @@ async fn what_comes_down_is_the_upstreams_but_for_the_connection() {
 }
 
 #[tokio::test]
+async fn an_empty_refusal_of_the_upstreams_is_its_own() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        for client in [server.client(), server.client().h2()] {
+            for status in [400, 414, 431] {
+                let refusal = format!(
+                    "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nx-theirs: 1\r\n\
+                     connection: close\r\n\r\n"
+                );
+                let asking = client.bare(client.request("GET", "/p/a"));
+                let (answer, _) = tokio::join!(asking, upside.answer(&refusal));
+                assert_eq!((answer.status.as_u16(), &*answer.body), (status, &b""[..]));
+                assert_eq!(answer.header("x-theirs"), "1");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bodies_flow_both_ways_at_once() {
     bounded(async {
         let (server, upside) = pair().await;

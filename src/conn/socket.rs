@@ -48,8 +48,11 @@ pub(super) fn refusal(status: &str, label: &str, text: &str) -> Bytes {
 fn bare_refusal(written: &[u8]) -> Option<Bytes> {
     // Every response passes here: what is no refusal must be seen at once.
     let status = written.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+    let has = |part: &[u8]| written.windows(part.len()).any(|it| it.eq_ignore_ascii_case(part));
+    // What the service answered has its name, even if there is no more in it.
     if !matches!(status, b"00" | b"14" | b"31")
-        || !written.windows(19).any(|part| part.eq_ignore_ascii_case(b"content-length: 0\r\n"))
+        || !has(b"content-length: 0\r\n")
+        || has(b"\nx-request-id: ")
     {
         return None;
     }
@@ -144,6 +147,7 @@ mod tests {
         assert!(instead.ends_with(b"}"));
         for other in [
             &b"HTTP/1.1 400 Bad Request\r\ncontent-length: 20\r\n\r\n{}"[..],
+            b"HTTP/1.1 400 Bad Request\r\nx-request-id: 0\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n",
             b"data: HTTP/1.1 400\r\ncontent-length: 0\r\n",
             b"HTTP/1.1 4",
