@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use mcp_edge::{Behind, ChildCommand, Config, HealthCheck, Secret, Server, StartError, TlsSource};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::observe::{self, complain, say};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
+    take_descriptors();
     let runtime = match threads(settings.workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(log, &error),
@@ -25,6 +27,14 @@ pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
     let exit = runtime.block_on(until_told(settings, log));
     end(runtime);
     exit
+}
+
+/// As many open files as the system allows: a client may need one, and one at the upstream.
+fn take_descriptors() {
+    let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// So many threads, or one for each CPU. One alone needs no word from another.

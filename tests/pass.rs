@@ -816,6 +816,47 @@ async fn event_streams_take_places_and_give_them_back() {
 }
 
 #[tokio::test]
+async fn requests_under_way_take_places_and_give_them_back() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        let mut all = Vec::new();
+        for _ in 0..64 {
+            let mut raw = server.raw().await;
+            raw.send(get("/open", "")).await;
+            all.push((raw, upside.asked().await.0));
+        }
+        let client = server.client();
+        for path in ["/open", "/p/a"] {
+            let refused = client.bare(client.request("GET", path)).await;
+            let error = &refused.json()["error"];
+            assert_eq!((refused.status.as_u16(), error), (429, &"too_many_requests".into()));
+            assert!(!refused.header("retry-after").is_empty());
+        }
+        assert!(upside.is_untouched().await);
+        // Others have places of their own, and so have event streams.
+        let other = server.client().from(support::loopback(2));
+        let asking = other.bare(other.request("GET", "/open"));
+        assert_eq!(tokio::join!(asking, upside.answer(OK)).0.status, 200);
+        let _stream = open(&client, &upside, "text/event-stream").await.unwrap();
+        // A place is free when its response is over.
+        let (raw, taken) = all.last_mut().unwrap();
+        taken.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
+        raw.until("half").await;
+        assert_eq!(client.bare(client.request("GET", "/open")).await.status, 429);
+        taken.send("full").await;
+        raw.until("full").await;
+        let asking = client.bare(client.request("GET", "/open"));
+        let answering = async {
+            // The connection that has just become free is taken again.
+            all.last_mut().unwrap().1.until("\r\n\r\n").await;
+            all.last_mut().unwrap().1.send(OK).await;
+        };
+        assert_eq!(tokio::join!(asking, answering).0.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn streams_end_with_the_drain_and_other_responses_are_finished() {
     bounded(async {
         let (mut server, upside) = pair().await;

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use serde_json::{Value, json};
 use support::{Client, EDGE, Mark, SCRIPT, TOKEN, bounded, call, eventually, trusting};
 use tokio::time::Instant;
@@ -191,6 +191,20 @@ async fn a_childs_environment_holds_neither_token_nor_secrets() {
             assert!(!environment.contains(secret), "{environment}");
         }
         eventually(|| mark.alive().len() == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_edge_takes_every_open_file_that_it_may_have() {
+    bounded(async {
+        let given = getrlimit(Resource::Nofile);
+        let less = given.maximum.map_or(1000, |most| most / 2);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(less), ..given }).unwrap();
+        let edge = Edge::start(&Mark::new(), &[], &[EDGE]);
+        let pid = Pid::from_child(&edge.child);
+        let found = prlimit(Some(pid), Resource::Nofile, given).unwrap();
+        assert_eq!((found.current, found.maximum), (given.maximum, given.maximum));
     })
     .await;
 }

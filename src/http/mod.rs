@@ -23,6 +23,7 @@ use http_body::Body;
 pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
 
 use self::head::{Fields, Route};
+use self::pass::Places;
 use self::refusal::Refusal;
 use self::rules::Rules;
 use self::tag::RequestTags;
@@ -63,12 +64,15 @@ pub(crate) struct Front {
     upstream: Arc<Upstream>,
     /// Paths that are passed through.
     rules: Rules,
+    /// Places of requests to them.
+    places: Places,
 }
 
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
     pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, unified: &str) -> Self {
-        Self { rules: Rules::new(pass, unified, upstream.url().path()), upstream }
+        let rules = Rules::new(pass, unified, upstream.url().path());
+        Self { upstream, rules, places: Places::default() }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Paths of the upstream that are passed through as they are: how requests go up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request};
 use http_body::Body;
 use tokio::select;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::head;
 use super::passed::{self, Terms};
@@ -13,9 +15,11 @@ use super::refusal::Refusal;
 use super::reply::ReplyBody;
 use super::rules::Rules;
 use super::{App, Arrived, Front};
+use crate::addr::ClientKey;
 use crate::body::{self, BodyError};
 use crate::caller::Principal;
 use crate::config::PassRule;
+use crate::limit::{PerClient, Permit};
 use crate::mcp::Reason;
 use crate::upstream::{self, Arriving, Fault, Outgoing, Passable};
 
@@ -33,9 +37,54 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Requests that may be under way at once, each with a connection of its own to the upstream: of
+/// one client, enough for any page, and in all.
+const PER_CLIENT: u32 = 64;
+const IN_ALL: usize = 512;
+
+/// Places of requests that are passed through, event streams aside.
+#[derive(Debug)]
+pub(super) struct Places {
+    each: PerClient,
+    all: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { each: PerClient::new(PER_CLIENT), all: Arc::new(Semaphore::new(IN_ALL)) }
+    }
+}
+
+impl Places {
+    fn take(&self, client: ClientKey) -> Result<Place, Unpassed> {
+        let own = self.each.try_take(client).ok_or(Unpassed::ClientFull)?;
+        let all = Arc::clone(&self.all).try_acquire_owned();
+        // Closed it never is.
+        let all = all.map_err(|_none_left| Unpassed::Full)?;
+        Ok(Place { _own: own, _all: Some(all) })
+    }
+}
+
+/// The place of a request that is passed through: of an event stream, one among the streams.
+#[derive(Debug)]
+pub(super) struct Place {
+    _own: Permit,
+    _all: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    pub(super) fn of_stream(place: Permit) -> Self {
+        Self { _own: place, _all: None }
+    }
+}
+
 /// Why a request is not passed through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unpassed {
+    /// The client has as many under way as it may.
+    ClientFull,
+    /// All clients have.
+    Full,
     /// The path could be read as another one.
     Path,
     /// Another protocol is asked for.
@@ -114,9 +163,12 @@ impl App {
         };
         check(&front.rules, rule, arrived.head)?;
         let client = arrived.conn.client.key();
-        let take = || self.streams.try_take(client).ok_or(Reason::ClientStreamsFull);
+        let stream = || {
+            let place = self.streams.try_take(client).ok_or(Reason::ClientStreamsFull)?;
+            Ok::<_, Refusal>(Place::of_stream(place))
+        };
         let wants_events = head::asks_for_events(&arrived.head.headers);
-        let place = if wants_events { Some(take()?) } else { None };
+        let mut place = if wants_events { stream()? } else { front.places.take(client)? };
         // Whoever waits for a stream may wait long for its begin, too.
         let patience = (!wants_events).then_some(front.upstream.patience());
         let request = self.upward(arrived, front, principal)?;
@@ -124,13 +176,13 @@ impl App {
         if response.status().is_informational() {
             return Err(failed(arrived.tag, Fault::Broken("it changes the protocol".into())));
         }
-        let events = match (passed::is_events(response.headers()), place) {
-            (true, Some(place)) => Some(place),
-            (true, None) => Some(take()?),
-            (false, _) => None,
-        };
+        let events = passed::is_events(response.headers());
+        if events && !wants_events {
+            place = stream()?;
+        }
         let terms = Terms {
-            events: events.map(|place| (place, self.drain.draining())),
+            place,
+            events: events.then(|| self.drain.draining()),
             silence: front.upstream.patience(),
             request: arrived.tag.clone(),
         };
@@ -221,6 +273,19 @@ mod tests {
         ] {
             assert_eq!(check(&rules, &rule, &head), answer, "{head:?}");
         }
+    }
+
+    #[test]
+    fn places_are_of_one_client_and_in_all() {
+        let places = Places::default();
+        let of = |last: u8| places.take(ClientKey::from(std::net::IpAddr::from([192, 0, 2, last])));
+        let mut taken: Vec<_> =
+            (0..8).flat_map(|last| (0..64).map(move |_| last)).map(of).collect();
+        assert!(taken.iter().all(Result::is_ok));
+        assert_eq!(of(0).unwrap_err(), Unpassed::ClientFull);
+        assert_eq!(of(9).unwrap_err(), Unpassed::Full);
+        drop(taken.pop());
+        assert!(of(9).is_ok() && of(7).is_ok());
     }
 
     #[test]

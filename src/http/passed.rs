@@ -11,17 +11,18 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::pass::end_to_end;
+use super::pass::{Place, end_to_end};
 use super::reply::ReplyBody;
 use crate::jsonrpc::{self, code};
-use crate::limit::Permit;
 use crate::upstream::Arriving;
 
 /// What a response is passed down under.
 #[derive(Debug)]
 pub(super) struct Terms {
-    /// The place of an event stream, and when it has to end; none if it is no stream.
-    pub(super) events: Option<(Permit, WaitForCancellationFutureOwned)>,
+    /// The place that it takes until it is over.
+    pub(super) place: Place,
+    /// When it has to end; none if it is no event stream.
+    pub(super) events: Option<WaitForCancellationFutureOwned>,
     /// How long the body of another response may say nothing.
     pub(super) silence: Duration,
     /// The name of the request.
@@ -70,6 +71,7 @@ pub(super) fn response(response: Response<Arriving>, terms: Terms) -> Response<R
 pub(crate) struct Passed<B = Arriving> {
     /// None when it is over.
     body: Option<B>,
+    _place: Place,
     events: Option<Events>,
     silence: Duration,
     /// When the silence is too long, where that is counted and it is silent.
@@ -79,7 +81,6 @@ pub(crate) struct Passed<B = Arriving> {
 }
 
 struct Events {
-    _place: Permit,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Can an event be added?
     plain: bool,
@@ -93,14 +94,10 @@ impl<B> fmt::Debug for Passed<B> {
 
 impl<B> Passed<B> {
     fn new(body: B, terms: Terms, plain: bool) -> Self {
-        let Terms { events, silence, request } = terms;
-        let events = events.map(|(place, draining)| Events {
-            _place: place,
-            draining: Box::pin(draining),
-            plain,
-        });
+        let Terms { place, events, silence, request } = terms;
+        let events = events.map(|draining| Events { draining: Box::pin(draining), plain });
         let timer = Box::pin(sleep(silence));
-        Self { body: Some(body), events, silence, timer, waits: false, request }
+        Self { body: Some(body), _place: place, events, silence, timer, waits: false, request }
     }
 
     /// The end, because something broke. The readers of an event stream are told in an event of
@@ -214,8 +211,8 @@ mod tests {
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
         let terms = Terms {
-            events: events
-                .map(|drain| (PerClient::new(1).try_take(local).unwrap(), drain.draining())),
+            place: Place::of_stream(PerClient::new(1).try_take(local).unwrap()),
+            events: events.map(Drain::draining),
             silence: SILENCE,
             request: HeaderValue::from_static("0"),
         };

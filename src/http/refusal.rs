@@ -237,6 +237,14 @@ fn denied(deny: Deny) -> Verdict {
 fn not_passed(unpassed: &Unpassed) -> Verdict {
     use StatusCode as S;
     match unpassed {
+        Unpassed::ClientFull => {
+            let text = "too many requests of this address are under way";
+            plain(S::TOO_MANY_REQUESTS, "too_many_requests", text).later()
+        }
+        Unpassed::Full => {
+            let text = "too many requests to the server behind this edge are under way";
+            plain(S::SERVICE_UNAVAILABLE, "requests_full", text).later()
+        }
         Unpassed::Path => plain(
             S::BAD_REQUEST,
             "bad_path",
