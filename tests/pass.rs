@@ -929,3 +929,24 @@ async fn many_requests_share_a_few_connections() {
     })
     .await;
 }
+
+const KEPT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_costs_the_connection() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        let mut raw = server.raw().await;
+        raw.send(posting("/p/a", "content-length: 100000\r\n") + "some").await;
+        let (mut taken, _) = upside.asked().await;
+        taken.send(KEPT).await;
+        assert_eq!(raw.answer().await.unwrap().status, 200);
+        // Nobody waits for the rest.
+        raw.until_closed().await;
+        ended(taken).await;
+        let client = server.client();
+        let asking = client.bare(client.request("GET", "/p/a"));
+        assert_eq!(tokio::join!(asking, upside.answer(OK)).0.status, 200);
+    })
+    .await;
+}

@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,7 +104,7 @@ impl Pool {
     }
 
     /// The connection that was used last, if it is still good.
-    async fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<Line> {
         loop {
             let (mut line, since) = self.idle().pop()?;
             if since.elapsed() >= KEPT {
@@ -112,7 +112,7 @@ impl Pool {
                 self.idle().clear();
                 return None;
             }
-            if line.is_ready().await {
+            if line.is_free() {
                 return Some(line);
             }
         }
@@ -132,7 +132,7 @@ impl Pool {
         self: &Arc<Self>,
         mut request: Request<Outgoing>,
     ) -> Result<Response<Arriving>, Failed> {
-        while let Some(mut line) = self.take().await {
+        while let Some(mut line) = self.take() {
             match line.send(request).await {
                 Ok(response) => return Ok(self.arriving(response, line)),
                 Err((Some(unsent), _)) => request = unsent,
@@ -178,10 +178,10 @@ impl Line {
         if self.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Can it take a request? It cannot if the upstream closed it, or still says something.
-    async fn is_ready(&mut self) -> bool {
-        std::future::poll_fn(|context| Poll::Ready(self.drive(context))).await.is_pending()
-            && self.sender.is_ready()
+    /// Can it take a request? It cannot if the upstream closed it, or still says something, or if
+    /// the last request is not all there.
+    fn is_free(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
     }
 
     /// Sends a request. Gives it back where the upstream cannot have seen it.
@@ -266,7 +266,11 @@ impl Body for Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        if let Some(line) = self.line.take().filter(|_| self.ended || self.body.is_end_stream()) {
+        let read = self.ended || self.body.is_end_stream();
+        // An upstream may answer before it has the whole request: what still goes up ends here.
+        if let Some(mut line) = self.line.take().filter(|_| read)
+            && line.is_free()
+        {
             self.pool.give_back(line);
         }
     }
