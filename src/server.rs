@@ -239,6 +239,9 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
         let Self { listener, connection, redirect, app, drain, grace, address: _, trust: _ } = self;
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
+        if let Some(front) = app.front() {
+            front.keep_swept(&drain);
+        }
         drain.spawn(listener.run(connection));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
             drain.spawn(listener.run(connection));
@@ -282,8 +285,11 @@ pub async fn serve_stdio(
 ) -> Result<bool, StartError> {
     let Config { limits, times, .. } = config;
     let drain = Drain::default();
-    let Opened { backend, front: _ } = behind.open(config, &drain)?;
+    let Opened { backend, front } = behind.open(config, &drain)?;
     let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
+    if let Some(front) = front {
+        front.keep_swept(&drain);
+    }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
     let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;

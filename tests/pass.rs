@@ -950,3 +950,34 @@ async fn an_answer_before_the_end_of_the_request_costs_the_connection() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_time_and_with_the_drain() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        let client = server.client();
+        let request = || client.bare(client.request("GET", "/p/a"));
+        let answering = async {
+            let (mut taken, _) = upside.asked().await;
+            taken.send(KEPT).await;
+            taken
+        };
+        let begun = Instant::now();
+        let (answer, taken) = tokio::join!(request(), answering);
+        assert_eq!(answer.status, 200);
+        timeout(Duration::from_secs(5), ended(taken)).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_secs(3));
+        let answering = async {
+            let (mut taken, _) = upside.asked().await;
+            taken.send(KEPT).await;
+            taken
+        };
+        let (answer, taken) = tokio::join!(request(), answering);
+        assert_eq!(answer.status, 200);
+        let begun = Instant::now();
+        assert!(server.stop().await);
+        ended(taken).await;
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    })
+    .await;
+}

@@ -74,6 +74,18 @@ impl Front {
         let rules = Rules::new(pass, unified, upstream.url().path());
         Self { upstream, rules, places: Places::default() }
     }
+
+    /// Has idle connections to the upstream closed in time, and all of them at the end.
+    pub(crate) fn keep_swept(&self, drain: &Drain) {
+        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        drain.spawn_behind(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = upstream.keep_swept() => {}
+            }
+            upstream.close_idle();
+        });
+    }
 }
 
 /// Everything above the connections.
@@ -133,6 +145,11 @@ impl App {
             requests: RequestTags::default(),
             drain,
         }
+    }
+
+    /// What the floor reaches of an upstream, to be kept swept.
+    pub(crate) fn front(&self) -> Option<&Front> {
+        self.front.as_ref()
     }
 
     /// The guard, to be kept swept.

@@ -21,7 +21,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -89,14 +90,16 @@ pub(super) enum Failed {
 pub(super) struct Pool {
     connector: Connector,
     connect: Duration,
+    /// The oldest first.
     idle: Mutex<Vec<(Line, Instant)>>,
+    given: Notify,
     most: usize,
 }
 
 impl Pool {
     /// Keeps at most `most`; a connection is made within `connect`.
     pub(super) fn new(connector: Connector, connect: Duration, most: usize) -> Arc<Self> {
-        Arc::new(Self { connector, connect, idle: Mutex::default(), most })
+        Arc::new(Self { connector, connect, idle: Mutex::default(), given: Notify::new(), most })
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Line, Instant)>> {
@@ -124,6 +127,27 @@ impl Pool {
             return;
         }
         idle.push((line, Instant::now()));
+        if idle.len() == 1 {
+            self.given.notify_one();
+        }
+    }
+
+    /// Closes connections that have been idle for too long, for as long as it is polled.
+    pub(super) async fn keep_swept(&self) {
+        loop {
+            let oldest = self.idle().first().map(|(_, since)| *since);
+            let Some(since) = oldest else {
+                self.given.notified().await;
+                continue;
+            };
+            sleep_until(since + KEPT).await;
+            self.idle().retain(|(_, since)| since.elapsed() < KEPT);
+        }
+    }
+
+    /// Closes every idle connection.
+    pub(super) fn close_idle(&self) {
+        self.idle().clear();
     }
 
     /// Sends a request in origin form over an idle connection, or a new one. One that was closed

@@ -167,6 +167,16 @@ impl Upstream {
         self.head
     }
 
+    /// Closes connections that have been idle for too long, for as long as it is polled.
+    pub(crate) async fn keep_swept(&self) {
+        self.pool.keep_swept().await;
+    }
+
+    /// Closes every idle connection.
+    pub(crate) fn close_idle(&self) {
+        self.pool.close_idle();
+    }
+
     /// The fields of a request that is made for `caller`: nothing of the client's but what was
     /// listed, and who the client is, as the edge knows it.
     pub(crate) fn fields(&self, caller: &Caller) -> HeaderMap {
