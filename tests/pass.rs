@@ -981,3 +981,40 @@ async fn an_idle_connection_is_closed_in_time_and_with_the_drain() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_safe_request_outlives_the_connection_that_it_was_sent_on() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        for client in [server.client(), server.client().h2()] {
+            for (method, answered) in [("GET", true), ("OPTIONS", true), ("POST", false)] {
+                let asking = client.bare(client.request("GET", "/p/a"));
+                let answering = async {
+                    let (mut taken, _) = upside.asked().await;
+                    taken.send(KEPT).await;
+                    taken
+                };
+                let (first, mut taken) = tokio::join!(asking, answering);
+                assert_eq!(first.status, 200);
+                let closing = async {
+                    taken.until("\r\n\r\n").await;
+                    drop(taken);
+                    if answered { upside.answer(OK).await } else { String::new() }
+                };
+                let asking = client.bare(client.request(method, "/p/b?c"));
+                let (second, seen) = tokio::join!(asking, closing);
+                assert_eq!(second.status, if answered { 200 } else { 502 }, "{method}");
+                if answered {
+                    assert!(seen.starts_with(&format!("{method} /p/b?c HTTP/1.1\r\n")), "{seen}");
+                }
+            }
+        }
+        // On a new connection it is asked once only.
+        let client = server.client();
+        let asking = client.bare(client.request("GET", "/p/a"));
+        let leaving = async { drop(upside.asked().await) };
+        assert_eq!(tokio::join!(asking, leaving).0.status, 502);
+        assert!(upside.is_untouched().await);
+    })
+    .await;
+}

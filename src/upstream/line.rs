@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -86,6 +86,30 @@ pub(super) enum Failed {
     Gone,
 }
 
+impl Failed {
+    /// Did the upstream say nothing at all?
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Broken(error) => !error.is_parse(),
+            Self::Gone => true,
+            Self::Unreachable(_) => false,
+        }
+    }
+}
+
+/// The same request once more, if it is safe and has no body.
+fn again(request: &Request<Outgoing>) -> Option<Box<Request<Outgoing>>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(Outgoing::Full(Bytes::new()));
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(Box::new(again))
+}
+
 /// Idle connections, and the way to more.
 pub(super) struct Pool {
     connector: Connector,
@@ -151,16 +175,21 @@ impl Pool {
     }
 
     /// Sends a request in origin form over an idle connection, or a new one. One that was closed
-    /// meanwhile never got the request: another is tried.
+    /// meanwhile never got the request: another is tried. One that closes instead of an answer may
+    /// have got it: a new one is tried if the request does no harm twice (RFC 9112 section 9.3.1).
     pub(super) async fn send(
         self: &Arc<Self>,
         mut request: Request<Outgoing>,
     ) -> Result<Response<Arriving>, Failed> {
         while let Some(mut line) = self.take() {
+            let again = again(&request);
             match line.send(request).await {
                 Ok(response) => return Ok(self.arriving(response, line)),
                 Err((Some(unsent), _)) => request = unsent,
-                Err((None, error)) => return Err(error),
+                Err((None, error)) => {
+                    request = *again.filter(|_| error.is_silence()).ok_or(error)?;
+                    break;
+                }
             }
         }
         let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
