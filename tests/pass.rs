@@ -465,6 +465,29 @@ async fn an_empty_refusal_of_the_upstreams_is_its_own() {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_goes_up_with_every_method() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        for method in ["GET", "HEAD", "DELETE", "POST"] {
+            let mut raw = server.raw().await;
+            let head = get("/p/a", "transfer-encoding: chunked\r\n");
+            raw.send(head.replacen("GET", method, 1)).await;
+            raw.send("4\r\nsome\r\n0\r\n\r\n").await;
+            let (mut taken, mut seen) = upside.asked().await;
+            if !seen.ends_with("\r\n0\r\n\r\n") {
+                seen += &taken.until("\r\n0\r\n\r\n").await;
+            }
+            assert_eq!(field(&seen, "transfer-encoding"), Some("chunked"), "{seen}");
+            assert_eq!(seen.matches("transfer-encoding").count(), 1, "{seen}");
+            assert!(seen.contains("\r\n\r\n4\r\nsome\r\n"), "{seen}");
+            taken.send(OK).await;
+            raw.until("HTTP/1.1 200 OK").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bodies_flow_both_ways_at_once() {
     bounded(async {
         let (server, upside) = pair().await;

@@ -213,7 +213,7 @@ impl App {
     async fn carry<B>(
         &self,
         (front, tag): (&Front, &HeaderValue),
-        request: Request<()>,
+        mut request: Request<()>,
         patience: Option<Duration>,
         body: &mut Option<B>,
     ) -> Result<Response<Arriving>, Refusal>
@@ -223,6 +223,11 @@ impl App {
         let Some(taken) = body.as_ref() else { return Err(Refusal::Body(BodyError::Broken)) };
         body::check_declared(taken, self.body).map_err(Refusal::Body)?;
         let Some(taken) = body.take() else { return Err(Refusal::Body(BodyError::Broken)) };
+        if !taken.is_end_stream() && taken.size_hint().exact().is_none() {
+            // Unasked, hyper sends no body of such a length with methods that seldom have one.
+            let chunked = HeaderValue::from_static("chunked");
+            drop(request.headers_mut().insert(header::TRANSFER_ENCODING, chunked));
+        }
         let (passing, fate) = body::hand_on(taken, self.body);
         let request: Request<Outgoing> = request.map(|()| upstream::passed(passing));
         let sent = select! {
