@@ -39,6 +39,8 @@ async fn answers(client: &Client) -> Vec<Answer> {
         client.bare(client.request("GET", "/mcp").header("origin", "https://evil.example")).await,
         client.bare(client.request("GET", "/mcp").header("x", "x".repeat(40_000))).await,
         stranger.bare(stranger.request("GET", "/mcp")).await,
+        stranger.bare(stranger.request("GET", "/livez")).await,
+        stranger.bare(stranger.request("HEAD", "/readyz")).await,
     ]
 }
 
@@ -59,9 +61,6 @@ async fn every_answer_has_them_and_a_name_of_its_own() {
                 assert_eq!(name.len(), 16, "{answer:?}");
                 assert!(names.insert(name.to_owned()), "{name} twice");
             }
-            let livez = client.bare(client.request("GET", "/livez")).await;
-            let of_http = ["cache-control", "content-length", "date"];
-            assert!(livez.headers.keys().all(|name| of_http.contains(&name.as_str())));
         }
     })
     .await;
@@ -75,6 +74,39 @@ async fn what_is_no_request_is_refused_with_them_too() {
         raw.send("this is not HTTP\r\n\r\n").await;
         let answer = raw.answer().await.unwrap();
         assert_eq!((answer.status, &answer.json()["error"]), (400, &"bad_request".into()));
+        for (name, value) in ALWAYS {
+            let line = format!("\r\n{name}: {value}\r\n").to_ascii_lowercase();
+            assert!(answer.head.contains(&line), "{name}: {}", answer.head);
+        }
+        assert!(answer.head.contains("\r\ncache-control: no-store\r\n"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_says_no_more_than_that() {
+    bounded(async {
+        let (server, _told) = TestServer::fixture().await;
+        for client in [server.client().stranger(), server.client().stranger().h2()] {
+            let livez = client.bare(client.request("GET", "/livez")).await;
+            let of_http = ["cache-control", "content-length", "date", "x-request-id"];
+            let always = ALWAYS.map(|(name, _)| name);
+            let mut names = livez.headers.keys().map(http::HeaderName::as_str);
+            assert!(names.all(|name| of_http.contains(&name) || always.contains(&name)));
+            assert!(livez.body.is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn plain_http_where_tls_is_spoken_is_refused_with_them_too() {
+    bounded(async {
+        let (server, _told) = TestServer::fixture().await;
+        let mut raw = RawClient::on(TcpStream::connect(server.address).await.unwrap());
+        raw.send("GET /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, &answer.json()["error"]), (400, &"plain_http".into()));
         for (name, value) in ALWAYS {
             let line = format!("\r\n{name}: {value}\r\n").to_ascii_lowercase();
             assert!(answer.head.contains(&line), "{name}: {}", answer.head);

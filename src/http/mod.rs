@@ -178,14 +178,15 @@ impl App {
     {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path(), &self.path);
-        let asks_health = matches!(route, Route::Livez | Route::Readyz);
-        if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
-            return reply::health(route == Route::Livez || Box::pin(self.mcp.ready()).await);
-        }
         let tag = self.requests.next();
         let (conn, named) = self.client(conn, &head);
         let visit = visit(&conn, &head);
         let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
+        let asks_health = matches!(route, Route::Livez | Route::Readyz);
+        if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
+            let well = route == Route::Livez || Box::pin(self.mcp.ready()).await;
+            return self.finish(arrived, Ok(reply::health(well)));
+        }
         let mut body = Some(body);
         let answered = match named.and_then(|()| self.check_size(&head)) {
             Ok(()) => self.answer(arrived, &mut body).await,

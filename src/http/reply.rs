@@ -86,10 +86,7 @@ pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
 
 /// Well, or not: that and no more.
 pub(super) fn health(well: bool) -> Response<ReplyBody> {
-    let mut response = empty(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
-    let never = HeaderValue::from_static("no-store");
-    drop(response.headers_mut().insert(header::CACHE_CONTROL, never));
-    response
+    empty(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
 }
 
 /// A response without a body.
