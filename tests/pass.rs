@@ -488,6 +488,24 @@ async fn a_body_of_unknown_length_goes_up_with_every_method() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_the_upstream_leads_to_the_edge() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        let client = server.client();
+        let response = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{0}/p/a/?b\r\n\
+             content-location: http://{0}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            upside.address
+        );
+        let asking = client.bare(client.request("GET", "/p/a"));
+        let (answer, _) = tokio::join!(asking, upside.answer(&response));
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (307, "/p/a/?b"));
+        assert_eq!(answer.header("content-location"), "/");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bodies_flow_both_ways_at_once() {
     bounded(async {
         let (server, upside) = pair().await;

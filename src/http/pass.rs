@@ -186,7 +186,7 @@ impl App {
             silence: front.upstream.patience(),
             request: arrived.tag.clone(),
         };
-        Ok(passed::response(response, terms))
+        Ok(passed::response(response, front.upstream.url(), terms))
     }
 
     /// The head of the request that goes up.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -47,11 +47,20 @@ pub(super) fn is_events(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// The upstream's response, as it goes down. What it says of itself and of TLS is for the edge to
-/// say.
-pub(super) fn response(response: Response<Arriving>, terms: Terms) -> Response<ReplyBody> {
+/// The response of this upstream, as it goes down. What it says of itself and of TLS is for the edge
+/// to say.
+pub(super) fn response(
+    response: Response<Arriving>,
+    upstream: &Uri,
+    terms: Terms,
+) -> Response<ReplyBody> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        if let Some(place) = headers.get(&name).and_then(|place| here(place, upstream)) {
+            drop(headers.insert(name, place));
+        }
+    }
     for name in [header::SERVER, header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY] {
         drop(headers.remove(name));
     }
@@ -65,6 +74,24 @@ pub(super) fn response(response: Response<Arriving>, terms: Terms) -> Response<R
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
     response
+}
+
+/// A place at the upstream, which clients cannot reach, as one at the edge. None if it is elsewhere,
+/// or would lead elsewhere then.
+fn here(place: &HeaderValue, upstream: &Uri) -> Option<HeaderValue> {
+    let origin = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
+    let (start, rest) = place.as_bytes().split_at_checked(origin.len())?;
+    // Browsers take control characters out, and then two slashes for the begin of a host.
+    let elsewhere =
+        matches!(rest, [b'/', b'/' | b'\\', ..]) || rest.iter().any(u8::is_ascii_control);
+    if elsewhere || !start.eq_ignore_ascii_case(origin.as_bytes()) {
+        return None;
+    }
+    match rest.first() {
+        Some(b'/') => HeaderValue::from_bytes(rest).ok(),
+        None | Some(b'?' | b'#') => HeaderValue::from_bytes(&[b"/", rest].concat()).ok(),
+        Some(_) => None,
+    }
 }
 
 /// The body of a response of the upstream's. Dropping it ends the request there.
@@ -274,6 +301,33 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(next(&mut body), stop);
         assert_eq!((ended, begun.elapsed()), (None, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn places_at_the_upstream_are_places_here() {
+        let upstream = Uri::from_static("http://Inner:8000/mcp");
+        let of = |place: &str| {
+            let place = here(&HeaderValue::from_str(place).unwrap(), &upstream)?;
+            Some(place.to_str().unwrap().to_owned())
+        };
+        for (place, found) in [
+            ("http://inner:8000/a/b?c#d", Some("/a/b?c#d")),
+            ("HTTP://INNER:8000", Some("/")),
+            ("http://inner:8000?a", Some("/?a")),
+            ("http://inner:8000#a", Some("/#a")),
+            ("/a", None),
+            ("http://inner:80001/a", None),
+            ("http://inner:8000.evil.example/", None),
+            ("http://inner:8000@evil.example/", None),
+            ("http://inner:8000//evil.example/", None),
+            ("http://inner:8000/\\evil.example/", None),
+            ("http://inner:8000/\t/evil.example/", None),
+            ("https://inner:8000/a", None),
+            ("http://inner/a", None),
+            ("", None),
+        ] {
+            assert_eq!(of(place).as_deref(), found, "{place}");
+        }
     }
 
     #[test]
