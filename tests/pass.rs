@@ -898,6 +898,27 @@ async fn requests_under_way_take_places_and_give_them_back() {
 }
 
 #[tokio::test]
+async fn what_was_done_is_not_refused_for_want_of_a_stream() {
+    bounded(async {
+        let limits = Limits { streams_per_ip: 1, ..config().limits };
+        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        let client = server.client();
+        let _first = open(&client, &upside, "text/event-stream").await.unwrap();
+        let post = || client.request("POST", "/p/a").body(Full::default()).unwrap();
+        let events = format!("{EVENTS}{}0\r\n\r\n", chunk("data: 1\n\n"));
+        let (answer, _) = tokio::join!(client.send(post()), upside.answer(&events));
+        assert_eq!((answer.status.as_u16(), &*answer.body), (200, &b"data: 1\n\n"[..]));
+        // It is an event stream all the same.
+        let opening = client.open(post());
+        let (stream, seen) = tokio::join!(opening, upside.answer(EVENTS));
+        assert!(seen.starts_with("POST "), "{seen}");
+        let broken = stream.events().next().await.unwrap();
+        assert_eq!(broken.name.as_deref(), Some("error"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn streams_end_with_the_drain_and_other_responses_are_finished() {
     bounded(async {
         let (mut server, upside) = pair().await;

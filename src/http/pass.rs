@@ -178,7 +178,12 @@ impl App {
         }
         let events = passed::is_events(response.headers());
         if events && !wants_events {
-            place = stream()?;
+            match stream() {
+                Ok(among_streams) => place = among_streams,
+                // It is done: refused, it would be done again.
+                Err(_full) if !arrived.head.method.is_safe() => {}
+                Err(full) => return Err(full),
+            }
         }
         let terms = Terms {
             place,
