@@ -506,6 +506,24 @@ async fn a_redirect_to_the_upstream_leads_to_the_edge() {
 }
 
 #[tokio::test]
+async fn of_two_lengths_of_a_response_the_chunks_count() {
+    bounded(async {
+        let (server, upside) = pair().await;
+        let response = "HTTP/1.1 200 OK\r\ncontent-length: 40\r\ntransfer-encoding: chunked\r\n\
+                        connection: close\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        for client in [server.client(), server.client().h2()] {
+            let asking = client.bare(client.request("GET", "/p/a"));
+            let (answer, _) = tokio::join!(asking, upside.answer(response));
+            assert_eq!((answer.header("content-length"), &*answer.body), ("", &b"ok"[..]));
+            let asking = client.bare(client.request("HEAD", "/p/a"));
+            let (answer, _) = tokio::join!(asking, upside.answer(response));
+            assert_eq!((answer.status.as_u16(), answer.header("content-length")), (200, ""));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bodies_flow_both_ways_at_once() {
     bounded(async {
         let (server, upside) = pair().await;

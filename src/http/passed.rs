@@ -64,8 +64,8 @@ pub(super) fn response(
     for name in [header::SERVER, header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY] {
         drop(headers.remove(name));
     }
-    if terms.events.is_some() {
-        // It may get one event more.
+    if terms.events.is_some() || head.headers.contains_key(header::TRANSFER_ENCODING) {
+        // It may get one event more; or it says its length twice (RFC 9112 section 6.3).
         drop(headers.remove(header::CONTENT_LENGTH));
     }
     let plain = !headers.contains_key(header::CONTENT_ENCODING);
