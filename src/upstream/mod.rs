@@ -2,7 +2,7 @@
 //!
 //! The floor's one verb is [`Upstream::send`]. It knows no MCP. A request that fails says whether
 //! the upstream may have seen it ([`Fault`]): only what was never sent may be sent again by anybody
-//! who asks no further.
+//! who asks no further. (A GET without a body is, once, where a kept connection closed on it.)
 
 mod fields;
 mod line;
