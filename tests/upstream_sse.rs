@@ -172,3 +172,29 @@ async fn where_the_tools_were_not_learnt_the_next_session_asks_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stream_that_fell_while_the_tools_were_read_has_them_read_again() {
+    bounded(async {
+        let fallen = [AtomicBool::new(false), AtomicBool::new(false)];
+        let upside = ScriptedSse::new(move |seen| {
+            let once = match &*seen.method() {
+                "tools/list" => Some(&fallen[0]),
+                "tools/call" => Some(&fallen[1]),
+                _ => None,
+            };
+            let first = once.is_some_and(|once| !once.swap(true, Ordering::SeqCst));
+            if first { Deed::Fall } else { Deed::Well }
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        eventually(|| upside.count("tools/list") == 2).await;
+        // Its answer comes behind that one.
+        session.post(&call(1, "prompts/list", json!({}))).await;
+        let answer = session.post(&calling(2, "look")).await.message();
+        assert!(answer["result"].is_object(), "{answer}");
+        assert_eq!(upside.calls("look"), 2);
+    })
+    .await;
+}

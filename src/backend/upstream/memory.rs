@@ -71,6 +71,11 @@ impl Memory {
         self.initialize.as_ref().map(|message| message.with_id(&id))
     }
 
+    /// Did the client say all that comes before its first call?
+    pub(super) fn is_begun(&self) -> bool {
+        self.initialize.is_some() && self.initialized.is_some()
+    }
+
     /// What follows once that is answered, in order.
     pub(super) fn rest(&mut self) -> Vec<Message> {
         let requests = self.level.iter().chain(self.subscriptions.iter().map(|(_, it)| it));

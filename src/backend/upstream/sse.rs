@@ -221,6 +221,10 @@ impl Session {
         for message in early {
             self.hear(message).await;
         }
+        if self.memory.is_begun() {
+            // Whoever asked before heard no answer.
+            self.learn();
+        }
         self.outbox.extend(self.held.drain(..));
         loop {
             while let Some(next) = self.next_to_post() {
