@@ -48,6 +48,8 @@ pub(super) async fn run(
         epoch: 0,
         down: None,
         pause: FIRST_PAUSE,
+        brief: 0,
+        quiet: None,
         held: Vec::new(),
         outbox: VecDeque::new(),
         flying: HashMap::new(),
@@ -67,11 +69,13 @@ struct Sending {
     told: Told,
     /// Of a call: until when it is sent again. From the first fault that it met, never renewed.
     until: Option<Instant>,
+    /// How often the stream ended while it was under way.
+    fallen: u32,
 }
 
 impl From<Told> for Sending {
     fn from(told: Told) -> Self {
-        Self { told, until: None }
+        Self { told, until: None, fallen: 0 }
     }
 }
 
@@ -86,9 +90,13 @@ struct Session {
     epoch: u64,
     /// Why the stream is down; none before the first fault, and while there is a stream.
     down: Option<String>,
-    /// Before the stream is opened again. It grows until a call is answered: one that ends the
-    /// stream each time is not sent again without end.
+    /// Before the stream is opened again. It grows with each try that fails, with each time that the
+    /// same call ends the stream, and while streams end at once.
     pause: Duration,
+    /// How many streams in a row ended at once, without an answer.
+    brief: u32,
+    /// Since when there is a stream on which nothing was answered.
+    quiet: Option<Instant>,
     /// Calls that wait for the upstream to be there.
     held: Vec<Sending>,
     /// Messages that wait for the POST before them.
@@ -106,6 +114,9 @@ impl Session {
     /// Connects, however long that takes; calls wait for it as long as they may. None once the
     /// client is gone.
     async fn reach(&mut self) -> Option<Connected> {
+        let fallen = self.held.iter().map(|held| held.fallen).chain([self.brief]).max();
+        self.pause = (1..fallen.unwrap_or_default())
+            .fold(FIRST_PAUSE, |pause, _| (pause * 2).min(LONGEST_PAUSE));
         let mut rest = self.down.is_some().then(|| self.rest());
         loop {
             let again = self.memory.initialize().map(|hello| (hello, self.memory.rest()));
@@ -159,11 +170,11 @@ impl Session {
     /// Keeps a call until the upstream is there. What is no call is lost with it, but for what has
     /// to be said again.
     fn hold(&mut self, sending: Sending) {
-        let Sending { told, until } = sending;
+        let Sending { told, until, fallen } = sending;
         match told.message.kind() {
             Kind::Request { .. } => {
                 let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
-                self.held.push(Sending { told, until: until.or(begun) });
+                self.held.push(Sending { told, until: until.or(begun), fallen });
             }
             Kind::Notification { .. } => {
                 self.note(&told.message);
@@ -218,6 +229,7 @@ impl Session {
             tracing::info!(epoch = self.epoch, "the upstream lost the session: begun again");
         }
         self.own = own;
+        self.quiet = Some(Instant::now());
         for message in early {
             self.hear(message).await;
         }
@@ -257,7 +269,7 @@ impl Session {
 
     /// Begins to post a message.
     fn post(&mut self, sending: Sending, to: &Uri) {
-        let Sending { told: Told { message, caller }, until } = sending;
+        let Sending { told: Told { message, caller }, until, fallen } = sending;
         let message = match message.kind() {
             Kind::Response { .. } => epoch::inward(&message, self.epoch),
             Kind::Request { .. } | Kind::Notification { .. } => Some(message),
@@ -269,7 +281,7 @@ impl Session {
         if let Kind::Request { id, .. } = message.kind() {
             call = Some(id.clone());
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
-            drop(self.flying.insert(id.clone(), Sending { told, until }));
+            drop(self.flying.insert(id.clone(), Sending { told, until, fallen }));
         }
         self.posts.begin(&self.shared, Told { message, caller }, call, to);
     }
@@ -340,7 +352,7 @@ impl Session {
             }
             let asked = self.over(id).map(|call| call.told.message);
             if asked.is_some() {
-                self.pause = FIRST_PAUSE;
+                self.quiet = None;
             }
             match asked.as_ref().and_then(Message::method) {
                 Some("initialize") if !message.is_error() => {
@@ -362,6 +374,8 @@ impl Session {
     async fn fell(&mut self, why: &str) {
         tracing::warn!(why, "the upstream's stream is down");
         let why = format!("the upstream broke off: {why}");
+        let at_once = self.quiet.is_some_and(|since| since.elapsed() < LONGEST_PAUSE);
+        self.brief = if at_once { self.brief.saturating_add(1) } else { 0 };
         self.posts = Posts::default();
         let mut own = std::mem::take(&mut self.own);
         for (id, call) in std::mem::take(&mut self.flying) {
@@ -369,7 +383,7 @@ impl Session {
                 continue;
             }
             if self.shared.tools.may_repeat(&call.told.message) {
-                self.hold(call);
+                self.hold(Sending { fallen: call.fallen.saturating_add(1), ..call });
             } else {
                 refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
             }
