@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
@@ -188,6 +188,11 @@ impl Drop for Asking<'_> {
 /// Reads the list of tools once, to know which calls may be repeated.
 pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
     let _asking = Asking(shared);
+    // Nobody waits for it, and nobody else asks meanwhile.
+    drop(timeout(shared.wire.patience(), read_tools(channel, shared, caller)).await);
+}
+
+async fn read_tools(channel: &Channel, shared: &Shared, caller: &Caller) {
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         let params = match &cursor {
