@@ -305,8 +305,7 @@ impl Channel {
         let mut last = None;
         let mut retry = FIRST_PAUSE;
         let mut in_vain = 0;
-        while in_vain <= MAX_RESUMED {
-            in_vain += 1;
+        loop {
             let (broken, pause) = loop {
                 match events.next().await {
                     // Ended on purpose, to be asked for again when it said (2025-11-25, polling).
@@ -331,6 +330,10 @@ impl Channel {
                     }
                 }
             };
+            in_vain += 1;
+            if in_vain > MAX_RESUMED {
+                return Err(Try::Broken("the upstream breaks off again and again".to_owned()));
+            }
             let Some(last) = last.clone() else {
                 return Err(Try::Broken(format!("the upstream broke off: {broken}")));
             };
@@ -345,7 +348,6 @@ impl Channel {
                 }
             }
         }
-        Err(Try::Broken("the upstream breaks off again and again".to_owned()))
     }
 
     /// Hands on what is no answer. Nobody to hand it to: questions are refused.
