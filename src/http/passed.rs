@@ -13,7 +13,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::pass::{Place, end_to_end};
 use super::reply::ReplyBody;
-use crate::jsonrpc::{self, code};
+use crate::mcp::error_event;
 use crate::upstream::Arriving;
 
 /// What a response is passed down under.
@@ -133,10 +133,8 @@ impl<B> Passed<B> {
         self.body = None;
         tracing::warn!(request = ?self.request, error = %why, "a passed response broke off");
         if self.events.as_ref().is_some_and(|events| events.plain) {
-            let text = "the upstream broke off";
-            let data = jsonrpc::error_text(None, code::INTERNAL_ERROR, text);
             // What came of the last event must not become a part of this one.
-            let event = [b"\n\nevent: error\ndata: ", &*data, b"\n\n"].concat();
+            let event = [b"\n\n", &*error_event("the upstream broke off")].concat();
             return Poll::Ready(Some(Ok(Frame::data(event.into()))));
         }
         Poll::Ready(Some(Err(why)))

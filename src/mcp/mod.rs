@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-pub(crate) use self::sse::EventStream;
+pub(crate) use self::sse::{EventStream, error_event};
 pub(crate) use self::table::SessionId;
 
 use self::bare::WarmPool;
