@@ -285,27 +285,26 @@ impl std::fmt::Debug for Arriving {
 
 impl Body for Arriving {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
-            this.ended |= frame.is_none();
-            return Poll::Ready(frame);
-        }
-        // The connection puts into the body what it reads; what it put there has to be looked for.
-        let over = this.line.as_mut().is_none_or(|line| line.drive(context).is_ready());
-        match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Pending if over => Poll::Ready(None),
-            Poll::Ready(frame) => {
-                this.ended |= frame.is_none();
-                Poll::Ready(frame)
+        let mut polled = Pin::new(&mut this.body).poll_frame(context);
+        if polled.is_pending() {
+            // The connection puts into the body what it reads; that has to be looked for.
+            let over = this.line.as_mut().is_none_or(|line| line.drive(context).is_ready());
+            polled = Pin::new(&mut this.body).poll_frame(context);
+            if over && polled.is_pending() {
+                // Nobody will end it any more: it must not look whole.
+                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
             }
-            Poll::Pending => Poll::Pending,
         }
+        let frame = std::task::ready!(polled);
+        this.ended |= frame.is_none();
+        Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
     }
 
     fn is_end_stream(&self) -> bool {
