@@ -108,7 +108,7 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
         }
         Background::Child(command) => (described(&command), Behind::child(command)),
         Background::Upstream(upstream) => {
-            (format!("the upstream at {}", upstream.url), Behind::upstream(*upstream))
+            (format!("the upstream at {}", upstream.shown()), Behind::upstream(*upstream))
         }
     };
     if mode == Mode::Stdio {

@@ -79,7 +79,7 @@ impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Child(command) => write!(f, "Child({})", command.program),
-            Self::Upstream(upstream) => write!(f, "Upstream({})", upstream.url),
+            Self::Upstream(upstream) => write!(f, "Upstream({})", upstream.shown()),
             Self::Embedded(_) => f.write_str("Embedded"),
         }
     }

@@ -279,6 +279,66 @@ async fn a_json_answer_may_come_late_behind_its_head() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_polled_in_vain_is_given_up() {
+    bounded(async {
+        let upside = Scripted::new(|seen| match &*seen.method() {
+            "tools/call" => Act::Events("id: p-0\nretry: 10\ndata:\n\n".to_owned()),
+            "GET" if seen.headers.contains_key("last-event-id") => Act::Events(String::new()),
+            "GET" => Act::Hang,
+            _ => Act::Well,
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-11-25").await;
+        let answer = session.post(&calling(9, "act")).await.message();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(9), &json!(-32_603)));
+        let polls =
+            upside.seen().iter().filter(|it| it.headers.contains_key("last-event-id")).count();
+        assert_eq!((upside.calls("act"), polls), (1, 5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_that_hangs_holds_up_what_follows_for_a_moment_only() {
+    bounded(async {
+        let upside = Scripted::new(|seen| match &*seen.method() {
+            "notifications/roots/list_changed" => Act::Hang,
+            _ => Act::Well,
+        })
+        .await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        session.post(&note("notifications/roots/list_changed", json!({}))).await;
+        assert!(session.post(&calling(1, "act")).await.message()["result"].is_object());
+        // It came first nevertheless.
+        let place = |method: &str| upside.methods().iter().position(|it| it == method);
+        assert!(place("notifications/roots/list_changed") < place("tools/call"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_with_its_tools_is_asked_by_the_next_session() {
+    bounded(async {
+        let asked = AtomicBool::new(false);
+        let upside = Scripted::new(move |seen| match &*seen.method() {
+            "tools/list" if !asked.swap(true, Ordering::SeqCst) => Act::Hang,
+            _ => Act::Well,
+        })
+        .await;
+        let head = Duration::from_millis(50);
+        let server = edge(Upstream { head, ..upside.upstream() }).await;
+        let lists = || upside.methods().iter().filter(|it| *it == "tools/list").count();
+        while lists() < 2 {
+            server.client().initialize("2025-06-18").await;
+            eventually(|| lists() > 0).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn callers_that_leave_during_the_first_hello_leave_one_session() {
     bounded(async {
         let upside = Scripted::new(|seen| match &*seen.method() {

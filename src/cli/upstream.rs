@@ -81,17 +81,26 @@ fn url(text: &str) -> Result<Uri, ConfigError> {
              (MCP_UPSTREAM_TOKEN_FILE)",
         ));
     }
+    if authority.as_str() != authority.host() && authority.port().is_none() {
+        return Err(wrong("has a port that is no number from 0 to 65535"));
+    }
     if text.contains('#') {
         return Err(wrong("has a fragment (#…), which is never sent: leave it out"));
     }
     Ok(url)
 }
 
-/// A password in a URL must not be in the error about it.
+/// A password or key in a URL must not be in the error about it.
 fn hidden(text: &str) -> String {
-    match text.rsplit_once('@') {
-        Some((_, host)) => format!("…@{host}"),
-        None => text.to_owned(),
+    match (text.find('?'), text.rfind('@')) {
+        // Of a password with a question mark, or a key with an at sign: nobody can say.
+        (Some(query), Some(host)) if query < host => "…".to_owned(),
+        (query, host) => {
+            let place = text.get(..query.unwrap_or(text.len())).unwrap_or_default();
+            let start = host.map_or("", |_| "…");
+            let shown = place.get(host.unwrap_or(0)..).unwrap_or_default();
+            format!("{start}{shown}{}", query.map_or("", |_| "?…"))
+        }
     }
 }
 
@@ -193,8 +202,18 @@ mod tests {
             let text = url(bad).unwrap_err().to_string();
             assert!(text.starts_with("--upstream (MCP_UPSTREAM) "), "{text}");
         }
-        let text = url("http://me:secret@127.0.0.1/").unwrap_err().to_string();
-        assert!(!text.contains("secret"), "{text}");
+        for secret in [
+            "http://me:secret@127.0.0.1/",
+            "http://me:se?secret@127.0.0.1/",
+            "ftp://127.0.0.1/mcp?key=secret",
+            "ftp://127.0.0.1/mcp?key=s@secret",
+            "127.0.0.1/ mcp?key=secret",
+        ] {
+            let text = url(secret).unwrap_err().to_string();
+            assert!(!text.contains("secret"), "{text}");
+        }
+        let text = url("ftp://127.0.0.1/mcp?key=1").unwrap_err().to_string();
+        assert!(text.contains("\"ftp://127.0.0.1/mcp?…\""), "{text}");
     }
 
     #[test]

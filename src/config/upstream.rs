@@ -32,7 +32,19 @@ pub struct Upstream {
     pub wait: Duration,
 }
 
+/// A URL as it may be shown: its query may hold a key.
+pub(crate) fn shown(url: &Uri) -> String {
+    let (scheme, authority) = (url.scheme_str().unwrap_or("http"), url.authority());
+    format!("{scheme}://{}{}", authority.map_or("", |it| it.as_str()), url.path())
+}
+
 impl Upstream {
+    /// Where it is, for logs and people: without the query, which may hold a key.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        shown(&self.url)
+    }
+
     /// The one at this URL, with the defaults of the command line.
     #[must_use]
     pub fn new(url: Uri) -> Self {
@@ -71,4 +83,15 @@ pub struct PassRule {
     pub beneath: bool,
     /// Without a token?
     pub open: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_query_is_not_shown() {
+        let upstream = Upstream::new(Uri::from_static("https://h.example:8000/mcp?key=secret"));
+        assert_eq!(upstream.shown(), "https://h.example:8000/mcp");
+    }
 }

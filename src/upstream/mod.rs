@@ -125,7 +125,7 @@ pub enum UpstreamError {
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Upstream").field("url", &config::shown(&self.url)).finish_non_exhaustive()
     }
 }
 

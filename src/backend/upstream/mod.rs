@@ -29,8 +29,8 @@ use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
-use crate::config;
 use crate::config::UpstreamKind;
+use crate::config::{self, shown};
 use crate::jsonrpc::{Kind, Message, code};
 use crate::shutdown::Drain;
 use crate::upstream::Upstream;
@@ -147,7 +147,11 @@ impl Shared {
         loop {
             let unclear = match kind::probe(&self.wire, caller).await {
                 Ok(spoken) => {
-                    tracing::info!(upstream = %self.wire.url(), ?spoken, "found out what it speaks");
+                    tracing::info!(
+                        upstream = shown(self.wire.url()),
+                        ?spoken,
+                        "found out what it speaks"
+                    );
                     *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = Some(spoken);
                     return Ok(spoken);
                 }
@@ -156,7 +160,7 @@ impl Shared {
             let waits = matches!(unclear, Unclear::Down(_)) && patience.pause().await;
             if !waits {
                 let text = unclear.text();
-                tracing::warn!(upstream = %self.wire.url(), text, "no MCP there");
+                tracing::warn!(upstream = shown(self.wire.url()), text, "no MCP there");
                 *probing = Some(text.clone());
                 return Err(text);
             }
