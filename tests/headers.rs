@@ -9,7 +9,8 @@ use std::sync::Arc;
 use mcp_edge::{Behind, CertFiles, Config, Server, TlsSource};
 use serde_json::json;
 use support::{
-    Answer, Client, Fixture, RawClient, TestServer, bounded, call, config, hello, trusting,
+    Answer, Client, Fixture, RawAnswer, RawClient, TestServer, bounded, call, config, hello,
+    trusting,
 };
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -66,6 +67,15 @@ async fn every_answer_has_them_and_a_name_of_its_own() {
     .await;
 }
 
+/// Has an answer that no request led to what all have?
+fn is_dressed(answer: &RawAnswer) {
+    for (name, value) in ALWAYS {
+        let line = format!("\r\n{name}: {value}\r\n").to_ascii_lowercase();
+        assert!(answer.head.contains(&line), "{name}: {}", answer.head);
+    }
+    assert!(answer.head.contains("\r\ncache-control: no-store\r\n"));
+}
+
 #[tokio::test]
 async fn what_is_no_request_is_refused_with_them_too() {
     bounded(async {
@@ -74,11 +84,7 @@ async fn what_is_no_request_is_refused_with_them_too() {
         raw.send("this is not HTTP\r\n\r\n").await;
         let answer = raw.answer().await.unwrap();
         assert_eq!((answer.status, &answer.json()["error"]), (400, &"bad_request".into()));
-        for (name, value) in ALWAYS {
-            let line = format!("\r\n{name}: {value}\r\n").to_ascii_lowercase();
-            assert!(answer.head.contains(&line), "{name}: {}", answer.head);
-        }
-        assert!(answer.head.contains("\r\ncache-control: no-store\r\n"));
+        is_dressed(&answer);
     })
     .await;
 }
@@ -107,11 +113,7 @@ async fn plain_http_where_tls_is_spoken_is_refused_with_them_too() {
         raw.send("GET /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         let answer = raw.answer().await.unwrap();
         assert_eq!((answer.status, &answer.json()["error"]), (400, &"plain_http".into()));
-        for (name, value) in ALWAYS {
-            let line = format!("\r\n{name}: {value}\r\n").to_ascii_lowercase();
-            assert!(answer.head.contains(&line), "{name}: {}", answer.head);
-        }
-        assert!(answer.head.contains("\r\ncache-control: no-store\r\n"));
+        is_dressed(&answer);
     })
     .await;
 }
