@@ -17,8 +17,10 @@ mod listener;
 mod mcp;
 mod protocol;
 mod proxied;
+mod report;
 mod server;
 mod shutdown;
+mod tally;
 mod upstream;
 
 pub use addr::ClientAddr;
@@ -35,6 +37,7 @@ pub use config::{
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
+pub use report::{Report, Reporter};
 pub use server::{Behind, Server, StartError, serve_stdio};
 pub use upstream::UpstreamError;
 /// May `--forward-header` name this field?

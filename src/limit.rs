@@ -30,6 +30,11 @@ impl PerClient {
         }
         Some(Permit { key, taken: Arc::clone(&self.taken) })
     }
+
+    /// Places that are taken, of all clients.
+    pub(crate) fn open(&self) -> u64 {
+        self.taken.iter().map(|entry| u64::from(*entry.value())).sum()
+    }
 }
 
 /// A place taken by one client.

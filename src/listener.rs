@@ -15,6 +15,7 @@ use crate::conn::{Arrival, Connection, KnownBy};
 use crate::limit::{PerClient, Permit};
 use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 
 /// How long the loop rests when the process is out of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
@@ -27,29 +28,44 @@ const KEEP_ALIVE_TRIES: u32 = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     all: Arc<Semaphore>,
+    most: usize,
     per_client: PerClient,
     proxies: Arc<TrustedProxies>,
     write_timeout: Duration,
+    tally: Tally,
 }
 
 impl Places {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, tally: Tally) -> Self {
         let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
+        let most = most.min(Semaphore::MAX_PERMITS);
         Self {
-            all: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            all: Arc::new(Semaphore::new(most)),
+            most,
             per_client: PerClient::new(config.limits.connections_per_ip),
             proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             write_timeout: config.times.write,
+            tally,
         }
+    }
+
+    /// Open connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.most.saturating_sub(self.all.available_permits())
     }
 
     /// A place for a client, or none.
     fn take(&self, client: ClientAddr) -> Option<Permit> {
         let permit = self.per_client.try_take(client.key());
         if permit.is_none() {
-            tracing::debug!(%client, refusal = "connections_per_ip", "refused");
+            self.refuse(client, Outcome::ConnectionsPerIp);
         }
         permit
+    }
+
+    fn refuse(&self, client: ClientAddr, outcome: Outcome) {
+        self.tally.count(outcome);
+        tracing::debug!(%client, refusal = outcome.name(), "refused");
     }
 }
 
@@ -102,7 +118,7 @@ impl Listener {
             Some(permit)
         };
         let Ok(place) = Arc::clone(&self.places.all).try_acquire_owned() else {
-            return tracing::debug!(client = %peer, refusal = "max_connections", "refused");
+            return self.places.refuse(peer, Outcome::MaxConnections);
         };
         if let Err(error) = prepare(&stream, self.places.write_timeout) {
             return tracing::debug!(client = %peer, %error, "the connection was gone before it began");

@@ -5,8 +5,11 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::time::SystemTime;
 use std::{fmt, iter};
 
+use mcp_edge::Report;
+use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -32,6 +35,26 @@ pub(crate) fn as_json(log: impl FnOnce()) {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = registry().with(lines.json().flatten_event(true));
     tracing::subscriber::with_default(lines, log);
+}
+
+/// One line for machines, in a log of any format and level.
+pub(crate) fn report(report: &Report) {
+    let line = Line { timestamp: humantime::format_rfc3339_millis(SystemTime::now()), report };
+    // Numbers by name: there is nothing that JSON cannot say.
+    if let Ok(line) = serde_json::to_string(&line) {
+        say(format_args!("{line}"));
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(serialize_with = "as_text")]
+    timestamp: humantime::Rfc3339Timestamp,
+    report: &'a Report,
+}
+
+fn as_text<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
 }
 
 /// Says why the edge ends: a plain line for people, an event for machines.

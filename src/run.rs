@@ -1,14 +1,19 @@
 //! The life of the process: runtime, signals, and what each way to end means.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
-use mcp_edge::{Behind, ChildCommand, Config, HealthCheck, Secret, Server, StartError, TlsSource};
+use mcp_edge::{
+    Behind, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError, TlsSource,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::{Facts, quoted};
@@ -101,7 +106,7 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
 }
 
 async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output = ()>) -> Exit {
-    let Settings { mode, config, behind, workers: _, token_source } = settings;
+    let Settings { mode, config, behind, workers: _, token_source, report } = settings;
     let (behind, backend) = match behind {
         Background::Diagnostics => {
             ("the built-in diagnostics server".to_owned(), Behind::diagnostics())
@@ -131,10 +136,26 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
         Err(error) => return not_started(log, &error),
     };
     tell(&facts(asked, &server, behind, token_source), log);
-    if !server.run(shutdown).await {
+    let reporting = report_every(report, server.reporter());
+    let finished = tokio::select! {
+        finished = server.run(shutdown) => finished,
+        never = reporting => match never {},
+    };
+    if !finished {
         tracing::warn!("the time of --shutdown-timeout is over: closed what was left");
     }
     Exit::Success
+}
+
+/// Writes how the server stands, this often.
+async fn report_every(interval: Option<Duration>, reporter: Reporter) -> Infallible {
+    let Some(interval) = interval else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let _now = ticks.tick().await;
+        observe::report(&reporter.now());
+    }
 }
 
 fn not_started(log: LogSettings, error: &StartError) -> Exit {

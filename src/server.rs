@@ -20,7 +20,9 @@ use crate::http::{App, Front};
 use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
+use crate::report::Reporter;
 use crate::shutdown::Drain;
+use crate::tally::Tally;
 use crate::upstream::{Upstream, UpstreamError};
 
 /// Why a server does not start.
@@ -110,7 +112,7 @@ impl Behind {
         Self::handler(Diagnostics)
     }
 
-    fn open(self, config: &Config, drain: &Drain) -> Result<Opened, StartError> {
+    fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
         let Config { limits, access, path, .. } = config;
         let secrets: &[Secret] = match access {
             Access::Tokens(tokens) => tokens,
@@ -122,6 +124,7 @@ impl Behind {
                 limits.max_line_bytes,
                 limits.max_children,
                 secrets,
+                tally.clone(),
                 drain.clone(),
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
@@ -156,6 +159,7 @@ pub struct Server {
     connection: Arc<Connection>,
     redirect: Option<Redirect>,
     app: Arc<App>,
+    reporter: Reporter,
     address: SocketAddr,
     trust: Option<Trust>,
     grace: Duration,
@@ -168,17 +172,17 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what cannot be used, and what to do.
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
-        let drain = Drain::default();
+        let (tally, drain) = (Tally::default(), Drain::default());
         let bind = |source| StartError::Bind { address: config.listen, source };
-        let places = Places::new(&config);
+        let places = Places::new(&config, tally.clone());
         let listener = Listener::bind(config.listen, places.clone(), drain.clone());
         let listener = listener.await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, places, drain.clone()).await?),
+            Some(address) => Some(bind_redirect(address, places.clone(), drain.clone()).await?),
             None => None,
         };
-        let Opened { backend, front } = behind.open(&config, &drain)?;
+        let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -189,19 +193,22 @@ impl Server {
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         let guard = Guard::new(&config, names);
-        let mcp = Mcp::new(backend, &config, drain.clone());
-        let app = Arc::new(App::new(&config, guard, mcp, front, drain.clone()));
+        let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
+        let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
+        let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
             let (app, port) = (Arc::clone(&app), address.port());
-            let connection = Connection::redirecting(&config, app, port, drain.clone());
+            let connection =
+                Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
+        let connection = Connection::new(&config, Arc::clone(&app), tls, tally, drain.clone());
         Ok(Self {
             listener,
             connection: Arc::new(connection),
             redirect,
             app,
+            reporter,
             address,
             trust,
             grace: config.times.shutdown,
@@ -233,11 +240,27 @@ impl Server {
         self.trust.as_ref().map_or(&[], |trust| &trust.names)
     }
 
+    /// Tells how the server stands, for as long as somebody asks.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
     /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
     ///
     /// Returns false if something was still running when the grace was over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self { listener, connection, redirect, app, drain, grace, address: _, trust: _ } = self;
+        let Self {
+            listener,
+            connection,
+            redirect,
+            app,
+            drain,
+            grace,
+            reporter: _,
+            address: _,
+            trust: _,
+        } = self;
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
@@ -285,7 +308,7 @@ pub async fn serve_stdio(
 ) -> Result<bool, StartError> {
     let Config { limits, times, .. } = config;
     let drain = Drain::default();
-    let Opened { backend, front } = behind.open(config, &drain)?;
+    let Opened { backend, front } = behind.open(config, &Tally::default(), &drain)?;
     let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);

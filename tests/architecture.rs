@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &["addr", "body", "events", "frames", "jsonrpc", "protocol", "proxied", "shutdown"],
+    &["addr", "body", "events", "frames", "jsonrpc", "protocol", "proxied", "shutdown", "tally"],
     &["caller", "config", "limit"],
     &["upstream"],
     &["backend", "guard"],
@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["http"],
     &["conn"],
     &["health", "listener"],
+    &["report"],
     &["server"],
     &["lib"],
     &["exit", "cli"],

@@ -184,3 +184,25 @@ fn nothing_to_ask_is_unhealthy() {
     );
     assert_eq!(stderr.lines().count(), 1);
 }
+
+#[test]
+fn a_report_is_one_json_line_in_a_log_of_any_format() {
+    for format in ["text", "json"] {
+        let log = format!("--log-format={format}");
+        let argv =
+            ["--insecure-http", "--port=0", "--report-interval=10ms", "--log-level=ERROR", &log];
+        let mut running = Running::start(&argv, &[]);
+        let told = until(running.0.stderr.as_mut().unwrap(), "\"report\"");
+        let line: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+        let report = &line["report"];
+        for gauge in ["connections", "streams", "sessions", "children"] {
+            assert_eq!(report[gauge], 0, "{gauge}: {line}");
+        }
+        assert!(report["memory_bytes"].as_u64().unwrap() > 1_000_000, "{line}");
+        assert!(report["descriptors"].as_u64().unwrap() > 3, "{line}");
+        assert_eq!(report["outcomes"]["max_connections"], 0, "{line}");
+        assert_eq!(report["refusals"].as_object().unwrap().len(), 0, "{line}");
+        assert_eq!(running.stop(Signal::TERM).0, 0);
+    }
+}

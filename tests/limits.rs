@@ -67,6 +67,8 @@ async fn of_60_requests_at_once_21_pass_and_others_notice_nothing() {
             let answers: Vec<_> = answers.into_iter().flatten().collect();
             let passed = answers.iter().filter(|it| it.status == 200).count();
             assert!((20..=21 + late).contains(&passed), "{passed} passed, {late} became due");
+            let refused = server.report().refusals["rate_limited"];
+            assert!(refused >= u64::try_from(answers.len() - passed).unwrap(), "{refused}");
             for refused in answers.iter().filter(|it| it.status != 200) {
                 assert_eq!(refused.status, 429);
                 assert!(retry_after(refused) >= 1);
@@ -164,6 +166,8 @@ async fn the_21st_connection_of_one_address_is_refused() {
         let mut refused = client.tcp().await.unwrap();
         assert!(matches!(refused.read(&mut [0; 16]).await, Ok(0) | Err(_)));
         assert!(client.try_connect().await.is_err());
+        let report = server.report();
+        assert_eq!((report.connections, report.outcomes["connections_per_ip"]), (20, 2));
         assert_eq!(bare_call(&other).await.status, 200);
         let request = client.post("/mcp", &hello("2025-11-25"));
         assert_eq!(conns.last_mut().unwrap().send(request).await.status, 200);
@@ -185,6 +189,7 @@ async fn connections_in_all_are_limited() {
         // A server may refuse it, or leave it waiting.
         let waited = timeout(Duration::from_millis(300), late.try_connect()).await;
         assert!(!matches!(waited, Ok(Ok(_))));
+        assert_eq!(server.report().outcomes["max_connections"], 1);
         let client = server.client();
         let begun = Instant::now();
         let request = client.post("/mcp", &hello("2025-11-25"));

@@ -276,6 +276,9 @@ pub(crate) struct Logging {
     /// text, with start-up help on stdout; or json, one object a line and nothing else
     #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
     pub(crate) log_format: LogFormat,
+    /// How often the edge writes what it holds to stderr, as one JSON line; 0s is never
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub(crate) report_interval: Duration,
 }
 
 /// The words that operators use, in any case.

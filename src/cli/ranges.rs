@@ -51,6 +51,14 @@ pub(super) fn workers(workers: Option<usize>) -> Result<Option<NonZeroUsize>, Co
     Ok(workers.and_then(NonZeroUsize::new))
 }
 
+/// Between two reports; zero is never.
+pub(super) fn report_interval(
+    interval: humantime::Duration,
+) -> Result<Option<Duration>, ConfigError> {
+    let interval = time("report-interval", *interval, Duration::ZERO)?;
+    Ok(Some(interval).filter(|interval| !interval.is_zero()))
+}
+
 /// Idle connections to the upstream.
 pub(super) fn upstream_connections(connections: usize) -> Result<usize, ConfigError> {
     within("upstream-connections", connections, (0, 10_000), |it| it)

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mcp_edge::{Access, CertFiles, ChildCommand, Config, HealthCheck, TlsSource, Upstream};
 
@@ -22,6 +23,8 @@ pub(crate) struct Settings {
     /// Threads; one for each CPU if none.
     pub(crate) workers: Option<NonZeroUsize>,
     pub(crate) token_source: TokenSource,
+    /// Between two reports; none are written where there is none.
+    pub(crate) report: Option<Duration>,
 }
 
 /// What stands behind the edge.
@@ -67,7 +70,7 @@ pub(crate) enum TokenSource {
 impl Args {
     /// How to log. Told first, so that the checks can warn.
     pub(crate) fn log(&self) -> LogSettings {
-        let Logging { log_level, log_format } = self.options.logging;
+        let Logging { log_level, log_format, report_interval: _ } = self.options.logging;
         LogSettings { level: log_level, format: log_format }
     }
 
@@ -86,11 +89,12 @@ impl Args {
             upstream,
             limits,
             times,
-            logging: _,
+            logging,
             command,
         } = options;
         let Serving { transport, host, port, path, redirect_http, workers } = serving;
         let workers = ranges::workers(workers)?;
+        let report = ranges::report_interval(logging.report_interval)?;
         let local = local(&limits, child.max_line_bytes, &times)?;
         let command = child::command(command, &child.env, &child.pass_env)?;
         let behind = match (upstream::upstream(&upstream)?, command) {
@@ -103,7 +107,7 @@ impl Args {
         };
         if transport == Transport::Stdio {
             let (mode, token_source) = (Mode::Stdio, TokenSource::None);
-            return Ok(Settings { mode, config: local, behind, workers, token_source });
+            return Ok(Settings { mode, config: local, behind, workers, token_source, report });
         }
         let path = names::path(&path)?;
         let tls = tls(certificates, host)?;
@@ -121,7 +125,7 @@ impl Args {
         };
         let (access, token_source) = allowed(access, auth_token, host, &tls)?;
         let config = Config { tls, access, ..config };
-        Ok(Settings { mode: Mode::Serve, config, behind, workers, token_source })
+        Ok(Settings { mode: Mode::Serve, config, behind, workers, token_source, report })
     }
 }
 

@@ -31,12 +31,13 @@ use crate::caller::Alpn;
 use crate::config::Config;
 use crate::http::{App, ConnInfo, ReplyBody};
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 
+/// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
+const HYPERS_HEADERS: usize = 100;
 /// Request bytes that an HTTP/2 peer may send before they are asked for: of one stream, and of a
 /// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
 /// body outgrows its stream's window (httpcore 1.0) has most of them go through.
-/// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
-const HYPERS_HEADERS: usize = 100;
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams of one HTTP/2 connection at once (RFC 9113 section 6.5.2 recommends no fewer than 100).
@@ -67,6 +68,7 @@ pub(crate) struct Connection {
     times: ConnTimes,
     max_header_bytes: usize,
     max_headers: usize,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -84,6 +86,7 @@ impl Connection {
         config: &Config,
         app: Arc<App>,
         tls: Option<TlsAcceptor>,
+        tally: Tally,
         drain: Drain,
     ) -> Self {
         let times = &config.times;
@@ -95,13 +98,20 @@ impl Connection {
             times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
             max_header_bytes: config.limits.max_header_bytes,
             max_headers: config.limits.max_headers,
+            tally,
             drain,
         }
     }
 
     /// Connections over plain HTTP whose requests are only sent to this port over TLS.
-    pub(crate) fn redirecting(config: &Config, app: Arc<App>, port: u16, drain: Drain) -> Self {
-        Self { job: Job::Redirect(port), ..Self::new(config, app, None, drain) }
+    pub(crate) fn redirecting(
+        config: &Config,
+        app: Arc<App>,
+        port: u16,
+        tally: Tally,
+        drain: Drain,
+    ) -> Self {
+        Self { job: Job::Redirect(port), ..Self::new(config, app, None, tally, drain) }
     }
 
     /// Keeps the certificate fresh, for as long as the server runs.
@@ -145,8 +155,12 @@ impl Connection {
         let handshake = Box::pin(timeout(self.handshake, tls.accept(io)));
         let (stream, facts) = match handshake.await {
             Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => return log_handshake(client, &error),
+            Ok(Err(error)) => {
+                self.tally.count(Outcome::HandshakeFailed);
+                return log_handshake(client, &error);
+            }
             Err(_elapsed) => {
+                self.tally.count(Outcome::HandshakeTimeout);
                 return tracing::debug!(%client, "the TLS handshake took too long");
             }
         };
@@ -210,6 +224,7 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
+        self.count(overdue);
         let text = match overdue {
             Some(Overdue::Head) => socket::refusal(
                 "408 Request Timeout",
@@ -227,6 +242,15 @@ impl Connection {
         let taken = timeout(self.times.write, last_words).await;
         if linger && matches!(taken, Ok(Ok(()))) {
             take_the_rest(io).await;
+        }
+    }
+
+    fn count(&self, overdue: Option<Overdue>) {
+        match overdue {
+            Some(Overdue::Head) => self.tally.count(Outcome::HeadTimeout),
+            Some(Overdue::Stalled) => self.tally.count(Outcome::WriteStalled),
+            // Nothing is wrong with that.
+            Some(Overdue::Idle) | None => {}
         }
     }
 
@@ -265,13 +289,14 @@ impl Connection {
                     drained = true;
                     http.as_mut().graceful_shutdown();
                 }
-                overdue = activity.overdue(), if last.is_none() => match overdue {
-                    Overdue::Stalled => return,
-                    Overdue::Idle | Overdue::Head => {
-                        http.as_mut().graceful_shutdown();
-                        last = Some(Instant::now() + self.times.write);
+                overdue = activity.overdue(), if last.is_none() => {
+                    self.count(Some(overdue));
+                    if overdue == Overdue::Stalled {
+                        return;
                     }
-                },
+                    http.as_mut().graceful_shutdown();
+                    last = Some(Instant::now() + self.times.write);
+                }
                 () = tokio::time::sleep_until(end), if last.is_some() => return,
             }
         }

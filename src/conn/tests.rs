@@ -15,6 +15,7 @@ use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, Server
 use crate::config::{Access, Limits, TlsSource};
 use crate::guard::Guard;
 use crate::mcp::Mcp;
+use crate::tally::Tally;
 
 /// Does what its calls' methods say.
 struct Fixture;
@@ -55,9 +56,17 @@ impl Rig {
             Config { tls: TlsSource::None, access: Access::Anonymous, limits, ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
-        let mcp = Mcp::new(backend, &config, drain.clone());
-        let app = Arc::new(App::new(&config, Guard::new(&config, &[]), mcp, None, drain.clone()));
-        let connection = Connection::new(&config, Arc::clone(&app), tls, drain.clone());
+        let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
+        let app = Arc::new(App::new(
+            &config,
+            Guard::new(&config, &[]),
+            mcp,
+            None,
+            Tally::default(),
+            drain.clone(),
+        ));
+        let connection =
+            Connection::new(&config, Arc::clone(&app), tls, Tally::default(), drain.clone());
         Self { connection: Arc::new(connection), app, drain }
     }
 

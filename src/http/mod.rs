@@ -36,6 +36,7 @@ use crate::limit::PerClient;
 use crate::mcp::{Accept, Ask, Mcp, Verb};
 use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
+use crate::tally::Tally;
 use crate::upstream::Upstream;
 
 /// What is taken of the body of a request that was refused before it was read.
@@ -104,6 +105,7 @@ pub(crate) struct App {
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
     requests: RequestTags,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -125,6 +127,7 @@ impl App {
         guard: Guard,
         mcp: Mcp,
         front: Option<Front>,
+        tally: Tally,
         drain: Drain,
     ) -> Self {
         Self {
@@ -143,6 +146,7 @@ impl App {
             proxies: TrustedProxies::new(&config.trusted_proxies),
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
+            tally,
             drain,
         }
     }
@@ -160,6 +164,11 @@ impl App {
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.mcp.sessions()
+    }
+
+    /// How many event streams are open.
+    pub(crate) fn streams(&self) -> u64 {
+        self.mcp.streams() + self.streams.open()
     }
 
     /// How many child processes there are.
@@ -208,6 +217,7 @@ impl App {
         let Arrived { conn, visit, head, route, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
             let (client, refused) = (conn.client, refusal.label());
+            self.tally.refused(refused);
             tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
             refusal.response(route.is_plain())
         });

@@ -42,6 +42,7 @@ use crate::jsonrpc::{Malformed, Message, RequestId, code};
 use crate::limit::PerClient;
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 
 /// The path that HTTP+SSE clients post their messages to.
 pub(crate) const MESSAGES_PATH: &str = "/messages";
@@ -280,12 +281,13 @@ pub(crate) struct Mcp {
     times: SessionTimes,
     keep_alive: Duration,
     stream_age: Duration,
+    tally: Tally,
     drain: Drain,
 }
 
 impl Mcp {
     /// The transports in front of `backend`.
-    pub(crate) fn new(backend: Backend, config: &Config, drain: Drain) -> Self {
+    pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
         let (limits, times) = (&config.limits, &config.times);
         Self {
             backend,
@@ -302,6 +304,7 @@ impl Mcp {
             },
             keep_alive: times.keep_alive,
             stream_age: times.stream_age,
+            tally,
             drain,
         }
     }
@@ -330,6 +333,11 @@ impl Mcp {
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How many event streams are open.
+    pub(crate) fn streams(&self) -> u64 {
+        self.streams.open()
     }
 
     /// How many child processes there are.
@@ -374,7 +382,10 @@ impl Mcp {
             match self.backend.open() {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
-                    given_up |= self.warm.give_up() | self.readiness.give_up();
+                    if self.warm.give_up() | self.readiness.give_up() {
+                        self.tally.count(Outcome::IdleGivenUp);
+                        given_up = true;
+                    }
                     if !given_up || Instant::now() >= deadline {
                         return Err(Reason::ChildrenFull);
                     }

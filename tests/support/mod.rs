@@ -27,8 +27,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mcp_edge::{
-    Access, Behind, ChildCommand, Config, Limits, Secret, Server, Times, TlsSource, Upstream,
-    UpstreamKind,
+    Access, Behind, ChildCommand, Config, Limits, Report, Reporter, Secret, Server, Times,
+    TlsSource, Upstream, UpstreamKind,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -104,6 +104,7 @@ pub(crate) struct TestServer {
     pub(crate) redirect: Option<SocketAddr>,
     pub(crate) ca: PathBuf,
     pub(crate) tls: Arc<ClientConfig>,
+    reporter: Reporter,
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<bool>,
     _certs: tempfile::TempDir,
@@ -115,12 +116,12 @@ impl TestServer {
         let tls = TlsSource::SelfSigned { dir: certs.path().to_owned(), names: Vec::new() };
         let server = Box::pin(Server::bind(Config { tls, ..config }, behind)).await.unwrap();
         let (address, ca) = (server.local_addr(), server.ca().unwrap());
-        let redirect = server.redirect_addr();
+        let (redirect, reporter) = (server.redirect_addr(), server.reporter());
         let (stop, stopped) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(server.run(async { drop(stopped.await) }));
         let tls = trusting(&ca);
-        Self { address, redirect, tls, ca, stop: Some(stop), running, _certs: certs }
+        Self { address, redirect, tls, ca, reporter, stop: Some(stop), running, _certs: certs }
     }
 
     /// This server as what stands behind another.
@@ -139,6 +140,11 @@ impl TestServer {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address, Arc::clone(&self.tls))
+    }
+
+    /// What it holds, and what happened at its limits.
+    pub(crate) fn report(&self) -> Report {
+        self.reporter.now()
     }
 
     pub(crate) async fn raw(&self) -> RawClient {

@@ -28,6 +28,7 @@ use self::process::Process;
 use super::{Link, OpenError, QUEUE};
 use crate::config::{ChildCommand, Secret};
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 
 /// Starts a process for each link.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(crate) struct StdioBackend {
     max_line: usize,
     places: Arc<Semaphore>,
     max_children: u32,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -46,6 +48,7 @@ impl StdioBackend {
         max_line_bytes: usize,
         max_children: u32,
         secrets: &[Secret],
+        tally: Tally,
         drain: Drain,
     ) -> Result<Self, CommandError> {
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
@@ -55,6 +58,7 @@ impl StdioBackend {
             max_line: max_line_bytes,
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             max_children,
+            tally,
             drain,
         })
     }
@@ -68,9 +72,10 @@ impl StdioBackend {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(OpenError::Full(self.max_children));
         };
-        let (process, pipes) = self
-            .start()
-            .map_err(|source| OpenError::Spawn { program: self.command.name.clone(), source })?;
+        let (process, pipes) = self.start().map_err(|source| {
+            self.tally.count(Outcome::SpawnFailed);
+            OpenError::Spawn { program: self.command.name.clone(), source }
+        })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
         let (tell, told) = mpsc::channel(QUEUE);
         let (say, said) = mpsc::channel(QUEUE);

@@ -75,7 +75,8 @@ fn help_is_told_in_groups() {
 
 #[test]
 fn the_defaults_are_the_library_s() {
-    let Settings { mode, config, behind, workers, token_source } = settings(&[], &[]);
+    let Settings { mode, config, behind, workers, token_source, report } = settings(&[], &[]);
+    assert_eq!(report, None);
     let Config { listen, path, limits, times, .. } = Config::default();
     assert_eq!(mode, Mode::Serve);
     assert_eq!((config.listen, config.path), (listen, path));

@@ -7,6 +7,7 @@ use crate::backend::embedded::EmbeddedBackend;
 use crate::backend::{Backend, During, Link, Said, Told};
 use crate::config::Config;
 use crate::shutdown::Drain;
+use crate::tally::Tally;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -215,7 +216,7 @@ fn mcp() -> Mcp {
     let drain = Drain::default();
     let handler = crate::backend::diagnostics::Diagnostics;
     let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
-    Mcp::new(backend, &Config::default(), drain)
+    Mcp::new(backend, &Config::default(), Tally::default(), drain)
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
 use crate::config::Config;
 use crate::shutdown::Drain;
+use crate::tally::Tally;
 
 fn page(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -120,7 +121,7 @@ fn slow(minutes: u64) -> Mcp {
     let (drain, mut config) = (Drain::default(), Config::default());
     config.times.call = Duration::from_mins(minutes);
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
-    Mcp::new(backend, &config, drain)
+    Mcp::new(backend, &config, Tally::default(), drain)
 }
 
 async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {

@@ -34,7 +34,7 @@ fn sh(script: &str) -> ChildCommand {
 }
 
 fn backend(command: &ChildCommand) -> StdioBackend {
-    StdioBackend::new(command, MAX_LINE, 4, &[], Drain::default()).unwrap()
+    StdioBackend::new(command, MAX_LINE, 4, &[], Tally::default(), Drain::default()).unwrap()
 }
 
 fn open(script: &str) -> (StdioBackend, Link) {

@@ -4,7 +4,8 @@ use super::*;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
-    let backend = StdioBackend::new(&sh(ECHO), MAX_LINE, 2, &[], Drain::default()).unwrap();
+    let backend =
+        StdioBackend::new(&sh(ECHO), MAX_LINE, 2, &[], Tally::default(), Drain::default()).unwrap();
     let links = [backend.open().unwrap(), backend.open().unwrap()];
     assert_eq!(backend.children(), 2);
     let full = backend.open().unwrap_err();
@@ -48,7 +49,9 @@ async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words(
 async fn tokens_and_unfit_programs_are_refused_at_start_up() {
     let new = |command: &ChildCommand| {
         let secrets = [Secret::new("the-token")];
-        StdioBackend::new(command, MAX_LINE, 1, &secrets, Drain::default()).unwrap_err().to_string()
+        StdioBackend::new(command, MAX_LINE, 1, &secrets, Tally::default(), Drain::default())
+            .unwrap_err()
+            .to_string()
     };
     let mut command = sh("");
     command.env = vec![("KEY".to_owned(), Secret::new("the-token"))];
