@@ -139,9 +139,9 @@ impl Budget {
     }
 
     /// What most points were spent on.
-    pub(super) fn worst(&self) -> Option<Abuse> {
+    pub(super) fn worst(&self) -> Abuse {
         let most = KINDS.into_iter().zip(self.spent).max_by_key(|(_, spent)| *spent);
-        most.map(|(abuse, _)| abuse)
+        most.map_or(Abuse::Unknown, |(abuse, _)| abuse)
     }
 
     fn earn(&mut self, points: u64) {

@@ -64,6 +64,21 @@ impl Frame {
         matches!(self.kind, Kind::Headers | Kind::Continuation) && self.flags & 4 != 0
     }
 
+    /// Has it a length that its type cannot have (RFC 9113 section 6)?
+    pub(super) fn is_misfit(self) -> bool {
+        match self.kind {
+            Kind::Priority => self.length != 5,
+            Kind::Reset | Kind::WindowUpdate => self.length != 4,
+            Kind::Settings if self.flags & 1 != 0 => self.length != 0,
+            Kind::Settings => !self.length.is_multiple_of(6),
+            Kind::Ping => self.length != 8,
+            Kind::GoAway => self.length < 8,
+            Kind::Data | Kind::Headers | Kind::PushPromise | Kind::Continuation | Kind::Unknown => {
+                false
+            }
+        }
+    }
+
     /// Bytes of data, without padding (RFC 9113 section 6.1).
     pub(super) fn data(self) -> u32 {
         let padded = self.flags & 8 != 0;
@@ -213,6 +228,20 @@ mod tests {
         assert_eq!((settings.kind, settings.length, settings.lead), (Kind::Settings, 0, 0));
         assert!(frames.at_boundary());
         assert_eq!(frames.unfinished(), None);
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_are_told() {
+        for (kind, flags, fits) in
+            [(2, 0, 5), (3, 0, 4), (4, 0, 12), (4, 1, 0), (6, 0, 8), (7, 0, 8), (8, 0, 4)]
+        {
+            let of = |length: usize| {
+                seen(&mut Frames::of_server(), &frame(kind, flags, 0, &vec![0; length]))[0]
+            };
+            assert!(!of(fits).is_misfit(), "{kind}");
+            assert!(of(fits + 1).is_misfit() || kind == 7, "{kind}");
+            assert!(fits == 0 || of(fits - 1).is_misfit(), "{kind}");
+        }
     }
 
     #[test]

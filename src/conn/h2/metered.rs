@@ -21,11 +21,26 @@ use crate::conn::activity::Activity;
 /// Responses that are followed at once: more than there can be streams.
 const FOLLOWED: usize = 512;
 
-/// Error codes of a GOAWAY (RFC 9113 section 7).
+/// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    NoError,
-    EnhanceYourCalm,
+    /// Its time is over.
+    Overdue,
+    /// A frame had a length that its type cannot have. The library says PROTOCOL_ERROR there.
+    Misfit(Kind),
+    /// The budget is used up, most of it by this.
+    Spent(Abuse),
+}
+
+impl Reason {
+    /// The error code of its GOAWAY (RFC 9113 section 7).
+    fn code(self) -> u8 {
+        match self {
+            Self::Overdue => 0,
+            Self::Misfit(_) => 6,
+            Self::Spent(_) => 0xb,
+        }
+    }
 }
 
 /// A socket that its peer has a budget on.
@@ -36,7 +51,8 @@ pub(super) struct Metered<I> {
     budget: Budget,
     came: Frames,
     went: Frames,
-    spent: bool,
+    /// Why it must end.
+    fault: Option<Reason>,
     /// The newest request whose head has begun; the newest whose head hyper was given; the newest
     /// that a GOAWAY of hyper's named.
     begun: u32,
@@ -57,7 +73,7 @@ impl<I> Metered<I> {
             budget: Budget::new(Instant::now()),
             came: Frames::of_client(),
             went: Frames::of_server(),
-            spent: false,
+            fault: None,
             begun: 0,
             given: 0,
             named: None,
@@ -66,9 +82,9 @@ impl<I> Metered<I> {
         }
     }
 
-    /// What the budget went to, if it is used up.
-    pub(super) fn spent(&self) -> Option<Abuse> {
-        self.spent.then(|| self.budget.worst()).flatten()
+    /// Why the connection must end, if the peer is at fault.
+    pub(super) fn fault(&self) -> Option<Reason> {
+        self.fault
     }
 
     /// A GOAWAY, where one can be written: in the middle of another frame the peer would take it
@@ -79,11 +95,7 @@ impl<I> Metered<I> {
         // same read as the last straw was not given to hyper: the peer may ask for it again.
         let last = self.named.map_or(self.given, |named| named.min(self.given));
         let [a, b, c, d] = last.to_be_bytes();
-        let code = match reason {
-            Reason::NoError => 0,
-            Reason::EnhanceYourCalm => 0xb,
-        };
-        let frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, code];
+        let frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, reason.code()];
         self.went.at_boundary().then_some(frame)
     }
 
@@ -96,9 +108,13 @@ impl<I> Metered<I> {
         let now = Instant::now();
         self.budget.worked(self.activity.take_work());
         let mut newest = self.given;
-        let Self { came, budget, spent, begun, responding, .. } = self;
+        let Self { came, budget, fault, begun, responding, .. } = self;
         came.pass(bytes, |frame| {
-            *spent = *spent || !budget.received(frame, now);
+            if fault.is_none() && frame.is_misfit() {
+                *fault = Some(Reason::Misfit(frame.kind));
+            } else if fault.is_none() && !budget.received(frame, now) {
+                *fault = Some(Reason::Spent(budget.worst()));
+            }
             match frame.kind {
                 Kind::Headers => *begun = frame.stream,
                 Kind::Reset => responding.retain(|stream| *stream != frame.stream),
@@ -117,7 +133,7 @@ impl<I> Metered<I> {
                 newest = newest.max(*begun);
             }
         });
-        if !self.spent {
+        if self.fault.is_none() {
             self.given = newest;
         }
         self.unfinished = self.came.unfinished().map(|number| match self.unfinished {
@@ -131,9 +147,11 @@ impl<I> Metered<I> {
     fn note_written(&mut self, bytes: &[u8]) {
         let now = Instant::now();
         let mut sent: u64 = 0;
-        let Self { went, budget, spent, named, responding, .. } = self;
+        let Self { went, budget, fault, named, responding, .. } = self;
         went.pass(bytes, |frame| {
-            *spent = *spent || !budget.wrote(frame, now);
+            if !budget.wrote(frame, now) && fault.is_none() {
+                *fault = Some(Reason::Spent(budget.worst()));
+            }
             match frame.kind {
                 Kind::GoAway => *named = Some(frame.lead & 0x7fff_ffff),
                 Kind::Data | Kind::Headers | Kind::Reset => {
@@ -168,7 +186,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if !self.spent {
+        if self.fault.is_none() {
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
             let came = buffer.filled().get(before..).unwrap_or_default();
             if !came.is_empty() {
@@ -176,8 +194,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
             }
         }
         // What our answers cost may have been the last straw, too.
-        if self.spent {
-            return Poll::Ready(Err(io::Error::other("the peer asks for too much of nothing")));
+        if self.fault.is_some() {
+            return Poll::Ready(Err(io::Error::other("the peer is sent away")));
         }
         Poll::Ready(Ok(()))
     }

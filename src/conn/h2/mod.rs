@@ -74,13 +74,14 @@ impl Connection {
         let mut io = Metered::new(Watched::new(io, Arc::clone(&activity)), Arc::clone(&activity));
         let service = self.service(conn, Arc::clone(&activity));
         let end = Box::pin(self.drive(&mut io, service, &activity)).await;
-        let reason = match (io.spent(), end) {
-            (Some(abuse), _) => {
-                self.tally.count(Outcome::Http2Flood);
-                tracing::debug!(%client, ?abuse, "an HTTP/2 peer sent too much of nothing");
-                Reason::EnhanceYourCalm
+        let reason = match (io.fault(), end) {
+            (Some(fault), _) => {
+                let flood = matches!(fault, Reason::Spent(_));
+                self.tally.count(if flood { Outcome::Http2Flood } else { Outcome::Http2Broken });
+                tracing::debug!(%client, ?fault, "an HTTP/2 peer is sent away");
+                fault
             }
-            (None, End::Cut(Overdue::Head | Overdue::Idle)) => Reason::NoError,
+            (None, End::Cut(Overdue::Head | Overdue::Idle)) => Reason::Overdue,
             (None, End::Over(Err(error))) => {
                 self.count_error(&error);
                 log_end(&Err(error));

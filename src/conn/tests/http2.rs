@@ -275,14 +275,14 @@ async fn an_answer_that_is_read_in_drips_is_cut_at_30_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_has_its_answer_in_the_end() {
     let rig = Rig::new();
-    let mut peer = Frames::connect(&rig, 4096).await;
+    let mut peer = Frames::connect(&rig, 16384).await;
     peer.post(1, "", &call("large")).await;
     let mut taken = 0;
     loop {
         let (kind, flags, _, payload) = peer.next().await;
         if kind == 0 {
             taken += payload.len();
-            tokio::time::sleep(Duration::from_secs(15)).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
             let [a, b, c, d] = u32::try_from(payload.len()).unwrap().to_be_bytes();
             peer.send(8, 0, 1, &[a, b, c, d]).await;
             peer.send(8, 0, 0, &[a, b, c, d]).await;
@@ -292,7 +292,7 @@ async fn a_slow_reader_has_its_answer_in_the_end() {
         }
     }
     assert!(taken > 200_000, "{taken}");
-    assert!(peer.client.seconds() > 700);
+    assert!(peer.client.seconds() > 60);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn last_stream(io: &Metered<DuplexStream>) -> Option<u32> {
-    let [.., a, b, c, d, _, _, _, _] = io.goaway(Reason::EnhanceYourCalm)?;
+    let [.., a, b, c, d, _, _, _, _] = io.goaway(Reason::Overdue)?;
     Some(u32::from_be_bytes([a, b, c, d]))
 }
 
@@ -45,7 +45,7 @@ async fn the_last_stream_is_the_last_that_was_handed_on() {
     }
     peer.write_all(&frame(1, 5, 9, b"x")).await.unwrap();
     assert!(io.read(&mut buffer).await.is_err());
-    assert_eq!((io.spent(), last_stream(&io)), (Some(Abuse::Ping), Some(7)));
+    assert_eq!((io.fault(), last_stream(&io)), (Some(Reason::Spent(Abuse::Ping)), Some(7)));
     assert!(io.read(&mut buffer).await.is_err());
 }
 
