@@ -7,7 +7,7 @@ use crate::support::{TOKEN, TestServer, bounded, call, loopback};
 
 /// Frames that one connection may send of any flood.
 pub(crate) const MOST: usize = 2000;
-/// ENHANCE_YOUR_CALM (RFC 9113 section 7).
+/// `ENHANCE_YOUR_CALM` (RFC 9113 section 7).
 const CALM: u32 = 0xb;
 
 /// A flood: its name, how many frames one round has, what is sent before it, and one round of it.

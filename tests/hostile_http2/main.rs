@@ -2,9 +2,10 @@
 //! within 2,000 frames, and a good client beside it notices nothing.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test ends where it fails, helpers of it too"
 )]
+#![allow(clippy::wildcard_imports, reason = "a peer speaks in all of its frames")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -20,11 +20,11 @@ const ONE_MORE: Duration = Duration::from_millis(100);
 const ANSWERED: u32 = 4;
 /// Earned by one that was refused: its own head. A flood of refused requests is the rate limiter's.
 const REFUSED: u32 = 1;
-/// Earned by a piece that a response had to say: a WINDOW_UPDATE of its stream and of the connection,
+/// Earned by a piece that a response had to say: a `WINDOW_UPDATE` of its stream and of the connection,
 /// and a PING that measures the way (gRPC).
 const PIECE: u32 = 3;
 /// Bytes of responses, and of request bodies, that earn a point. The first is what a client has to
-/// take for each WINDOW_UPDATE; a reader that asks for less at a time spends more than it earns. The
+/// take for each `WINDOW_UPDATE`; a reader that asks for less at a time spends more than it earns. The
 /// second is large: a frame of data must not pay for the error that it provokes.
 const SENT_BYTES: u64 = 256;
 const TAKEN_BYTES: u64 = 4096;
@@ -45,9 +45,9 @@ pub(in crate::conn) struct Work {
 /// What points are spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abuse {
-    /// RST_STREAM of the peer's.
+    /// `RST_STREAM` of the peer's.
     Reset,
-    /// RST_STREAM of ours, for an error that the peer made.
+    /// `RST_STREAM` of ours, for an error that the peer made.
     Provoked,
     /// Data frames with hardly any data.
     EmptyData,
@@ -61,7 +61,7 @@ pub(super) enum Abuse {
     Ping,
     /// PRIORITY.
     Priority,
-    /// WINDOW_UPDATE.
+    /// `WINDOW_UPDATE`.
     WindowUpdate,
     /// Frames of types that are not known, or not for a server.
     Unknown,
@@ -159,16 +159,9 @@ impl Budget {
         if let Some(spent) = at.and_then(|at| self.spent.get_mut(at)) {
             *spent = spent.saturating_add(points);
         }
-        match self.left.checked_sub(points) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => {
-                self.left = 0;
-                false
-            }
-        }
+        let left = self.left.checked_sub(points);
+        self.left = left.unwrap_or(0);
+        left.is_some()
     }
 }
 

@@ -26,7 +26,7 @@ const FOLLOWED: usize = 512;
 pub(super) enum Reason {
     /// Its time is over.
     Overdue,
-    /// A frame had a length that its type cannot have. The library says PROTOCOL_ERROR there.
+    /// A frame had a length that its type cannot have. The library says `PROTOCOL_ERROR` there.
     Misfit(Kind),
     /// The budget is used up, most of it by this.
     Spent(Abuse),

@@ -117,7 +117,8 @@ impl Frames {
             let mut head = [0; 9];
             self.client.io.read_exact(&mut head).await.unwrap();
             let [a, b, c, kind, flags, stream @ ..] = head;
-            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap();
+            let mut payload = vec![0; length];
             self.client.io.read_exact(&mut payload).await.unwrap();
             if (kind, flags) != (6, 0) {
                 return (kind, flags, u32::from_be_bytes(stream), payload);
@@ -134,7 +135,7 @@ impl Frames {
         let mut goaway = None;
         let mut rest = &rest[..];
         while let [a, b, c, kind, _, _, _, _, _, behind @ ..] = rest {
-            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            let length = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap();
             let (payload, later) = behind.split_at(length.min(behind.len()));
             if let (7, [s @ .., x, y, z, w]) = (kind, payload) {
                 let last = u32::from_be_bytes(s.try_into().unwrap());
@@ -301,14 +302,14 @@ async fn who_asks_for_too_much_of_nothing_is_told_and_others_are_not() {
     let mut peer = Frames::connect(&rig, 65535).await;
     peer.send(1, 5, 1, &head("GET", "/livez")).await;
     while peer.next().await.0 != 1 {}
-    let mut sent = 0;
+    let mut pings = 0;
     for _ in 0..2000 {
         if peer.client.io.write_all(&frame(6, 0, 0, &[0; 8])).await.is_err() {
             break;
         }
-        sent += 1;
+        pings += 1;
     }
-    assert!(sent > 900, "{sent}");
+    assert!(pings > 900, "{pings}");
     assert_eq!(peer.end().await.0, Some((1, 0xb)));
     let (mut send, driver) = http2(&rig).await;
     let asking = async {

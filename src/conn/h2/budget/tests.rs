@@ -117,7 +117,7 @@ async fn time_gives_back_a_point_in_a_tenth_of_a_second_and_no_more_than_all() {
     let mut budget = Budget::new(now);
     while budget.received(ping(), now) {}
     assert!(!budget.received(ping(), now + Duration::from_millis(99)));
-    now += Duration::from_millis(1000);
+    now += Duration::from_secs(1);
     assert_eq!((0..100).filter(|_| budget.received(ping(), now)).count(), 10);
     now += Duration::from_hours(1);
     assert_eq!((0..2000).filter(|_| budget.received(ping(), now)).count(), 1000);
@@ -132,10 +132,10 @@ enum Deed {
     Refused,
     /// An upload of so many KiB in frames of 16.
     Upload(usize),
-    /// A download of so many KiB, with a WINDOW_UPDATE for stream and connection after every 512
+    /// A download of so many KiB, with a `WINDOW_UPDATE` for stream and connection after every 512
     /// bytes, and a PING with every 16 KiB.
     Download(u32),
-    /// So many small events, each with two WINDOW_UPDATEs and a PING.
+    /// So many small events, each with two `WINDOW_UPDATE`s and a PING.
     Events(u32),
     /// Quiet for so many seconds, with a keep-alive PING in each.
     Quiet(u64),
