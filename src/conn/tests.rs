@@ -32,6 +32,7 @@ impl Handler for Fixture {
         match call.method.as_str() {
             "hang" => std::future::pending().await,
             "huge" => Ok(json!("x".repeat(4 * 1024 * 1024))),
+            "some" => Ok(json!("x".repeat(60_000))),
             "large" => Ok(json!("x".repeat(200_000))),
             "late" => {
                 tokio::time::sleep(Duration::from_secs(20)).await;
