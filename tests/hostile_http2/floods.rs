@@ -223,6 +223,15 @@ pub(crate) const FLOODS: &[Flood] = &[
         round: |_| frame(0x42, 0, 0, &[0; 16_384]),
     },
     Flood {
+        name: "large heads",
+        frames: 1,
+        begin: nothing,
+        round: |n| {
+            let block = [get("/livez"), field("x", "y".repeat(16_000))].concat();
+            frame(HEADERS, WHOLE, nth(n), &block)
+        },
+    },
+    Flood {
         name: "heads that empty the table, then fill it",
         frames: 2,
         begin: nothing,

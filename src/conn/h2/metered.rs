@@ -6,6 +6,7 @@
 //! future ends without another word, the socket is still ours, and we know whether a frame is
 //! complete on it: there a GOAWAY of our own can be written.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use super::budget::{Abuse, Budget};
 use super::frames::{Frame, Frames, Kind};
 use crate::conn::activity::Activity;
 
-/// Responses that are followed at once: more than there can be streams.
-const FOLLOWED: usize = 512;
+/// Responses that are followed at once, and resets that are remembered: more than there can be
+/// streams.
+const FOLLOWED: usize = 128;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub(super) struct Metered<I> {
     unfinished: Option<(u64, Instant)>,
     /// Streams whose response has begun and not ended.
     responding: Vec<u32>,
+    /// Streams that the peer reset before, lately. Their heads may be on their way out still.
+    gone: VecDeque<u32>,
 }
 
 impl<I> Metered<I> {
@@ -79,6 +83,7 @@ impl<I> Metered<I> {
             named: None,
             unfinished: None,
             responding: Vec::new(),
+            gone: VecDeque::new(),
         }
     }
 
@@ -108,7 +113,7 @@ impl<I> Metered<I> {
         let now = Instant::now();
         self.budget.worked(self.activity.take_work());
         let mut newest = self.given;
-        let Self { came, budget, fault, begun, responding, .. } = self;
+        let Self { came, budget, fault, begun, responding, gone, .. } = self;
         came.pass(bytes, |frame| {
             if fault.is_none() && frame.is_misfit() {
                 *fault = Some(Reason::Misfit(frame.kind));
@@ -117,7 +122,13 @@ impl<I> Metered<I> {
             }
             match frame.kind {
                 Kind::Headers => *begun = frame.stream,
-                Kind::Reset => responding.retain(|stream| *stream != frame.stream),
+                Kind::Reset => {
+                    responding.retain(|stream| *stream != frame.stream);
+                    if gone.len() == FOLLOWED {
+                        let _oldest = gone.pop_front();
+                    }
+                    gone.push_back(frame.stream);
+                }
                 Kind::Data
                 | Kind::Priority
                 | Kind::Settings
@@ -147,7 +158,7 @@ impl<I> Metered<I> {
     fn note_written(&mut self, bytes: &[u8]) {
         let now = Instant::now();
         let mut sent: u64 = 0;
-        let Self { went, budget, fault, named, responding, .. } = self;
+        let Self { went, budget, fault, named, responding, gone, .. } = self;
         went.pass(bytes, |frame| {
             if !budget.wrote(frame, now) && fault.is_none() {
                 *fault = Some(Reason::Spent(budget.worst()));
@@ -156,7 +167,7 @@ impl<I> Metered<I> {
                 Kind::GoAway => *named = Some(frame.lead & 0x7fff_ffff),
                 Kind::Data | Kind::Headers | Kind::Reset => {
                     sent += u64::from(frame.length);
-                    follow(responding, frame);
+                    follow(responding, gone, frame);
                 }
                 Kind::Priority
                 | Kind::Settings
@@ -171,11 +182,16 @@ impl<I> Metered<I> {
     }
 }
 
-fn follow(responding: &mut Vec<u32>, frame: Frame) {
+fn follow(responding: &mut Vec<u32>, gone: &VecDeque<u32>, frame: Frame) {
+    let stream = frame.stream;
     if frame.kind == Kind::Reset || frame.ends_stream() {
-        responding.retain(|stream| *stream != frame.stream);
-    } else if responding.len() < FOLLOWED && !responding.contains(&frame.stream) {
-        responding.push(frame.stream);
+        responding.retain(|other| *other != stream);
+    } else if frame.kind == Kind::Headers
+        && responding.len() < FOLLOWED
+        && !gone.contains(&stream)
+        && !responding.contains(&stream)
+    {
+        responding.push(stream);
     }
 }
 

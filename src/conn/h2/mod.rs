@@ -167,8 +167,8 @@ impl Connection {
     }
 }
 
-/// Says why the connection ends, and listens to the peer for a moment more: closing on unread bytes
-/// resets the connection, and the peer would lose the reason.
+/// Says why the connection ends. To a peer that is at fault, and may still send, it listens for a
+/// moment more: closing on unread bytes resets the connection, and the peer would lose the reason.
 async fn say_goodbye<I>(mut io: Metered<I>, reason: Reason)
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -179,7 +179,8 @@ where
         io.shutdown().await
     };
     // It has had its time already.
-    if matches!(timeout(LINGER, last_words).await, Ok(Ok(()))) {
+    let taken = matches!(timeout(LINGER, last_words).await, Ok(Ok(())));
+    if taken && reason != Reason::Overdue {
         take_the_rest(io.into_inner()).await;
     }
 }

@@ -241,6 +241,9 @@ async fn a_preface_that_does_not_end_is_cut_at_10_seconds() {
     let mut peer = Frames { client: Client { io: ours, begun: Instant::now() } };
     peer.client.send("PRI * HTTP/2.0\r\n").await;
     assert_eq!(peer.end().await, (Some((0, 0)), 10));
+    // Whoever keeps the socket open keeps no place.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(rig.drain.front_tasks(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,3 +75,25 @@ async fn there_is_no_last_word_in_the_middle_of_a_frame() {
     io.write_all(end).await.unwrap();
     assert_eq!(last_stream(&io), Some(0));
 }
+
+#[tokio::test]
+async fn responses_are_followed_from_their_heads_to_their_ends() {
+    let (mut io, mut peer) = metered();
+    let mut buffer = vec![0; 1024];
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    io.write_all(&frame(1, 4, 1, b"x")).await.unwrap();
+    io.write_all(&frame(1, 4, 3, b"x")).await.unwrap();
+    io.write_all(&frame(1, 4, 5, b"x")).await.unwrap();
+    io.write_all(&frame(1, 5, 7, b"x")).await.unwrap();
+    assert_eq!(io.responding, [1, 3, 5]);
+    io.write_all(&frame(0, 1, 1, b"x")).await.unwrap();
+    io.write_all(&frame(3, 0, 3, &[0; 4])).await.unwrap();
+    assert_eq!(io.responding, [5]);
+    // What was on its way when the peer's reset came does not count again.
+    peer.write_all(&frame(3, 0, 5, &[0, 0, 0, 8])).await.unwrap();
+    peer.write_all(&frame(3, 0, 9, &[0, 0, 0, 8])).await.unwrap();
+    assert!(io.read(&mut buffer).await.unwrap() > 0);
+    io.write_all(&frame(0, 0, 5, b"x")).await.unwrap();
+    io.write_all(&frame(1, 4, 9, b"x")).await.unwrap();
+    assert!(io.responding.is_empty());
+}
