@@ -84,6 +84,8 @@ impl OriginPolicy {
             (Some(target), Some(header)) if !same(target.as_str(), header.as_str()) => {
                 return HostMatch::Malformed;
             }
+            // RFC 9113 section 8.3.1 has no user in it, nor has RFC 9110 section 4.2.4.
+            (Some(target), _) if target.as_str().contains('@') => return HostMatch::Malformed,
             (Some(target), _) => target,
             (None, Some(header)) => header,
         };
