@@ -20,6 +20,7 @@ mod proxied;
 mod report;
 mod server;
 mod shutdown;
+mod strangers;
 mod tally;
 mod upstream;
 

@@ -23,6 +23,8 @@ pub struct Reporter {
 pub struct Report {
     /// Open connections.
     pub connections: usize,
+    /// Those of them that have not made a request that may pass.
+    pub unauthenticated: usize,
     /// Open event streams, those on passed paths too.
     pub streams: u64,
     /// Sessions that clients know.
@@ -49,6 +51,7 @@ impl Reporter {
     pub fn now(&self) -> Report {
         Report {
             connections: self.places.connections(),
+            unauthenticated: self.places.strangers(),
             streams: self.app.streams(),
             sessions: self.app.sessions(),
             children: self.app.children(),

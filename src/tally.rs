@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     ConnectionsPerIp,
     /// A connection closed at accept: all places are taken.
     MaxConnections,
+    /// A connection without a good token that gave way to a newcomer.
+    MaxUnauthenticated,
     /// A handshake that took too long.
     HandshakeTimeout,
     /// A handshake that failed.
@@ -34,9 +36,10 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
+        Self::MaxUnauthenticated,
         Self::HandshakeTimeout,
         Self::HandshakeFailed,
         Self::HeadTimeout,
@@ -52,6 +55,7 @@ impl Outcome {
         match self {
             Self::ConnectionsPerIp => "connections_per_ip",
             Self::MaxConnections => "max_connections",
+            Self::MaxUnauthenticated => "max_unauthenticated",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
             Self::HeadTimeout => "head_timeout",

@@ -8,7 +8,18 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &["addr", "body", "events", "frames", "jsonrpc", "protocol", "proxied", "shutdown", "tally"],
+    &[
+        "addr",
+        "body",
+        "events",
+        "frames",
+        "jsonrpc",
+        "protocol",
+        "proxied",
+        "shutdown",
+        "strangers",
+        "tally",
+    ],
     &["caller", "config", "limit"],
     &["upstream"],
     &["backend", "guard"],

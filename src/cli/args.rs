@@ -203,6 +203,10 @@ pub(crate) struct Limits {
     /// Connections in all; more are closed before any TLS work, the open ones stay fast
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_connections: u32,
+    /// Connections without a request with a good token yet, their handshakes included; the oldest is
+    /// closed for a newcomer
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count::<u32>)]
+    pub(crate) max_unauthenticated: u32,
     /// Sessions in all; more are answered 503 with Retry-After
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_sessions: u32,

@@ -88,6 +88,8 @@ pub struct Limits {
     pub streams_per_ip: u32,
     /// Open connections in all.
     pub max_connections: u32,
+    /// Open connections without a request that may pass; the oldest gives way to one more.
+    pub max_unauthenticated: u32,
     /// Sessions in all.
     pub max_sessions: u32,
     /// Sessions of one address.
@@ -112,6 +114,7 @@ impl Default for Limits {
             connections_per_ip: 20,
             streams_per_ip: 20,
             max_connections: 1000,
+            max_unauthenticated: 256,
             max_sessions: 1000,
             sessions_per_ip: 20,
             max_children: 100,

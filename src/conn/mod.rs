@@ -32,6 +32,7 @@ use crate::caller::Alpn;
 use crate::config::Config;
 use crate::http::{App, ConnInfo, ReplyBody};
 use crate::shutdown::Drain;
+use crate::strangers::Stranger;
 use crate::tally::{Outcome, Tally};
 
 /// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
@@ -125,14 +126,18 @@ impl Connection {
     }
 
     /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
-    pub(crate) async fn serve<I>(&self, arrival: Arrival<I>, local: IpAddr)
-    where
+    pub(crate) async fn serve<I>(
+        &self,
+        arrival: Arrival<I>,
+        local: IpAddr,
+        stranger: Option<Arc<Stranger>>,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Arrival { io, client, by } = arrival;
         let speaks_for = by == KnownBy::Requests;
         let Some(tls) = &self.tls else {
-            let conn = ConnInfo { client, local, tls: None, speaks_for };
+            let conn = ConnInfo { client, local, tls: None, speaks_for, stranger };
             return self.serve_http1(io, conn).await;
         };
         // Boxed: the handshake is large, and gone when the connection becomes a long one.
@@ -149,7 +154,7 @@ impl Connection {
             }
         };
         let alpn = facts.alpn;
-        let conn = ConnInfo { client, local, tls: Some(facts), speaks_for };
+        let conn = ConnInfo { client, local, tls: Some(facts), speaks_for, stranger };
         match alpn {
             Alpn::Http1 => self.serve_http1(stream, conn).await,
             // Boxed: a task is as large as the largest of what it may do.

@@ -80,7 +80,7 @@ impl Rig {
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         self.drain.spawn(async move {
             let arrival = Arrival::direct(theirs, client);
-            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None).await;
         });
         Client { io: ours, begun: Instant::now() }
     }

@@ -36,6 +36,7 @@ use crate::limit::PerClient;
 use crate::mcp::{Accept, Ask, Mcp, Verb};
 use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
+use crate::strangers::Stranger;
 use crate::tally::Tally;
 use crate::upstream::Upstream;
 
@@ -57,6 +58,17 @@ pub(crate) struct ConnInfo {
     pub(crate) tls: Option<TlsFacts>,
     /// Does a trusted proxy speak there, for clients that `X-Forwarded-For` names?
     pub(crate) speaks_for: bool,
+    /// Gives way to newcomers until it has made a request that may pass; nobody, if it never has to.
+    pub(crate) stranger: Option<Arc<Stranger>>,
+}
+
+impl ConnInfo {
+    /// It has made a request that may pass.
+    pub(super) fn is_known(&self) {
+        if let Some(stranger) = &self.stranger {
+            stranger.is_known();
+        }
+    }
 }
 
 /// What the HTTP floor reaches of an upstream past MCP.
@@ -290,6 +302,7 @@ impl App {
             return self.refuse_stranger(arrived, Refusal::NoOAuth);
         }
         let admitted = self.guard.admit(visit).await?;
+        arrived.conn.is_known();
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
         let verb = self.verb(route, head, &fields, body).await?;
         let ask = self.ask(arrived, &admitted, &fields, verb);

@@ -159,7 +159,9 @@ impl App {
             self.guard.admit_stranger(arrived.visit)?;
             Principal::Anonymous
         } else {
-            self.guard.admit(arrived.visit).await?.principal().clone()
+            let admitted = self.guard.admit(arrived.visit).await?;
+            arrived.conn.is_known();
+            admitted.principal().clone()
         };
         check(&front.rules, rule, arrived.head)?;
         let client = arrived.conn.client.key();
