@@ -10,6 +10,11 @@ use std::process::ExitCode;
 
 use cli::{Args, Asked};
 use exit::Exit;
+use tikv_jemallocator::Jemalloc;
+
+/// Memory that a crowd took goes back to the system some seconds after it has left.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let mut rest = std::env::args_os();
