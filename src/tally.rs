@@ -20,6 +20,8 @@ pub(crate) enum Outcome {
     HandshakeFailed,
     /// A connection whose request head took too long.
     HeadTimeout,
+    /// A connection that broke the rules of HTTP/1.1, or had too large a head.
+    Malformed,
     /// A connection whose peer took nothing for too long.
     WriteStalled,
     /// A child process that could not be started.
@@ -30,12 +32,13 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::HandshakeTimeout,
         Self::HandshakeFailed,
         Self::HeadTimeout,
+        Self::Malformed,
         Self::WriteStalled,
         Self::SpawnFailed,
         Self::IdleGivenUp,
@@ -49,6 +52,7 @@ impl Outcome {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
             Self::HeadTimeout => "head_timeout",
+            Self::Malformed => "malformed",
             Self::WriteStalled => "write_stalled",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
+use super::framing::Violation;
 use crate::caller::Alpn;
 
 /// Lengths of time that a connection is held to.
@@ -64,6 +65,10 @@ struct State {
     refused: bool,
     /// Did a response break off in the middle?
     broken: bool,
+    /// What the peer did to the framing, once that was read.
+    violation: Option<Violation>,
+    /// Who reads on when the requests under way are answered.
+    reader: Option<Waker>,
 }
 
 impl Activity {
@@ -79,6 +84,8 @@ impl Activity {
             blocked: None,
             refused: false,
             broken: false,
+            violation: None,
+            reader: None,
         };
         Arc::new(Self { times, protocol, state: Mutex::new(state) })
     }
@@ -125,6 +132,23 @@ impl Activity {
     /// Did a response break off, whose end the peer must not take for a good one?
     pub(super) fn broke_off(&self) -> bool {
         self.state().broken
+    }
+
+    /// The peer broke the framing. What is wrong behind whole requests has time until they are
+    /// answered: pending until then.
+    pub(super) fn violated(&self, violation: Violation, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.requests > 0 && !violation.in_body {
+            state.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        state.violation = Some(violation);
+        Poll::Ready(())
+    }
+
+    /// What the peer did to the framing, if that has ended the connection.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.state().violation
     }
 
     /// A request begins. It ends when the value is dropped.
@@ -210,6 +234,9 @@ impl Drop for Exchange {
         state.requests = state.requests.saturating_sub(1);
         if state.requests == 0 {
             state.quiet = Some(Instant::now());
+            let reader = state.reader.take();
+            drop(state);
+            reader.iter().for_each(Waker::wake_by_ref);
         }
     }
 }
