@@ -403,7 +403,7 @@ async fn a_good_client_is_served_beside_800_slow_ones() {
         }
         let held = slow.join_all().await;
         for number in 0..50 {
-            let echo = session.call(&number.to_string(), "f/echo", json!({})).await;
+            let echo = session.call(number, "f/echo", json!({})).await;
             assert!(echo["result"].is_object(), "{echo}");
         }
         assert_eq!(held.len(), 800);
