@@ -213,6 +213,11 @@ impl Exchange {
             status.is_redirection() || status.is_client_error() || status.is_server_error();
     }
 
+    /// Did the request break the framing in its body?
+    pub(super) fn is_violated(&self) -> bool {
+        self.activity.violation().is_some()
+    }
+
     /// The response has no end.
     fn broke_off(&self) {
         self.activity.state().broken = true;

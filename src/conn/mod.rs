@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -343,10 +343,15 @@ impl Connection {
             let (app, conn, exchange) =
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
             Box::pin(async move {
-                let response = match job {
+                let mut response = match job {
                     Job::Serve => app.handle(&conn, request).await,
                     Job::Redirect(port) => app.redirect(&conn, request, port),
                 };
+                if exchange.is_violated() {
+                    // hyper knows only later that there is nothing more to be read.
+                    let close = HeaderValue::from_static("close");
+                    drop(response.headers_mut().insert(header::CONNECTION, close));
+                }
                 exchange.answered(response.status());
                 Ok(response.map(|body| Reported::new(body, exchange)))
             })

@@ -36,10 +36,13 @@ pub(super) struct Violation {
     pub(super) in_body: bool,
 }
 
+/// Bytes of a trailer section. Nobody needs them, and hyper breaks off at 16 KiB without a word.
+const TRAILER_BYTES: usize = 8192;
+
 /// What a head may cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadLimits {
-    /// Bytes of its target and its fields; trailers have as many.
+    /// Bytes of its target and its fields.
     pub(super) bytes: usize,
     /// Fields of a trailer section. Those of a head are counted by the HTTP floor.
     pub(super) fields: usize,
@@ -156,11 +159,14 @@ impl Framing {
     /// How long the line under way may become, with its end; what it is if it is longer.
     fn line_limit(&self) -> (usize, Fault) {
         let most = self.limits.bytes;
+        let trailers = most.min(TRAILER_BYTES);
         match self.part {
             Part::RequestLine => (most + BESIDE_TARGET, Fault::TargetTooLong),
             // The empty line at the end costs nothing.
             Part::Fields => (most.saturating_sub(self.head.bytes) + 2, Fault::HeadTooLarge),
-            Part::Trailers => (most.saturating_sub(self.head.trailer_bytes) + 2, Fault::Trailer),
+            Part::Trailers => {
+                (trailers.saturating_sub(self.head.trailer_bytes) + 2, Fault::Trailer)
+            }
             Part::ChunkSize => (SIZE_LINE, Fault::ChunkSize),
             Part::ChunkEnd | Part::Body(_) | Part::ChunkData(_) => (2, Fault::ChunkEnd),
         }
@@ -276,7 +282,7 @@ impl Framing {
         self.head.trailers += 1;
         self.head.trailer_bytes += length;
         let HeadLimits { bytes, fields } = self.limits;
-        if self.head.trailers > fields || self.head.trailer_bytes > bytes {
+        if self.head.trailers > fields || self.head.trailer_bytes > bytes.min(TRAILER_BYTES) {
             return Err(Fault::Trailer);
         }
         match Field::parse(line) {
