@@ -1,6 +1,12 @@
 //! Promise: bytes that two readers of HTTP/1.1 could read in two ways end the connection with one
 //! answer in JSON, and nothing behind them is a request; slow peers cost a good client nothing.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails"
+)]
+#![expect(clippy::too_many_lines, reason = "tables of cases")]
 mod support;
 
 use std::time::Duration;

@@ -251,13 +251,14 @@ impl Connection {
                 "head_timeout",
                 "the request head did not arrive in time",
             ),
-            // The request whose body it is has its answer.
-            End::Violation(Violation { in_body: true, .. }) => Bytes::new(),
-            End::Violation(Violation { fault, .. }) => {
+            End::Violation(Violation { fault, in_body: false, .. }) => {
                 self.tally.refused(fault.label());
                 socket::refusal(fault.status(), fault.label(), fault.text())
             }
-            End::Overdue(Overdue::Idle) | End::Done => Bytes::new(),
+            // The request whose body it is has its answer.
+            End::Violation(Violation { in_body: true, .. })
+            | End::Overdue(Overdue::Idle)
+            | End::Done => Bytes::new(),
             End::Overdue(Overdue::Stalled) => return,
         };
         let last_words = async {

@@ -38,7 +38,8 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 
-/// No control characters but the tab. Written without a branch: compilers make vectors of that.
+/// No control characters but the tab.
+#[expect(clippy::needless_bitwise_bool, reason = "without branches it becomes vector code")]
 pub(super) fn is_field_content(text: &[u8]) -> bool {
     !text
         .iter()
@@ -94,9 +95,7 @@ impl<'a> RequestLine<'a> {
 /// The authority of a target, which must be of a form that the method allows.
 fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
     // A fragment would be dropped without a word by the URI type of the HTTP floor.
-    let visible = target
-        .iter()
-        .fold(true, |good, byte| good & (*byte > b' ') & (*byte < 0x7f) & (*byte != b'#'));
+    let visible = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
     if !visible {
         return Err(Fault::Target);
     }
