@@ -22,6 +22,8 @@ pub(crate) enum Outcome {
     HandshakeFailed,
     /// A connection whose request head took too long.
     HeadTimeout,
+    /// A connection that broke the rules of HTTP/1.1, or had too large a head.
+    Malformed,
     /// A connection whose peer took nothing for too long.
     WriteStalled,
     /// An HTTP/2 connection whose peer sent too much that asks for nothing.
@@ -36,13 +38,14 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 11] = [
+    const ALL: &'static [Self] = &[
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::MaxUnauthenticated,
         Self::HandshakeTimeout,
         Self::HandshakeFailed,
         Self::HeadTimeout,
+        Self::Malformed,
         Self::WriteStalled,
         Self::Http2Flood,
         Self::Http2Broken,
@@ -59,6 +62,7 @@ impl Outcome {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
             Self::HeadTimeout => "head_timeout",
+            Self::Malformed => "malformed",
             Self::WriteStalled => "write_stalled",
             Self::Http2Flood => "http2_flood",
             Self::Http2Broken => "http2_broken",
@@ -118,14 +122,14 @@ mod tests {
     #[test]
     fn each_outcome_has_a_name_and_a_number_of_its_own() {
         let tally = Tally::default();
-        for (times, outcome) in Outcome::ALL.into_iter().enumerate() {
+        for (times, outcome) in Outcome::ALL.iter().copied().enumerate() {
             for _ in 0..=times {
                 tally.clone().count(outcome);
             }
         }
         let outcomes = tally.outcomes();
         assert_eq!(outcomes.len(), Outcome::ALL.len(), "two of one name");
-        for (times, outcome) in (1..).zip(Outcome::ALL) {
+        for (times, outcome) in (1_u64..).zip(Outcome::ALL) {
             assert_eq!(outcomes.get(outcome.name()), Some(&times));
         }
     }
