@@ -26,11 +26,15 @@ pub(crate) enum Outcome {
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
     IdleGivenUp,
+    /// A task that panicked: a fault of the edge's own, or of a handler linked in.
+    Panicked,
+    /// Arguments of a plain call that nobody judged: the thread panicked, or could not be started.
+    JudgeLost,
 }
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::HandshakeTimeout,
@@ -39,6 +43,8 @@ impl Outcome {
         Self::WriteStalled,
         Self::SpawnFailed,
         Self::IdleGivenUp,
+        Self::Panicked,
+        Self::JudgeLost,
     ];
 
     /// Its name in logs and reports.
@@ -52,6 +58,8 @@ impl Outcome {
             Self::WriteStalled => "write_stalled",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
+            Self::Panicked => "panics",
+            Self::JudgeLost => "judge_lost",
         }
     }
 }
