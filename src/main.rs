@@ -3,6 +3,7 @@
 mod banner;
 mod cli;
 mod exit;
+mod log;
 mod observe;
 mod run;
 
@@ -24,11 +25,13 @@ fn main() -> ExitCode {
         return mcp_edge::exec_shim(rest);
     }
     let typed = program.into_iter().chain(rest);
-    match cli::parse(typed, |name| std::env::var_os(name)) {
-        Ok(Asked::Run(args)) => start(*args).into(),
-        Ok(Asked::Health(health)) => run::ask(&health.check()).into(),
-        Err(error) => explain(&error).into(),
-    }
+    let exit = match cli::parse(typed, |name| std::env::var_os(name)) {
+        Ok(Asked::Run(args)) => start(*args),
+        Ok(Asked::Health(health)) => run::ask(&health.check()),
+        Err(error) => explain(&error),
+    };
+    observe::finish();
+    exit.into()
 }
 
 fn start(args: Args) -> Exit {

@@ -34,6 +34,10 @@ pub(crate) enum Outcome {
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
     IdleGivenUp,
+    /// A task that panicked: a fault of the edge's own, or of a handler linked in.
+    Panicked,
+    /// Arguments of a plain call that nobody judged: the thread panicked, or could not be started.
+    JudgeLost,
 }
 
 impl Outcome {
@@ -51,6 +55,8 @@ impl Outcome {
         Self::Http2Broken,
         Self::SpawnFailed,
         Self::IdleGivenUp,
+        Self::Panicked,
+        Self::JudgeLost,
     ];
 
     /// Its name in logs and reports.
@@ -68,6 +74,8 @@ impl Outcome {
             Self::Http2Broken => "http2_broken",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
+            Self::Panicked => "panics",
+            Self::JudgeLost => "judge_lost",
         }
     }
 }

@@ -8,19 +8,8 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &[
-        "addr",
-        "body",
-        "events",
-        "frames",
-        "jsonrpc",
-        "protocol",
-        "proxied",
-        "shutdown",
-        "strangers",
-        "tally",
-    ],
-    &["caller", "config", "limit"],
+    &["addr", "body", "events", "frames", "jsonrpc", "protocol", "proxied", "strangers", "tally"],
+    &["caller", "config", "limit", "shutdown"],
     &["upstream"],
     &["backend", "guard"],
     &["mcp"],
@@ -30,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["report"],
     &["server"],
     &["lib"],
-    &["exit", "cli"],
+    &["exit", "cli", "log"],
     &["banner", "observe"],
     &["run"],
     &["main"],

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -218,6 +219,7 @@ impl EmbeddedBackend {
         let (say, said) = mpsc::channel(QUEUE);
         let session = EmbeddedSession {
             handler: Arc::clone(&self.handler),
+            drain: self.drain.clone(),
             questions: Arc::default(),
             said: say,
             running: HashMap::new(),
@@ -230,6 +232,7 @@ impl EmbeddedBackend {
 
 struct EmbeddedSession {
     handler: Arc<dyn AnyHandler>,
+    drain: Drain,
     questions: Arc<Questions>,
     said: mpsc::Sender<Said>,
     running: HashMap<Id, (RequestId, AbortHandle)>,
@@ -265,7 +268,11 @@ impl EmbeddedSession {
                 self.cancel(&message);
             }
             Kind::Notification { method } => {
-                self.handler.notified(method, &params_of(&message), &caller);
+                // Nobody waits for an answer; the calls under way go on.
+                let notified = || self.handler.notified(method, &params_of(&message), &caller);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(notified)) {
+                    self.drain.panicked(panic);
+                }
             }
             Kind::Response { id } => {
                 if let Some(asker) = self.questions.close(id) {
@@ -308,7 +315,8 @@ impl EmbeddedSession {
             Err(error) => error.id(),
         };
         let Some((id, _)) = self.running.remove(&task) else { return };
-        if ended.is_err_and(|error| error.is_panic()) {
+        if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+            self.drain.panicked(panic);
             tracing::error!(request = %id, "the embedded handler panicked");
             self.answer(&id, &Err(CallError::internal("the server failed"))).await;
         }
@@ -372,6 +380,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tally::Tally;
 
     struct Fixture;
 
@@ -392,6 +401,10 @@ mod tests {
                 "panic" => panic!("as asked"),
                 other => Err(CallError::unknown_method(other)),
             }
+        }
+
+        fn notified(&self, method: &str, _params: &Value, _caller: &Caller) {
+            assert_ne!(method, "notifications/panic", "as asked");
         }
     }
 
@@ -431,6 +444,18 @@ mod tests {
         let answer = next(&mut link).await;
         assert_eq!(answer.id(), Some(&RequestId::from(2)));
         assert!(answer.is_error());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notification_that_panics_leaves_the_session() {
+        let tally = Tally::default();
+        let mut link = EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open();
+        tell(&link, Message::notification("notifications/panic", &json!({}))).await;
+        tell(&link, request(1, "ping")).await;
+        assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
+        tell(&link, request(2, "panic")).await;
+        assert!(next(&mut link).await.is_error());
+        assert_eq!(tally.outcomes().get("panics"), Some(&2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -91,7 +91,7 @@ impl Front {
     /// Has idle connections to the upstream closed in time, and all of them at the end.
     pub(crate) fn keep_swept(&self, drain: &Drain) {
         let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
-        drain.spawn_behind(async move {
+        drain.spawn_vital_behind(async move {
             tokio::select! {
                 () = stopping => {}
                 () = upstream.keep_swept() => {}

@@ -295,7 +295,7 @@ impl Mcp {
             streams: PerClient::new(limits.streams_per_ip),
             warm: Arc::default(),
             readiness: Arc::default(),
-            judges: Judges::default(),
+            judges: Judges::new(tally.clone()),
             times: SessionTimes {
                 call: times.call,
                 idle: times.session_idle,
