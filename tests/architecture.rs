@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &["addr", "body", "events", "frames", "jsonrpc", "protocol", "proxied", "shutdown", "tally"],
-    &["caller", "config", "limit"],
+    &["addr", "protocol", "proxied", "shutdown", "tally"],
+    &["budget"],
+    &["body", "events", "jsonrpc"],
+    &["caller", "config", "frames", "limit"],
     &["upstream"],
     &["backend", "guard"],
     &["mcp"],
