@@ -135,6 +135,7 @@ impl Behind {
                     Arc::clone(&upstream),
                     &config,
                     limits.max_line_bytes,
+                    tally.clone(),
                     drain.clone(),
                 );
                 let front = Front::new(upstream, config.pass, path);
@@ -193,7 +194,7 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::new(&config, names);
+        let guard = Guard::counting(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());

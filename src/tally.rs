@@ -44,6 +44,12 @@ pub(crate) enum Outcome {
     EventsShed,
     /// A question of a backend's that was forgotten: too many were open.
     QuestionForgotten,
+    /// A client whose rate is that of a bucket that all newcomers share: too many are known.
+    RateShared,
+    /// A subscription that will not be said again to an upstream that lost it: there were too many.
+    SubscriptionForgotten,
+    /// A tool of which it is not noted if it may be repeated: there are too many.
+    ToolUnnoted,
     /// A call that was not answered in its time.
     CallTimeout,
     /// A session that ended because nobody used it.
@@ -54,7 +60,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::HandshakeTimeout,
@@ -72,6 +78,9 @@ impl Outcome {
         Self::EventsDropped,
         Self::EventsShed,
         Self::QuestionForgotten,
+        Self::RateShared,
+        Self::SubscriptionForgotten,
+        Self::ToolUnnoted,
         Self::CallTimeout,
         Self::SessionIdle,
         Self::SessionAge,
@@ -97,6 +106,9 @@ impl Outcome {
             Self::EventsDropped => "events_dropped",
             Self::EventsShed => "events_shed",
             Self::QuestionForgotten => "question_forgotten",
+            Self::RateShared => "rate_shared",
+            Self::SubscriptionForgotten => "subscription_forgotten",
+            Self::ToolUnnoted => "tool_unnoted",
             Self::CallTimeout => "call_timeout",
             Self::SessionIdle => "session_idle",
             Self::SessionAge => "session_age",

@@ -113,6 +113,12 @@ def message_of(fields, body):
     return json.loads(body)
 
 
+def result_of(fields, body):
+    message = message_of(fields, body)
+    assert "result" in message, message
+    return message
+
+
 async def ask(connection, request, wanted=200):
     reader, writer = connection
     writer.write(request)
@@ -145,7 +151,7 @@ async def bare(edge, address=HOME):
     try:
         request = edge.post(tool(1, "echo", text="bare"))
         for _ in range(3):
-            message = message_of(*await ask(connection, request))
+            message = result_of(*await ask(connection, request))
             assert message["result"]["content"][0]["text"] == "bare", message
     finally:
         cut(connection)
@@ -156,9 +162,9 @@ async def session(edge, address=HOME):
     try:
         for id in range(1, 4):
             text = f"{id}-" * random.choice([1, 100, 20_000])
-            message = message_of(*await ask(connection, edge.post(tool(id, "echo", text=text), session=session)))
+            message = result_of(*await ask(connection, edge.post(tool(id, "echo", text=text), session=session)))
             assert message["id"] == id and message["result"]["content"][0]["text"] == text
-        counted = message_of(*await ask(connection, edge.post(tool(9, "count", "t", n=5, delay_ms=20), session=session)))
+        counted = result_of(*await ask(connection, edge.post(tool(9, "count", "t", n=5, delay_ms=20), session=session)))
         assert counted["id"] == 9, counted
         gone = edge.head("DELETE", "/mcp", mcp_session_id=session)
         await ask(connection, gone, 204)
@@ -171,7 +177,7 @@ async def large(edge, address=HOME):
     connection = await edge.tls(address)
     try:
         text = "x" * random.choice([300_000, 2_000_000])
-        message = message_of(*await ask(connection, edge.post(tool(1, "echo", text=text))))
+        message = result_of(*await ask(connection, edge.post(tool(1, "echo", text=text))))
         assert message["result"]["content"][0]["text"] == text
     finally:
         cut(connection)

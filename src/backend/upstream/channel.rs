@@ -106,7 +106,8 @@ impl Channel {
 
     /// Notes what the client said, for the time after a restart.
     pub(super) fn note(&self, message: &Message) {
-        self.state().memory.note(message);
+        let forgot = self.state().memory.note(message);
+        self.shared.count_if(forgot);
     }
 
     /// An id that no client has for a request of the edge's own.

@@ -34,8 +34,8 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Notes what matters of a message that went up.
-    pub(super) fn note(&mut self, message: &Message) {
+    /// Notes what matters of a message that went up. Says if another had to be forgotten for it.
+    pub(super) fn note(&mut self, message: &Message) -> bool {
         let slot = match message.method() {
             Some("initialize") => &mut self.initialize,
             Some("notifications/initialized") => &mut self.initialized,
@@ -43,20 +43,24 @@ impl Memory {
             Some("resources/subscribe") => return self.subscribe(message),
             Some("resources/unsubscribe") => {
                 let uri = message.resource();
-                return self.subscriptions.retain(|(known, _)| Some(known) != uri.as_ref());
+                self.subscriptions.retain(|(known, _)| Some(known) != uri.as_ref());
+                return false;
             }
-            Some(_) | None => return,
+            Some(_) | None => return false,
         };
         *slot = Some(message.clone());
+        false
     }
 
-    fn subscribe(&mut self, message: &Message) {
-        let Some(uri) = message.resource() else { return };
+    fn subscribe(&mut self, message: &Message) -> bool {
+        let Some(uri) = message.resource() else { return false };
         self.subscriptions.retain(|(known, _)| *known != uri);
-        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+        let full = self.subscriptions.len() >= MAX_SUBSCRIPTIONS;
+        if full {
             let _oldest = self.subscriptions.remove(0);
         }
         self.subscriptions.push((uri, message.clone()));
+        full
     }
 
     /// An id that no client has for a request of the edge's own.
@@ -147,15 +151,17 @@ mod tests {
     fn what_is_said_again_is_the_last_of_each() {
         let mut memory = Memory::default();
         assert!(memory.initialize().is_none() && memory.rest().is_empty());
-        memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
-        memory.note(&Message::notification("notifications/initialized", &json!(null)));
-        memory.note(&request("logging/setLevel", &json!({"level": "error"})));
-        memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
+        let _forgot =
+            memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
+        let _forgot =
+            memory.note(&Message::notification("notifications/initialized", &json!(null)));
+        let _forgot = memory.note(&request("logging/setLevel", &json!({"level": "error"})));
+        let _forgot = memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
         for uri in ["a", "b", "a"] {
-            memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
+            let _forgot = memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
         }
-        memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
-        memory.note(&request("tools/call", &json!({"name": "x"})));
+        let _forgot = memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
+        let _forgot = memory.note(&request("tools/call", &json!({"name": "x"})));
         assert_ne!(memory.initialize().unwrap().id(), Some(&7.into()));
         let rest = memory.rest();
         let methods: Vec<_> = rest.iter().filter_map(Message::method).collect();
@@ -171,7 +177,9 @@ mod tests {
     fn subscriptions_have_a_lid() {
         let mut memory = Memory::default();
         for number in 0..2 * MAX_SUBSCRIPTIONS {
-            memory.note(&request("resources/subscribe", &json!({ "uri": number.to_string() })));
+            let forgot =
+                memory.note(&request("resources/subscribe", &json!({ "uri": number.to_string() })));
+            assert_eq!(forgot, number >= MAX_SUBSCRIPTIONS);
         }
         assert_eq!(memory.rest().len(), MAX_SUBSCRIPTIONS);
     }
