@@ -98,6 +98,7 @@ impl Memory {
 /// never passes for one to a question of now.
 pub(super) mod epoch {
     use super::{Message, RequestId};
+    use crate::budget::Quota;
     use crate::jsonrpc::Kind;
 
     const PREFIX: &str = "mcp-edge-";
@@ -105,11 +106,15 @@ pub(super) mod epoch {
     const LONGEST: usize = 256;
 
     /// A message of the upstream's as the client is to see it.
-    pub(in crate::backend::upstream) fn outward(message: Message, epoch: u64) -> Message {
+    pub(in crate::backend::upstream) fn outward(
+        message: Message,
+        epoch: u64,
+        quota: &Quota,
+    ) -> Message {
         match message.kind() {
             Kind::Request { id, .. } if epoch > 0 && id.to_string().len() <= LONGEST => {
                 let named = RequestId::Text(format!("{PREFIX}{epoch}:{id}").into());
-                message.with_id(&named)
+                message.with_id(&named).charged(quota)
             }
             Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => message,
         }
@@ -142,6 +147,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::budget::Quota;
 
     fn request(method: &str, params: &serde_json::Value) -> Message {
         Message::request(&7.into(), method, params)
@@ -189,7 +195,7 @@ mod tests {
         for id in [RequestId::from(0), RequestId::Text("x\"y".into())] {
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch);
+                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id));
@@ -206,7 +212,7 @@ mod tests {
             let id = RequestId::Text(name.into());
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 2] {
-                let asked = epoch::outward(question.clone(), epoch);
+                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id), "{epoch}");
@@ -220,7 +226,7 @@ mod tests {
             let id = RequestId::Text("\"".repeat(length / 2).into());
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch);
+                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id), "{length} {epoch}");

@@ -27,7 +27,7 @@ use self::kind::{Spoken, Unclear};
 use self::patience::Patience;
 use self::tools::Tools;
 use self::wire::Wire;
-use super::{Link, QUEUE, Said, Told};
+use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
@@ -83,7 +83,7 @@ impl UpstreamBackend {
     /// Opens a session, with the first message.
     pub(crate) fn open(&self) -> Link {
         let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(QUEUE);
+        let (say, said) = mpsc::channel(SAID_QUEUE);
         self.drain.spawn_behind(run(Arc::clone(&self.shared), told, say));
         Link { tell, said }
     }

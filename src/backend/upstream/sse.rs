@@ -365,7 +365,7 @@ impl Session {
                 Some(_) | None => {}
             }
         }
-        let message = epoch::outward(message, self.epoch);
+        let message = epoch::outward(message, self.epoch, &self.caller.quota);
         // A session that is over hears no more.
         drop(self.say.send(Said::Message { message, during: During::Unsaid }).await);
     }
