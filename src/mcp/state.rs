@@ -530,6 +530,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn questions_have_a_lid() {
+        let tally = Tally::default();
+        let mut state = state().on_account(Quota::default(), tally.clone());
+        for id in 0..300_u64 {
+            let asked = Message::request(&id.into(), "roots/list", &json!({}));
+            let _routed = state.route(&asked, &During::Unsaid, Instant::now());
+        }
+        assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
+        assert!(!state.answered(&43.into()) && state.answered(&44.into()));
+    }
+
+    #[tokio::test]
     async fn finished_streams_are_kept_up_to_a_lid() {
         let mut state = state();
         for id in 1..=100_u64 {
