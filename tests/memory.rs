@@ -1,10 +1,6 @@
 //! Promise: what messages take of memory has a lid, in all and for each client; whoever reaches it
 //! is told so, and others notice nothing.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails, helpers of it too"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;
 

@@ -7,12 +7,20 @@ use super::id::MAX_LENGTH;
 /// The longest name of a member that is looked for, and one byte more.
 const LONGEST_NAME: usize = 7;
 
+/// Where in a string the next byte stands, if in one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Within {
+    #[default]
+    None,
+    String,
+    Escape,
+}
+
 /// Looks at the bytes of one message as they come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Skim {
     depth: usize,
-    in_string: bool,
-    escaped: bool,
+    string: Within,
     /// What comes is the value of a member of the message itself, not its name.
     in_value: bool,
     name: Vec<u8>,
@@ -25,7 +33,9 @@ pub(crate) struct Skim {
 impl Skim {
     /// Takes the next bytes.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.take(*byte));
+        for byte in bytes {
+            self.take(*byte);
+        }
     }
 
     /// The request that it answers, if it is an answer and says so once.
@@ -37,18 +47,17 @@ impl Skim {
     }
 
     fn take(&mut self, byte: u8) {
-        if self.in_string {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => self.in_string = false,
-                _ => {}
-            }
+        if self.string != Within::None {
+            self.string = match (self.string, byte) {
+                (Within::String, b'\\') => Within::Escape,
+                (Within::String, b'"') => Within::None,
+                (_, _) => Within::String,
+            };
             return self.keep(byte);
         }
         match byte {
             b'"' => {
-                self.in_string = true;
+                self.string = Within::String;
                 if self.depth == 1 && !self.in_value {
                     self.name.clear();
                 }

@@ -59,16 +59,12 @@ impl EventLog {
         let Some(oldest) = self.events.pop_front() else { return false };
         self.bytes -= oldest.len();
         self.dropped += 1;
-        match self.read.checked_sub(1) {
-            Some(read) => {
-                self.read = read;
-                false
-            }
-            None => {
-                self.unread_bytes -= oldest.len();
-                true
-            }
+        if let Some(read) = self.read.checked_sub(1) {
+            self.read = read;
+            return false;
         }
+        self.unread_bytes -= oldest.len();
+        true
     }
 
     /// Gives up what is only kept for a reader that comes back: with one in charge what that has

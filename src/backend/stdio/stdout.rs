@@ -52,7 +52,7 @@ fn heard(line: Line, noise: &mut Noise<'_>) -> Vec<Said> {
     match line {
         Line::Whole(bytes) => {
             let said = |message| Said::Message { message, during: During::Unsaid };
-            messages(bytes, noise).into_iter().map(said).collect()
+            messages(&bytes, noise).into_iter().map(said).collect()
         }
         Line::Cut(bytes, cut) => {
             noise.lost = Some(cut);
@@ -67,9 +67,9 @@ fn heard(line: Line, noise: &mut Noise<'_>) -> Vec<Said> {
     }
 }
 
-fn messages(bytes: Bytes, noise: &mut Noise<'_>) -> Vec<Message> {
-    let parsed = if Message::is_batch(&bytes) {
-        Message::parse_batch(&bytes, MAX_BATCH)
+fn messages(bytes: &Bytes, noise: &mut Noise<'_>) -> Vec<Message> {
+    let parsed = if Message::is_batch(bytes) {
+        Message::parse_batch(bytes, MAX_BATCH)
     } else {
         Message::parse(bytes.clone()).map(|message| vec![message])
     };
@@ -79,7 +79,7 @@ fn messages(bytes: Bytes, noise: &mut Noise<'_>) -> Vec<Message> {
             Malformed::TooDeep => "nested too deep",
             Malformed::Shape { .. } => "not JSON-RPC",
         };
-        noise.skipped(Outcome::LineSkipped, why, &bytes);
+        noise.skipped(Outcome::LineSkipped, why, bytes);
         Vec::new()
     })
 }
@@ -140,7 +140,7 @@ mod tests {
     fn read(line: &str) -> (usize, u64) {
         let redactor = Redactor::default();
         let mut noise = Noise::of(1, &redactor, Tally::default(), 100);
-        let messages = messages(Bytes::copy_from_slice(line.as_bytes()), &mut noise);
+        let messages = messages(&Bytes::copy_from_slice(line.as_bytes()), &mut noise);
         (messages.len(), noise.skipped)
     }
 
