@@ -4,9 +4,11 @@
 //! serialisation can read differently. Whatever could be read in two ways (duplicate keys at the
 //! level that is inspected, a `method` beside a `result`) is refused.
 
+mod cost;
 mod envelope;
 mod id;
 mod known;
+mod skim;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,13 +18,14 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use self::envelope::Envelope;
+use crate::budget::{PER_MESSAGE, Quota};
+
+pub(crate) use self::cost::weight;
+use self::cost::{MAX_DEPTH, is_too_deep};
+use self::envelope::{Envelope, Members};
 pub use self::id::RequestId;
 use self::known::{KnownParams, Negotiated};
-
-/// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
-/// but the backend that parses them may well recurse.
-const MAX_DEPTH: usize = 128;
+pub(crate) use self::skim::Skim;
 
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -154,13 +157,14 @@ impl Message {
     /// As [`Message::parse`], for the whole array: a batch with one bad member is refused whole.
     pub fn parse_batch(bytes: &Bytes, most: usize) -> Result<Vec<Self>, Malformed> {
         let text = as_text(bytes)?;
-        let members: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| blame(&error))?;
+        let Members { first: members, count } =
+            Members::read(text, most).map_err(|error| blame(&error))?;
         let refuse = |reason: String| Err(Malformed::Shape { reason: reason.into(), id: None });
         if members.is_empty() {
             return refuse("an empty batch".to_owned());
         }
-        if members.len() > most {
-            return refuse(format!("{} messages in one batch, {most} are allowed", members.len()));
+        if count > most {
+            return refuse(format!("{count} messages in one batch, {most} are allowed"));
         }
         members
             .into_iter()
@@ -302,6 +306,19 @@ impl Message {
         }
     }
 
+    /// The same message, held on account of `quota`: its bytes are a copy that the edge made, or
+    /// that was made in it.
+    pub(crate) fn charged(self, quota: &Quota) -> Self {
+        let share = quota.take_anyway(self.bytes.len().saturating_add(PER_MESSAGE));
+        Self { bytes: share.hold(self.bytes), ..self }
+    }
+
+    /// The bytes of [`Self::line`], without a copy.
+    pub(crate) fn line_parts(&self) -> impl Iterator<Item = &[u8]> {
+        let parts = self.bytes.split(|byte| matches!(byte, b'\n' | b'\r'));
+        parts.enumerate().flat_map(|(at, part)| [if at == 0 { &b""[..] } else { b" " }, part])
+    }
+
     /// Its parameters as raw JSON; empty where there are none.
     #[must_use]
     pub fn params(&self) -> &str {
@@ -396,32 +413,6 @@ pub(crate) fn error_text(id: Option<&RequestId>, code: i32, text: &str) -> Bytes
 fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|error| Malformed::Syntax(error.to_string()))?;
     if is_too_deep(text) { Err(Malformed::TooDeep) } else { Ok(text) }
-}
-
-/// Are arrays and objects nested too deeply, strings aside?
-fn is_too_deep(text: &str) -> bool {
-    let openings = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    // Nothing nests deeper than it opens, and counting is fast.
-    openings > MAX_DEPTH && depth(text) > MAX_DEPTH
-}
-
-/// The deepest nesting of arrays and objects.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                now = now.saturating_add(1);
-                deepest = deepest.max(now);
-            }
-            b']' | b'}' if !in_string => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 fn blame(error: &serde_json::Error) -> Malformed {

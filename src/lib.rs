@@ -3,6 +3,7 @@
 mod addr;
 mod backend;
 mod body;
+mod budget;
 mod caller;
 mod config;
 mod conn;

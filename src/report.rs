@@ -31,6 +31,8 @@ pub struct Report {
     pub sessions: usize,
     /// Child processes.
     pub children: u32,
+    /// Bytes of messages that are held: bodies, queues, event logs, answers.
+    pub buffered_bytes: usize,
     /// Bytes of memory that the process has in use, where the system tells.
     pub memory_bytes: Option<u64>,
     /// Open files and sockets, where the system tells.
@@ -55,6 +57,7 @@ impl Reporter {
             streams: self.app.streams(),
             sessions: self.app.sessions(),
             children: self.app.children(),
+            buffered_bytes: self.app.buffered(),
             memory_bytes: memory(),
             descriptors: descriptors(),
             outcomes: self.tally.outcomes(),

@@ -13,6 +13,7 @@ use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
+use crate::budget::Quota;
 use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
@@ -135,6 +136,7 @@ impl Behind {
                     Arc::clone(&upstream),
                     &config,
                     limits.max_line_bytes,
+                    tally.clone(),
                     drain.clone(),
                 );
                 let front = Front::new(upstream, config.pass, path);
@@ -194,7 +196,7 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::new(&config, names);
+        let guard = Guard::counting(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
@@ -320,7 +322,7 @@ pub async fn serve_stdio(
     let tally = Tally::default();
     let drain = Drain::new(tally.clone());
     let Opened { backend, front } = behind.open(config, &tally, &drain)?;
-    let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
+    let link = backend.open(&Quota::default()).map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
     }

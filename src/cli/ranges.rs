@@ -79,6 +79,7 @@ pub(super) fn limits(limits: &args::Limits, line: Bytes) -> Result<Limits, Confi
         max_header_bytes,
         max_headers,
         max_body_bytes,
+        max_buffered_bytes,
     } = *limits;
     Ok(Limits {
         requests_per_second: count("requests-per-second", requests_per_second, 1)?,
@@ -96,6 +97,11 @@ pub(super) fn limits(limits: &args::Limits, line: Bytes) -> Result<Limits, Confi
         max_headers: within("max-headers", max_headers, (1, 10_000), |it| it)?,
         max_body_bytes: size("max-body-bytes", max_body_bytes, KIB)?,
         max_line_bytes: size("max-line-bytes", line, KIB)?,
+        max_buffered_bytes: {
+            let (least, most) = (Bytes(1024 * KIB), Bytes(1024 * GIB));
+            let range = (least.0, most.0);
+            within("max-buffered-bytes", max_buffered_bytes.0, range, Bytes)?
+        },
     })
 }
 

@@ -104,6 +104,9 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Bytes of one line of a child's output.
     pub max_line_bytes: usize,
+    /// Bytes of messages that are held at once: bodies, queues, event logs, answers. A quarter of
+    /// them may be one client's.
+    pub max_buffered_bytes: usize,
 }
 
 impl Default for Limits {
@@ -122,6 +125,7 @@ impl Default for Limits {
             max_headers: 100,
             max_body_bytes: 10 * 1024 * 1024,
             max_line_bytes: 16 * 1024 * 1024,
+            max_buffered_bytes: 256 * 1024 * 1024,
         }
     }
 }
