@@ -27,6 +27,9 @@ pub use self::id::RequestId;
 use self::known::{KnownParams, Negotiated};
 pub(crate) use self::skim::Skim;
 
+/// Copies of so many bytes are not accounted for.
+const SMALL: usize = 4096;
+
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -311,6 +314,12 @@ impl Message {
     pub(crate) fn charged(self, quota: &Quota) -> Self {
         let share = quota.take_anyway(self.bytes.len().saturating_add(PER_MESSAGE));
         Self { bytes: share.hold(self.bytes), ..self }
+    }
+
+    /// The same, of a copy under another id: a small one is not worth the account, for it stands for
+    /// the original that is on it.
+    pub(crate) fn charged_if_large(self, quota: &Quota) -> Self {
+        if self.bytes.len() < SMALL { self } else { self.charged(quota) }
     }
 
     /// The bytes of [`Self::line`], without a copy.

@@ -24,7 +24,7 @@ pub(crate) const QUEUE: usize = 64;
 
 /// Messages of a backend that may wait for their session. Fewer: each may be large, and whoever does
 /// not read has them wait.
-pub(crate) const SAID_QUEUE: usize = 16;
+pub(crate) const SAID_QUEUE: usize = 4;
 
 /// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
 pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);
