@@ -26,11 +26,15 @@ pub(crate) enum Outcome {
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
     IdleGivenUp,
+    /// A child process that did not end when it was asked to, and was killed.
+    ChildKilled,
+    /// Processes that outlived their keeper, found and killed together.
+    OrphansKilled,
 }
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::HandshakeTimeout,
@@ -39,6 +43,8 @@ impl Outcome {
         Self::WriteStalled,
         Self::SpawnFailed,
         Self::IdleGivenUp,
+        Self::ChildKilled,
+        Self::OrphansKilled,
     ];
 
     /// Its name in logs and reports.
@@ -52,6 +58,8 @@ impl Outcome {
             Self::WriteStalled => "write_stalled",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
+            Self::ChildKilled => "child_killed",
+            Self::OrphansKilled => "orphans_killed",
         }
     }
 }

@@ -100,7 +100,7 @@ async fn of_200_calls_at_once_each_gets_its_own_answer() {
         });
         join_all(calls).await;
         // Four of each principal.
-        assert!((1..=8).contains(&mark.alive().len()), "{:?}", mark.alive());
+        assert!((1..=8).contains(&mark.programs().len()), "{:?}", mark.alive());
         assert!(server.stop().await);
         mark.gone().await;
     })

@@ -95,7 +95,7 @@ async fn what_is_in_flight_is_answered_and_nothing_is_left() {
             let params = json!({ "name": "count", "arguments": arguments, "_meta": meta });
             let mut held = session.stream(&call(1, "tools/call", params)).await.events();
             assert_eq!(held.message().await["params"]["progress"], 1.0);
-            assert_eq!(mark.alive().len(), 2);
+            assert_eq!(mark.programs().len(), 2);
             let begun = Instant::now();
             edge.signal(signal);
             let rest = held.rest().await;
@@ -165,7 +165,7 @@ async fn a_killed_edge_leaves_no_child() {
         let mark = Mark::new();
         let mut edge = Edge::start(&mark, &[], &[EDGE]);
         edge.client.initialize("2025-11-25").await;
-        assert_eq!(mark.alive().len(), 1);
+        assert_eq!(mark.programs().len(), 1);
         edge.signal(Signal::KILL);
         edge.ended().await;
         mark.gone().await;
@@ -190,7 +190,7 @@ async fn a_childs_environment_holds_neither_token_nor_secrets() {
         for secret in [TOKEN, "MCP_AUTH_TOKEN", "SOME_SECRET", "not-for-children"] {
             assert!(!environment.contains(secret), "{environment}");
         }
-        eventually(|| mark.alive().len() == 1).await;
+        eventually(|| mark.programs().len() == 1).await;
     })
     .await;
 }

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mcp_edge::{ChildCommand, Secret};
+use mcp_edge::{ChildCommand, ChildLimits, Secret};
+use rustix::process::{Resource, getrlimit};
 
 use super::{AUTH_TOKEN, ConfigError};
 
@@ -25,7 +26,12 @@ pub(super) fn command(
     executable(&program, std::env::var_os("PATH").as_deref())?;
     let args = command.collect();
     let shim = std::env::current_exe().ok();
-    Ok(Some(ChildCommand { program, args, pass_env, env, shim }))
+    // The edge raises its own limit later; programs that use select(2) cannot live with that.
+    let open_files = getrlimit(Resource::Nofile).current;
+    let limits = ChildLimits { open_files, memory: None, new_privileges: false };
+    // This process is the edge, and has no other children.
+    let adopt = true;
+    Ok(Some(ChildCommand { program, args, pass_env, env, shim, limits, adopt }))
 }
 
 fn variable(text: &str, place: usize) -> Result<(String, Secret), ConfigError> {

@@ -220,6 +220,13 @@ impl Mark {
         processes.collect()
     }
 
+    /// Those of them that are no keepers, which stand between the edge and each program.
+    pub(crate) fn programs(&self) -> BTreeSet<i32> {
+        let words = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let keeps = |pid: &i32| words(pid).split(|byte| *byte == 0).nth(1) == Some(b"__keep");
+        self.alive().into_iter().filter(|pid| !keeps(pid)).collect()
+    }
+
     pub(crate) async fn gone(&self) {
         eventually(|| self.alive().is_empty()).await;
     }
@@ -229,10 +236,9 @@ impl Mark {
         let transport = ("MCP_TRANSPORT".to_owned(), Secret::new("stdio"));
         Behind::child(ChildCommand {
             program: EDGE.to_owned(),
-            args: Vec::new(),
-            pass_env: Vec::new(),
             env: vec![self.variable(), transport],
             shim: Some(EDGE.into()),
+            ..ChildCommand::default()
         })
     }
 
@@ -247,9 +253,9 @@ impl Mark {
         Behind::child(ChildCommand {
             program: "sh".to_owned(),
             args: vec!["-c".to_owned(), script.to_owned()],
-            pass_env: Vec::new(),
             env: vec![self.variable(), dir],
             shim: Some(EDGE.into()),
+            ..ChildCommand::default()
         })
     }
 }

@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::command::Command;
+use super::orphans::Own;
 use super::process::{Ending, Process};
 use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use crate::backend::{CHILD_STEP, Said, Told};
 use crate::frames::{Frames, LAST_WORDS};
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);
@@ -32,10 +34,12 @@ const HURRIED_STEP: Duration = Duration::from_secs(1);
 pub(super) struct Life {
     pub(super) command: Arc<Command>,
     pub(super) process: Process,
+    pub(super) own: Option<Own>,
     pub(super) pipes: Pipes,
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) said: mpsc::Sender<Said>,
     pub(super) max_line: usize,
+    pub(super) tally: Tally,
     pub(super) drain: Drain,
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -78,7 +82,8 @@ impl Why {
 impl Life {
     /// Runs the child to its end.
     pub(super) async fn run(self) {
-        let Self { command, mut process, pipes, told, said, max_line, drain, place } = self;
+        let Self { command, mut process, own, pipes, told, said, max_line, tally, drain, place } =
+            self;
         let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
@@ -103,7 +108,7 @@ impl Life {
             // Who is left of its group may finish a line, and no more.
             let heard = timeout(LAST_WORDS, closed.cancelled());
             let _heard = beside(&mut output, heard).await;
-            let status = reap(&mut process, why).await;
+            let status = reap(&mut process, own, why).await;
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
                 let gone = last_words.after(&format!("the server {status}"));
@@ -115,8 +120,10 @@ impl Life {
             let gone = last_words.after(&format!("the server {}", why.text()));
             let telling = tell_gone(&said, gone, why, &drain);
             let leaving = async {
-                process.end(|| step(&drain)).await;
-                reap(&mut process, why).await;
+                if process.end(|| step(&drain)).await {
+                    tally.count(Outcome::ChildKilled);
+                }
+                let _status = reap(&mut process, own, why).await;
                 leave(&process, place).await;
             };
             beside(&mut output, join(telling, leaving)).await;
@@ -124,8 +131,11 @@ impl Life {
     }
 }
 
-async fn reap(process: &mut Process, why: Why) -> Ending {
+async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
     let status = process.reap().await;
+    if let Some(own) = own {
+        own.reaped(status.is_by_signal());
+    }
     info!(pid = process.pid(), %status, why = why.text(), "child ended");
     status
 }

@@ -1,12 +1,16 @@
 //! A child process for each session.
 //!
 //! A [`StdioBackend`] holds a command that was checked at start-up and a number of places. Each
-//! [`Link`] it opens is one process in a group of its own; the place is given back when that group
-//! is gone. A child that cannot be started costs its session and nothing else.
+//! [`Link`] it opens is one process in a group of its own, beneath a [`keeper`] that ends whatever
+//! it starts; the place is given back when all of that is gone. A child that cannot be started
+//! costs its session and nothing else.
 
 mod command;
+mod descent;
 mod environment;
+mod keeper;
 mod life;
+mod orphans;
 mod process;
 mod redact;
 pub(crate) mod shim;
@@ -24,6 +28,7 @@ use tracing::info;
 use self::command::Command;
 pub use self::command::CommandError;
 use self::life::{Life, Pipes};
+use self::orphans::{Orphans, Own};
 use self::process::Process;
 use super::{Link, OpenError, QUEUE};
 use crate::config::{ChildCommand, Secret};
@@ -37,6 +42,7 @@ pub(crate) struct StdioBackend {
     max_line: usize,
     places: Arc<Semaphore>,
     max_children: u32,
+    orphans: Option<Arc<Orphans>>,
     tally: Tally,
     drain: Drain,
 }
@@ -51,13 +57,28 @@ impl StdioBackend {
         tally: Tally,
         drain: Drain,
     ) -> Result<Self, CommandError> {
+        let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
         let places = usize::try_from(max_children).unwrap_or(usize::MAX);
+        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        let orphans = adopt.then(|| {
+            let orphans = Orphans::new(tally.clone());
+            let (all, most) = (Arc::clone(&places), max_children);
+            let stopping = drain.stopping();
+            // Whoever is left behind by the last child is ended, too.
+            let last = async move {
+                stopping.await;
+                drop(all.acquire_many(most).await);
+            };
+            drain.spawn_behind(Arc::clone(&orphans).watch(last));
+            orphans
+        });
         Ok(Self {
             command: Arc::new(command),
             max_line: max_line_bytes,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            places,
             max_children,
+            orphans,
             tally,
             drain,
         })
@@ -72,7 +93,7 @@ impl StdioBackend {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(OpenError::Full(self.max_children));
         };
-        let (process, pipes) = self.start().map_err(|source| {
+        let (own, (process, pipes)) = self.start_own().map_err(|source| {
             self.tally.count(Outcome::SpawnFailed);
             OpenError::Spawn { program: self.command.name.clone(), source }
         })?;
@@ -82,10 +103,12 @@ impl StdioBackend {
         let life = Life {
             command: Arc::clone(&self.command),
             process,
+            own,
             pipes,
             told,
             said: say,
             max_line: self.max_line,
+            tally: self.tally.clone(),
             drain: self.drain.clone(),
             place,
         };
@@ -99,10 +122,19 @@ impl StdioBackend {
         self.max_children.saturating_sub(free)
     }
 
+    fn start_own(&self) -> io::Result<(Option<Own>, (Process, Pipes))> {
+        let Some(orphans) = &self.orphans else { return Ok((None, self.start()?)) };
+        let (own, started) = orphans.knowing(|| {
+            let (process, pipes) = self.start()?;
+            Ok((process.number(), (process, pipes)))
+        })?;
+        Ok((Some(own), started))
+    }
+
     fn start(&self) -> io::Result<(Process, Pipes)> {
         let mut child = self.command.prepared().spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let process = Process::leader(child)?;
+        let process = Process::leader(child, self.command.is_kept())?;
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(io::Error::other("the process has no pipes"));
         };

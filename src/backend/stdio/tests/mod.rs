@@ -27,9 +27,7 @@ fn sh(script: &str) -> ChildCommand {
     ChildCommand {
         program: "sh".to_owned(),
         args: vec!["-c".to_owned(), script.to_owned()],
-        pass_env: Vec::new(),
-        env: Vec::new(),
-        shim: None,
+        ..ChildCommand::default()
     }
 }
 

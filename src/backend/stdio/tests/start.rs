@@ -72,7 +72,7 @@ async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     let shim = directory.path().join("shim");
     std::fs::write(
         &shim,
-        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__exec $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n",
+        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__keep $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n",
     )
     .unwrap();
     std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
