@@ -12,6 +12,7 @@
 
 mod behind;
 mod client;
+mod edge;
 mod fixture;
 mod raw;
 mod scripted;
@@ -43,6 +44,8 @@ pub(crate) use self::behind::{Taken, Upside};
 pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,
 };
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::edge::Edge;
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, Told};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
