@@ -29,6 +29,8 @@ pub struct Report {
     pub sessions: usize,
     /// Child processes.
     pub children: u32,
+    /// Does COMMAND end as soon as it is started, so that starts are held back?
+    pub crash_loop: bool,
     /// Bytes of memory that the process has in use, where the system tells.
     pub memory_bytes: Option<u64>,
     /// Open files and sockets, where the system tells.
@@ -52,6 +54,7 @@ impl Reporter {
             streams: self.app.streams(),
             sessions: self.app.sessions(),
             children: self.app.children(),
+            crash_loop: self.app.is_crash_loop(),
             memory_bytes: memory(),
             descriptors: descriptors(),
             outcomes: self.tally.outcomes(),

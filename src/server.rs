@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backend::Backend;
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
+use crate::backend::{Backend, Starter};
 use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
@@ -309,7 +309,7 @@ pub async fn serve_stdio(
     let Config { limits, times, .. } = config;
     let drain = Drain::default();
     let Opened { backend, front } = behind.open(config, &Tally::default(), &drain)?;
-    let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
+    let link = backend.open(Starter::Edge).map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
     }

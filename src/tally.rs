@@ -28,13 +28,17 @@ pub(crate) enum Outcome {
     IdleGivenUp,
     /// A child process that did not end when it was asked to, and was killed.
     ChildKilled,
+    /// A program that ended as soon as it was started.
+    StartFailed,
+    /// The program kept failing, and further starts were held back.
+    CrashLoop,
     /// Processes that outlived their keeper, found and killed together.
     OrphansKilled,
 }
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::HandshakeTimeout,
@@ -44,6 +48,8 @@ impl Outcome {
         Self::SpawnFailed,
         Self::IdleGivenUp,
         Self::ChildKilled,
+        Self::StartFailed,
+        Self::CrashLoop,
         Self::OrphansKilled,
     ];
 
@@ -59,6 +65,8 @@ impl Outcome {
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
             Self::ChildKilled => "child_killed",
+            Self::StartFailed => "start_failed",
+            Self::CrashLoop => "crash_loop",
             Self::OrphansKilled => "orphans_killed",
         }
     }

@@ -114,12 +114,12 @@ async fn a_warm_child_serves_the_next_call() {
         let server = TestServer::start(config(), mark.diagnostics()).await;
         let client = server.client();
         ask(&client, &echo("first")).await;
-        let warm = mark.alive();
+        let warm = mark.programs();
         assert_eq!(warm.len(), 1);
         for n in 0..20 {
             assert_eq!(ask(&client, &echo(&n.to_string())).await.status, 200);
         }
-        assert_eq!(mark.alive(), warm);
+        assert_eq!(mark.programs(), warm);
     })
     .await;
 }

@@ -13,9 +13,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use http_body_util::Full;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{EDGE, Edge, Mark, SCRIPT, Session, bounded, call, eventually, hello, note, within};
+use support::{
+    Client, EDGE, Edge, Mark, SCRIPT, Session, TestServer, bounded, call, config, eventually,
+    hello, loopback, note, within,
+};
 use tokio::time::{Instant, timeout};
 
 const SOON: Duration = Duration::from_secs(1);
@@ -306,6 +310,127 @@ async fn a_child_may_have_as_many_files_as_the_edge_was_given() {
         let answer = open(&edge).await.call(1, "t/files", json!({})).await;
         let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         assert_eq!(answer["result"]["files"].as_u64(), own);
+    })
+    .await;
+}
+
+/// The script, which answers pings too.
+fn ponging() -> String {
+    on("ping", r#"say '"id":'"$id"',"result":{}'"#)
+}
+
+/// Lets the child start once the file `up` is there.
+fn dying_until(up: &std::path::Path) -> String {
+    format!("[ -e '{}' ] || {{ echo 'no database' >&2; exit 3; }}\n{}", up.display(), ponging())
+}
+
+#[tokio::test]
+async fn a_crash_loop_is_held_back_told_of_and_left() {
+    bounded(async {
+        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let up = dir.path().join("up");
+        let server = TestServer::start(config(), mark.sh(&dying_until(&up))).await;
+        let client = server.client();
+        let bare = |id: u32| {
+            let body = call(id, "t/pid", json!({})).to_string();
+            let request = client.request("POST", "/mcp").header("content-type", "application/json");
+            client.send(request.body(Full::new(body.into())).unwrap())
+        };
+        for id in 0..5 {
+            // The handshake is the edge's own: these are nobody's fault.
+            let answer = bare(id).await;
+            assert_ne!(answer.refusal().0, 503);
+            told(&answer.json(), id, &["status 3", "no database"]);
+        }
+        let held = bare(5).await;
+        assert_eq!(held.status, 503);
+        let wait: u64 = held.header("retry-after").parse().unwrap();
+        assert!(wait >= 1, "{wait}");
+        told(&held.json(), 5, &["ends as soon as it is started", "status 3", "no database"]);
+        // Whoever asks is told, whichever way.
+        let hello = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
+        assert_eq!(hello.status, 503);
+        told(&hello.json(), 0, &["status 3"]);
+        assert_eq!(client.bare(client.request("GET", "/readyz")).await.status, 503);
+        let report = server.report();
+        assert!(report.crash_loop);
+        let (failed, entered) = (report.outcomes["start_failed"], report.outcomes["crash_loop"]);
+        assert_eq!((failed, entered), (5, 1));
+        assert_eq!(report.refusals["crash_loop"], 2);
+        // It is tried again by itself as clients ask, and the loop is over once it stays up.
+        std::fs::write(&up, "").unwrap();
+        let mut served = bare(6).await;
+        while served.status != 200 {
+            assert_eq!(served.status, 503);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            served = bare(6).await;
+        }
+        assert!(served.json()["result"]["pid"].is_number(), "{served:?}");
+        eventually(|| !server.report().crash_loop).await;
+        assert!(ready(&client).await);
+        assert_eq!(server.report().outcomes["start_failed"], 5);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+async fn ready(client: &Client) -> bool {
+    client.bare(client.request("GET", "/readyz")).await.status == 200
+}
+
+#[tokio::test]
+async fn one_client_whose_handshake_ends_the_child_holds_nobody_else_back() {
+    bounded(async {
+        let mark = Mark::new();
+        let script = ponging().replace(
+            "case $line in",
+            "case $line in\n *'\"protocolVersion\":\"2024-11-05\"'*) exit 9 ;;",
+        );
+        let server = TestServer::start(config(), mark.sh(&script)).await;
+        let (bad, good) = (server.client(), server.client().from(loopback(7)));
+        for _ in 0..5 {
+            let refused = bad.send(bad.post("/mcp", &hello("2024-11-05"))).await;
+            told(&refused.message(), 0, &["status 9"]);
+        }
+        assert_eq!(bad.send(bad.post("/mcp", &hello("2024-11-05"))).await.status, 503);
+        for _ in 0..5 {
+            good.initialize("2025-11-25").await;
+        }
+        assert!(!server.report().crash_loop && ready(&good).await);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_that_end_the_child_are_no_crash_loop() {
+    bounded(async {
+        let mark = Mark::new();
+        let server = TestServer::start(config(), mark.sh(&on("t/die", "exit 4"))).await;
+        for id in 0..8 {
+            let session = server.client().initialize("2025-11-25").await;
+            told(&session.call(id, "t/die", json!({})).await, id, &["status 4"]);
+        }
+        let report = server.report();
+        assert!(!report.crash_loop);
+        assert_eq!(report.outcomes["start_failed"], 0);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_eats_memory_is_refused_it_and_the_caller_is_told() {
+    bounded(async {
+        let mark = Mark::new();
+        let eat = on("t/eat", r"x=$(head -c 500000000 /dev/zero | tr '\0' x)");
+        let edge = start_with(&mark, &["--child-memory=64MiB"], &eat);
+        let session = open(&edge).await;
+        told(&session.call(1, "t/eat", json!({})).await, 1, &["the MCP server ended"]);
+        mark.gone().await;
     })
     .await;
 }

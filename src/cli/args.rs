@@ -130,6 +130,15 @@ pub(crate) struct Child {
     /// passed by --pass-env, options show in `ps`
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
+    /// Private memory that each process of COMMAND may have; what asks for more is refused it by
+    /// the system; without it no limit
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) child_memory: Option<Bytes>,
+    /// Let programs of COMMAND with the set-user-ID bit, such as sudo, gain privileges; the edge
+    /// may then be unable to end them
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) new_privileges: Switch,
     /// Bytes in one line that COMMAND writes; a longer one is skipped and logged
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub(crate) max_line_bytes: Bytes,

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use super::command::Command;
 use super::orphans::Own;
 use super::process::{Ending, Process};
+use super::starts::Attempt;
 use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use crate::backend::{CHILD_STEP, Said, Told};
@@ -35,6 +36,7 @@ pub(super) struct Life {
     pub(super) command: Arc<Command>,
     pub(super) process: Process,
     pub(super) own: Option<Own>,
+    pub(super) attempt: Attempt,
     pub(super) pipes: Pipes,
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) said: mpsc::Sender<Said>,
@@ -82,8 +84,19 @@ impl Why {
 impl Life {
     /// Runs the child to its end.
     pub(super) async fn run(self) {
-        let Self { command, mut process, own, pipes, told, said, max_line, tally, drain, place } =
-            self;
+        let Self {
+            command,
+            mut process,
+            own,
+            attempt,
+            pipes,
+            told,
+            said,
+            max_line,
+            tally,
+            drain,
+            place,
+        } = self;
         let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
@@ -91,7 +104,7 @@ impl Life {
         let mut noise = Noise::of(pid, command.redactor());
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone());
-            stdout::hand_on(lines, &said, &ending, &mut noise).await;
+            stdout::hand_on(lines, &said, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
         let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
@@ -99,7 +112,9 @@ impl Life {
         let mut output = pin!(join(speaking, muttering).map(drop).fuse());
 
         let working = async {
-            let why = work(&process, stdin, told, &said, &drain, &closed).await;
+            let feeding = feed(stdin, told, &attempt);
+            let work = work(&process, feeding, &said, &drain, &closed);
+            let why = beside(&mut pin!(attempt.prove().fuse()), work).await;
             settle(why, &process).await
         };
         let why = beside(&mut output, working).await;
@@ -112,12 +127,16 @@ impl Life {
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
                 let gone = last_words.after(&format!("the server {status}"));
+                attempt.ended(&gone);
                 tell_gone(&said, gone, why, &drain).await;
             };
             join(telling, leave(&process, place)).await;
         } else {
             ending.cancel();
             let gone = last_words.after(&format!("the server {}", why.text()));
+            if matches!(why, Why::ClosedOutput | Why::ClosedInput) {
+                attempt.ended(&gone);
+            }
             let telling = tell_gone(&said, gone, why, &drain);
             let leaving = async {
                 if process.end(|| step(&drain)).await {
@@ -149,8 +168,7 @@ async fn leave(process: &Process, place: OwnedSemaphorePermit) {
 /// Serves until there is a reason to stop. Then stdin is closed, and no more is taken.
 async fn work(
     process: &Process,
-    stdin: ChildStdin,
-    told: mpsc::Receiver<Told>,
+    feeding: impl Future<Output = Why>,
     said: &mpsc::Sender<Said>,
     drain: &Drain,
     closed: &CancellationToken,
@@ -158,15 +176,15 @@ async fn work(
     tokio::select! {
         () = process.exited() => Why::Exited,
         () = closed.cancelled() => Why::ClosedOutput,
-        why = fed(stdin, told, said) => why,
+        why = fed(feeding, said) => why,
         () = said.closed() => Why::Dropped,
         () = drain.stopping() => Why::Stopping,
     }
 }
 
 /// Feeds the child. A link that tells no more may still listen, until the child is done.
-async fn fed(stdin: ChildStdin, told: mpsc::Receiver<Told>, said: &mpsc::Sender<Said>) -> Why {
-    let why = feed(stdin, told).await;
+async fn fed(feeding: impl Future<Output = Why>, said: &mpsc::Sender<Said>) -> Why {
+    let why = feeding.await;
     if why == Why::Dropped {
         said.closed().await;
     }
@@ -184,7 +202,7 @@ async fn settle(why: Why, process: &Process) -> Why {
 }
 
 /// Writes what the child is told, as fast as it reads. What is queued goes out together.
-async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>) -> Why {
+async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>, attempt: &Attempt) -> Why {
     let mut stdin = BufWriter::new(stdin);
     let feeding = async {
         loop {
@@ -198,6 +216,7 @@ async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>) -> Why {
                     next
                 }
             };
+            attempt.tells(&next.message);
             stdin.write_all(&next.message.line()).await?;
             stdin.write_all(b"\n").await?;
         }

@@ -14,6 +14,7 @@ mod orphans;
 mod process;
 mod redact;
 pub(crate) mod shim;
+mod starts;
 mod stderr;
 mod stdout;
 #[cfg(test)]
@@ -30,7 +31,8 @@ pub use self::command::CommandError;
 use self::life::{Life, Pipes};
 use self::orphans::{Orphans, Own};
 use self::process::Process;
-use super::{Link, OpenError, QUEUE};
+use self::starts::{Gate, Held};
+use super::{Link, OpenError, QUEUE, Starter};
 use crate::config::{ChildCommand, Secret};
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
@@ -43,6 +45,7 @@ pub(crate) struct StdioBackend {
     places: Arc<Semaphore>,
     max_children: u32,
     orphans: Option<Arc<Orphans>>,
+    gate: Arc<Gate>,
     tally: Tally,
     drain: Drain,
 }
@@ -79,6 +82,7 @@ impl StdioBackend {
             places,
             max_children,
             orphans,
+            gate: Gate::new(tally.clone()),
             tally,
             drain,
         })
@@ -89,12 +93,15 @@ impl StdioBackend {
     /// Call it on a thread that lives as long as the runtime: a worker, never `spawn_blocking` and
     /// not under `block_in_place`. The kernel takes the end of the thread that forked for the
     /// parent's death, and the shim would have the child killed.
-    pub(crate) fn open(&self) -> Result<Link, OpenError> {
+    pub(crate) fn open(&self, who: Starter) -> Result<Link, OpenError> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(OpenError::Full(self.max_children));
         };
+        let attempt = self.gate.pass(who);
+        let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
         let (own, (process, pipes)) = self.start_own().map_err(|source| {
             self.tally.count(Outcome::SpawnFailed);
+            attempt.was_not_spawned(&source.to_string());
             OpenError::Spawn { program: self.command.name.clone(), source }
         })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
@@ -104,6 +111,7 @@ impl StdioBackend {
             command: Arc::clone(&self.command),
             process,
             own,
+            attempt,
             pipes,
             told,
             said: say,
@@ -114,6 +122,16 @@ impl StdioBackend {
         };
         self.drain.spawn_behind(life.run());
         Ok(Link { tell, said })
+    }
+
+    /// Are all starts held back now?
+    pub(crate) fn is_held(&self) -> bool {
+        self.gate.is_closed()
+    }
+
+    /// Does the program keep ending as soon as it is started?
+    pub(crate) fn is_crash_loop(&self) -> bool {
+        self.gate.is_loop()
     }
 
     /// How many processes there are now.

@@ -24,10 +24,11 @@ const QUIET: Duration = Duration::from_mins(1);
 const SHOWN: usize = 200;
 
 /// Hands a child's messages on until its output ends. Once `ending`, they are thrown away: the
-/// pipe is still emptied, so that a child that writes can finish.
+/// pipe is still emptied, so that a child that writes can finish. The first message is `spoke`.
 pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     mut lines: Frames<R>,
     said: &mpsc::Sender<Said>,
+    spoke: &CancellationToken,
     ending: &CancellationToken,
     noise: &mut Noise<'_>,
 ) {
@@ -36,6 +37,7 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
             continue;
         }
         for message in messages(line, noise) {
+            spoke.cancel();
             let said = said.send(Said::Message { message, during: During::Unsaid });
             tokio::select! {
                 biased;
