@@ -121,6 +121,7 @@ pub(crate) struct Access {
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Child")]
+#[expect(clippy::struct_field_names, reason = "the options are called so")]
 pub(crate) struct Child {
     /// Variable of the edge's own environment that COMMAND gets too; repeatable; all others but a
     /// few harmless ones are withheld

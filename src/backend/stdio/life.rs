@@ -127,17 +127,13 @@ impl Life {
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
                 let gone = last_words.after(&format!("the server {status}"));
-                attempt.ended(&gone);
-                tell_gone(&said, gone, why, &drain).await;
+                tell_gone(&said, gone, why, &attempt, &drain).await;
             };
             join(telling, leave(&process, place)).await;
         } else {
             ending.cancel();
             let gone = last_words.after(&format!("the server {}", why.text()));
-            if matches!(why, Why::ClosedOutput | Why::ClosedInput) {
-                attempt.ended(&gone);
-            }
-            let telling = tell_gone(&said, gone, why, &drain);
+            let telling = tell_gone(&said, gone, why, &attempt, &drain);
             let leaving = async {
                 if process.end(|| step(&drain)).await {
                     tally.count(Outcome::ChildKilled);
@@ -255,9 +251,17 @@ async fn rest<O: FusedFuture<Output = ()> + Unpin>(output: &mut O) {
 
 /// Says the last word to a link that is still there. A full queue is waited for, unless the edge
 /// has ended the link itself and may not be reading.
-async fn tell_gone(said: &mpsc::Sender<Said>, text: String, why: Why, drain: &Drain) {
+async fn tell_gone(
+    said: &mpsc::Sender<Said>,
+    text: String,
+    why: Why,
+    attempt: &Attempt,
+    drain: &Drain,
+) {
     match why {
         Why::Exited | Why::ClosedOutput | Why::ClosedInput => {
+            // Before anybody is told: they may ask for the next start at once.
+            attempt.ended(&text);
             until_stopping(drain, said.send(Said::Gone(text)).map(drop)).await;
         }
         Why::Dropped => drop(said.try_send(Said::Gone(text))),

@@ -186,20 +186,18 @@ impl Gate {
         if before == after {
             return;
         }
-        let Starts { in_row, ref why, .. } = *starts;
-        match after {
-            Some(suspect) => {
-                self.tally.count(Outcome::CrashLoop);
-                let of = if suspect == Suspect::All { "everybody" } else { "one address" };
-                warn!(
-                    failures = in_row,
-                    why,
-                    held_back = of,
-                    "the MCP server ends as soon as it is started: further starts are held back"
-                );
-            }
-            None => info!("the MCP server stays up again: it is started as clients ask"),
-        }
+        let Some(suspect) = after else {
+            return info!("the MCP server stays up again: it is started as clients ask");
+        };
+        self.tally.count(Outcome::CrashLoop);
+        let held_back = if suspect == Suspect::All { "everybody" } else { "one address" };
+        let Starts { in_row: failures, ref why, .. } = *starts;
+        warn!(
+            failures,
+            why,
+            held_back,
+            "the MCP server ends as soon as it is started: further starts are held back"
+        );
     }
 }
 

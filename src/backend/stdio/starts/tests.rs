@@ -34,7 +34,7 @@ fn five_failures_are_free_and_then_the_pauses_double() {
         failing(&mut starts, 1, now);
         assert!(starts.is_loop());
         assert_eq!(wait(&mut starts, client(1), now), Some(pause));
-        let before = now + pause - Duration::from_millis(1);
+        let before = now + pause.saturating_sub(Duration::from_millis(1));
         assert_eq!(wait(&mut starts, Starter::Edge, before), Some(Duration::from_millis(1)));
         now += pause;
         // One is let through, and the others wait for what becomes of it.
@@ -70,7 +70,7 @@ fn what_stays_up_ends_the_row() {
 #[test]
 fn one_client_whose_starts_fail_holds_nobody_else_back() {
     let (mut starts, now) = (Starts::default(), Instant::now());
-    for _ in 0..FREE + 1 {
+    for _ in 0..=FREE {
         starts.failed(client(1), "exited", 0.0, now);
     }
     assert_eq!(wait(&mut starts, client(1), now), Some(secs(2)));
@@ -96,7 +96,7 @@ fn so_many_failures_a_minute_are_the_most_in_a_row_or_not() {
         // Others of its starts go well.
         starts.steady(now);
     }
-    assert_eq!(wait(&mut starts, client(1), now), Some(begun + WINDOW - now));
+    assert_eq!(wait(&mut starts, client(1), now), Some((begun + WINDOW).duration_since(now)));
     assert_eq!(wait(&mut starts, client(1), begun + WINDOW), None);
     // Twenty more a minute after the first: only those count that are not so old.
     starts.steady(begun + WINDOW);
@@ -136,7 +136,7 @@ async fn what_counts_as_a_failure() {
         attempt.spoke().cancel();
         tells(&attempt, "initialize");
         tells(&attempt, "notifications/initialized");
-        tokio::time::sleep(STEADY - Duration::from_millis(1)).await;
+        tokio::time::sleep(STEADY.saturating_sub(Duration::from_millis(1))).await;
         attempt.ended("exited");
     });
     assert_eq!(greeted.await, 1, "it ended too soon");
