@@ -359,13 +359,13 @@ async fn a_crash_loop_is_held_back_told_of_and_left() {
         assert_eq!(report.refusals["crash_loop"], 2);
         // It is tried again by itself as clients ask, and the loop is over once it stays up.
         std::fs::write(&up, "").unwrap();
-        let mut served = bare(6).await;
-        while served.status != 200 {
-            assert_eq!(served.status, 503);
+        let mut latest = bare(6).await;
+        while latest.status != 200 {
+            assert_eq!(latest.status, 503);
             tokio::time::sleep(Duration::from_millis(50)).await;
-            served = bare(6).await;
+            latest = bare(6).await;
         }
-        assert!(served.json()["result"]["pid"].is_number(), "{served:?}");
+        assert!(latest.json()["result"]["pid"].is_number(), "{latest:?}");
         eventually(|| !server.report().crash_loop).await;
         assert!(ready(&client).await);
         assert_eq!(server.report().outcomes["start_failed"], 5);

@@ -1,10 +1,5 @@
 //! Promise: a signal ends the binary in good order: no new work, what is in flight is answered,
 //! streams end, no child is left, exit 0 within the grace; a second signal ends it at once.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails, helpers of it too"
-)]
 
 mod support;
 
