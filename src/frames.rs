@@ -91,6 +91,13 @@ impl Splitter {
         if std::mem::take(&mut self.skipping) { None } else { trimmed(line).map(Line::Whole) }
     }
 
+    /// Is no more held than one line, and its end?
+    #[cfg(fuzzing)]
+    pub(crate) fn check(&self) {
+        assert!(self.buffer.len() <= self.max.saturating_add(1), "more than a line is held");
+        assert!(self.buffer.capacity() <= SMALL.max(self.max.saturating_add(1)));
+    }
+
     fn overflow(&mut self) -> Option<Line> {
         if self.skipping {
             self.clear();

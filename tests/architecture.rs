@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["health", "listener"],
     &["report"],
     &["server"],
+    &["fuzzing"],
     &["lib"],
     &["exit", "cli"],
     &["banner", "observe"],

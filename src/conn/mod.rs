@@ -3,6 +3,8 @@
 
 mod activity;
 mod arrival;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod socket;
 pub(crate) mod tls;
 

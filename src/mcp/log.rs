@@ -168,6 +168,17 @@ impl EventLog {
         self.dropped + u64::try_from(self.read).unwrap_or(u64::MAX)
     }
 
+    /// Its bytes, if its sums are right and it is within its bounds.
+    #[cfg(fuzzing)]
+    pub(super) fn checked(&self) -> usize {
+        let held: usize = self.events.iter().map(Bytes::len).sum();
+        let unread: usize = self.events.iter().skip(self.read).map(Bytes::len).sum();
+        assert_eq!((self.bytes, self.unread_bytes), (held, unread));
+        assert!(self.read <= self.events.len());
+        assert!(self.attached || self.events.len() <= 1 || !self.is_over(), "more than its bounds");
+        held
+    }
+
     /// How many events wait for the reader.
     pub(super) fn unread(&self) -> usize {
         self.events.len() - self.read

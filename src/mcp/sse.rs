@@ -46,7 +46,7 @@ impl fmt::Display for EventId {
 }
 
 /// One event. `data` has no line breaks ([`crate::jsonrpc::Message::line`]).
-fn event(id: Option<EventId>, data: &[u8]) -> Bytes {
+pub(super) fn event(id: Option<EventId>, data: &[u8]) -> Bytes {
     let mut text = Vec::with_capacity(data.len() + 48);
     text.extend_from_slice(b"event: message\n");
     if let Some(id) = id {

@@ -362,6 +362,13 @@ impl State {
         self.ended = true;
     }
 
+    /// Calls, questions, streams, and the bytes of their events, counted anew.
+    #[cfg(fuzzing)]
+    pub(super) fn held(&self) -> (usize, usize, usize, usize) {
+        let bytes = self.logs.values().map(EventLog::checked).sum();
+        (self.calls.len(), self.asked.len(), self.logs.len(), bytes)
+    }
+
     pub(super) fn log(&mut self, stream: StreamId) -> Option<&mut EventLog> {
         self.logs.get_mut(&stream)
     }
