@@ -6,8 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::{BufMut, Bytes};
 use ::http::HeaderMap;
+use bytes::{BufMut, Bytes};
 use ipnet::IpNet;
 
 pub use crate::conn::fuzzing as conn;

@@ -35,7 +35,8 @@ impl Handler for Counting {
         assert!(matches!(call.caller.principal, Principal::Token(_)), "a call without a token");
         self.0.fetch_add(1, Ordering::Relaxed);
         match call.method.as_str() {
-            "tools/list" => Ok(json!({ "tools": [{ "name": "t", "inputSchema": {} }] })),
+            // None: arguments are judged on a thread, for which a clock that stands still does not wait.
+            "tools/list" => Ok(json!({ "tools": [] })),
             "late" => {
                 sleep(Duration::from_secs(3)).await;
                 Ok(json!({}))
@@ -109,8 +110,13 @@ where
             if let Some(mut half) = client(writing).await {
                 drop(half.shutdown().await);
             }
+            // It may be longer about it than the edge listens.
+            std::future::pending::<()>().await;
         };
-        tokio::join!(serving, reading, writing);
+        tokio::select! {
+            ((), ()) = async { tokio::join!(serving, reading) } => {}
+            () = writing => {}
+        }
         // Tasks of its requests hear of its end a moment later.
         sleep(Duration::from_secs(1)).await;
         assert_eq!(edge.streams(), 0, "a stream outlives its connection");

@@ -7,7 +7,7 @@ mod certificate;
 mod error;
 mod files;
 #[cfg(fuzzing)]
-pub mod fuzzing;
+pub(super) mod fuzzing;
 mod hello;
 mod local_ca;
 mod pem;
