@@ -43,6 +43,10 @@ impl Rules {
     /// Does it fall under the same rule, and be no path of the edge's, however it is read?
     fn reads_alike(&self, rule: &PassRule, path: &str) -> bool {
         let Some(read) = decoded(path).as_deref().map(plainest) else { return false };
+        // Without its parameters a segment may be empty, or of dots.
+        if !is_plain(&read) {
+            return false;
+        }
         let route = Route::of(&read, &self.folded.unified);
         self.folded.find(&read, route) == Some(&folded(rule))
     }
@@ -326,6 +330,10 @@ mod tests {
             "/%4eamed",
             "/named",
             "/%72egister",
+            "/;c/mcp",
+            "/%3bc/Named",
+            "/o/..%3bx/private/x",
+            "/o/.;/private/x",
         ] {
             assert!(!of(other), "{other}");
         }
