@@ -35,7 +35,9 @@ impl EventId {
     /// Reads what a client gave back.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (stream, number) = text.split_once('-')?;
-        Some(Self { stream: StreamId(stream.parse().ok()?), number: number.parse().ok()? })
+        let id = Self { stream: StreamId(stream.parse().ok()?), number: number.parse().ok()? };
+        // `parse` would take a plus sign and leading zeros, too.
+        (id.to_string() == text).then_some(id)
     }
 }
 
@@ -238,7 +240,9 @@ mod tests {
     fn ids_go_both_ways() {
         let id = EventId { stream: StreamId(3), number: 7 };
         assert_eq!(EventId::parse(&id.to_string()), Some(id));
-        for text in ["", "3", "3-", "-7", "3-7-1", "a-b", "3-7 ", "99999999999999999999-1"] {
+        for text in
+            ["", "3", "3-", "-7", "3-7-1", "a-b", "3-7 ", "+3-7", "3-07", "99999999999999999999-1"]
+        {
             assert_eq!(EventId::parse(text), None, "{text}");
         }
     }
