@@ -7,6 +7,7 @@
 mod envelope;
 mod id;
 mod known;
+mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,10 +20,7 @@ use serde_json::value::RawValue;
 use self::envelope::Envelope;
 pub use self::id::RequestId;
 use self::known::{KnownParams, Negotiated, string};
-
-/// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
-/// but the backend that parses them may well recurse.
-const MAX_DEPTH: usize = 128;
+use self::text::{MAX_DEPTH, as_text, blame, range_within, utf8};
 
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -407,58 +405,6 @@ pub(crate) fn error_text(id: Option<&RequestId>, code: i32, text: &str) -> Bytes
     let text = Value::from(text);
     let id = id.map_or_else(String::new, |id| format!(r#""id":{id},"#));
     format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":{code},"message":{text}}}}}"#).into()
-}
-
-fn utf8(bytes: &Bytes) -> Result<&str, Malformed> {
-    std::str::from_utf8(bytes).map_err(|error| Malformed::Syntax(error.to_string()))
-}
-
-fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
-    let text = utf8(bytes)?;
-    if is_too_deep(text) { Err(Malformed::TooDeep) } else { Ok(text) }
-}
-
-/// Are arrays and objects nested too deeply, strings aside?
-fn is_too_deep(text: &str) -> bool {
-    let openings = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    // Nothing nests deeper than it opens, and counting is fast.
-    openings > MAX_DEPTH && depth(text) > MAX_DEPTH
-}
-
-/// The deepest nesting of arrays and objects.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                now = now.saturating_add(1);
-                deepest = deepest.max(now);
-            }
-            b']' | b'}' if !in_string => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-fn blame(error: &serde_json::Error) -> Malformed {
-    match error.classify() {
-        serde_json::error::Category::Data => {
-            Malformed::Shape { reason: error.to_string().into(), id: None }
-        }
-        serde_json::error::Category::Io
-        | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Eof => Malformed::Syntax(error.to_string()),
-    }
-}
-
-/// Where `part` stands in `whole`, of which it is a slice.
-fn range_within(whole: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
-    start..start + part.len()
 }
 
 #[cfg(test)]
