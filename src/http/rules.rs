@@ -47,8 +47,10 @@ impl Rules {
         if !is_plain(&read) {
             return false;
         }
-        let route = Route::of(&read, &self.folded.unified);
-        self.folded.find(&read, route) == Some(&folded(rule))
+        let found = |path: &str| self.folded.find(path, Route::of(path, &self.folded.unified));
+        // A slash at the end, which many servers do not mind, must not open what is closed.
+        let closed = rule.open && found(unslashed(&read)).is_some_and(|other| !other.open);
+        !closed && found(&read) == Some(&folded(rule))
     }
 }
 
@@ -337,6 +339,21 @@ mod tests {
         ] {
             assert!(!of(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_does_not_open_what_is_closed() {
+        let of = |all: &[&str], path: &str| {
+            let rules = rules(all);
+            rules.find(path, Route::Unknown).is_some_and(|rule| rules.is_plain(rule, path))
+        };
+        for path in ["/admin/", "/Admin/", "/%61dmin/", "/admin/;x"] {
+            assert!(!of(&["open:/*", "/admin"], path), "{path}");
+        }
+        assert!(of(&["open:/*", "/admin"], "/admin"));
+        assert!(of(&["open:/*", "/admin"], "/admin/x"));
+        assert!(of(&["/*", "open:/docs"], "/docs/"));
+        assert!(of(&["/*", "/docs"], "/docs/"));
     }
 
     #[test]
