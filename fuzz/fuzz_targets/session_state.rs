@@ -143,7 +143,7 @@ fn take(step: &Step, books: &mut Books, model: &mut Model, readers: &mut Vec<Rea
             }
             let placed = route(books, model, &answer, None);
             assert_eq!(placed, waits.map_or(Placed::Nobodys, Placed::On), "the answer to {id}");
-            drop(model.calls.remove(&of(*id)));
+            model.calls.remove(&of(*id));
         }
         Step::Progress { token, during } => {
             let params = json!({ "progressToken": token % 8, "progress": serial });
@@ -237,7 +237,7 @@ fn enter(
     assert_eq!(reading.stream == 0, !own);
     assert!(!own || !model.placed.contains_key(&reading.stream), "a stream of somebody else's");
     for id in ids {
-        drop(model.calls.insert(of(*id), reading.stream));
+        model.calls.insert(of(*id), reading.stream);
     }
     if own {
         drop(model.placed.insert(reading.stream, Vec::new()));
