@@ -22,6 +22,10 @@ pub(crate) enum Outcome {
     HeadTimeout,
     /// A connection whose peer took nothing for too long.
     WriteStalled,
+    /// An HTTP/2 connection whose peer sent too much that asks for nothing.
+    Http2Flood,
+    /// An HTTP/2 connection whose peer broke the protocol.
+    Http2Broken,
     /// A child process that could not be started.
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
@@ -30,13 +34,15 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::HandshakeTimeout,
         Self::HandshakeFailed,
         Self::HeadTimeout,
         Self::WriteStalled,
+        Self::Http2Flood,
+        Self::Http2Broken,
         Self::SpawnFailed,
         Self::IdleGivenUp,
     ];
@@ -50,6 +56,8 @@ impl Outcome {
             Self::HandshakeFailed => "handshake_failed",
             Self::HeadTimeout => "head_timeout",
             Self::WriteStalled => "write_stalled",
+            Self::Http2Flood => "http2_flood",
+            Self::Http2Broken => "http2_broken",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
         }

@@ -14,6 +14,7 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
+use super::h2::Work;
 use crate::caller::Alpn;
 
 /// Lengths of time that a connection is held to.
@@ -37,6 +38,9 @@ pub(super) enum Overdue {
     /// The peer takes nothing of what it asked for.
     Stalled,
 }
+
+/// What an HTTP/2 peer must take, in each `write`, of responses that wait for nothing but its window.
+const LEAST_TAKEN: u64 = 4096;
 
 /// What goes on on one connection.
 #[derive(Debug)]
@@ -64,6 +68,27 @@ struct State {
     refused: bool,
     /// Did a response break off in the middle?
     broken: bool,
+    /// Since when an HTTP/2 frame or header block has been coming.
+    unfinished: Option<Instant>,
+    /// HTTP/2: responses that have begun on the wire and not ended; those of all responses whose
+    /// bodies are still being made.
+    begun: usize,
+    made: usize,
+    /// Since when an HTTP/2 peer has owed it to take [`LEAST_TAKEN`], and what it took.
+    owes: Option<(Instant, u64)>,
+    /// What was done for the peer and not told yet.
+    work: Work,
+}
+
+impl State {
+    /// What the peer owes, after it took so many bytes more.
+    fn settle(&mut self, taken: u64) {
+        self.owes = match self.owes {
+            _ if self.begun <= self.made => None,
+            Some((since, before)) if before + taken < LEAST_TAKEN => Some((since, before + taken)),
+            Some(_) | None => Some((Instant::now(), 0)),
+        };
+    }
 }
 
 impl Activity {
@@ -79,6 +104,11 @@ impl Activity {
             blocked: None,
             refused: false,
             broken: false,
+            unfinished: None,
+            begun: 0,
+            made: 0,
+            owes: None,
+            work: Work::default(),
         };
         Arc::new(Self { times, protocol, state: Mutex::new(state) })
     }
@@ -112,6 +142,31 @@ impl Activity {
         }
     }
 
+    /// HTTP/2: a frame, or a header block, has been coming since then; none that must be complete is
+    /// if there is no time. Data has time limits of its own.
+    pub(super) fn unfinished(&self, since: Option<Instant>) {
+        self.state().unfinished = since;
+    }
+
+    /// HTTP/2: so many responses have begun on the wire and not ended, and so many bytes of them
+    /// were taken just now. Those whose bodies are made, and that wait in the library for the peer's
+    /// window, are watched by nobody else.
+    pub(super) fn responding(&self, begun: usize, taken: u64) {
+        let mut state = self.state();
+        state.begun = begun;
+        state.settle(taken);
+    }
+
+    /// What was done for the peer since this was last asked.
+    pub(super) fn take_work(&self) -> Work {
+        std::mem::take(&mut self.state().work)
+    }
+
+    /// Has there been a request?
+    pub(super) fn was_used(&self) -> bool {
+        self.state().used
+    }
+
     /// Is this HTTP/1.1, with no request being served?
     pub(super) fn awaits_head(&self) -> bool {
         self.protocol == Alpn::Http1 && self.state().requests == 0
@@ -136,7 +191,7 @@ impl Activity {
         state.head = None;
         let response = state.next_response;
         state.next_response += 1;
-        Exchange { activity: Arc::clone(self), response }
+        Exchange { activity: Arc::clone(self), response, welcome: false, made: false }
     }
 
     /// Until when this may go on, and what it is then.
@@ -149,13 +204,21 @@ impl Activity {
             (Some(since), None) => Some((since + header, Overdue::Idle)),
             (None, None) => None,
         };
+        let unfinished = state.unfinished.map(|since| {
+            // A new connection's first head is due from the connection's start.
+            let since = state.quiet.filter(|_| !state.used).unwrap_or(since);
+            (since + header, Overdue::Head)
+        });
         let handed = state
             .handed
             .iter()
             .map(|(_, since)| (*since + write, Overdue::Stalled))
             .min_by_key(|(when, _)| *when);
         let blocked = state.blocked.map(|since| (since + write, Overdue::Stalled));
-        [quiet, handed, blocked].into_iter().flatten().min_by_key(|(when, _)| *when)
+        let owes = state.owes.map(|(since, _)| (since + write, Overdue::Stalled));
+        // Of two at once the first counts.
+        let all = [unfinished, quiet, handed, blocked, owes];
+        all.into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 
     /// Resolves when it has gone on too long.
@@ -180,13 +243,33 @@ impl Activity {
 pub(super) struct Exchange {
     activity: Arc<Activity>,
     response: u64,
+    /// Was it answered with what it asked for?
+    welcome: bool,
+    /// Is its response being made?
+    made: bool,
 }
 
 impl Exchange {
     /// The request is answered with this status.
-    pub(super) fn answered(&self, status: StatusCode) {
-        self.activity.state().refused =
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        let refused =
             status.is_redirection() || status.is_client_error() || status.is_server_error();
+        self.welcome = !refused;
+        let mut state = self.activity.state();
+        state.refused = refused;
+        let done = if refused { &mut state.work.refused } else { &mut state.work.answered };
+        *done = done.saturating_add(1);
+        if !std::mem::replace(&mut self.made, true) {
+            state.made += 1;
+        }
+    }
+
+    /// The response has something to say.
+    fn said(&self) {
+        if self.welcome {
+            let pieces = &mut self.activity.state().work.pieces;
+            *pieces = pieces.saturating_add(1);
+        }
     }
 
     /// The response has no end.
@@ -208,6 +291,8 @@ impl Drop for Exchange {
         let mut state = self.activity.state();
         state.handed.retain(|(response, _)| *response != self.response);
         state.requests = state.requests.saturating_sub(1);
+        state.made = state.made.saturating_sub(usize::from(self.made));
+        state.settle(0);
         if state.requests == 0 {
             state.quiet = Some(Instant::now());
         }
@@ -238,8 +323,10 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Reported<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.exchange.handed(frame.is_ready());
-        if let Poll::Ready(Some(Err(_))) = &frame {
-            self.exchange.broke_off();
+        match &frame {
+            Poll::Ready(Some(Ok(_piece))) => self.exchange.said(),
+            Poll::Ready(Some(Err(_))) => self.exchange.broke_off(),
+            Poll::Ready(None) | Poll::Pending => {}
         }
         frame
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+pub use super::h2::fuzzing::{Seen, frames, patience};
 pub use super::tls::fuzzing::is_hello;
 use super::{Arrival, ConnInfo, Connection, KnownBy};
 use crate::addr::ClientAddr;

@@ -5,6 +5,7 @@ mod activity;
 mod arrival;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod h2;
 mod socket;
 pub(crate) mod tls;
 
@@ -18,10 +19,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 pub(crate) use self::arrival::{Arrival, KnownBy};
 
@@ -37,26 +38,9 @@ use crate::tally::{Outcome, Tally};
 
 /// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
 const HYPERS_HEADERS: usize = 100;
-/// Request bytes that an HTTP/2 peer may send before they are asked for: of one stream, and of a
-/// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
-/// body outgrows its stream's window (httpcore 1.0) has most of them go through.
-const H2_STREAM_WINDOW: u32 = 1024 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Streams of one HTTP/2 connection at once (RFC 9113 section 6.5.2 recommends no fewer than 100).
-const H2_STREAMS: u32 = 100;
-/// Streams that a peer may reset before they are accepted, and errors that it may provoke.
-const H2_PENDING_RESETS: usize = 20;
-const H2_LOCAL_RESETS: usize = 256;
-/// Bytes of a header list that an HTTP/2 peer is told to be the most.
-const H2_HEADER_LIST: usize = 64 * 1024;
-/// Bytes of a response that wait for an HTTP/2 peer's window.
-const H2_SEND_BUFFER: usize = 64 * 1024;
 /// How long, and how much, a peer is listened to after the last answer of its connection.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
-/// A silent HTTP/2 peer is asked whether it lives, this often, and has this long to answer.
-const H2_PING_EVERY: Duration = Duration::from_secs(30);
-const H2_PING_WAIT: Duration = Duration::from_secs(20);
 
 type Answer = Response<Reported<ReplyBody>>;
 
@@ -256,54 +240,6 @@ impl Connection {
         }
     }
 
-    async fn serve_http2<I>(&self, io: I, conn: ConnInfo)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let activity = Activity::new(self.times, Alpn::H2);
-        let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
-        let service = self.service(conn, Arc::clone(&activity));
-        // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
-        let max_headers = self.max_header_bytes.saturating_mul(2).max(H2_HEADER_LIST);
-        let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        let _builder = builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .max_concurrent_streams(H2_STREAMS)
-            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-            .max_local_error_reset_streams(H2_LOCAL_RESETS)
-            .max_header_list_size(max_headers)
-            .max_send_buf_size(H2_SEND_BUFFER)
-            .keep_alive_interval(H2_PING_EVERY)
-            .keep_alive_timeout(H2_PING_WAIT);
-        let mut http =
-            std::pin::pin!(builder.serve_connection(io, hyper::service::service_fn(service)));
-        let mut draining = Box::pin(self.drain.draining());
-        let mut drained = false;
-        let mut last: Option<Instant> = None;
-        loop {
-            let end = last.unwrap_or_else(far_future);
-            tokio::select! {
-                ended = &mut http => return log_end(&ended),
-                () = &mut draining, if !drained => {
-                    drained = true;
-                    http.as_mut().graceful_shutdown();
-                }
-                overdue = activity.overdue(), if last.is_none() => {
-                    self.count(Some(overdue));
-                    if overdue == Overdue::Stalled {
-                        return;
-                    }
-                    http.as_mut().graceful_shutdown();
-                    last = Some(Instant::now() + self.times.write);
-                }
-                () = tokio::time::sleep_until(end), if last.is_some() => return,
-            }
-        }
-    }
-
     /// One request of this connection, for hyper.
     fn service(
         &self,
@@ -312,7 +248,7 @@ impl Connection {
     ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'_> {
         let (conn, job) = (Arc::new(conn), self.job);
         move |request| {
-            let (app, conn, exchange) =
+            let (app, conn, mut exchange) =
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
             Box::pin(async move {
                 let response = match job {
@@ -336,11 +272,6 @@ async fn take_the_rest<I: AsyncRead + Unpin>(io: I) {
 }
 
 type Serving = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
-
-/// Later than anything; a timer that is never due.
-fn far_future() -> Instant {
-    Instant::now() + Duration::from_hours(24 * 365)
-}
 
 fn log_handshake(client: ClientAddr, error: &HandshakeError) {
     match error {

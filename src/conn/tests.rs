@@ -17,6 +17,8 @@ use crate::guard::Guard;
 use crate::mcp::Mcp;
 use crate::tally::Tally;
 
+mod http2;
+
 /// Does what its calls' methods say.
 struct Fixture;
 
@@ -30,6 +32,8 @@ impl Handler for Fixture {
         match call.method.as_str() {
             "hang" => std::future::pending().await,
             "huge" => Ok(json!("x".repeat(4 * 1024 * 1024))),
+            "some" => Ok(json!("x".repeat(60_000))),
+            "large" => Ok(json!("x".repeat(200_000))),
             "late" => {
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 Ok(json!({}))
@@ -387,75 +391,6 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     assert_eq!(begun.elapsed().as_secs(), 25);
     let answer = caller.until("-32603").await;
     assert!(answer.contains("the server is stopping"), "{answer}");
-}
-
-/// An HTTP/2 client of the rig; its connection, to be driven.
-async fn http2(
-    rig: &Rig,
-) -> (hyper::client::conn::http2::SendRequest<String>, impl Future<Output = ()> + use<>) {
-    let (ours, theirs) = duplex(64 * 1024);
-    let connection = Arc::clone(&rig.connection);
-    let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let conn = ConnInfo { client, local, tls: None, speaks_for: false };
-    rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
-    let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(1024)
-        .handshake(TokioIo::new(ours))
-        .await
-        .unwrap();
-    // How it ends does not matter here, only when.
-    (send, async move { drop(driver.await) })
-}
-
-fn http2_post(session: &str, body: &str) -> Request<String> {
-    let mut request = Request::post("https://localhost/mcp")
-        .header("content-type", "application/json")
-        .header("accept", "application/json, text/event-stream");
-    if let Some((name, value)) = session.trim().split_once(": ") {
-        request = request.header(name, value);
-    }
-    request.body(body.to_owned()).unwrap()
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_http2_connection_ends_at_75_seconds() {
-    let rig = Rig::new();
-    let (mut send, driver) = http2(&rig).await;
-    let begun = Instant::now();
-    let asking = async {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let answer = send.send_request(http2_post("", &call("ping"))).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        drop(http_body_util::BodyExt::collect(answer.into_body()).await);
-        send
-    };
-    let (_send, ()) = tokio::join!(asking, driver);
-    assert_eq!(begun.elapsed().as_secs(), 80);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_http2_connection_without_a_request_ends_at_10_seconds() {
-    let rig = Rig::new();
-    let (_send, driver) = http2(&rig).await;
-    let begun = Instant::now();
-    driver.await;
-    assert_eq!(begun.elapsed().as_secs(), 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_http2_reader_that_takes_nothing_is_cut_at_30_seconds() {
-    let rig = Rig::new();
-    let session = rig.connect().initialize("2025-06-18").await;
-    let (mut send, driver) = http2(&rig).await;
-    let begun = Instant::now();
-    let asking = async {
-        let answer = send.send_request(http2_post(&session, &call("huge"))).await.unwrap();
-        // Its body is there, and nobody reads it.
-        (send, answer)
-    };
-    let (_held, ()) = tokio::join!(asking, driver);
-    assert_eq!(begun.elapsed().as_secs(), 30);
 }
 
 #[tokio::test(start_paused = true)]

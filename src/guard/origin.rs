@@ -154,7 +154,8 @@ fn covers(pattern: &str, host: &str) -> bool {
 }
 
 /// Is it a host and perhaps a port (RFC 9110 section 7.2), and nothing that a laxer reader would
-/// find another host or port in?
+/// find another host or port in? RFC 9113 section 8.3.1 has no user in it, nor has RFC 9110
+/// section 4.2.4.
 fn is_exact(authority: &Authority) -> bool {
     let text = authority.as_str();
     let port = text.strip_prefix(authority.host()).and_then(|rest| match rest.strip_prefix(':') {

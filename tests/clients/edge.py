@@ -65,11 +65,12 @@ class Edge:
     """One running edge. `mark` is in the environment of every child, so orphans are found too.
 
     Without a command it has an upstream, which is among the options or in `variables`; with
-    variables it gets no options at all.
+    variables it gets no options at all. `through` is a command that runs it.
     """
 
     def __init__(
-        self, binary, command, *options, directory, name="edge", certs=None, variables=None
+        self, binary, command, *options, directory, name="edge", certs=None, variables=None,
+        through=(),
     ):
         self.token = secrets.token_urlsafe(32)
         self.mark = uuid.uuid4().hex
@@ -79,7 +80,7 @@ class Edge:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MCP_")}
         environment["MCP_AUTH_TOKEN"] = self.token
         environment["SUITE_UNLISTED"] = "not for the child"
-        argv = [str(binary)]
+        argv = [*through, str(binary)]
         if variables is None:
             argv += ["--self-signed", "--certs-dir", str(certs), "--port", "0"]
             argv += ["--log-format", "json", *options]

@@ -13,6 +13,7 @@
 mod behind;
 mod client;
 mod fixture;
+pub(crate) mod frames;
 mod raw;
 mod scripted;
 mod scripted_sse;

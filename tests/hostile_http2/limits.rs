@@ -1,0 +1,94 @@
+//! What is cancelled by a reset was asked for all the same.
+
+use mcp_edge::{Behind, Config, Limits};
+use serde_json::json;
+
+use crate::floods::open;
+use crate::support::frames::*;
+use crate::support::{
+    Fixture, TOKEN, TestServer, bounded, call, config, eventually, loopback, note,
+};
+
+fn calling(stream: u32, body: &str) -> Vec<u8> {
+    [open(stream), frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
+}
+
+#[tokio::test]
+async fn a_reset_buys_no_more_than_the_rate() {
+    bounded(async {
+        // None comes back while the test runs.
+        let limits = Limits { requests_per_second: 1, burst: 30, ..config().limits };
+        let (fixture, told) = Fixture::new();
+        let server =
+            TestServer::start(Config { limits, ..config() }, Behind::handler(fixture)).await;
+        let begun = std::time::SystemTime::now();
+        let hang = call(1, "f/hang", json!({})).to_string();
+        let mut left = 1000;
+        while left > 0 {
+            // Few enough for the budget, so that only the rate limits them.
+            let mut peer = Frames::connect(&server, loopback(66)).await;
+            for n in 0..left.min(50) {
+                let stream = 1 + 2 * n;
+                assert!(peer.send(&calling(stream, &hang)).await);
+                // The reset comes when the call was looked at, refused or not.
+                let before = told.count("f/hang");
+                let refused = server.report().refusals.get("rate_limited").copied();
+                eventually(|| {
+                    told.count("f/hang") > before
+                        || server.report().refusals.get("rate_limited").copied() > refused
+                        || begun.elapsed().is_ok_and(|time| time.as_secs() > 25)
+                })
+                .await;
+                assert!(peer.send(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).await);
+            }
+            assert_ne!(peer.verdict(0).await, Verdict::Closed);
+            left -= left.min(50);
+        }
+        let seconds = usize::try_from(begun.elapsed().unwrap().as_secs()).unwrap();
+        let called = told.count("f/hang");
+        assert!((30..=31 + seconds + 1).contains(&called), "{called} in {seconds} s");
+        // Each that was let in was cancelled.
+        eventually(|| told.count("dropped") == called).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cancelled_calls_of_a_session_do_not_pile_up() {
+    bounded(async {
+        let (server, told) = TestServer::fixture().await;
+        let session = server.client().initialize("2025-06-18").await;
+        let mut peer = Frames::connect(&server, loopback(66)).await;
+        // More than a session may have waiting at once (64), each told to be cancelled by the client,
+        // and its stream reset.
+        for n in 0..150_u32 {
+            let stream = 1 + 4 * n;
+            let mut block = request("POST", "/mcp");
+            block.extend(field("content-type", "application/json"));
+            block.extend(field("accept", "application/json, text/event-stream"));
+            block.extend(field("authorization", format!("Bearer {TOKEN}")));
+            block.extend(field("mcp-session-id", &session.id));
+            let before = told.count("f/hang");
+            let body = call(n, "f/hang", json!({})).to_string();
+            let ask = [
+                frame(HEADERS, END_HEADERS, stream, &block),
+                frame(DATA, END_STREAM, stream, body.as_bytes()),
+            ];
+            assert!(peer.send(&ask.concat()).await);
+            eventually(|| told.count("f/hang") > before).await;
+            let cancel =
+                note("notifications/cancelled", json!({ "requestId": n, "reason": "reset" }));
+            let cancel = [
+                frame(HEADERS, END_HEADERS, stream + 2, &block),
+                frame(DATA, END_STREAM, stream + 2, cancel.to_string().as_bytes()),
+                frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]),
+            ];
+            assert!(peer.send(&cancel.concat()).await);
+            eventually(|| told.count("dropped") > before).await;
+        }
+        assert_eq!(told.count("dropped"), 150);
+        let answer = session.call(1000, "f/echo", json!({})).await;
+        assert!(answer.get("result").is_some());
+    })
+    .await;
+}
