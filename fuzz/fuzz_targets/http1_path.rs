@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
         // Some close when they have said everything, others wait to be closed.
         (flags & 1 != 0).then_some(half)
     });
-    for response in h1::responses(&outcome.written) {
+    for response in h1::responses(&outcome.written, flags & 1 != 0) {
         assert!(response.status < 500, "{response:?}");
         if response.status >= 400 && !response.body.is_empty() {
             assert_eq!(response.field("content-type"), Some("application/json"), "{response:?}");

@@ -101,6 +101,10 @@ fn play(input: Input) {
 
 fn route(books: &mut Books, model: &mut Model, message: &Message, during: Option<u8>) -> Placed {
     let during = during.map(of);
+    if books.is_ended() {
+        // Its task is over: nobody carries anything any more.
+        return Placed::Nobodys;
+    }
     if books.is_full(message, during.as_ref()) {
         // Its writer waits; here it says something else.
         return Placed::Nobodys;
@@ -138,7 +142,7 @@ fn take(step: &Step, books: &mut Books, model: &mut Model, readers: &mut Vec<Rea
                 false => Message::result(&of(*id), &json!({ "serial": serial })),
             };
             let waits = model.calls.get(&of(*id)).copied();
-            if books.is_full(&answer, None) {
+            if books.is_ended() || books.is_full(&answer, None) {
                 return;
             }
             let placed = route(books, model, &answer, None);

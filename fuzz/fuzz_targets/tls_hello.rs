@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
         None => {}
         Some(21) => assert!(!hello && answer.len() >= 7),
         Some(_) => {
-            let all = h1::responses(&answer);
+            let all = h1::responses(&answer, false);
             assert!(!hello && all.len() == 1 && all[0].status == 400);
             assert!(data.starts_with(&data[..3]) && data[0].is_ascii_uppercase());
         }

@@ -23,15 +23,19 @@ impl Response {
     }
 }
 
-/// All responses on a connection that was read to its end.
+/// All responses on a connection that was read to its end. If its client is `gone`, who closed
+/// before it heard everything, the last may not be whole, and is left out then.
 ///
 /// # Panics
 /// Where a byte is not what a strict reader expects.
 #[must_use]
-pub fn responses(mut bytes: &[u8]) -> Vec<Response> {
+pub fn responses(mut bytes: &[u8], gone: bool) -> Vec<Response> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let (response, rest) = response(bytes);
+        let Some((response, rest)) = response(bytes) else {
+            assert!(gone, "not whole: {}", shown(bytes));
+            break;
+        };
         all.push(response);
         bytes = rest;
     }
@@ -42,9 +46,9 @@ fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned()
 }
 
-fn response(bytes: &[u8]) -> (Response, &[u8]) {
-    let end = bytes.windows(4).position(|it| it == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("a head without an end: {}", shown(bytes)));
+/// The first response and what follows it; none if it is not whole.
+fn response(bytes: &[u8]) -> Option<(Response, &[u8])> {
+    let end = bytes.windows(4).position(|it| it == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).expect("a head that is no text");
     let rest = &bytes[end + 4..];
     let mut lines = head.split("\r\n");
@@ -64,53 +68,41 @@ fn response(bytes: &[u8]) -> (Response, &[u8]) {
     }
     let mut response = Response { status, fields, body: Vec::new() };
     if status < 200 || status == 204 || status == 304 {
-        return (response, rest);
+        return Some((response, rest));
     }
     let length = response.field("content-length").map(|it| it.parse::<usize>().expect("a length"));
     let coding = response.field("transfer-encoding").map(str::to_owned);
     // The answer to HEAD announces what does not come; no body of the edge's begins so.
-    if rest.starts_with(b"HTTP/1.") {
-        return (response, rest);
+    if rest.starts_with(b"HTTP/1.") || rest.is_empty() {
+        return Some((response, rest));
     }
-    match (length, coding.as_deref()) {
+    let (body, rest) = match (length, coding.as_deref()) {
         (Some(_), Some(_)) => panic!("two ways to end: {head}"),
         (Some(length), None) => {
-            // Or the answer to HEAD was the last one.
-            let body = rest.get(..length).or_else(|| rest.is_empty().then_some(rest));
-            response.body = body.unwrap_or_else(|| panic!("a short body: {head}")).to_vec();
-            let rest = &rest[response.body.len()..];
-            (response, rest)
+            let (body, rest) = rest.split_at_checked(length)?;
+            (body.to_vec(), rest)
         }
-        (None, Some("chunked")) => {
-            let (body, rest) = chunks(rest);
-            response.body = body;
-            (response, rest)
-        }
-        (None, None) => {
-            response.body = rest.to_vec();
-            (response, &[])
-        }
+        (None, Some("chunked")) => chunks(rest)?,
+        (None, None) => (rest.to_vec(), &b""[..]),
         (None, Some(other)) => panic!("the coding {other}"),
-    }
+    };
+    response.body = body;
+    Some((response, rest))
 }
 
-fn chunks(mut bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+fn chunks(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
-        if bytes.is_empty() && body.is_empty() {
-            // The answer to HEAD was the last one.
-            return (body, bytes);
-        }
-        let end = bytes.windows(2).position(|it| it == b"\r\n").expect("a chunk without a size");
+        let end = bytes.windows(2).position(|it| it == b"\r\n")?;
         let size = std::str::from_utf8(&bytes[..end]).expect("a size that is no text");
         let size = usize::from_str_radix(size, 16).expect("a size that is no number");
-        bytes = &bytes[end + 2..];
-        let chunk = bytes.get(..size).expect("a short chunk");
+        let (chunk, rest) = bytes[end + 2..].split_at_checked(size)?;
         body.extend_from_slice(chunk);
-        assert_eq!(bytes.get(size..size + 2), Some(&b"\r\n"[..]), "a chunk without an end");
-        bytes = &bytes[size + 2..];
+        let (end, rest) = rest.split_at_checked(2)?;
+        assert_eq!(end, b"\r\n", "a chunk without an end");
+        bytes = rest;
         if size == 0 {
-            return (body, bytes);
+            return Some((body, bytes));
         }
     }
 }
