@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use crate::budget::{Gathered, Quota, Short};
 
 /// What a request body may cost.
 #[derive(Clone, Copy, Debug)]
@@ -35,39 +37,58 @@ pub(crate) enum BodyError {
     /// The peer went away, or broke the framing.
     #[error("the body broke off")]
     Broken,
+    /// There is no memory for it.
+    #[error("{0}: try again later")]
+    Short(Short),
 }
 
-/// Reads `body` whole.
+impl From<Short> for BodyError {
+    fn from(short: Short) -> Self {
+        Self::Short(short)
+    }
+}
+
+/// Reads `body` whole; what is read counts against `quota`.
 ///
 /// # Errors
 /// [`BodyError`] as soon as one of the `limits` is passed; what was read by then is dropped.
-pub(crate) async fn read<B>(body: B, limits: BodyLimits) -> Result<Bytes, BodyError>
+pub(crate) async fn read<B>(body: B, limits: BodyLimits, quota: &Quota) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
 {
+    let declared = check_declared(&body, limits)?;
+    quota.check(declared)?;
     let BodyLimits { bytes: most, idle, total } = limits;
-    check_declared(&body, limits)?;
     let end = Instant::now() + total;
     let mut body = std::pin::pin!(body);
-    let mut read = BytesMut::new();
-    loop {
-        let deadline = end.min(Instant::now() + idle);
-        let Ok(frame) = timeout_at(deadline, body.frame()).await else {
-            return Err(BodyError::Timeout);
-        };
-        let data = match frame {
-            None => return Ok(read.freeze()),
-            Some(Err(_broken)) => return Err(BodyError::Broken),
-            Some(Ok(frame)) => frame.into_data(),
-        };
-        let Ok(data) = data else { continue };
-        if read.len() + data.len() > most {
+    let mut read = Gathered::new(quota, most)?;
+    while let Some(piece) = piece(body.as_mut(), end.min(Instant::now() + idle)).await? {
+        if read.len() + piece.len() > most {
             return Err(BodyError::TooLarge(most));
         }
-        if read.is_empty() && body.is_end_stream() {
-            return Ok(data);
+        // A piece may be a small part of a large buffer: it is copied, and the buffer let go.
+        read.add(&piece)?;
+    }
+    Ok(read.whole())
+}
+
+/// The next piece, if it comes before `deadline`; none at the end.
+async fn piece<B>(mut body: Pin<&mut B>, deadline: Instant) -> Result<Option<Bytes>, BodyError>
+where
+    B: Body<Data = Bytes>,
+{
+    loop {
+        let Ok(frame) = timeout_at(deadline, body.as_mut().frame()).await else {
+            return Err(BodyError::Timeout);
+        };
+        match frame {
+            None => return Ok(None),
+            Some(Err(_broken)) => return Err(BodyError::Broken),
+            Some(Ok(frame)) => {
+                let Ok(piece) = frame.into_data() else { continue };
+                return Ok(Some(piece));
+            }
         }
-        read.extend_from_slice(&data);
     }
 }
 
@@ -75,13 +96,9 @@ where
 ///
 /// # Errors
 /// [`BodyError::TooLarge`] where it will pass the limit.
-pub(crate) fn check_declared<B: Body>(body: &B, limits: BodyLimits) -> Result<(), BodyError> {
-    let declared = usize::try_from(body.size_hint().lower());
-    if declared.is_ok_and(|declared| declared <= limits.bytes) {
-        Ok(())
-    } else {
-        Err(BodyError::TooLarge(limits.bytes))
-    }
+pub(crate) fn check_declared<B: Body>(body: &B, limits: BodyLimits) -> Result<usize, BodyError> {
+    let declared = usize::try_from(body.size_hint().lower()).ok();
+    declared.filter(|declared| *declared <= limits.bytes).ok_or(BodyError::TooLarge(limits.bytes))
 }
 
 /// A body that goes on to somebody else as it comes, and what becomes of it.
@@ -229,8 +246,11 @@ where
 {
     let declared = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     if declared.is_some_and(|bytes| bytes <= limits.bytes) {
+        let BodyLimits { bytes: _, idle, total } = limits;
+        let end = Instant::now() + total;
+        let mut body = std::pin::pin!(body);
         // How it ends makes no difference: the request is answered already.
-        drop(read(body, limits).await);
+        while let Ok(Some(_piece)) = piece(body.as_mut(), end.min(Instant::now() + idle)).await {}
     }
 }
 
@@ -258,28 +278,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_whole_body_is_read() {
         let body = Full::new(Bytes::from_static(b"0123456789"));
-        assert_eq!(read(body, LIMITS).await, Ok(Bytes::from_static(b"0123456789")));
+        assert_eq!(
+            read(body, LIMITS, &Quota::default()).await,
+            Ok(Bytes::from_static(b"0123456789"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_over_the_limit_is_refused() {
         let declared = Full::new(Bytes::from_static(b"0123456789a"));
-        assert_eq!(read(declared, LIMITS).await, Err(BodyError::TooLarge(10)));
+        assert_eq!(read(declared, LIMITS, &Quota::default()).await, Err(BodyError::TooLarge(10)));
         let undeclared = dripping(Duration::from_millis(1));
-        assert_eq!(read(undeclared, LIMITS).await, Err(BodyError::TooLarge(10)));
+        assert_eq!(read(undeclared, LIMITS, &Quota::default()).await, Err(BodyError::TooLarge(10)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_ends_at_the_idle_time() {
         let begun = Instant::now();
-        assert_eq!(read(dripping(Duration::from_secs(11)), LIMITS).await, Err(BodyError::Timeout));
+        assert_eq!(
+            read(dripping(Duration::from_secs(11)), LIMITS, &Quota::default()).await,
+            Err(BodyError::Timeout)
+        );
         assert_eq!(begun.elapsed(), Duration::from_secs(10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dripping_body_ends_at_the_total_time() {
         let begun = Instant::now();
-        assert_eq!(read(dripping(Duration::from_secs(9)), LIMITS).await, Err(BodyError::Timeout));
+        assert_eq!(
+            read(dripping(Duration::from_secs(9)), LIMITS, &Quota::default()).await,
+            Err(BodyError::Timeout)
+        );
         assert_eq!(begun.elapsed(), Duration::from_mins(1));
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use crate::addr::ClientAddr;
+use crate::budget::Quota;
 
 /// How a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct Caller {
     pub session: Option<String>,
     /// The request that brought it; none on standard input.
     pub(crate) provenance: Option<Arc<Provenance>>,
+    /// The memory that its messages, and their answers, count against.
+    pub(crate) quota: Quota,
 }
 
 /// What an upstream is told of the request that a message came in.
@@ -126,6 +129,7 @@ impl Caller {
             tls: None,
             session: None,
             provenance: None,
+            quota: Quota::default(),
         }
     }
 }

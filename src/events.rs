@@ -133,6 +133,16 @@ impl Decoder {
         }
     }
 
+    /// Bytes that it holds, beyond what an idle one has.
+    pub(crate) fn held(&self) -> usize {
+        let lines = match &self.pending.data {
+            Data::Nothing => 0,
+            Data::Line(line) => line.len(),
+            Data::Lines(lines) => lines.capacity(),
+        };
+        lines.saturating_add(self.buffer.capacity()).saturating_sub(SMALL)
+    }
+
     /// The next event that is complete. One that is incomplete when the stream ends is never
     /// handed out.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, TooLong> {

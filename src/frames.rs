@@ -2,8 +2,10 @@
 //!
 //! [`Splitter`] holds no source and never waits; [`Frames`] feeds it from a pipe. What is buffered
 //! is at most one line of the greatest length allowed and its end; of a longer line the beginning
-//! is handed out and the rest skipped. The buffer starts small and is small again after a huge
-//! line, so that an idle child costs little.
+//! is handed out and the rest skipped, but for what can be told of it ([`Skim`]). The buffer starts
+//! small and is small again after a huge line, so that an idle child costs little. Lines, and what
+//! the buffer is larger than small, count against a quota; a line for which there is no memory is
+//! as good as one that is too long.
 
 use std::time::Duration;
 
@@ -12,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+
+use crate::budget::{PER_MESSAGE, Quota, Share};
+use crate::jsonrpc::Skim;
 
 /// What an idle pipe's buffer takes, and the length from which a line keeps the buffer it is in.
 const SMALL: usize = 8 * 1024;
@@ -27,8 +32,19 @@ const LAST_BYTES: usize = 1024 * 1024;
 pub(crate) enum Line {
     /// All of it.
     Whole(Bytes),
-    /// The beginning of one that is too long; the rest is lost.
-    Cut(Bytes),
+    /// The beginning of one that is lost, at most 8 KiB.
+    Cut(Bytes, Cut),
+    /// The line that was cut is over: what can be told of it.
+    Rest(Skim),
+}
+
+/// Why a line is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// It is too long.
+    TooLong,
+    /// There is no memory for it.
+    Short,
 }
 
 /// Splits at LF, drops a CR before it, skips blank lines.
@@ -39,15 +55,29 @@ pub(crate) struct Splitter {
     start: usize,
     /// Before here is no LF but those already split at.
     scanned: usize,
-    /// The beginning of the line that comes in has been handed out as [`Line::Cut`].
-    skipping: bool,
+    /// Of the line that comes in the beginning has been handed out as [`Line::Cut`].
+    skipping: Option<Skim>,
+    /// What is to be handed out first.
+    ready: Option<Line>,
     /// Bytes a line may have; a CR counts.
     max: usize,
+    quota: Quota,
+    /// Of what the buffer is larger than small.
+    share: Share,
 }
 
 impl Splitter {
     pub(crate) fn new(max: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, scanned: 0, skipping: false, max }
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            scanned: 0,
+            skipping: None,
+            ready: None,
+            max,
+            quota: Quota::default(),
+            share: Share::default(),
+        }
     }
 
     /// Where the next bytes go. There is always room for one once [`Self::next`] has given `None`.
@@ -56,39 +86,75 @@ impl Splitter {
         self.scanned = self.scanned.saturating_sub(self.start);
         self.start = 0;
         if self.buffer.is_empty() && self.buffer.capacity() > SMALL {
-            self.buffer = Vec::new();
+            self.shrink();
         }
-        let held = self.buffer.len();
-        let allowed = self.max.saturating_add(1).saturating_sub(held);
-        if self.buffer.capacity() == held {
-            self.buffer.reserve_exact(held.max(SMALL).min(allowed));
+        if self.buffer.capacity() == self.buffer.len() {
+            self.grow();
         }
-        let spare = self.buffer.capacity() - held;
+        let spare = self.buffer.capacity() - self.buffer.len();
+        let allowed = self.allowed();
         (&mut self.buffer).limit(spare.min(allowed))
+    }
+
+    fn allowed(&self) -> usize {
+        self.max.saturating_add(1).saturating_sub(self.buffer.len())
+    }
+
+    fn grow(&mut self) {
+        let more = self.buffer.len().max(SMALL).min(self.allowed());
+        let size = self.buffer.len().saturating_add(more);
+        if size > SMALL && self.share.set(size - SMALL).is_err() {
+            self.cut(Cut::Short);
+            self.shrink();
+            return self.buffer.reserve_exact(SMALL.min(self.allowed()));
+        }
+        self.buffer.reserve_exact(more);
+    }
+
+    fn shrink(&mut self) {
+        self.buffer = Vec::new();
+        self.share = self.quota.take_anyway(0);
+    }
+
+    /// Gives the line that comes in up: what is there of it is looked at and forgotten.
+    fn cut(&mut self, why: Cut) {
+        let skim = if let Some(mut skim) = self.skipping.take() {
+            skim.feed(self.buffer.get(self.start..).unwrap_or_default());
+            skim
+        } else {
+            let line = self.buffer.get(self.start..).unwrap_or_default();
+            let head = line.get(..line.len().min(SMALL).min(self.max)).unwrap_or_default();
+            self.ready = Some(Line::Cut(Bytes::copy_from_slice(head), why));
+            let mut skim = Skim::default();
+            skim.feed(line);
+            skim
+        };
+        self.skipping = Some(skim);
+        self.clear();
     }
 
     /// The next line that is there.
     pub(crate) fn next(&mut self) -> Option<Line> {
         loop {
+            if let Some(line) = self.ready.take() {
+                return Some(line);
+            }
             let fresh = self.buffer.get(self.scanned..)?;
             let Some(at) = fresh.iter().position(|byte| *byte == b'\n') else {
                 self.scanned = self.buffer.len();
-                return self.overflow();
+                self.overflow();
+                return self.ready.take();
             };
             let line = self.take(self.scanned + at);
-            if std::mem::take(&mut self.skipping) {
-                continue;
-            }
-            if let Some(line) = trimmed(line) {
-                return Some(Line::Whole(line));
+            if line.is_some() {
+                return line;
             }
         }
     }
 
     /// What is left when no more bytes come.
     pub(crate) fn last(&mut self) -> Option<Line> {
-        let line = self.take(self.buffer.len());
-        if std::mem::take(&mut self.skipping) { None } else { trimmed(line).map(Line::Whole) }
+        self.ready.take().or_else(|| self.take(self.buffer.len())).or_else(|| self.ready.take())
     }
 
     /// Is no more held than one line, and its end?
@@ -98,19 +164,10 @@ impl Splitter {
         assert!(self.buffer.capacity() <= SMALL.max(self.max.saturating_add(1)));
     }
 
-    fn overflow(&mut self) -> Option<Line> {
-        if self.skipping {
-            self.clear();
-            return None;
+    fn overflow(&mut self) {
+        if self.skipping.is_some() || self.buffer.len() - self.start > self.max {
+            self.cut(Cut::TooLong);
         }
-        if self.buffer.len() - self.start <= self.max {
-            return None;
-        }
-        self.skipping = true;
-        let line = self.take(self.start + self.max);
-        // What stands behind the cut belongs to the same line.
-        self.clear();
-        Some(Line::Cut(line))
     }
 
     fn clear(&mut self) {
@@ -118,31 +175,52 @@ impl Splitter {
         (self.start, self.scanned) = (0, 0);
     }
 
-    /// The bytes from `start` to `end`, and past the line end there.
-    fn take(&mut self, end: usize) -> Bytes {
+    /// The line from `start` to `end`, and past its end; none if it is blank.
+    fn take(&mut self, end: usize) -> Option<Line> {
         let after = (end + 1).min(self.buffer.len());
         let line = self.buffer.get(self.start..end).unwrap_or_default();
-        if line.len() < SMALL {
-            let line = Bytes::copy_from_slice(line);
+        if let Some(mut skim) = self.skipping.take() {
+            skim.feed(line);
             (self.start, self.scanned) = (after, after);
-            return line;
+            return Some(Line::Rest(skim));
+        }
+        if line.len() < SMALL {
+            let Some(line) = trimmed(line) else {
+                (self.start, self.scanned) = (after, after);
+                return None;
+            };
+            let held = self.quota.try_take(line.len().saturating_add(PER_MESSAGE));
+            let line = match held {
+                Ok(share) => Line::Whole(share.hold(Bytes::copy_from_slice(line))),
+                Err(_short) => {
+                    let mut skim = Skim::default();
+                    skim.feed(line);
+                    let cut = Line::Cut(Bytes::copy_from_slice(line), Cut::Short);
+                    self.ready = Some(Line::Rest(skim));
+                    cut
+                }
+            };
+            (self.start, self.scanned) = (after, after);
+            return Some(line);
         }
         // A large line keeps the buffer instead of being copied; the few bytes behind it move.
         let rest = self.buffer.split_off(after);
+        let rest_share = self.quota.take_anyway(rest.capacity().saturating_sub(SMALL));
         let mut line = std::mem::replace(&mut self.buffer, rest);
+        drop(std::mem::replace(&mut self.share, rest_share));
         line.truncate(end);
         line.drain(..self.start);
+        line.truncate(trimmed(&line).map_or(0, <[u8]>::len));
         line.shrink_to_fit();
         (self.start, self.scanned) = (0, 0);
-        line.into()
+        let share = self.quota.take_anyway(line.len().saturating_add(PER_MESSAGE));
+        (!line.is_empty()).then(|| Line::Whole(share.hold(line)))
     }
 }
 
 /// The line without a CR at its end; none if nothing but white space is left.
-fn trimmed(mut line: Bytes) -> Option<Bytes> {
-    if line.last() == Some(&b'\r') {
-        line.truncate(line.len() - 1);
-    }
+fn trimmed(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     (!line.trim_ascii().is_empty()).then_some(line)
 }
 
@@ -168,6 +246,13 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             patience: LAST_WORDS,
             allowance: LAST_BYTES,
         }
+    }
+
+    /// The same, with lines and buffer on account of `quota`.
+    pub(crate) fn charging(mut self, quota: Quota) -> Self {
+        self.split.share = quota.take_anyway(0);
+        self.split.quota = quota;
+        self
     }
 
     /// The next line, or none at the end. An unfinished last line is a line.
@@ -216,6 +301,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::budget::Budget;
+    use crate::tally::Tally;
 
     /// Pours `bytes` in, in pieces of the sizes given; checks the bounds at each step.
     fn split(bytes: &[u8], sizes: &[usize], max: usize) -> Vec<Line> {
@@ -235,7 +322,13 @@ mod tests {
                 lines.push(line);
             }
         }
-        lines.extend(splitter.last());
+        lines.extend(std::iter::from_fn(|| splitter.last()));
+        let (cut, over): (Vec<_>, Vec<_>) = (0..lines.len())
+            .map(|at| matches!(lines[at], Line::Cut(..)))
+            .zip(lines.iter().map(|line| matches!(line, Line::Rest(_))).skip(1).chain([false]))
+            .unzip();
+        assert_eq!(cut, over, "a cut line is told of twice, at its beginning and its end");
+        lines.retain(|line| !matches!(line, Line::Rest(_)));
         lines
     }
 
@@ -244,7 +337,7 @@ mod tests {
     }
 
     fn cut(text: &str) -> Line {
-        Line::Cut(Bytes::copy_from_slice(text.as_bytes()))
+        Line::Cut(Bytes::copy_from_slice(text.as_bytes()), Cut::TooLong)
     }
 
     #[test]
@@ -307,12 +400,90 @@ mod tests {
         assert_eq!(frames.next().await, None);
     }
 
+    #[test]
+    fn of_a_line_that_is_too_long_its_id_is_told() {
+        let text = format!(r#"{{"result":"{}","id":7}}"#, "x".repeat(100_000));
+        let mut splitter = Splitter::new(20_000);
+        let mut lines = Vec::new();
+        let mut rest = format!("{text}\nnext\n").into_bytes();
+        while !rest.is_empty() {
+            let mut room = splitter.room();
+            let n = room.remaining_mut().min(rest.len());
+            room.put_slice(&rest[..n]);
+            rest.drain(..n);
+            lines.extend(std::iter::from_fn(|| splitter.next()));
+        }
+        let [Line::Cut(head, Cut::TooLong), Line::Rest(skim), next] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert_eq!((&head[..], next), (&text.as_bytes()[..SMALL], &whole("next")));
+        assert_eq!(skim.answers(), Some(7.into()));
+    }
+
+    #[test]
+    fn a_line_without_memory_is_cut_and_the_next_ones_come() {
+        let budget = Budget::new(400_000, 0, Tally::default());
+        let quota = budget.quota();
+        for (filler, size) in [(0, 150_000), (99_900, 100)] {
+            let (filled, mut lines) = (quota.try_take(filler).unwrap(), Vec::new());
+            let mut splitter = Splitter::new(1 << 20);
+            splitter.quota = quota.clone();
+            splitter.share = quota.take_anyway(0);
+            let mut rest =
+                format!("{{\"id\":7,\"result\":\"{}\"}}\n", "x".repeat(size)).into_bytes();
+            while !rest.is_empty() {
+                let mut room = splitter.room();
+                let n = room.remaining_mut().min(rest.len());
+                room.put_slice(&rest[..n]);
+                rest.drain(..n);
+                lines.extend(std::iter::from_fn(|| splitter.next()));
+                assert!(budget.taken() <= 100_000);
+            }
+            let [Line::Cut(_, Cut::Short), Line::Rest(skim)] = &lines[..] else {
+                panic!("{lines:?}");
+            };
+            assert_eq!(skim.answers(), Some(7.into()));
+            drop(filled);
+            splitter.room().put_slice(b"next\n");
+            let next = splitter.next().unwrap();
+            assert_eq!((&next, budget.taken()), (&whole("next"), 4 + PER_MESSAGE));
+        }
+    }
+
+    #[test]
+    fn what_is_buffered_counts_and_large_lines_take_their_share_along() {
+        let budget = Budget::new(4_000_000, 0, Tally::default());
+        let mut splitter = Splitter::new(1 << 20);
+        splitter.quota = budget.quota();
+        splitter.share = splitter.quota.take_anyway(0);
+        let mut rest = vec![b'x'; 500_000];
+        rest.push(b'\n');
+        let line = loop {
+            let mut room = splitter.room();
+            let n = room.remaining_mut().min(rest.len());
+            room.put_slice(&rest[..n]);
+            rest.drain(..n);
+            let line = splitter.next();
+            if line.is_some() {
+                break line;
+            }
+            assert_eq!(budget.taken(), splitter.buffer.capacity() - SMALL);
+        };
+        drop(splitter);
+        assert_eq!(budget.taken(), 500_000 + PER_MESSAGE);
+        drop(line);
+        assert_eq!(budget.taken(), 0);
+    }
+
     fn simply(bytes: &[u8], max: usize) -> Vec<Line> {
         bytes
             .split(|byte| *byte == b'\n')
             .filter_map(|line| match line.get(..max) {
-                Some(head) if line.len() > max => Some(Line::Cut(Bytes::copy_from_slice(head))),
-                _ => trimmed(Bytes::copy_from_slice(line)).map(Line::Whole),
+                Some(head) if line.len() > max => {
+                    let head = Bytes::copy_from_slice(&head[..head.len().min(SMALL)]);
+                    Some(Line::Cut(head, Cut::TooLong))
+                }
+                _ => trimmed(line).map(|line| Line::Whole(Bytes::copy_from_slice(line))),
             })
             .collect()
     }

@@ -20,17 +20,27 @@ use crate::frames::{Line, Splitter};
 use crate::jsonrpc::Message;
 use crate::proxied::{self, Header, TrustedProxies};
 
-/// Lines out of bytes that come in these pieces. True beside a line that was cut.
+/// Lines out of bytes that come in these pieces. True beside the beginning of a line that was cut.
 ///
 /// # Panics
-/// Where the buffer holds more than one line of the greatest length, or has no room for a byte.
+/// Where the buffer holds more than one line of the greatest length, or has no room for a byte, or
+/// where the end of a line is told that was not cut.
 #[must_use]
 pub fn lines(pieces: &[&[u8]], max: usize) -> Vec<(Bytes, bool)> {
     let mut splitter = Splitter::new(max);
     let mut lines = Vec::new();
-    let seen = |line| match line {
-        Line::Whole(bytes) => (bytes, false),
-        Line::Cut(bytes) => (bytes, true),
+    let mut cut = false;
+    let mut seen = |line| match line {
+        Line::Whole(bytes) => Some((bytes, false)),
+        Line::Cut(bytes, _) => {
+            cut = true;
+            Some((bytes, true))
+        }
+        Line::Rest(skim) => {
+            assert!(std::mem::take(&mut cut), "the rest of a line that was not cut");
+            let _answers = skim.answers();
+            None
+        }
     };
     for piece in pieces {
         let mut rest = *piece;
@@ -42,11 +52,13 @@ pub fn lines(pieces: &[&[u8]], max: usize) -> Vec<(Bytes, bool)> {
             rest = later;
             splitter.check();
             while let Some(line) = splitter.next() {
-                lines.push(seen(line));
+                lines.extend(seen(line));
             }
         }
     }
-    lines.extend(splitter.last().map(seen));
+    while let Some(line) = splitter.last() {
+        lines.extend(seen(line));
+    }
     lines
 }
 

@@ -4,9 +4,11 @@
 //! serialisation can read differently. Whatever could be read in two ways (a member that the edge
 //! looks at twice, or by another spelling; a `method` beside a `result`) is refused.
 
+mod cost;
 mod envelope;
 mod id;
 mod known;
+mod skim;
 mod text;
 
 use std::borrow::Cow;
@@ -17,10 +19,15 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use self::envelope::Envelope;
+use crate::budget::{PER_MESSAGE, Quota};
+
+use self::cost::MAX_DEPTH;
+pub(crate) use self::cost::weight;
+use self::envelope::{Envelope, Members};
 pub use self::id::RequestId;
 use self::known::{KnownParams, Negotiated, string};
-use self::text::{MAX_DEPTH, as_text, blame, range_within, utf8};
+pub(crate) use self::skim::Skim;
+use self::text::{as_text, blame, range_within, utf8};
 
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -165,13 +172,14 @@ impl Message {
     /// As [`Message::parse`], for the whole array: a batch with one bad member is refused whole.
     pub fn parse_batch(bytes: &Bytes, most: usize) -> Result<Vec<Self>, Malformed> {
         let text = as_text(bytes)?;
-        let members: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| blame(&error))?;
+        let Members { first: members, count } =
+            Members::read(text, most).map_err(|error| blame(&error))?;
         let refuse = |reason: String| Err(Malformed::Shape { reason: reason.into(), id: None });
         if members.is_empty() {
             return refuse("an empty batch".to_owned());
         }
-        if members.len() > most {
-            return refuse(format!("{} messages in one batch, {most} are allowed", members.len()));
+        if count > most {
+            return refuse(format!("{count} messages in one batch, {most} are allowed"));
         }
         members
             .into_iter()
@@ -312,6 +320,19 @@ impl Message {
             result: shifted(&self.result),
             bytes: bytes.into(),
         }
+    }
+
+    /// The same message, held on account of `quota`: its bytes are a copy that the edge made, or
+    /// that was made in it.
+    pub(crate) fn charged(self, quota: &Quota) -> Self {
+        let share = quota.take_anyway(self.bytes.len().saturating_add(PER_MESSAGE));
+        Self { bytes: share.hold(self.bytes), ..self }
+    }
+
+    /// The bytes of [`Self::line`], without a copy.
+    pub(crate) fn line_parts(&self) -> impl Iterator<Item = &[u8]> {
+        let parts = self.bytes.split(|byte| matches!(byte, b'\n' | b'\r'));
+        parts.enumerate().flat_map(|(at, part)| [if at == 0 { &b""[..] } else { b" " }, part])
     }
 
     /// Its parameters as raw JSON; empty where there are none.

@@ -3,6 +3,7 @@
 mod addr;
 mod backend;
 mod body;
+mod budget;
 mod caller;
 mod config;
 mod conn;
@@ -22,6 +23,7 @@ mod proxied;
 mod report;
 mod server;
 mod shutdown;
+mod strangers;
 mod tally;
 mod upstream;
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::addr::ClientAddr;
 use crate::config::Config;
@@ -15,6 +17,7 @@ use crate::conn::{Arrival, Connection, KnownBy};
 use crate::limit::{PerClient, Permit};
 use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
+use crate::strangers::{Stranger, Strangers};
 use crate::tally::{Outcome, Tally};
 
 /// How long the loop rests when the process is out of descriptors or memory.
@@ -24,12 +27,16 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TRIES: u32 = 4;
 
+/// How long a newcomer waits for the place of a stranger who was told to go.
+const GIVE_WAY: Duration = Duration::from_secs(1);
+
 /// The limits that all listeners keep together.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     all: Arc<Semaphore>,
     most: usize,
     per_client: PerClient,
+    strangers: Strangers,
     proxies: Arc<TrustedProxies>,
     write_timeout: Duration,
     tally: Tally,
@@ -39,10 +46,12 @@ impl Places {
     pub(crate) fn new(config: &Config, tally: Tally) -> Self {
         let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
         let most = most.min(Semaphore::MAX_PERMITS);
+        let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
         Self {
             all: Arc::new(Semaphore::new(most)),
             most,
             per_client: PerClient::new(config.limits.connections_per_ip),
+            strangers: Strangers::new(strangers),
             proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             write_timeout: config.times.write,
             tally,
@@ -52,6 +61,31 @@ impl Places {
     /// Open connections.
     pub(crate) fn connections(&self) -> usize {
         self.most.saturating_sub(self.all.available_permits())
+    }
+
+    /// Connections without a request that passed.
+    pub(crate) fn strangers(&self) -> usize {
+        self.strangers.len()
+    }
+
+    /// Takes a newcomer in; the oldest stranger gives way if that is one too many.
+    fn enter(&self) -> Arc<Stranger> {
+        let (stranger, full) = self.strangers.enter();
+        if full {
+            self.tally.count(Outcome::MaxUnauthenticated);
+        }
+        Arc::new(stranger)
+    }
+
+    /// One of all places, or a stranger's where all are taken.
+    fn one_of_all(&self) -> Option<Place> {
+        if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
+            return Some(Place::Taken(place));
+        }
+        self.strangers.give_way().then(|| {
+            self.tally.count(Outcome::MaxUnauthenticated);
+            Place::Promised(Arc::clone(&self.all))
+        })
     }
 
     /// A place for a client, or none.
@@ -66,6 +100,23 @@ impl Places {
     fn refuse(&self, client: ClientAddr, outcome: Outcome) {
         self.tally.count(outcome);
         tracing::debug!(%client, refusal = outcome.name(), "refused");
+    }
+}
+
+/// One of all places.
+#[derive(Debug)]
+enum Place {
+    Taken(OwnedSemaphorePermit),
+    /// Its stranger was told to go.
+    Promised(Arc<Semaphore>),
+}
+
+impl Place {
+    async fn had(self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Taken(place) => Some(place),
+            Self::Promised(all) => timeout(GIVE_WAY, all.acquire_owned()).await.ok()?.ok(),
+        }
     }
 }
 
@@ -117,7 +168,7 @@ impl Listener {
             let Some(permit) = self.places.take(peer) else { return };
             Some(permit)
         };
-        let Ok(place) = Arc::clone(&self.places.all).try_acquire_owned() else {
+        let Some(place) = self.places.one_of_all() else {
             return self.places.refuse(peer, Outcome::MaxConnections);
         };
         if let Err(error) = prepare(&stream, self.places.write_timeout) {
@@ -125,11 +176,12 @@ impl Listener {
         }
         let (connection, places) = (Arc::clone(connection), self.places.clone());
         self.drain.spawn(async move {
-            let _place = place;
+            let Some(_place) = place.had().await else { return };
             let Ok(local) = stream.local_addr() else { return };
             match permit {
                 Some(_permit) => {
-                    connection.serve(Arrival::direct(stream, peer), local.ip()).await;
+                    let arrival = Arrival::direct(stream, peer);
+                    serve(arrival, local, Some(places.enter()), &connection).await;
                 }
                 None => serve_proxied(stream, peer, local, &connection, &places).await,
             }
@@ -146,14 +198,38 @@ async fn serve_proxied(
     places: &Places,
 ) {
     let Some(arrival) = connection.announced(stream, proxy).await else { return };
-    let _permit = match arrival.by {
+    let taken = match arrival.by {
         KnownBy::Proxy => {
             let Some(permit) = places.take(arrival.client) else { return };
-            Some(permit)
+            Some((permit, places.enter()))
         }
         KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
     };
-    Box::pin(connection.serve(arrival, local.ip())).await;
+    let stranger = taken.as_ref().map(|(_permit, stranger)| Arc::clone(stranger));
+    Box::pin(serve(arrival, local, stranger, connection)).await;
+}
+
+/// Serves a connection to its end; a stranger for as long as it need not give way.
+async fn serve<I>(
+    arrival: Arrival<I>,
+    local: SocketAddr,
+    stranger: Option<Arc<Stranger>>,
+    connection: &Connection,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = arrival.client;
+    let gives_way = stranger.clone();
+    let gives_way = async {
+        match gives_way {
+            Some(stranger) => stranger.must_go().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = connection.serve(arrival, local.ip(), stranger) => {}
+        () = gives_way => tracing::debug!(%client, "gave way to a newcomer"),
+    }
 }
 
 /// Lets the kernel find out that a peer is gone without a goodbye.

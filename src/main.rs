@@ -3,6 +3,7 @@
 mod banner;
 mod cli;
 mod exit;
+mod log;
 mod observe;
 mod run;
 
@@ -10,6 +11,11 @@ use std::process::ExitCode;
 
 use cli::{Args, Asked};
 use exit::Exit;
+use tikv_jemallocator::Jemalloc;
+
+/// Memory that a crowd took goes back to the system some seconds after it has left.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let mut rest = std::env::args_os();
@@ -19,11 +25,13 @@ fn main() -> ExitCode {
         return mcp_edge::exec_shim(rest);
     }
     let typed = program.into_iter().chain(rest);
-    match cli::parse(typed, |name| std::env::var_os(name)) {
-        Ok(Asked::Run(args)) => start(*args).into(),
-        Ok(Asked::Health(health)) => run::ask(&health.check()).into(),
-        Err(error) => explain(&error).into(),
-    }
+    let exit = match cli::parse(typed, |name| std::env::var_os(name)) {
+        Ok(Asked::Run(args)) => start(*args),
+        Ok(Asked::Health(health)) => run::ask(&health.check()),
+        Err(error) => explain(&error),
+    };
+    observe::finish();
+    exit.into()
 }
 
 fn start(args: Args) -> Exit {

@@ -1,12 +1,13 @@
-//! Logging: one subscriber, to stderr.
+//! Logging: one subscriber, to stderr, by way of [`crate::log`]; and panics, which are logged too.
 //!
 //! The level is for the edge's own events. Its dependencies stay at WARN, whatever the level is and
 //! whatever `RUST_LOG` says: at finer levels hyper and h2 write header fields, tokens among them.
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
+use std::panic::PanicHookInfo;
 use std::time::SystemTime;
-use std::{fmt, iter};
+use std::{fmt, iter, panic, thread};
 
 use mcp_edge::Report;
 use serde::{Serialize, Serializer};
@@ -17,28 +18,54 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
 use crate::cli::{LogFormat, LogLevel, LogSettings};
+use crate::log::{self, Lines};
 
 /// Starts logging for the whole process.
 pub(crate) fn start(settings: LogSettings) {
     let LogSettings { level, format } = settings;
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    log::start();
+    let lines = tracing_subscriber::fmt::layer();
     let lines = match format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => {
+            let to = Lines::coloured();
+            lines.with_ansi(to.has_colours()).with_writer(to).boxed()
+        }
+        LogFormat::Json => lines.with_writer(Lines::plain()).json().flatten_event(true).boxed(),
     };
     // The process has one subscriber, and this is the only place that sets it.
     let _first = registry().with(lines.with_filter(filter(level))).try_init();
+    panic::set_hook(Box::new(panicked));
+}
+
+/// Waits a moment for the last lines to be written. Call it before the process ends.
+pub(crate) fn finish() {
+    log::finish();
+}
+
+/// Logs a panic in one event. Who runs the task that panicked counts it.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    // A text that was put together may hold what a client sent; one that stands in the source not.
+    let said = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(not shown)");
+    let thread = thread::current().name().unwrap_or_default().to_owned();
+    tracing::error!(
+        location,
+        said,
+        thread,
+        "a panic: this is a fault of the edge, please report it"
+    );
 }
 
 /// Writes what `log` logs as JSON, in a log of any format and level.
 pub(crate) fn as_json(log: impl FnOnce()) {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines::plain());
     let lines = registry().with(lines.json().flatten_event(true));
     tracing::subscriber::with_default(lines, log);
 }
 
 /// One line for machines, in a log of any format and level.
 pub(crate) fn report(report: &Report) {
+    let report = Reported { report, log_lines_dropped: log::dropped() };
     let line = Line { timestamp: humantime::format_rfc3339_millis(SystemTime::now()), report };
     // Numbers by name: there is nothing that JSON cannot say.
     if let Ok(line) = serde_json::to_string(&line) {
@@ -50,7 +77,15 @@ pub(crate) fn report(report: &Report) {
 struct Line<'a> {
     #[serde(serialize_with = "as_text")]
     timestamp: humantime::Rfc3339Timestamp,
+    report: Reported<'a>,
+}
+
+/// What the server holds, and what its process does not say.
+#[derive(Serialize)]
+struct Reported<'a> {
+    #[serde(flatten)]
     report: &'a Report,
+    log_lines_dropped: u64,
 }
 
 fn as_text<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
@@ -67,8 +102,8 @@ pub(crate) fn complain(settings: LogSettings, error: &(dyn Error + 'static)) {
 
 /// One line on stderr.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    // Nobody is left to be told that stderr is closed.
-    let _told = writeln!(io::stderr().lock(), "{line}");
+    // It takes whatever it is given.
+    let _taken = Lines::plain().write(format!("{line}\n").as_bytes());
 }
 
 /// An error and what caused it, in one line.
@@ -92,9 +127,49 @@ fn filter(level: LogLevel) -> Targets {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Level;
+    use std::fmt::Debug;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::layer::Context;
 
     use super::*;
+
+    /// Keeps the fields of what is logged.
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<String>>);
+
+    impl<S: Subscriber> Layer<S> for Seen {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            event.record(&mut self.clone());
+        }
+    }
+
+    impl Visit for Seen {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            self.0.lock().unwrap().push_str(&format!("{field}={value:?};"));
+        }
+    }
+
+    /// The only test of this binary that sets the hook; it puts the old one back.
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_nothing_of_a_request() {
+        let seen = Seen::default();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(panicked));
+        tracing::subscriber::with_default(registry().with(seen.clone()), || {
+            let secret = "hunter2";
+            let _told = panic::catch_unwind(|| panic!("{secret} is no number"));
+            let _told = panic::catch_unwind(|| panic!("of the source"));
+        });
+        panic::set_hook(before);
+        let seen = seen.0.lock().unwrap().clone();
+        assert_eq!(seen.matches("location=\"src/observe.rs:").count(), 2, "{seen}");
+        assert!(seen.contains("said=\"of the source\""), "{seen}");
+        assert!(seen.contains("said=\"(not shown)\""), "{seen}");
+        assert!(!seen.contains("hunter2"), "{seen}");
+    }
 
     #[test]
     fn dependencies_stay_quiet() {

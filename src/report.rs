@@ -23,12 +23,16 @@ pub struct Reporter {
 pub struct Report {
     /// Open connections.
     pub connections: usize,
+    /// Those of them that have not made a request that may pass.
+    pub unauthenticated: usize,
     /// Open event streams, those on passed paths too.
     pub streams: u64,
     /// Sessions that clients know.
     pub sessions: usize,
     /// Child processes.
     pub children: u32,
+    /// Bytes of messages that are held: bodies, queues, event logs, answers.
+    pub buffered_bytes: usize,
     /// Bytes of memory that the process has in use, where the system tells.
     pub memory_bytes: Option<u64>,
     /// Open files and sockets, where the system tells.
@@ -49,9 +53,11 @@ impl Reporter {
     pub fn now(&self) -> Report {
         Report {
             connections: self.places.connections(),
+            unauthenticated: self.places.strangers(),
             streams: self.app.streams(),
             sessions: self.app.sessions(),
             children: self.app.children(),
+            buffered_bytes: self.app.buffered(),
             memory_bytes: memory(),
             descriptors: descriptors(),
             outcomes: self.tally.outcomes(),

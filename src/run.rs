@@ -4,13 +4,16 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
 use mcp_edge::{
     Behind, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError, TlsSource,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
@@ -25,13 +28,36 @@ use crate::observe::{self, complain, say};
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
     take_descriptors();
+    forbid_dumps(settings.mode);
     let runtime = match threads(settings.workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(log, &error),
     };
-    let exit = runtime.block_on(until_told(settings, log));
+    let exit = caught(|| runtime.block_on(until_told(settings, log)), log);
     end(runtime);
     exit
+}
+
+/// An edge that has lost a part of itself ends, so that whoever keeps it starts a whole one.
+fn caught(run: impl FnOnce() -> Exit, log: LogSettings) -> Exit {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        // Where it was has been logged, by the panic itself.
+        failed(log, &io::Error::other("a panic that the edge cannot go on after: ending"))
+    })
+}
+
+/// The memory of the edge holds tokens and keys: it is left on no disk, and no other process of
+/// the same user reads it. A limit of 0 alone is not asked where cores go to a program (core(5)).
+fn forbid_dumps(mode: Mode) {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let mut forbidden = setrlimit(Resource::Core, none);
+    // On stdin and stdout there is no token, and it may be debugged by the client that starts it.
+    if mode == Mode::Serve {
+        forbidden = forbidden.and(set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    }
+    if let Err(error) = forbidden {
+        tracing::warn!(%error, "core dumps cannot be forbidden");
+    }
 }
 
 /// As many open files as the system allows: a client may need one, and one at the upstream.
@@ -247,5 +273,18 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::LogLevel;
+
+    #[test]
+    fn a_panic_of_the_server_ends_with_70() {
+        let log = LogSettings { level: LogLevel::Error, format: LogFormat::Json };
+        assert_eq!(caught(|| panic!("for the test"), log), Exit::Internal);
+        assert_eq!(caught(|| Exit::Success, log), Exit::Success);
     }
 }

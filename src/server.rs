@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
+use crate::budget::Quota;
 use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
@@ -134,6 +136,7 @@ impl Behind {
                     Arc::clone(&upstream),
                     &config,
                     limits.max_line_bytes,
+                    tally.clone(),
                     drain.clone(),
                 );
                 let front = Front::new(upstream, config.pass, path);
@@ -172,7 +175,8 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what cannot be used, and what to do.
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
-        let (tally, drain) = (Tally::default(), Drain::default());
+        let tally = Tally::default();
+        let drain = Drain::new(tally.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };
         let places = Places::new(&config, tally.clone());
         let listener = Listener::bind(config.listen, places.clone(), drain.clone());
@@ -192,7 +196,7 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::new(&config, names);
+        let guard = Guard::counting(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
@@ -249,6 +253,10 @@ impl Server {
     /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
     ///
     /// Returns false if something was still running when the grace was over.
+    ///
+    /// # Panics
+    /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
+    /// accepts nobody, or grows without end, is better started anew.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
         let Self {
             listener,
@@ -265,12 +273,13 @@ impl Server {
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
         }
-        drain.spawn(listener.run(connection));
+        drain.spawn_vital(listener.run(connection));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
-            drain.spawn(listener.run(connection));
+            drain.spawn_vital(listener.run(connection));
         }
         tokio::select! {
             () = shutdown => {}
+            () = drain.broken() => {}
             () = sweeping.guard().keep_swept() => {}
             () = fresh.keep_fresh() => {}
         }
@@ -278,6 +287,9 @@ impl Server {
         let finished = drain.finish(grace).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");
+        }
+        if drain.is_broken() {
+            resume_unwind(Box::new("a task that the server cannot do without panicked"));
         }
         finished
     }
@@ -307,15 +319,46 @@ pub async fn serve_stdio(
     shutdown: impl Future<Output = ()>,
 ) -> Result<bool, StartError> {
     let Config { limits, times, .. } = config;
-    let drain = Drain::default();
-    let Opened { backend, front } = behind.open(config, &Tally::default(), &drain)?;
-    let link = backend.open().map_err(|error| StartError::Open(error.into()))?;
+    let tally = Tally::default();
+    let drain = Drain::new(tally.clone());
+    let Opened { backend, front } = behind.open(config, &tally, &drain)?;
+    let link = backend.open(&Quota::default()).map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
     }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
+    let broken = drain.broken();
+    let shutdown = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = broken => {}
+        }
+    };
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
     let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
     let _finished = drain.finish(Duration::from_secs(5)).await;
-    Ok(ended == Ended::Finished)
+    Ok(ended == Ended::Finished && !drain.is_broken())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_lost_a_vital_task_ends() {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = Config { listen, ..Config::default() };
+        let server = Box::pin(Server::bind(config, Behind::diagnostics())).await.unwrap();
+        let (drain, reporter, address) =
+            (server.drain.clone(), server.reporter(), server.local_addr());
+        drain.spawn_vital(async { panic!("for the test") });
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(server.run(std::future::pending()));
+        let ended = running.join_next().await.unwrap();
+        assert!(ended.unwrap_err().is_panic());
+        assert_eq!(reporter.now().outcomes.get("panics"), Some(&1));
+        assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody is let in");
+    }
 }

@@ -14,12 +14,16 @@ pub(crate) enum Outcome {
     ConnectionsPerIp,
     /// A connection closed at accept: all places are taken.
     MaxConnections,
+    /// A connection without a good token that gave way to a newcomer.
+    MaxUnauthenticated,
     /// A handshake that took too long.
     HandshakeTimeout,
     /// A handshake that failed.
     HandshakeFailed,
     /// A connection whose request head took too long.
     HeadTimeout,
+    /// A connection that broke the rules of HTTP/1.1, or had too large a head.
+    Malformed,
     /// A connection whose peer took nothing for too long.
     WriteStalled,
     /// An HTTP/2 connection whose peer sent too much that asks for nothing.
@@ -30,21 +34,74 @@ pub(crate) enum Outcome {
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
     IdleGivenUp,
+    /// A task that panicked: a fault of the edge's own, or of a handler linked in.
+    Panicked,
+    /// Arguments of a plain call that nobody judged: the thread panicked, or could not be started.
+    JudgeLost,
+    /// Memory for messages was asked for, and all of it is taken.
+    MemoryFull,
+    /// The same, of the part that one client may have.
+    PeerMemoryFull,
+    /// A line of a child that is no message.
+    LineSkipped,
+    /// A line of a child that is longer than it may be.
+    LineTooLong,
+    /// A line of a child for which there is no memory.
+    LineUnbuffered,
+    /// A reader that was cut off its stream, on which it read too little.
+    ReaderCut,
+    /// Events that nobody read, and that a stream has no room for any more.
+    EventsDropped,
+    /// Events that were kept for a client that comes back, given up because memory ran short.
+    EventsShed,
+    /// A question of a backend's that was forgotten: too many were open.
+    QuestionForgotten,
+    /// A client whose rate is that of a bucket that all newcomers share: too many are known.
+    RateShared,
+    /// A subscription that will not be said again to an upstream that lost it: there were too many.
+    SubscriptionForgotten,
+    /// A tool of which it is not noted if it may be repeated: there are too many.
+    ToolUnnoted,
+    /// A call that was not answered in its time.
+    CallTimeout,
+    /// A session that ended because nobody used it.
+    SessionIdle,
+    /// A session that ended because of its age.
+    SessionAge,
 }
 
 impl Outcome {
     /// Every outcome.
-    const ALL: [Self; 10] = [
+    const ALL: &'static [Self] = &[
         Self::ConnectionsPerIp,
         Self::MaxConnections,
+        Self::MaxUnauthenticated,
         Self::HandshakeTimeout,
         Self::HandshakeFailed,
         Self::HeadTimeout,
+        Self::Malformed,
         Self::WriteStalled,
         Self::Http2Flood,
         Self::Http2Broken,
         Self::SpawnFailed,
         Self::IdleGivenUp,
+        Self::Panicked,
+        Self::JudgeLost,
+        Self::MemoryFull,
+        Self::PeerMemoryFull,
+        Self::LineSkipped,
+        Self::LineTooLong,
+        Self::LineUnbuffered,
+        Self::ReaderCut,
+        Self::EventsDropped,
+        Self::EventsShed,
+        Self::QuestionForgotten,
+        Self::RateShared,
+        Self::SubscriptionForgotten,
+        Self::ToolUnnoted,
+        Self::CallTimeout,
+        Self::SessionIdle,
+        Self::SessionAge,
     ];
 
     /// Its name in logs and reports.
@@ -52,14 +109,33 @@ impl Outcome {
         match self {
             Self::ConnectionsPerIp => "connections_per_ip",
             Self::MaxConnections => "max_connections",
+            Self::MaxUnauthenticated => "max_unauthenticated",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
             Self::HeadTimeout => "head_timeout",
+            Self::Malformed => "malformed",
             Self::WriteStalled => "write_stalled",
             Self::Http2Flood => "http2_flood",
             Self::Http2Broken => "http2_broken",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
+            Self::Panicked => "panics",
+            Self::JudgeLost => "judge_lost",
+            Self::MemoryFull => "memory_full",
+            Self::PeerMemoryFull => "peer_memory_full",
+            Self::LineSkipped => "line_skipped",
+            Self::LineTooLong => "line_too_long",
+            Self::LineUnbuffered => "line_unbuffered",
+            Self::ReaderCut => "reader_cut",
+            Self::EventsDropped => "events_dropped",
+            Self::EventsShed => "events_shed",
+            Self::QuestionForgotten => "question_forgotten",
+            Self::RateShared => "rate_shared",
+            Self::SubscriptionForgotten => "subscription_forgotten",
+            Self::ToolUnnoted => "tool_unnoted",
+            Self::CallTimeout => "call_timeout",
+            Self::SessionIdle => "session_idle",
+            Self::SessionAge => "session_age",
         }
     }
 }
@@ -78,9 +154,20 @@ struct Counters {
 impl Tally {
     /// This happened once more.
     pub(crate) fn count(&self, outcome: Outcome) {
+        self.add(outcome, 1);
+    }
+
+    fn add(&self, outcome: Outcome, times: u64) {
         let at = Outcome::ALL.iter().position(|it| *it == outcome);
         if let Some(counter) = at.and_then(|at| self.0.outcomes.get(at)) {
-            let _before = counter.fetch_add(1, Ordering::Relaxed);
+            let _before = counter.fetch_add(times, Ordering::Relaxed);
+        }
+    }
+
+    /// This happened so many times more.
+    pub(crate) fn count_many(&self, outcome: Outcome, times: usize) {
+        if times > 0 {
+            self.add(outcome, u64::try_from(times).unwrap_or(u64::MAX));
         }
     }
 
@@ -114,14 +201,14 @@ mod tests {
     #[test]
     fn each_outcome_has_a_name_and_a_number_of_its_own() {
         let tally = Tally::default();
-        for (times, outcome) in Outcome::ALL.into_iter().enumerate() {
+        for (times, outcome) in Outcome::ALL.iter().copied().enumerate() {
             for _ in 0..=times {
                 tally.clone().count(outcome);
             }
         }
         let outcomes = tally.outcomes();
         assert_eq!(outcomes.len(), Outcome::ALL.len(), "two of one name");
-        for (times, outcome) in (1..).zip(Outcome::ALL) {
+        for (times, outcome) in (1_u64..).zip(Outcome::ALL) {
             assert_eq!(outcomes.get(outcome.name()), Some(&times));
         }
     }

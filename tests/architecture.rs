@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &["addr", "body", "events", "frames", "jsonrpc", "protocol", "proxied", "shutdown", "tally"],
-    &["caller", "config", "limit"],
+    &["addr", "protocol", "proxied", "strangers", "tally"],
+    &["budget", "shutdown"],
+    &["body", "events", "jsonrpc"],
+    &["caller", "config", "frames", "limit"],
     &["upstream"],
     &["backend", "guard"],
     &["mcp"],
@@ -20,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["server"],
     &["fuzzing"],
     &["lib"],
-    &["exit", "cli"],
+    &["exit", "cli", "log"],
     &["banner", "observe"],
     &["run"],
     &["main"],

@@ -11,10 +11,11 @@ use http_body_util::Full;
 use mcp_edge::{Behind, Config, Limits, Times};
 use serde_json::json;
 use support::{
-    Answer, Client, Fixture, Mark, TOKEN, TestServer, bounded, call, config, eventually, hello,
-    loopback, within,
+    Answer, Client, Conn, Fixture, Mark, TOKEN, TestServer, bounded, call, config, eventually,
+    hello, loopback, within,
 };
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 async fn limited(limits: Limits) -> TestServer {
@@ -183,7 +184,7 @@ async fn connections_in_all_are_limited() {
         let server = limited(Limits { max_connections: 6, ..config().limits }).await;
         let mut conns = Vec::new();
         for last in 1..=6 {
-            conns.push(server.client().from(loopback(last)).connect().await);
+            conns.push(known(&server.client().from(loopback(last))).await);
         }
         let late = server.client().from(loopback(7));
         // A server may refuse it, or leave it waiting.
@@ -197,6 +198,69 @@ async fn connections_in_all_are_limited() {
         assert!(begun.elapsed() < Duration::from_secs(1), "the rest stay fast");
         drop(conns.pop());
         while late.try_connect().await.is_err() {}
+    })
+    .await;
+}
+
+/// A connection that has shown its token.
+async fn known(client: &Client) -> Conn {
+    let mut conn = client.connect().await;
+    let request = client.post("/mcp", &call(1, "f/echo", json!({})));
+    assert_eq!(conn.send(request).await.status, 200);
+    conn
+}
+
+#[tokio::test]
+async fn where_all_places_are_taken_the_oldest_stranger_gives_way() {
+    bounded(async {
+        let server = limited(Limits { max_connections: 4, ..config().limits }).await;
+        let mut kept = known(&server.client().from(loopback(1))).await;
+        let mut first = server.client().from(loopback(2)).connect().await;
+        let mut strangers = Vec::new();
+        for last in 3..=4 {
+            strangers.push(server.client().from(loopback(last)).connect().await);
+        }
+        let client = server.client().from(loopback(5));
+        assert_eq!(bare_call(&client).await.status, 200);
+        first.ended().await;
+        let report = server.report();
+        assert_eq!(report.outcomes["max_unauthenticated"], 1);
+        assert_eq!(report.outcomes["max_connections"], 0);
+        let request = client.post("/mcp", &call(1, "f/echo", json!({})));
+        assert_eq!(kept.send(request).await.status, 200);
+    })
+    .await;
+}
+
+/// Half a hello; what follows never comes.
+async fn half_handshake(client: &Client) -> TcpStream {
+    let mut tcp = client.tcp().await.unwrap();
+    tcp.write_all(b"\x16\x03\x01\x02\x00\x01\x00").await.unwrap();
+    tcp
+}
+
+#[tokio::test]
+async fn half_handshakes_from_many_addresses_shut_nobody_out() {
+    bounded(async {
+        let limits = Limits { max_unauthenticated: 50, max_connections: 100, ..config().limits };
+        let server = limited(limits).await;
+        let mut kept = known(&server.client().from(loopback(200))).await;
+        let mut halves = Vec::new();
+        for wave in 0..10 {
+            for last in 1..=50 {
+                halves.push(half_handshake(&server.client().from(loopback(last))).await);
+            }
+            let good = server.client().from(loopback(100 + wave));
+            assert_eq!(bare_call(&good).await.status, 200, "in wave {wave}");
+        }
+        eventually(|| server.report().unauthenticated <= 50).await;
+        let report = server.report();
+        assert!(report.outcomes["max_unauthenticated"] >= 450, "{report:?}");
+        assert_eq!(report.outcomes["max_connections"], 0);
+        let request = server.client().post("/mcp", &call(1, "f/echo", json!({})));
+        assert_eq!(kept.send(request).await.status, 200);
+        drop(halves);
+        eventually(|| server.report().unauthenticated == 0).await;
     })
     .await;
 }

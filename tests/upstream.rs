@@ -739,3 +739,22 @@ async fn callers_of_an_upstream_that_is_down_wait_side_by_side() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_client_that_is_initialised_often_has_one_stream_opened() {
+    bounded(async {
+        let hang = |seen: &Seen| if seen.verb == "GET" { Act::Hang } else { Act::Well };
+        let upside = Scripted::new(hang).await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-11-25").await;
+        for _ in 0..20 {
+            let ready = note("notifications/initialized", json!({}));
+            assert_eq!(session.post(&ready).await.status, 202);
+        }
+        // What is said afterwards is done afterwards.
+        session.call(1, "tools/list", json!({})).await;
+        let streams = upside.seen().iter().filter(|seen| seen.verb == "GET").count();
+        assert!(streams <= 1, "{streams} streams");
+    })
+    .await;
+}

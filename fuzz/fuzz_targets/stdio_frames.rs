@@ -11,7 +11,8 @@ fn naively(bytes: &[u8], max: usize) -> Vec<(&[u8], bool)> {
         .split(|byte| *byte == b'\n')
         .filter_map(|line| {
             if line.len() > max {
-                return Some((&line[..max], true));
+                // 8 KiB of it are enough to see what it was.
+                return Some((&line[..max.min(8192)], true));
             }
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             (!line.trim_ascii().is_empty()).then_some((line, false))

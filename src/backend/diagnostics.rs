@@ -133,7 +133,8 @@ async fn count(call: &Call, arguments: &Value) -> Value {
 }
 
 fn whoami(caller: &Caller) -> Value {
-    let Caller { principal, transport, client, http, tls, session, provenance: _ } = caller;
+    let Caller { principal, transport, client, http, tls, session, provenance: _, quota: _ } =
+        caller;
     let facts = json!({
         "address": client.map(|client| client.to_string()),
         "principal": principal.to_string(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-use super::{During, Link, QUEUE, Said, Told};
+use super::{During, Link, QUEUE, SAID_QUEUE, Said, Told};
+use crate::budget::{Quota, Share};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::jsonrpc::{self, Kind, Message, RequestId, code};
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 
@@ -92,6 +94,9 @@ pub struct Call {
     id: RequestId,
     said: mpsc::Sender<Said>,
     questions: Arc<Questions>,
+    quota: Quota,
+    /// Of its parameters.
+    _share: Share,
 }
 
 impl Call {
@@ -129,6 +134,7 @@ impl Call {
     }
 
     async fn say(&self, message: Message) {
+        let message = message.charged(&self.quota);
         let said = Said::Message { message, during: During::Call(self.id.clone()) };
         // A closed queue means that the session ended, and this call with it.
         drop(self.said.send(said).await);
@@ -213,27 +219,37 @@ impl EmbeddedBackend {
     }
 
     /// Starts one session with the handler.
-    pub(crate) fn open(&self) -> Link {
+    pub(crate) fn open_within(&self, quota: &Quota) -> Link {
         let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(QUEUE);
+        let (say, said) = mpsc::channel(SAID_QUEUE);
         let session = EmbeddedSession {
             handler: Arc::clone(&self.handler),
+            drain: self.drain.clone(),
             questions: Arc::default(),
             said: say,
             running: HashMap::new(),
             calls: JoinSet::new(),
+            quota: quota.clone(),
         };
         self.drain.spawn_behind(session.run(told));
         Link { tell, said }
+    }
+
+    /// The same for nobody in particular.
+    #[cfg(test)]
+    pub(crate) fn open(&self) -> Link {
+        self.open_within(&Quota::default())
     }
 }
 
 struct EmbeddedSession {
     handler: Arc<dyn AnyHandler>,
+    drain: Drain,
     questions: Arc<Questions>,
     said: mpsc::Sender<Said>,
     running: HashMap<Id, (RequestId, AbortHandle)>,
     calls: JoinSet<()>,
+    quota: Quota,
 }
 
 impl EmbeddedSession {
@@ -260,23 +276,50 @@ impl EmbeddedSession {
             Kind::Request { id, method } if &**method == "ping" => {
                 self.answer(id, &Ok(json!({}))).await;
             }
-            Kind::Request { id, method } => self.start(id.clone(), method, &message, caller),
+            Kind::Request { id, method } => {
+                // As values they take far more than as text.
+                match self.quota.try_take(jsonrpc::weight(message.params())) {
+                    Ok(share) => self.start(id.clone(), method, &message, caller, share),
+                    Err(short) => {
+                        let text = format!("{short}: try again later");
+                        self.answer(id, &Err(CallError::internal(text))).await;
+                    }
+                }
+            }
             Kind::Notification { method } if &**method == "notifications/cancelled" => {
                 self.cancel(&message);
             }
             Kind::Notification { method } => {
-                self.handler.notified(method, &params_of(&message), &caller);
+                // Nobody waits for an answer; the calls under way go on.
+                let Ok(_share) = self.quota.try_take(jsonrpc::weight(message.params())) else {
+                    return;
+                };
+                let notified = || self.handler.notified(method, &params_of(&message), &caller);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(notified)) {
+                    self.drain.panicked(panic);
+                }
             }
             Kind::Response { id } => {
                 if let Some(asker) = self.questions.close(id) {
                     // The asker may have been dropped meanwhile.
-                    drop(asker.send(answer_of(&message)));
+                    let share = self.quota.try_take(jsonrpc::weight(message.result_text()));
+                    drop(asker.send(match &share {
+                        Ok(_share) => answer_of(&message),
+                        Err(short) => Err(CallError::internal(short.to_string())),
+                    }));
                 }
             }
         }
     }
 
-    fn start(&mut self, id: RequestId, method: &str, message: &Message, caller: Arc<Caller>) {
+    fn start(
+        &mut self,
+        id: RequestId,
+        method: &str,
+        message: &Message,
+        caller: Arc<Caller>,
+        share: Share,
+    ) {
         let call = Call {
             method: method.to_owned(),
             params: params_of(message),
@@ -284,11 +327,14 @@ impl EmbeddedSession {
             id: id.clone(),
             said: self.said.clone(),
             questions: Arc::clone(&self.questions),
+            quota: self.quota.clone(),
+            _share: share,
         };
+        let quota = self.quota.clone();
         let (handler, said, answered) = (Arc::clone(&self.handler), self.said.clone(), id.clone());
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
-            drop(said.send(to_said(&answered, &answer)).await);
+            drop(said.send(to_said(&answered, &answer, &quota)).await);
         });
         drop(self.running.insert(running.id(), (id, running)));
     }
@@ -308,14 +354,15 @@ impl EmbeddedSession {
             Err(error) => error.id(),
         };
         let Some((id, _)) = self.running.remove(&task) else { return };
-        if ended.is_err_and(|error| error.is_panic()) {
+        if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+            self.drain.panicked(panic);
             tracing::error!(request = %id, "the embedded handler panicked");
             self.answer(&id, &Err(CallError::internal("the server failed"))).await;
         }
     }
 
     async fn answer(&self, id: &RequestId, answer: &Answer) {
-        drop(self.said.send(to_said(id, answer)).await);
+        drop(self.said.send(to_said(id, answer, &self.quota)).await);
     }
 
     fn initialized(&self, message: &Message) -> Value {
@@ -336,12 +383,12 @@ impl EmbeddedSession {
     }
 }
 
-fn to_said(id: &RequestId, answer: &Answer) -> Said {
+fn to_said(id: &RequestId, answer: &Answer, quota: &Quota) -> Said {
     let message = match answer {
         Ok(result) => Message::result(id, result),
         Err(error) => Message::error(id, error.code, &error.message),
     };
-    Said::Message { message, during: During::Call(id.clone()) }
+    Said::Message { message: message.charged(quota), during: During::Call(id.clone()) }
 }
 
 fn params_of(message: &Message) -> Value {
@@ -372,6 +419,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tally::Tally;
 
     struct Fixture;
 
@@ -392,6 +440,10 @@ mod tests {
                 "panic" => panic!("as asked"),
                 other => Err(CallError::unknown_method(other)),
             }
+        }
+
+        fn notified(&self, method: &str, _params: &Value, _caller: &Caller) {
+            assert_ne!(method, "notifications/panic", "as asked");
         }
     }
 
@@ -431,6 +483,18 @@ mod tests {
         let answer = next(&mut link).await;
         assert_eq!(answer.id(), Some(&RequestId::from(2)));
         assert!(answer.is_error());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notification_that_panics_leaves_the_session() {
+        let tally = Tally::default();
+        let mut link = EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open();
+        tell(&link, Message::notification("notifications/panic", &json!({}))).await;
+        tell(&link, request(1, "ping")).await;
+        assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
+        tell(&link, request(2, "panic")).await;
+        assert!(next(&mut link).await.is_error());
+        assert_eq!(tally.outcomes().get("panics"), Some(&2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,11 +15,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub(crate) use self::upstream::Directly;
+use crate::budget::Quota;
 use crate::caller::Caller;
 use crate::jsonrpc::{Message, RequestId};
 
-/// Messages that may wait in each direction of a [`Link`]. A full queue makes the sender wait.
+/// Messages that may wait on their way to a backend. A full queue makes the sender wait.
 pub(crate) const QUEUE: usize = 64;
+
+/// Messages of a backend that may wait for their session. Fewer: each may be large, and whoever does
+/// not read has them wait.
+pub(crate) const SAID_QUEUE: usize = 16;
 
 /// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
 pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);
@@ -36,14 +41,14 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// Opens one session's link.
+    /// Opens one session's link. What the backend says counts against `quota`.
     ///
     /// # Errors
     /// [`OpenError`] where every place is taken or the process does not start.
-    pub(crate) fn open(&self) -> Result<Link, OpenError> {
+    pub(crate) fn open(&self, quota: &Quota) -> Result<Link, OpenError> {
         match self {
-            Self::Stdio(stdio) => stdio.open(),
-            Self::Embedded(embedded) => Ok(embedded.open()),
+            Self::Stdio(stdio) => stdio.open_within(quota),
+            Self::Embedded(embedded) => Ok(embedded.open_within(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
         }
     }

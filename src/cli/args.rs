@@ -130,7 +130,8 @@ pub(crate) struct Child {
     /// passed by --pass-env, options show in `ps`
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
-    /// Bytes in one line that COMMAND writes; a longer one is skipped and logged
+    /// Bytes in one line that COMMAND writes; a longer one is skipped and logged, and the call that
+    /// it answers gets an error
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub(crate) max_line_bytes: Bytes,
 }
@@ -203,6 +204,10 @@ pub(crate) struct Limits {
     /// Connections in all; more are closed before any TLS work, the open ones stay fast
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_connections: u32,
+    /// Connections without a request with a good token yet, their handshakes included; the oldest is
+    /// closed for a newcomer
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count::<u32>)]
+    pub(crate) max_unauthenticated: u32,
     /// Sessions in all; more are answered 503 with Retry-After
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_sessions: u32,
@@ -221,6 +226,10 @@ pub(crate) struct Limits {
     /// Bytes of a request body; more are answered 413
     #[arg(long, value_name = "SIZE", default_value = "10MiB")]
     pub(crate) max_body_bytes: Bytes,
+    /// Bytes of messages that are held at once: bodies, queues, streams, answers; a quarter is the
+    /// most for one address, which is answered 429 then, others 503 when all is used up
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) max_buffered_bytes: Bytes,
 }
 
 #[derive(Args, Clone, Debug)]

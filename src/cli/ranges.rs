@@ -72,12 +72,14 @@ pub(super) fn limits(limits: &args::Limits, line: Bytes) -> Result<Limits, Confi
         connections_per_ip,
         streams_per_ip,
         max_connections,
+        max_unauthenticated,
         max_sessions,
         sessions_per_ip,
         max_children,
         max_header_bytes,
         max_headers,
         max_body_bytes,
+        max_buffered_bytes,
     } = *limits;
     Ok(Limits {
         requests_per_second: count("requests-per-second", requests_per_second, 1)?,
@@ -86,6 +88,7 @@ pub(super) fn limits(limits: &args::Limits, line: Bytes) -> Result<Limits, Confi
         connections_per_ip: count("connections-per-ip", connections_per_ip, 1)?,
         streams_per_ip: count("streams-per-ip", streams_per_ip, 1)?,
         max_connections: count("max-connections", max_connections, 1)?,
+        max_unauthenticated: count("max-unauthenticated", max_unauthenticated, 1)?,
         max_sessions: count("max-sessions", max_sessions, 1)?,
         sessions_per_ip: count("sessions-per-ip", sessions_per_ip, 1)?,
         max_children: count("max-children", max_children, 1)?,
@@ -94,6 +97,11 @@ pub(super) fn limits(limits: &args::Limits, line: Bytes) -> Result<Limits, Confi
         max_headers: within("max-headers", max_headers, (1, 10_000), |it| it)?,
         max_body_bytes: size("max-body-bytes", max_body_bytes, KIB)?,
         max_line_bytes: size("max-line-bytes", line, KIB)?,
+        max_buffered_bytes: {
+            let (least, most) = (Bytes(1024 * KIB), Bytes(1024 * GIB));
+            let range = (least.0, most.0);
+            within("max-buffered-bytes", max_buffered_bytes.0, range, Bytes)?
+        },
     })
 }
 

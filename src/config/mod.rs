@@ -88,6 +88,8 @@ pub struct Limits {
     pub streams_per_ip: u32,
     /// Open connections in all.
     pub max_connections: u32,
+    /// Open connections without a request that may pass; the oldest gives way to one more.
+    pub max_unauthenticated: u32,
     /// Sessions in all.
     pub max_sessions: u32,
     /// Sessions of one address.
@@ -102,6 +104,9 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Bytes of one line of a child's output.
     pub max_line_bytes: usize,
+    /// Bytes of messages that are held at once: bodies, queues, event logs, answers. A quarter of
+    /// them may be one client's.
+    pub max_buffered_bytes: usize,
 }
 
 impl Default for Limits {
@@ -112,6 +117,7 @@ impl Default for Limits {
             connections_per_ip: 20,
             streams_per_ip: 20,
             max_connections: 1000,
+            max_unauthenticated: 256,
             max_sessions: 1000,
             sessions_per_ip: 20,
             max_children: 100,
@@ -119,6 +125,7 @@ impl Default for Limits {
             max_headers: 100,
             max_body_bytes: 10 * 1024 * 1024,
             max_line_bytes: 16 * 1024 * 1024,
+            max_buffered_bytes: 256 * 1024 * 1024,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
+use super::framing::Violation;
 use super::h2::Work;
 use crate::caller::Alpn;
 
@@ -68,6 +69,10 @@ struct State {
     refused: bool,
     /// Did a response break off in the middle?
     broken: bool,
+    /// What the peer did to the framing, once that was read.
+    violation: Option<Violation>,
+    /// Who reads on when the requests under way are answered.
+    reader: Option<Waker>,
     /// Since when an HTTP/2 frame or header block has been coming.
     unfinished: Option<Instant>,
     /// HTTP/2: responses that have begun on the wire and not ended; those of all responses whose
@@ -104,6 +109,8 @@ impl Activity {
             blocked: None,
             refused: false,
             broken: false,
+            violation: None,
+            reader: None,
             unfinished: None,
             begun: 0,
             made: 0,
@@ -180,6 +187,23 @@ impl Activity {
     /// Did a response break off, whose end the peer must not take for a good one?
     pub(super) fn broke_off(&self) -> bool {
         self.state().broken
+    }
+
+    /// The peer broke the framing. What is wrong behind whole requests has time until they are
+    /// answered: pending until then.
+    pub(super) fn violated(&self, violation: Violation, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.requests > 0 && !violation.in_body {
+            state.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        state.violation = Some(violation);
+        Poll::Ready(())
+    }
+
+    /// What the peer did to the framing, if that has ended the connection.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.state().violation
     }
 
     /// A request begins. It ends when the value is dropped.
@@ -272,6 +296,11 @@ impl Exchange {
         }
     }
 
+    /// Did the request break the framing in its body?
+    pub(super) fn is_violated(&self) -> bool {
+        self.activity.violation().is_some()
+    }
+
     /// The response has no end.
     fn broke_off(&self) {
         self.activity.state().broken = true;
@@ -295,6 +324,9 @@ impl Drop for Exchange {
         state.settle(0);
         if state.requests == 0 {
             state.quiet = Some(Instant::now());
+            let reader = state.reader.take();
+            drop(state);
+            reader.iter().for_each(Waker::wake_by_ref);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+pub use super::framing::fuzzing::violation;
 pub use super::h2::fuzzing::{Seen, frames, patience};
 pub use super::tls::fuzzing::is_hello;
 use super::{Arrival, ConnInfo, Connection, KnownBy};
@@ -41,7 +42,7 @@ impl Edge {
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
-        let guard = Guard::new(config, &[]);
+        let guard = Guard::counting(config, &[], tally.clone());
         let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
         let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
         Self { connection, app, drain }
@@ -52,7 +53,7 @@ impl Edge {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.connection.serve(Arrival::direct(io, peer()), LOCAL).await;
+        self.connection.serve(Arrival::direct(io, peer()), LOCAL, None).await;
     }
 
     /// Serves a connection to its end, as if TLS had settled on HTTP/2.
@@ -67,7 +68,13 @@ impl Edge {
             cipher: String::new(),
             server_name: None,
         };
-        let conn = ConnInfo { client: peer(), local: LOCAL, tls: Some(facts), speaks_for: false };
+        let conn = ConnInfo {
+            client: peer(),
+            local: LOCAL,
+            tls: Some(facts),
+            speaks_for: false,
+            stranger: None,
+        };
         self.connection.serve_http2(io, conn).await;
     }
 

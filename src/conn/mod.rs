@@ -3,6 +3,7 @@
 
 mod activity;
 mod arrival;
+mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod h2;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 pub(crate) use self::arrival::{Arrival, KnownBy};
 
 use self::activity::{Activity, ConnTimes, Overdue, Reported};
+use self::framing::{Framing, HeadLimits, Violation};
 use self::socket::Watched;
 use self::tls::{HandshakeError, TlsAcceptor};
 use crate::addr::ClientAddr;
@@ -34,6 +36,7 @@ use crate::caller::Alpn;
 use crate::config::Config;
 use crate::http::{App, ConnInfo, ReplyBody};
 use crate::shutdown::Drain;
+use crate::strangers::Stranger;
 use crate::tally::{Outcome, Tally};
 
 /// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
@@ -64,6 +67,17 @@ enum Job {
     Serve,
     /// They are sent to this port over TLS.
     Redirect(u16),
+}
+
+/// Why an HTTP/1.1 connection ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Both sides are done with it, or it broke.
+    Done,
+    /// It has gone on too long.
+    Overdue(Overdue),
+    /// What came on it is no HTTP/1.1.
+    Violation(Violation),
 }
 
 impl Connection {
@@ -127,14 +141,18 @@ impl Connection {
     }
 
     /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
-    pub(crate) async fn serve<I>(&self, arrival: Arrival<I>, local: IpAddr)
-    where
+    pub(crate) async fn serve<I>(
+        &self,
+        arrival: Arrival<I>,
+        local: IpAddr,
+        stranger: Option<Arc<Stranger>>,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Arrival { io, client, by } = arrival;
         let speaks_for = by == KnownBy::Requests;
         let Some(tls) = &self.tls else {
-            let conn = ConnInfo { client, local, tls: None, speaks_for };
+            let conn = ConnInfo { client, local, tls: None, speaks_for, stranger };
             return self.serve_http1(io, conn).await;
         };
         // Boxed: the handshake is large, and gone when the connection becomes a long one.
@@ -151,7 +169,7 @@ impl Connection {
             }
         };
         let alpn = facts.alpn;
-        let conn = ConnInfo { client, local, tls: Some(facts), speaks_for };
+        let conn = ConnInfo { client, local, tls: Some(facts), speaks_for, stranger };
         match alpn {
             Alpn::Http1 => self.serve_http1(stream, conn).await,
             // Boxed: a task is as large as the largest of what it may do.
@@ -166,7 +184,9 @@ impl Connection {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new(self.times, Alpn::Http1);
-        let io = TokioIo::new(Watched::new(io, Arc::clone(&activity)));
+        let limits = HeadLimits { bytes: self.max_header_bytes, fields: self.max_headers };
+        let framing = Some(Framing::new(limits));
+        let io = TokioIo::new(Watched::new(io, Arc::clone(&activity), framing));
         let service = self.service(conn, Arc::clone(&activity));
         let mut builder = http1::Builder::new();
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
@@ -182,43 +202,55 @@ impl Connection {
         async move {
             let mut draining = Box::pin(self.drain.draining());
             let mut drained = false;
-            let (overdue, linger) = loop {
+            let (end, linger) = loop {
                 tokio::select! {
                     ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
                         log_end(&ended);
-                        break (None, ended.is_err() || activity.was_refused());
+                        let violation = activity.violation();
+                        let linger =
+                            ended.is_err() || violation.is_some() || activity.was_refused();
+                        break (violation.map_or(End::Done, End::Violation), linger);
                     }
                     () = &mut draining, if !drained => {
                         drained = true;
                         Pin::new(&mut http).graceful_shutdown();
                     }
-                    overdue = activity.overdue() => break (Some(overdue), overdue == Overdue::Head),
+                    overdue = activity.overdue() => {
+                        break (End::Overdue(overdue), overdue == Overdue::Head);
+                    }
                 }
             };
+            self.count(end);
             if activity.broke_off() {
                 // A goodbye would make a whole answer of one that ends with the connection.
                 return;
             }
             let io = http.into_parts().io.into_inner();
-            Box::pin(self.bid_farewell(io, overdue, linger)).await;
+            Box::pin(self.bid_farewell(io, end, linger)).await;
         }
     }
 
-    /// Ends our side of an HTTP/1.1 connection; says why where its time is over and somebody
-    /// listens. To a peer that took that, and still has something to say, it listens for a while.
-    async fn bid_farewell<I>(&self, mut io: Watched<I>, overdue: Option<Overdue>, linger: bool)
+    /// Ends our side of an HTTP/1.1 connection; says why where its time is over, or what came is no
+    /// request, and somebody listens. To a peer that took that, and still has something to say, it listens for a while.
+    async fn bid_farewell<I>(&self, mut io: Watched<I>, end: End, linger: bool)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        self.count(overdue);
-        let text = match overdue {
-            Some(Overdue::Head) => socket::refusal(
+        let text = match end {
+            End::Overdue(Overdue::Head) => socket::refusal(
                 "408 Request Timeout",
                 "head_timeout",
                 "the request head did not arrive in time",
             ),
-            Some(Overdue::Idle) | None => Bytes::new(),
-            Some(Overdue::Stalled) => return,
+            End::Violation(Violation { fault, in_body: false, .. }) => {
+                self.tally.refused(fault.label());
+                socket::refusal(fault.status(), fault.label(), fault.text())
+            }
+            // The request whose body it is has its answer.
+            End::Violation(Violation { in_body: true, .. })
+            | End::Overdue(Overdue::Idle)
+            | End::Done => Bytes::new(),
+            End::Overdue(Overdue::Stalled) => return,
         };
         let last_words = async {
             io.write_all(&text).await?;
@@ -227,16 +259,20 @@ impl Connection {
         // A peer that does not even take this has had its time.
         let taken = timeout(self.times.write, last_words).await;
         if linger && matches!(taken, Ok(Ok(()))) {
-            take_the_rest(io).await;
+            take_the_rest(io.into_inner()).await;
         }
     }
 
-    fn count(&self, overdue: Option<Overdue>) {
-        match overdue {
-            Some(Overdue::Head) => self.tally.count(Outcome::HeadTimeout),
-            Some(Overdue::Stalled) => self.tally.count(Outcome::WriteStalled),
+    fn count(&self, end: End) {
+        match end {
+            End::Violation(violation) => {
+                tracing::debug!(fault = ?violation.fault, "a connection broke the rules of HTTP/1.1");
+                self.tally.count(Outcome::Malformed);
+            }
+            End::Overdue(Overdue::Head) => self.tally.count(Outcome::HeadTimeout),
+            End::Overdue(Overdue::Stalled) => self.tally.count(Outcome::WriteStalled),
             // Nothing is wrong with that.
-            Some(Overdue::Idle) | None => {}
+            End::Overdue(Overdue::Idle) | End::Done => {}
         }
     }
 
@@ -251,10 +287,15 @@ impl Connection {
             let (app, conn, mut exchange) =
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
             Box::pin(async move {
-                let response = match job {
+                let mut response = match job {
                     Job::Serve => app.handle(&conn, request).await,
                     Job::Redirect(port) => app.redirect(&conn, request, port),
                 };
+                if exchange.is_violated() {
+                    // hyper knows only later that there is nothing more to be read.
+                    let close = HeaderValue::from_static("close");
+                    drop(response.headers_mut().insert(header::CONNECTION, close));
+                }
                 exchange.answered(response.status());
                 Ok(response.map(|body| Reported::new(body, exchange)))
             })

@@ -1,5 +1,6 @@
-//! The socket as the HTTP floor sees it: it reports what it reads and writes, and gives the bare
-//! refusals that hyper writes by itself a body.
+//! The socket as the HTTP floor sees it: it reports what it reads and writes, lets no bytes through
+//! that break the framing of HTTP/1.1, and gives the bare refusals that hyper writes by itself a
+//! body.
 
 use std::io;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use super::framing::{Framing, Violation};
 use crate::http::{EVERY, OWN};
 
 /// A socket that reports to the connection's [`Activity`].
@@ -17,13 +19,23 @@ use crate::http::{EVERY, OWN};
 pub(super) struct Watched<I> {
     io: I,
     activity: Arc<Activity>,
+    /// What the bytes of HTTP/1.1 must keep to.
+    framing: Option<Framing>,
+    /// What they did not keep to. Nothing is read behind that.
+    violation: Option<Violation>,
     /// What still has to be written in place of a bare refusal.
     instead: Bytes,
 }
 
 impl<I> Watched<I> {
-    pub(super) fn new(io: I, activity: Arc<Activity>) -> Self {
-        Self { io, activity, instead: Bytes::new() }
+    /// Without a `framing` the bytes are not looked at.
+    pub(super) fn new(io: I, activity: Arc<Activity>, framing: Option<Framing>) -> Self {
+        Self { io, activity, framing, violation: None, instead: Bytes::new() }
+    }
+
+    /// The socket without what watches it.
+    pub(super) fn into_inner(self) -> I {
+        self.io
     }
 }
 
@@ -76,12 +88,32 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.violation.is_some() {
+            return self.poll_fail(context);
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
-            self.activity.bytes_came();
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if came.is_empty() {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        self.activity.bytes_came();
+        let followed = self.framing.as_mut().map_or(Ok(()), |framing| framing.follow(came));
+        let Err(violation) = followed else { return Poll::Ready(Ok(())) };
+        self.violation = Some(violation);
+        buffer.set_filled(before + violation.at);
+        // Nothing read would say that the peer is done.
+        if violation.at == 0 { self.poll_fail(context) } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl<I> Watched<I> {
+    /// Reading fails, as soon as what came before the violation is answered.
+    fn poll_fail(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(violation) = self.violation {
+            ready!(self.activity.violated(violation, context));
+        }
+        Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 }
 

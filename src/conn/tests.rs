@@ -80,7 +80,7 @@ impl Rig {
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         self.drain.spawn(async move {
             let arrival = Arrival::direct(theirs, client);
-            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST)).await;
+            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None).await;
         });
         Client { io: ours, begun: Instant::now() }
     }
@@ -435,4 +435,38 @@ async fn a_refused_peer_may_finish_sending_and_has_2_seconds_for_it() {
     assert_eq!(rig.drain.front_tasks(), 1);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(rig.drain.front_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_violation_waits_for_the_call_before_it_and_its_peer_has_2_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let session = client.initialize("2025-06-18").await;
+    let body = call("late");
+    client
+        .send(&format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             accept: application/json\r\n{session}content-length: {}\r\n\r\n{body}GET /\n\n",
+            body.len()
+        ))
+        .await;
+    let answer = client.until("a line must end with CR LF").await;
+    assert_eq!(client.seconds(), 20);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
+    tokio::time::sleep(Duration::from_millis(1900)).await;
+    assert_eq!(rig.drain.front_tasks(), 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.drain.front_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_past_its_size_is_refused_before_it_is_whole() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client.send("GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: ").await;
+    client.send(&"y".repeat(32 * 1024)).await;
+    let answer = client.until("}").await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(client.seconds(), 0);
 }

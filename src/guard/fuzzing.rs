@@ -12,6 +12,7 @@ use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
 use crate::addr::ClientKey;
 use crate::caller::Principal;
 use crate::config::{Config, Secret};
+use crate::tally::Tally;
 
 /// Is one of these tokens presented?
 #[must_use]
@@ -117,7 +118,7 @@ impl Door {
     /// A guard for this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self(Guard::new(config, &[]))
+        Self(Guard::counting(config, &[], Tally::default()))
     }
 
     /// One request of this client's.

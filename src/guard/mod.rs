@@ -25,6 +25,7 @@ use self::token::TokenMatch;
 use crate::addr::ClientKey;
 use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
+use crate::tally::Tally;
 
 /// What the guard judges by.
 #[derive(Debug)]
@@ -118,8 +119,14 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
 }
 
 impl Guard {
-    /// A guard for this configuration. `names` are those of the certificates.
+    /// A guard for this configuration that counts for nobody.
+    #[cfg(test)]
     pub(crate) fn new(config: &Config, names: &[String]) -> Self {
+        Self::counting(config, names, Tally::default())
+    }
+
+    /// A guard for this configuration. `names` are those of the certificates.
+    pub(crate) fn counting(config: &Config, names: &[String], tally: Tally) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
@@ -129,7 +136,7 @@ impl Guard {
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
             origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
-            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
+            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),

@@ -17,6 +17,7 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::addr::ClientKey;
+use crate::tally::{Outcome, Tally};
 
 /// Clients with a bucket of their own. At about 70 bytes each this is 14 MB.
 const MAX_CLIENTS: usize = 200_000;
@@ -46,11 +47,11 @@ impl std::fmt::Debug for Rate {
 
 impl Rate {
     /// `per_second` requests a second, and `burst` more at once.
-    pub(crate) fn new(per_second: NonZeroU32, burst: u32) -> Self {
-        Self::with_lid(per_second, burst, MAX_CLIENTS)
+    pub(crate) fn new(per_second: NonZeroU32, burst: u32, tally: Tally) -> Self {
+        Self::with_lid(per_second, burst, MAX_CLIENTS, tally)
     }
 
-    fn with_lid(per_second: NonZeroU32, burst: u32, most: usize) -> Self {
+    fn with_lid(per_second: NonZeroU32, burst: u32, most: usize, tally: Tally) -> Self {
         // nginx lets the burst through on top of the request that is due.
         let at_once = NonZeroU32::MIN.saturating_add(burst);
         let quota = Quota::per_second(per_second).allow_burst(at_once);
@@ -61,6 +62,7 @@ impl Rate {
             most,
             shared: InMemoryState::default(),
             clock: clock.clone(),
+            tally,
         };
         Self { limiter: RateLimiter::new(quota, buckets, clock.clone()), clock }
     }
@@ -89,6 +91,7 @@ struct Buckets {
     most: usize,
     shared: InMemoryState,
     clock: TokioClock,
+    tally: Tally,
 }
 
 impl StateStore for Buckets {
@@ -102,6 +105,7 @@ impl StateStore for Buckets {
             return bucket.measure_and_replace(&NotKeyed::NonKey, f);
         }
         if self.count.load(Ordering::Relaxed) >= self.most {
+            self.tally.count(Outcome::RateShared);
             return self.shared.measure_and_replace(&NotKeyed::NonKey, f);
         }
         let entry = self.own.entry(*key).or_insert_with(|| {
@@ -153,7 +157,11 @@ mod tests {
     use super::*;
 
     fn rate(most: usize) -> Rate {
-        Rate::with_lid(NonZeroU32::new(10).unwrap(), 20, most)
+        counted(most, Tally::default())
+    }
+
+    fn counted(most: usize, tally: Tally) -> Rate {
+        Rate::with_lid(NonZeroU32::new(10).unwrap(), 20, most, tally)
     }
 
     fn key(n: u32) -> ClientKey {
@@ -176,12 +184,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_million_clients_do_not_grow_it_past_the_lid() {
-        let rate = rate(1000);
+        let tally = Tally::default();
+        let rate = counted(1000, tally.clone());
         assert_eq!(passed(&rate, 1, 1), 1);
         for client in 2..1_000_000 {
             let _match = rate.take(key(client));
         }
-        assert_eq!(rate.limiter.len(), 1000);
+        assert_eq!((rate.limiter.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
         // Whoever was known keeps a bucket; newcomers share one.
         assert_eq!(passed(&rate, 1, 60), 20);
         assert_eq!(passed(&rate, 2_000_000, 60), 0);

@@ -31,6 +31,7 @@ use self::rules::Rules;
 use self::tag::RequestTags;
 use crate::addr::ClientAddr;
 use crate::body::{self, BodyError, BodyLimits};
+use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Provenance, TlsFacts, Transport};
 use crate::config::{Config, PassRule, TlsSource};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
@@ -38,6 +39,7 @@ use crate::limit::PerClient;
 use crate::mcp::{Accept, Ask, Mcp, Verb};
 use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
+use crate::strangers::Stranger;
 use crate::tally::Tally;
 use crate::upstream::Upstream;
 
@@ -59,6 +61,17 @@ pub(crate) struct ConnInfo {
     pub(crate) tls: Option<TlsFacts>,
     /// Does a trusted proxy speak there, for clients that `X-Forwarded-For` names?
     pub(crate) speaks_for: bool,
+    /// Gives way to newcomers until it has made a request that may pass; nobody, if it never has to.
+    pub(crate) stranger: Option<Arc<Stranger>>,
+}
+
+impl ConnInfo {
+    /// It has made a request that may pass.
+    pub(super) fn is_known(&self) {
+        if let Some(stranger) = &self.stranger {
+            stranger.is_known();
+        }
+    }
 }
 
 /// What the HTTP floor reaches of an upstream past MCP.
@@ -81,7 +94,7 @@ impl Front {
     /// Has idle connections to the upstream closed in time, and all of them at the end.
     pub(crate) fn keep_swept(&self, drain: &Drain) {
         let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
-        drain.spawn_behind(async move {
+        drain.spawn_vital_behind(async move {
             tokio::select! {
                 () = stopping => {}
                 () = upstream.keep_swept() => {}
@@ -176,6 +189,11 @@ impl App {
     /// How many child processes there are.
     pub(crate) fn children(&self) -> u32 {
         self.mcp.children()
+    }
+
+    /// How many bytes of messages are held.
+    pub(crate) fn buffered(&self) -> usize {
+        self.mcp.budget().taken()
     }
 
     /// Answers one request.
@@ -292,9 +310,11 @@ impl App {
             return self.refuse_stranger(arrived, Refusal::NoOAuth);
         }
         let admitted = self.guard.admit(visit).await?;
+        arrived.conn.is_known();
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
-        let verb = self.verb(route, head, &fields, body).await?;
-        let ask = self.ask(arrived, &admitted, &fields, verb);
+        let quota = self.mcp.budget().of(arrived.conn.client.key());
+        let verb = self.verb(route, head, &fields, body, &quota).await?;
+        let ask = self.ask(arrived, &admitted, &fields, verb, quota);
         Ok(reply::answer(self.mcp.exchange(ask).await?))
     }
 
@@ -305,21 +325,24 @@ impl App {
         head: &'a request::Parts,
         fields: &Fields<'a>,
         body: &mut Option<B>,
+        quota: &Quota,
     ) -> Result<Verb<'a>, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         match (route, &head.method) {
-            (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body).await?)),
+            (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body, quota).await?)),
             (Route::Mcp, &Method::GET) => Ok(Verb::Get(fields.last_event)),
             (Route::Mcp, &Method::DELETE) => Ok(Verb::Delete),
             (Route::Sse, &Method::GET) => Ok(Verb::OpenSse),
             (Route::Messages, &Method::POST) => {
                 let session = head::session_in_query(head);
-                Ok(Verb::PostMessage(session, self.read(head, body).await?))
+                Ok(Verb::PostMessage(session, self.read(head, body, quota).await?))
             }
             (Route::Tools, &Method::GET | &Method::HEAD) => Ok(Verb::ListTools),
-            (Route::CallTool, &Method::POST) => Ok(Verb::CallTool(self.read(head, body).await?)),
+            (Route::CallTool, &Method::POST) => {
+                Ok(Verb::CallTool(self.read(head, body, quota).await?))
+            }
             (
                 Route::Mcp
                 | Route::Sse
@@ -340,6 +363,7 @@ impl App {
         admitted: &'a Admitted,
         fields: &Fields<'a>,
         verb: Verb<'a>,
+        quota: Quota,
     ) -> Ask<'a> {
         let Arrived { conn, head, .. } = arrived;
         let accept = match verb {
@@ -360,7 +384,7 @@ impl App {
         Ask {
             admitted,
             client: conn.client.key(),
-            caller: self.caller(arrived, admitted.principal().clone()),
+            caller: self.caller(arrived, admitted.principal().clone(), quota),
             accept,
             session: fields.session,
             version: fields.version,
@@ -368,7 +392,7 @@ impl App {
         }
     }
 
-    fn caller(&self, arrived: Arrived<'_>, principal: Principal) -> Caller {
+    fn caller(&self, arrived: Arrived<'_>, principal: Principal, quota: Quota) -> Caller {
         let Arrived { conn, head, tag, .. } = arrived;
         let provenance = self.front.as_ref().map(|front| {
             let named = front.upstream.forward().iter();
@@ -390,16 +414,22 @@ impl App {
             tls: conn.tls.clone(),
             session: None,
             provenance,
+            quota,
         }
     }
 
-    async fn read<B>(&self, head: &request::Parts, body: &mut Option<B>) -> Result<Bytes, Refusal>
+    async fn read<B>(
+        &self,
+        head: &request::Parts,
+        body: &mut Option<B>,
+        quota: &Quota,
+    ) -> Result<Bytes, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         head::check_content(&head.headers).map_err(Refusal::Head)?;
         let Some(body) = body else { return Err(Refusal::Body(BodyError::Broken)) };
-        body::read(body, self.body).await.map_err(Refusal::Body)
+        body::read(body, self.body, quota).await.map_err(Refusal::Body)
     }
 }
 

@@ -17,6 +17,7 @@ use super::rules::Rules;
 use super::{App, Arrived, Front};
 use crate::addr::ClientKey;
 use crate::body::{self, BodyError};
+use crate::budget::Quota;
 use crate::caller::Principal;
 use crate::config::PassRule;
 use crate::limit::{PerClient, Permit};
@@ -159,7 +160,9 @@ impl App {
             self.guard.admit_stranger(arrived.visit)?;
             Principal::Anonymous
         } else {
-            self.guard.admit(arrived.visit).await?.principal().clone()
+            let admitted = self.guard.admit(arrived.visit).await?;
+            arrived.conn.is_known();
+            admitted.principal().clone()
         };
         check(&front.rules, rule, arrived.head)?;
         let client = arrived.conn.client.key();
@@ -206,7 +209,7 @@ impl App {
         *request.method_mut() = head.method.clone();
         // There is none for `OPTIONS *` and for what is no path.
         *request.uri_mut() = target(front.upstream.url(), &head.uri).ok_or(Unpassed::Path)?;
-        let mut fields = front.upstream.fields(&self.caller(arrived, principal));
+        let mut fields = front.upstream.fields(&self.caller(arrived, principal, Quota::default()));
         let passable: HeaderMap = Passable::of(&end_to_end(&head.headers)).collect();
         fields.extend(passable);
         *request.headers_mut() = fields;
@@ -226,7 +229,7 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let Some(taken) = body.as_ref() else { return Err(Refusal::Body(BodyError::Broken)) };
-        body::check_declared(taken, self.body).map_err(Refusal::Body)?;
+        let _declared = body::check_declared(taken, self.body).map_err(Refusal::Body)?;
         let Some(taken) = body.take() else { return Err(Refusal::Body(BodyError::Broken)) };
         if !taken.is_end_stream() && taken.size_hint().exact().is_none() {
             // Unasked, hyper sends no body of such a length with methods that seldom have one.

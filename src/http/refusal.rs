@@ -8,6 +8,7 @@ use super::head::{BadHead, Route};
 use super::pass::Unpassed;
 use super::reply::{self, ReplyBody};
 use crate::body::BodyError;
+use crate::budget::Short;
 use crate::guard::Deny;
 use crate::jsonrpc::{self, RequestId, code};
 use crate::mcp::{Reason, Refused};
@@ -176,11 +177,12 @@ impl Refusal {
                 "head_too_large",
                 "the request head is too large, or has too many fields",
             ),
+            Self::Body(BodyError::Short(short)) => short_of_memory(*short),
             Self::Body(error) => {
                 let (status, label) = match error {
                     BodyError::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
                     BodyError::Timeout => (S::REQUEST_TIMEOUT, "body_timeout"),
-                    BodyError::Broken => (S::BAD_REQUEST, "body_broken"),
+                    BodyError::Broken | BodyError::Short(_) => (S::BAD_REQUEST, "body_broken"),
                 };
                 rpc(status, code::INVALID_REQUEST, label, error.to_string())
             }
@@ -193,6 +195,16 @@ impl Refusal {
             Self::Unpassed(unpassed) => not_passed(unpassed),
         }
     }
+}
+
+/// There is no memory for a message of the client's.
+fn short_of_memory(short: Short) -> Verdict {
+    use StatusCode as S;
+    let (status, label) = match short {
+        Short::Peer => (S::TOO_MANY_REQUESTS, "too_many_bytes"),
+        Short::All => (S::SERVICE_UNAVAILABLE, "bytes_full"),
+    };
+    rpc(status, code::TRANSPORT, label, format!("{short}: try again later")).later()
 }
 
 fn denied(deny: Deny) -> Verdict {
@@ -322,6 +334,7 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::NotACall(_) => plain(S::BAD_REQUEST, "not_a_call", text),
         Reason::UnknownTool => plain(S::NOT_FOUND, "unknown_tool", text),
         Reason::BadArguments { .. } => plain(S::UNPROCESSABLE_ENTITY, "bad_arguments", text),
+        Reason::Short(short) => short_of_memory(*short),
         Reason::NoRandomness => broken(S::INTERNAL_SERVER_ERROR, "no_randomness"),
     }
 }

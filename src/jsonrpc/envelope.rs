@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -67,6 +67,48 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The members of an array: the first ones, and how many there are in all. An array of nothing but
+/// numbers has many, each of which would cost more than it is long.
+pub(super) struct Members<'a> {
+    pub(super) first: Vec<&'a RawValue>,
+    pub(super) count: usize,
+}
+
+impl<'a> Members<'a> {
+    /// Keeps no more than `most`.
+    pub(super) fn read(text: &'a str, most: usize) -> serde_json::Result<Self> {
+        let mut from = serde_json::Deserializer::from_str(text);
+        let members = from.deserialize_seq(MembersVisitor { most })?;
+        from.end()?;
+        Ok(members)
+    }
+}
+
+struct MembersVisitor {
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Members { first: Vec::new(), count: 0 };
+        while members.first.len() < self.most {
+            let Some(member) = seq.next_element()? else { return Ok(members) };
+            members.first.push(member);
+            members.count += 1;
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            members.count += 1;
+        }
+        Ok(members)
+    }
+}
 
 pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 /// Bytes of an id: it is kept, and repeated in every answer and error.
-const MAX_LENGTH: usize = 1024;
+pub(super) const MAX_LENGTH: usize = 1024;
 
 /// The id of a request: a string or an integer, kept as exactly as it came.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,10 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Malformed;
-
-/// How deep arrays and objects may be nested. Raw payloads are skipped without recursion here,
-/// but the backend that parses them may well recurse.
-pub(super) const MAX_DEPTH: usize = 128;
+use super::cost::is_too_deep;
 
 /// The bytes as text.
 pub(super) fn utf8(bytes: &Bytes) -> Result<&str, Malformed> {
@@ -19,32 +16,6 @@ pub(super) fn utf8(bytes: &Bytes) -> Result<&str, Malformed> {
 pub(super) fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
     let text = utf8(bytes)?;
     if is_too_deep(text) { Err(Malformed::TooDeep) } else { Ok(text) }
-}
-
-/// Are arrays and objects nested too deeply, strings aside?
-fn is_too_deep(text: &str) -> bool {
-    let openings = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    // Nothing nests deeper than it opens, and counting is fast.
-    openings > MAX_DEPTH && depth(text) > MAX_DEPTH
-}
-
-/// The deepest nesting of arrays and objects.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                now = now.saturating_add(1);
-                deepest = deepest.max(now);
-            }
-            b']' | b'}' if !in_string => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 /// What an error of the parser says of the message.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::session::Session;
 use super::{Ask, Mcp, Reason, Reply};
+use crate::budget::{Budget, Quota};
 use crate::caller::{Caller, Principal, Transport};
 use crate::jsonrpc::{Message, RequestId};
 
@@ -48,6 +49,8 @@ struct Shelf {
     failures: u64,
     /// Why not, the last time.
     failed: Option<Reason>,
+    /// What its sessions hold counts against this.
+    quota: Option<Quota>,
 }
 
 impl WarmPool {
@@ -81,6 +84,13 @@ impl WarmPool {
                 Pick::Open(Opening { pool: Arc::clone(self), principal: principal.clone() })
             }
         }
+    }
+
+    /// What this principal's sessions hold counts against one quota.
+    pub(super) fn quota(&self, principal: &Principal, budget: &Budget) -> Quota {
+        let mut shelves = self.shelves();
+        let quota = &mut shelves.entry(principal.clone()).or_default().quota;
+        quota.get_or_insert_with(|| budget.quota()).clone()
     }
 
     /// The least busy session that there is.
@@ -176,7 +186,8 @@ impl Mcp {
             let warm = timeout_at(deadline, self.warm_session(&caller.principal)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
-            match session.call(vec![message.with_id(&id)], false, caller).await {
+            let renamed = message.with_id(&id).charged(&caller.quota);
+            match session.call(vec![renamed], false, caller).await {
                 Ok(reader) => break (session, id, reader),
                 // It was ended in just this moment.
                 Err(Reason::UnknownSession) if again => again = false,
@@ -188,7 +199,8 @@ impl Mcp {
         let answer = reader.outcome().await;
         waiting.done();
         let answer = Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))?;
-        Ok(message.id().map_or_else(|| answer.clone(), |own| answer.with_id(own)))
+        let Some(own) = message.id() else { return Ok(answer) };
+        Ok(answer.with_id(own).charged(&caller.quota))
     }
 
     async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {

@@ -18,7 +18,7 @@ use crate::jsonrpc::{Message, RequestId};
 #[must_use]
 pub fn event(id: Option<(u64, u64)>, message: &Message) -> Bytes {
     let id = id.map(|(stream, number)| EventId { stream: StreamId(stream), number });
-    sse::event(id, &message.line())
+    sse::event(id, message.line()).collect::<Vec<_>>().concat().into()
 }
 
 /// The event that says why a stream ends.

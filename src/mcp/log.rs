@@ -13,8 +13,9 @@ use super::Reason;
 
 /// Events that one stream keeps, read or not.
 const MAX_EVENTS: usize = 256;
-/// Bytes that one stream keeps. One event may be larger than that by itself.
-const MAX_BYTES: usize = 1024 * 1024;
+/// Bytes that one stream keeps. One event may be larger than that by itself. A reader that never
+/// reads costs this, what waits in queues before it, and the buffers of its connection.
+const MAX_BYTES: usize = 256 * 1024;
 
 /// Which reader is in charge: a later one replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,25 +40,44 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    /// Adds an event, and drops old ones that nobody in charge still has to read.
-    pub(super) fn push(&mut self, event: Bytes) {
+    /// Adds an event, and drops old ones that nobody in charge still has to read. Says how many of
+    /// these nobody had read.
+    pub(super) fn push(&mut self, event: Bytes) -> usize {
         self.bytes += event.len();
         self.unread_bytes += event.len();
         self.events.push_back(event);
+        let mut unread = 0;
         while self.is_over() && (self.read > 0 || !self.attached) && self.events.len() > 1 {
-            self.drop_oldest();
+            unread += usize::from(self.drop_oldest());
         }
         self.wake();
+        unread
     }
 
-    fn drop_oldest(&mut self) {
-        let Some(oldest) = self.events.pop_front() else { return };
+    /// Says whether nobody had read it.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.events.pop_front() else { return false };
         self.bytes -= oldest.len();
         self.dropped += 1;
-        match self.read.checked_sub(1) {
-            Some(read) => self.read = read,
-            None => self.unread_bytes -= oldest.len(),
+        if let Some(read) = self.read.checked_sub(1) {
+            self.read = read;
+            return false;
         }
+        self.unread_bytes -= oldest.len();
+        true
+    }
+
+    /// Gives up what is only kept for a reader that comes back: with one in charge what that has
+    /// read, else the older half. Says how many events that were.
+    pub(super) fn shed(&mut self) -> usize {
+        let shed = if self.attached { self.read } else { self.events.len().div_ceil(2) };
+        for _ in 0..shed {
+            let _unread = self.drop_oldest();
+        }
+        if self.events.is_empty() {
+            self.events.shrink_to_fit();
+        }
+        shed
     }
 
     fn is_over(&self) -> bool {
@@ -214,8 +234,8 @@ mod tests {
         let mut log = EventLog::default();
         let turn = log.attach();
         assert_eq!(next(&mut log, turn), Poll::Pending);
-        log.push(event("a"));
-        log.push(event("b"));
+        let _dropped = log.push(event("a"));
+        let _dropped = log.push(event("b"));
         log.finish();
         assert_eq!(next(&mut log, turn), Poll::Ready(Some((1, event("a")))));
         assert_eq!(next(&mut log, turn), Poll::Ready(Some((2, event("b")))));
@@ -226,9 +246,9 @@ mod tests {
     fn a_second_reader_replaces_the_first_and_goes_on() {
         let mut log = EventLog::default();
         let first = log.attach();
-        log.push(event("a"));
+        let _dropped = log.push(event("a"));
         assert!(next(&mut log, first).is_ready());
-        log.push(event("b"));
+        let _dropped = log.push(event("b"));
         let second = log.attach();
         assert_eq!(next(&mut log, first), Poll::Ready(None));
         log.detach(first);
@@ -241,7 +261,7 @@ mod tests {
         let mut log = EventLog::default();
         let turn = log.attach();
         for text in ["a", "b", "c"] {
-            log.push(event(text));
+            let _dropped = log.push(event(text));
             assert!(next(&mut log, turn).is_ready());
         }
         let again = log.resume(1).unwrap();
@@ -257,10 +277,10 @@ mod tests {
         let turn = log.attach();
         for _ in 0..MAX_EVENTS {
             assert!(!log.is_full());
-            log.push(event("x"));
+            let _dropped = log.push(event("x"));
         }
         assert!(log.is_full());
-        log.push(event("x"));
+        let _dropped = log.push(event("x"));
         assert_eq!(log.unread(), MAX_EVENTS + 1);
         assert!(next(&mut log, turn).is_ready());
         assert!(next(&mut log, turn).is_ready());
@@ -268,27 +288,45 @@ mod tests {
     }
 
     #[test]
+    fn where_memory_is_short_it_gives_up_what_nobody_waits_for() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        for text in ["a", "b", "c", "d"] {
+            assert_eq!(log.push(event(text)), 0);
+        }
+        assert!(next(&mut log, turn).is_ready());
+        assert_eq!((log.shed(), log.shed()), (1, 0));
+        assert_eq!(next(&mut log, turn), Poll::Ready(Some((2, event("b")))));
+        log.detach(turn);
+        assert_eq!((log.shed(), log.shed(), log.shed()), (2, 1, 0));
+        assert_eq!(log.bytes(), 0);
+        assert!(log.resume(3).is_none() && log.resume(4).is_some());
+    }
+
+    #[test]
     fn without_a_reader_the_oldest_events_go() {
         let mut log = EventLog::default();
+        let mut dropped = 0;
         for _ in 0..3 * MAX_EVENTS {
-            log.push(event("x"));
+            dropped += log.push(event("x"));
         }
-        assert_eq!(log.events.len(), MAX_EVENTS);
+        assert_eq!((log.events.len(), dropped), (MAX_EVENTS, 2 * MAX_EVENTS));
         assert!(log.resume(0).is_none());
-        log.push(Bytes::from(vec![0; 2 * MAX_BYTES]));
+        let _dropped = log.push(Bytes::from(vec![0; 2 * MAX_BYTES]));
         assert_eq!(log.events.len(), 1);
     }
 
     proptest! {
         #[test]
-        fn the_books_balance(steps in proptest::collection::vec((0u8..5, 0usize..400_000), 0..60)) {
+        fn the_books_balance(steps in proptest::collection::vec((0u8..6, 0usize..100_000), 0..60)) {
             let mut log = EventLog::default();
             let mut turn = log.attach();
             for (step, size) in steps {
                 match step {
-                    0 | 1 => log.push(Bytes::from(vec![0; size])),
+                    0 | 1 => drop(log.push(Bytes::from(vec![0; size]))),
                     2 => drop(next(&mut log, turn)),
                     3 => log.detach(turn),
+                    4 => drop(log.shed()),
                     _ => turn = log.resume(log.dropped).unwrap(),
                 }
                 let held: usize = log.events.iter().map(Bytes::len).sum();

@@ -32,11 +32,12 @@ pub(crate) use self::table::SessionId;
 use self::bare::WarmPool;
 use self::ready::Readiness;
 use self::rest::Judges;
-use self::session::{Session, SessionTimes, Unknown};
+use self::session::{Session, SessionTimes, Terms, Unknown};
 use self::sse::StreamKind;
 use self::table::SessionTable;
 use crate::addr::ClientKey;
 use crate::backend::{Backend, Link, OpenError};
+use crate::budget::{Budget, Quota, Short};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
 use crate::guard::Admitted;
@@ -226,6 +227,9 @@ pub(crate) enum Reason {
     /// The edge is going down.
     #[error("the server is stopping")]
     Draining,
+    /// There is no memory for what is asked.
+    #[error("{0}: try again later")]
+    Short(Short),
     /// The operating system has no randomness to give.
     #[error("no randomness for a session id")]
     NoRandomness,
@@ -259,6 +263,12 @@ impl Reason {
     }
 }
 
+impl From<Short> for Reason {
+    fn from(short: Short) -> Self {
+        Self::Short(short)
+    }
+}
+
 impl From<Reason> for Refused {
     fn from(reason: Reason) -> Self {
         Self { reason, id: None }
@@ -284,6 +294,7 @@ pub(crate) struct Mcp {
     keep_alive: Duration,
     stream_age: Duration,
     tally: Tally,
+    budget: Budget,
     drain: Drain,
 }
 
@@ -291,13 +302,15 @@ impl Mcp {
     /// The transports in front of `backend`.
     pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
         let (limits, times) = (&config.limits, &config.times);
+        let largest = limits.max_body_bytes.max(limits.max_line_bytes);
         Self {
+            budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
             backend,
             sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
             streams: PerClient::new(limits.streams_per_ip),
             warm: Arc::default(),
             readiness: Arc::default(),
-            judges: Judges::default(),
+            judges: Judges::new(tally.clone()),
             times: SessionTimes {
                 call: times.call,
                 idle: times.session_idle,
@@ -332,6 +345,15 @@ impl Mcp {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
     }
 
+    /// The memory for messages.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    fn terms(&self, quota: Quota) -> Terms {
+        Terms { times: self.times, quota, tally: self.tally.clone() }
+    }
+
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
@@ -354,34 +376,36 @@ impl Mcp {
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
         let place = self.sessions.take(ask.client)?;
-        let link = self.open_link().await?;
+        let quota = ask.caller.quota.clone();
+        let link = self.open_link(&quota).await?;
         let owner = (ask.admitted.principal().clone(), transport);
-        let id = place.id().clone();
-        let session = Session::start(id, owner, self.times, link, place, &self.drain);
+        let (id, terms) = (place.id().clone(), self.terms(quota));
+        let session = Session::start(id, owner, terms, link, place, &self.drain);
         self.sessions.enter(&session);
         Ok(session)
     }
 
     /// Opens a session that serves calls without one, for as long as it stays warm.
     async fn open_warm(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
-        let link = self.open_link().await?;
+        let quota = self.warm.quota(principal, &self.budget);
+        let link = self.open_link(&quota).await?;
         let owner = (principal.clone(), Transport::Bare);
-        let id = SessionId::random()?;
-        let session = Session::start(id, owner, self.times, link, (), &self.drain);
+        let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
+        let session = Session::start(id, owner, terms, link, (), &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
-        session.initialize(&Arc::new(Caller::stdio())).await?;
+        session.initialize(&Arc::new(Caller { quota, ..Caller::stdio() })).await?;
         unknown.known();
         Ok(session)
     }
 
     /// Opens a link to the backend; what is only kept at hand gives up
     /// its place if there is none.
-    async fn open_link(&self) -> Result<Link, Reason> {
+    async fn open_link(&self, quota: &Quota) -> Result<Link, Reason> {
         let deadline = Instant::now() + GIVE_UP_WAIT;
         let mut given_up = false;
         loop {
-            match self.backend.open() {
+            match self.backend.open(quota) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
                     if self.warm.give_up() | self.readiness.give_up() {

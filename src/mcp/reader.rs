@@ -117,7 +117,11 @@ impl Reader {
     /// Waits for all answers on the stream, and gives them as one array.
     pub(super) async fn answers(self) -> Bytes {
         let mut all = vec![b'['];
+        let quota = self.session.quota();
+        let mut share = quota.take_anyway(0);
         while let Some(answer) = self.next().await {
+            // They are held already, one by one; together they are held twice for a moment.
+            share = quota.take_anyway(all.len().saturating_add(answer.len()));
             if all.len() > 1 {
                 all.push(b',');
             }
@@ -125,7 +129,7 @@ impl Reader {
         }
         self.session.state().forget(self.stream);
         all.push(b']');
-        all.into()
+        share.hold(all)
     }
 }
 

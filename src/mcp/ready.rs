@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::bare::Waiting;
-use super::session::{Session, SessionTimes};
+use super::session::{Session, SessionTimes, Terms};
 use super::table::SessionId;
 use super::{Mcp, Reason, report};
 use crate::backend::OpenError;
@@ -201,13 +201,15 @@ impl Mcp {
         books.closed_until = Some(Instant::now() + OPEN_PAUSE);
         books.silent = None;
         // Clients need the places more: nobody gives one up for this.
-        let link = self.backend.open().map_err(|error| match error {
+        let quota = self.budget.quota();
+        let link = self.backend.open(&quota).map_err(|error| match error {
             OpenError::Full(_) => Reason::ChildrenFull,
             OpenError::Spawn { .. } => Reason::BackendFailed(report(&error)),
         })?;
         let times = SessionTimes { idle: IDLE, ..self.times };
         let owner = (Principal::Anonymous, Transport::Bare);
-        let session = Session::start(SessionId::random()?, owner, times, link, (), &self.drain);
+        let terms = Terms { times, ..self.terms(quota) };
+        let session = Session::start(SessionId::random()?, owner, terms, link, (), &self.drain);
         books.session = Some(Arc::clone(&session));
         Ok(session)
     }

@@ -21,6 +21,7 @@ pub(super) use self::judge::Judges;
 use self::call::PlainCall;
 use super::bare::bare_caller;
 use super::{Ask, Mcp, Reason, Reply};
+use crate::budget::{Gathered, Quota};
 use crate::caller::Caller;
 use crate::jsonrpc::Message;
 
@@ -30,25 +31,27 @@ const MAX_PAGES: usize = 1000;
 const MAX_LIST: usize = 16 * 1024 * 1024;
 /// Characters of somebody else's text that an error repeats.
 const MAX_QUOTED: usize = 1000;
+/// Before all tools.
+const OPENING: &[u8] = br#"{"tools":["#;
 
 impl Mcp {
     /// The whole list of tools.
     pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
         let caller = bare_caller(ask);
         let pages = self.in_time(self.walk(&caller, None)).await?;
-        Ok(Reply::Json(pages.whole(), None))
+        Ok(Reply::Json(pages.whole()?, None))
     }
 
     /// One call of one tool. The reply is the tool's result.
     pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
-        let call = PlainCall::read(&body)?;
+        let call = PlainCall::read(&body, &ask.caller.quota)?;
         drop(body);
         let caller = bare_caller(ask);
         Ok(Reply::Json(self.in_time(self.call_plain(&caller, call)).await?, None))
     }
 
     async fn call_plain(&self, caller: &Arc<Caller>, call: PlainCall) -> Result<Bytes, Reason> {
-        let PlainCall { name, arguments, message } = call;
+        let PlainCall { name, arguments, message, share: _share } = call;
         let pages = self.walk(caller, Some(&name)).await?;
         let tool = pages.found.ok_or(Reason::UnknownTool)?;
         if let Some(schema) = tool.schema {
@@ -63,7 +66,7 @@ impl Mcp {
         caller: &Arc<Caller>,
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
-        let mut pages = Pages { wanted, ..Pages::default() };
+        let mut pages = Pages::new(wanted, &caller.quota)?;
         let mut params = json!({});
         loop {
             let request = Message::request(&1.into(), "tools/list", &params);
@@ -120,13 +123,13 @@ fn clipped(text: &str) -> String {
 }
 
 /// What was read of a list so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pages<'a> {
     /// The tool to look out for.
     wanted: Option<&'a str>,
     found: Option<Found>,
     /// Every tool as it came, with commas between.
-    tools: Vec<u8>,
+    tools: Gathered,
     cursors: HashSet<String>,
     count: usize,
     bytes: usize,
@@ -153,7 +156,13 @@ struct Tool<'a> {
     schema: Option<&'a RawValue>,
 }
 
-impl Pages<'_> {
+impl<'a> Pages<'a> {
+    fn new(wanted: Option<&'a str>, quota: &Quota) -> Result<Self, Reason> {
+        let mut tools = Gathered::new(quota, MAX_LIST)?;
+        tools.add(OPENING)?;
+        Ok(Self { wanted, found: None, tools, cursors: HashSet::new(), count: 0, bytes: 0 })
+    }
+
     /// Takes one page. The cursor of the next, if there is one: an empty one is none.
     fn add(&mut self, page: &Bytes) -> Result<Option<String>, Reason> {
         self.count += 1;
@@ -165,10 +174,10 @@ impl Pages<'_> {
             .map_err(|_other_form| Reason::BadAnswer("it is no list of tools"))?;
         for tool in tools {
             self.look_at(page, tool.get());
-            if !self.tools.is_empty() {
-                self.tools.push(b',');
+            if self.tools.len() > OPENING.len() {
+                self.tools.add(b",")?;
             }
-            self.tools.extend_from_slice(tool.get().as_bytes());
+            self.tools.add(tool.get().as_bytes())?;
         }
         let Some(cursor) = next.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
         if self.count >= MAX_PAGES {
@@ -193,8 +202,9 @@ impl Pages<'_> {
     }
 
     /// The whole list, as one page would have it.
-    fn whole(&self) -> Bytes {
-        [&br#"{"tools":["#[..], &self.tools, b"]}"].concat().into()
+    fn whole(mut self) -> Result<Bytes, Reason> {
+        self.tools.add(b"]}")?;
+        Ok(self.tools.whole())
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -20,10 +21,12 @@ use super::reader::Reader;
 use super::state::{Onto, State, StreamId};
 use super::table::SessionId;
 use crate::backend::{Link, Told};
+use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Transport};
 use crate::jsonrpc::{Message, RequestId};
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 
 /// Lengths of time that a session is held to.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,22 @@ pub(super) struct SessionTimes {
     pub(super) write: Duration,
 }
 
+/// What a session is held to.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) times: SessionTimes,
+    /// What lies on its streams counts against this.
+    pub(super) quota: Quota,
+    pub(super) tally: Tally,
+}
+
+#[cfg(test)]
+impl From<SessionTimes> for Terms {
+    fn from(times: SessionTimes) -> Self {
+        Self { times, quota: Quota::default(), tally: Tally::default() }
+    }
+}
+
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
 /// what is left.
 #[derive(Debug)]
@@ -42,7 +61,7 @@ pub(crate) struct Session {
     id: SessionId,
     principal: Principal,
     transport: Transport,
-    times: SessionTimes,
+    terms: Terms,
     tell: mpsc::Sender<Told>,
     state: Mutex<State>,
     /// A reader took something, or left.
@@ -62,19 +81,21 @@ impl Session {
     pub(super) fn start<P: Send + 'static>(
         id: SessionId,
         (principal, transport): (Principal, Transport),
-        times: SessionTimes,
+        terms: impl Into<Terms>,
         link: Link,
         place: P,
         drain: &Drain,
     ) -> Arc<Self> {
-        let Link { tell, said } = link;
+        let (Link { tell, said }, terms) = (link, terms.into());
+        let Terms { times: _, quota, tally } = terms.clone();
+        let state = State::new(transport, Instant::now()).on_account(quota, tally);
         let session = Arc::new(Self {
             id,
             principal,
             transport,
-            times,
+            terms,
             tell,
-            state: Mutex::new(State::new(transport, Instant::now())),
+            state: Mutex::new(state),
             room: Notify::new(),
             changed: Notify::new(),
             settled: Notify::new(),
@@ -121,6 +142,15 @@ impl Session {
         if self.transport == Transport::HttpSse && stream == StreamId::STANDALONE {
             self.close();
         }
+    }
+
+    /// What it holds counts against this.
+    pub(super) fn quota(&self) -> &Quota {
+        &self.terms.quota
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.terms.tally.count(outcome);
     }
 
     pub(super) fn id(&self) -> &SessionId {
@@ -188,7 +218,7 @@ impl Session {
     }
 
     fn enter(&self, requests: &[Message], onto: Onto) -> Result<(StreamId, Turn), Reason> {
-        let deadline = Instant::now() + self.times.call;
+        let deadline = Instant::now() + self.terms.times.call;
         let entered = self.state().begin(requests, onto, deadline)?;
         self.changed.notify_one();
         Ok(entered)
@@ -217,8 +247,8 @@ impl Session {
         let full = {
             let mut state = self.state();
             let full = state.is_full(StreamId::STANDALONE);
-            if let Some(log) = state.log(StreamId::STANDALONE).filter(|_| !full) {
-                log.push(answer);
+            if !full {
+                state.put(answer);
             }
             full
         };
@@ -261,7 +291,8 @@ impl Session {
     /// long as a call may take, is busy.
     pub(super) async fn tell(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
         let told = Told { message, caller: Arc::clone(caller) };
-        let time = self.times.write.min(self.times.call);
+        let SessionTimes { write, call, idle: _, age: _ } = self.terms.times;
+        let time = write.min(call);
         match self.tell.send_timeout(told, time).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Reason::BackendBusy),
@@ -387,8 +418,16 @@ impl Drop for Closing {
 }
 
 fn error_message(answer: &Bytes) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
-    answer.pointer("/error/message")?.as_str().map(str::to_owned)
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Fault,
+    }
+    #[derive(Deserialize)]
+    struct Fault {
+        message: String,
+    }
+    let Answer { error: Fault { message } } = serde_json::from_slice(answer).ok()?;
+    Some(message)
 }
 
 #[cfg(test)]

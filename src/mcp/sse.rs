@@ -21,6 +21,11 @@ use crate::limit::Permit;
 /// How long a client is asked to wait before it comes back, in milliseconds, before jitter.
 const RETRY_MS: u64 = 1000;
 
+/// Data of so many bytes is copied into its event, and more is not.
+const COPIED: usize = 16 * 1024;
+/// Bytes of large data that are handed to the connection at a time.
+const PIECE: usize = 64 * 1024;
+
 /// A comment: it carries nothing, and shows every box on the way that the stream lives.
 const COMMENT: &[u8] = b":\n\n";
 
@@ -47,17 +52,26 @@ impl fmt::Display for EventId {
     }
 }
 
-/// One event. `data` has no line breaks ([`crate::jsonrpc::Message::line`]).
-pub(super) fn event(id: Option<EventId>, data: &[u8]) -> Bytes {
-    let mut text = Vec::with_capacity(data.len() + 48);
+/// One event. `data` has no line breaks ([`crate::jsonrpc::Message::line`]). What is large is not
+/// copied, and comes in pieces: a peer that takes nothing is noticed between two.
+pub(super) fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item = Bytes> {
+    let small = data.len() <= COPIED;
+    let mut text = Vec::with_capacity(if small { data.len() + 48 } else { 48 });
     text.extend_from_slice(b"event: message\n");
     if let Some(id) = id {
         text.extend_from_slice(format!("id: {id}\n").as_bytes());
     }
     text.extend_from_slice(b"data: ");
-    text.extend_from_slice(data);
-    text.extend_from_slice(b"\n\n");
-    text.into()
+    if small {
+        text.extend_from_slice(&data);
+        text.extend_from_slice(b"\n\n");
+        data.clear();
+    }
+    let pieces = std::iter::from_fn(move || {
+        (!data.is_empty()).then(|| data.split_to(data.len().min(PIECE)))
+    });
+    let end = (!small).then(|| Bytes::from_static(b"\n\n"));
+    std::iter::once(text.into()).chain(pieces).chain(end)
 }
 
 /// Tells why a stream ends. Clients that know no such event pass over it.
@@ -199,10 +213,11 @@ impl http_body::Body for EventStream {
             match reader.poll_next(context) {
                 Poll::Ready(Some((number, data))) => {
                     let id = EventId { stream: reader.stream(), number };
-                    let frame = event(self.ids.then_some(id), &data);
+                    let pieces = event(self.ids.then_some(id), data);
+                    self.first.extend(pieces);
                     let tick = next_tick(Instant::now(), self.keep_alive, self.ends);
                     self.timer.as_mut().reset(tick);
-                    return Poll::Ready(Some(Ok(Frame::data(frame))));
+                    continue;
                 }
                 Poll::Ready(None) => {
                     // The answer to a call says by itself what went wrong.
@@ -232,8 +247,24 @@ mod tests {
     #[test]
     fn an_event_is_what_a_line_based_reader_expects() {
         let id = EventId { stream: StreamId(3), number: 7 };
-        assert_eq!(event(Some(id), b"{}"), "event: message\nid: 3-7\ndata: {}\n\n");
-        assert_eq!(event(None, b"{}"), "event: message\ndata: {}\n\n");
+        let written =
+            |id, data: &'static [u8]| event(id, Bytes::from_static(data)).collect::<Vec<_>>();
+        assert_eq!(written(Some(id), b"{}"), ["event: message\nid: 3-7\ndata: {}\n\n"]);
+        assert_eq!(written(None, b"{}"), ["event: message\ndata: {}\n\n"]);
+    }
+
+    #[test]
+    fn what_is_large_comes_in_pieces_and_is_not_copied() {
+        for size in [COPIED, COPIED + 1, PIECE, 3 * PIECE, 3 * PIECE + 1] {
+            let data = Bytes::from(vec![b'x'; size]);
+            let pieces: Vec<Bytes> = event(None, data.clone()).collect();
+            let whole = [&b"event: message\ndata: "[..], &data, b"\n\n"].concat();
+            assert_eq!(pieces.concat(), whole);
+            let within = data.as_ptr_range();
+            let held = pieces.iter().filter(|piece| !within.contains(&piece.as_ptr()));
+            assert!(held.map(Bytes::len).sum::<usize>() <= COPIED + 48);
+            assert!(pieces.iter().all(|piece| piece.len() <= PIECE));
+        }
     }
 
     #[test]

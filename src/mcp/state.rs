@@ -4,14 +4,17 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Reason;
 use super::log::{EventLog, Turn};
 use crate::backend::During;
+use crate::budget::{PER_MESSAGE, Quota};
 use crate::caller::Transport;
 use crate::jsonrpc::{Kind, Message, RequestId, code};
 use crate::protocol::{self, ProtocolVersion};
+use crate::tally::{Outcome, Tally};
 
 /// Calls of one session that may wait for the backend at once.
 pub(super) const MAX_CALLS: usize = 64;
@@ -79,6 +82,9 @@ pub(super) struct State {
     ended: bool,
     /// What became of the backend, where that ended the session.
     fault: Option<String>,
+    /// What lies on its streams counts against this.
+    quota: Quota,
+    tally: Tally,
 }
 
 impl State {
@@ -94,7 +100,35 @@ impl State {
             last_used: now,
             ended: false,
             fault: None,
+            quota: Quota::default(),
+            tally: Tally::default(),
         }
+    }
+
+    /// The same, on account of somebody.
+    pub(super) fn on_account(self, quota: Quota, tally: Tally) -> Self {
+        Self { quota, tally, ..self }
+    }
+
+    /// A message as it lies on a stream.
+    fn line(&self, message: &Message) -> Bytes {
+        let line = message.line();
+        if line.as_ptr() == message.bytes().as_ptr() {
+            return line;
+        }
+        // A copy that nobody accounted for.
+        self.quota.take_anyway(line.len().saturating_add(PER_MESSAGE)).hold(line)
+    }
+
+    fn push(&mut self, stream: StreamId, event: Bytes) {
+        let dropped = self.logs.entry(stream).or_default().push(event);
+        self.tally.count_many(Outcome::EventsDropped, dropped);
+    }
+
+    /// Gives up what is only kept for clients that come back: memory is short.
+    pub(super) fn shed(&mut self) {
+        let shed = self.logs.values_mut().map(EventLog::shed).sum();
+        self.tally.count_many(Outcome::EventsShed, shed);
     }
 
     /// The version that was settled on; none before `initialize` was answered.
@@ -274,12 +308,14 @@ impl State {
             Kind::Request { id, .. } => {
                 if self.asked.len() >= MAX_ASKED {
                     drop(self.asked.pop_front());
+                    self.tally.count(Outcome::QuestionForgotten);
                 }
                 self.asked.push_back((id.clone(), stream));
             }
             Kind::Notification { .. } => {}
         }
-        self.logs.entry(stream).or_default().push(message.line());
+        let line = self.line(message);
+        self.push(stream, line);
         Routed::Delivered
     }
 
@@ -287,7 +323,7 @@ impl State {
     fn settle(&mut self, id: &RequestId, answer: &Message, now: Instant) {
         let Some(call) = self.calls.remove(id) else { return };
         self.last_used = now;
-        let mut line = answer.line();
+        let mut line = self.line(answer);
         if call.initialize {
             let named = answer.protocol_version();
             self.refused = answer.is_error();
@@ -300,7 +336,7 @@ impl State {
             self.version =
                 named.map(|name| ProtocolVersion::parse(&name).unwrap_or(ProtocolVersion::ASSUMED));
         }
-        self.logs.entry(call.stream).or_default().push(line);
+        self.push(call.stream, line);
         self.finish_if_last(call.stream);
     }
 
@@ -374,6 +410,11 @@ impl State {
         self.logs.get_mut(&stream)
     }
 
+    /// Puts an answer of the edge's own on the standalone stream.
+    pub(super) fn put(&mut self, answer: Bytes) {
+        self.push(StreamId::STANDALONE, answer);
+    }
+
     /// Forgets a stream that its client was answered without.
     pub(super) fn forget(&mut self, stream: StreamId) {
         if self.logs.get(&stream).is_some_and(EventLog::is_finished) {
@@ -392,7 +433,8 @@ impl State {
             count += 1;
             bytes += size;
             if count > MAX_FINISHED || bytes > MAX_FINISHED_BYTES {
-                drop(self.logs.remove(&stream));
+                let unread = self.logs.remove(&stream).map_or(0, |log| log.unread());
+                self.tally.count_many(Outcome::EventsDropped, unread);
             }
         }
     }
@@ -509,6 +551,18 @@ mod tests {
         state.forget(stream);
         assert_eq!(state.route(&cancel, &During::Unsaid, Instant::now()), Routed::Delivered);
         assert!(state.log(stream).is_none());
+    }
+
+    #[tokio::test]
+    async fn questions_have_a_lid() {
+        let tally = Tally::default();
+        let mut state = state().on_account(Quota::default(), tally.clone());
+        for id in 0..300_u64 {
+            let asked = Message::request(&id.into(), "roots/list", &json!({}));
+            let _routed = state.route(&asked, &During::Unsaid, Instant::now());
+        }
+        assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
+        assert!(!state.answered(&43.into()) && state.answered(&44.into()));
     }
 
     #[tokio::test]

@@ -11,15 +11,17 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::reader::Reader;
-use super::session::{Session, SessionTimes};
+use super::session::{Session, SessionTimes, Terms};
 use super::table::SessionId;
 use super::{Principal, Reason, Transport};
 use crate::backend::Link;
+use crate::budget::Quota;
 use crate::caller::Caller;
 use crate::config::Times;
 use crate::frames::{Frames, Line};
 use crate::jsonrpc::{self, Kind, Message, code};
 use crate::shutdown::Drain;
+use crate::tally::Tally;
 
 /// Whoever holds the other end may be silent for as long as it likes: longer than any process runs.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);
@@ -55,7 +57,10 @@ where
         write: FOR_EVER,
     };
     let owner = (Principal::Anonymous, Transport::Stdio);
-    let session = Session::start(SessionId::random()?, owner, held_to, link, (), drain);
+    // One client, who is whoever started the edge: there is nobody to protect from it.
+    let (quota, tally) = (Quota::default(), Tally::default());
+    let terms = Terms { times: held_to, quota, tally };
+    let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
     let reader = session.listen().ok_or(Reason::UnknownSession)?;
     let listening = async {
         tokio::select! {
@@ -86,10 +91,11 @@ async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<S
         let parsed = match line {
             Line::Whole(bytes) => Message::parse(bytes)
                 .map_err(|error| jsonrpc::error_text(error.id(), error.code(), &error.to_string())),
-            Line::Cut(_) => {
+            Line::Cut(..) => {
                 let text = format!("a line of more than {max_line} bytes");
                 Err(jsonrpc::error_text(None, code::INVALID_REQUEST, &text))
             }
+            Line::Rest(_) => continue,
         };
         match parsed {
             Ok(message) => hand_on(message, session, &caller).await,

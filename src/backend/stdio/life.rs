@@ -21,8 +21,10 @@ use super::process::{Ending, Process};
 use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use crate::backend::{CHILD_STEP, Said, Told};
+use crate::budget::Quota;
 use crate::frames::{Frames, LAST_WORDS};
 use crate::shutdown::Drain;
+use crate::tally::Tally;
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);
@@ -36,6 +38,9 @@ pub(super) struct Life {
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) said: mpsc::Sender<Said>,
     pub(super) max_line: usize,
+    /// What it says counts against this.
+    pub(super) quota: Quota,
+    pub(super) tally: Tally,
     pub(super) drain: Drain,
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -78,14 +83,15 @@ impl Why {
 impl Life {
     /// Runs the child to its end.
     pub(super) async fn run(self) {
-        let Self { command, mut process, pipes, told, said, max_line, drain, place } = self;
+        let Self { command, mut process, pipes, told, said, max_line, quota, tally, drain, place } =
+            self;
         let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
         let last_words = LastWords::default();
-        let mut noise = Noise::of(pid, command.redactor());
+        let mut noise = Noise::of(pid, command.redactor(), tally, max_line);
         let speaking = async {
-            let lines = Frames::new(stdout, max_line, exited.clone());
+            let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
             stdout::hand_on(lines, &said, &ending, &mut noise).await;
             closed.cancel();
         };
@@ -188,7 +194,9 @@ async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>) -> Why {
                     next
                 }
             };
-            stdin.write_all(&next.message.line()).await?;
+            for part in next.message.line_parts() {
+                stdin.write_all(part).await?;
+            }
             stdin.write_all(b"\n").await?;
         }
     };

@@ -25,7 +25,8 @@ use self::command::Command;
 pub use self::command::CommandError;
 use self::life::{Life, Pipes};
 use self::process::Process;
-use super::{Link, OpenError, QUEUE};
+use super::{Link, OpenError, QUEUE, SAID_QUEUE};
+use crate::budget::Quota;
 use crate::config::{ChildCommand, Secret};
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
@@ -68,7 +69,9 @@ impl StdioBackend {
     /// Call it on a thread that lives as long as the runtime: a worker, never `spawn_blocking` and
     /// not under `block_in_place`. The kernel takes the end of the thread that forked for the
     /// parent's death, and the shim would have the child killed.
-    pub(crate) fn open(&self) -> Result<Link, OpenError> {
+    ///
+    /// What it says counts against `quota`.
+    pub(crate) fn open_within(&self, quota: &Quota) -> Result<Link, OpenError> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(OpenError::Full(self.max_children));
         };
@@ -78,7 +81,7 @@ impl StdioBackend {
         })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
         let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(QUEUE);
+        let (say, said) = mpsc::channel(SAID_QUEUE);
         let life = Life {
             command: Arc::clone(&self.command),
             process,
@@ -86,11 +89,19 @@ impl StdioBackend {
             told,
             said: say,
             max_line: self.max_line,
+            quota: quota.clone(),
+            tally: self.tally.clone(),
             drain: self.drain.clone(),
             place,
         };
         self.drain.spawn_behind(life.run());
         Ok(Link { tell, said })
+    }
+
+    /// The same for nobody in particular.
+    #[cfg(test)]
+    pub(crate) fn open(&self) -> Result<Link, OpenError> {
+        self.open_within(&Quota::default())
     }
 
     /// How many processes there are now.

@@ -63,7 +63,8 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
     while let Some(line) = lines.next().await {
         let text = match line {
             Line::Whole(bytes) => redactor.text(&bytes, false),
-            Line::Cut(bytes) => redactor.text(&bytes, true),
+            Line::Cut(bytes, _) => redactor.text(&bytes, true),
+            Line::Rest(_) => continue,
         };
         let now = rate.admit(Instant::now());
         if let Some(dropped) = now.dropped {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -10,8 +11,9 @@ use tracing::warn;
 
 use super::redact::Redactor;
 use crate::backend::{During, Said};
-use crate::frames::{Frames, Line};
-use crate::jsonrpc::{Malformed, Message};
+use crate::frames::{Cut, Frames, Line};
+use crate::jsonrpc::{Malformed, Message, RequestId, code};
+use crate::tally::{Outcome, Tally};
 
 /// Messages taken from one line; children of 2025-03-26 may send arrays.
 const MAX_BATCH: usize = 1000;
@@ -35,8 +37,8 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
         if ending.is_cancelled() {
             continue;
         }
-        for message in messages(line, noise) {
-            let said = said.send(Said::Message { message, during: During::Unsaid });
+        for what in heard(line, noise) {
+            let said = said.send(what);
             tokio::select! {
                 biased;
                 () = ending.cancelled() => break,
@@ -46,16 +48,28 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     }
 }
 
-fn messages(line: Line, noise: &mut Noise<'_>) -> Vec<Message> {
-    let bytes = match line {
-        Line::Whole(bytes) => bytes,
-        Line::Cut(bytes) => {
-            noise.skipped("too long", &bytes);
-            return Vec::new();
+fn heard(line: Line, noise: &mut Noise<'_>) -> Vec<Said> {
+    match line {
+        Line::Whole(bytes) => {
+            let said = |message| Said::Message { message, during: During::Unsaid };
+            messages(&bytes, noise).into_iter().map(said).collect()
         }
-    };
-    let parsed = if Message::is_batch(&bytes) {
-        Message::parse_batch(&bytes, MAX_BATCH)
+        Line::Cut(bytes, cut) => {
+            noise.lost = Some(cut);
+            match cut {
+                Cut::TooLong => noise.skipped(Outcome::LineTooLong, "too long", &bytes),
+                Cut::Short => noise.skipped(Outcome::LineUnbuffered, "no memory for it", &bytes),
+            }
+            Vec::new()
+        }
+        // Whoever waits for it would wait for the call's whole time.
+        Line::Rest(skim) => skim.answers().map(|id| noise.unanswered(id)).into_iter().collect(),
+    }
+}
+
+fn messages(bytes: &Bytes, noise: &mut Noise<'_>) -> Vec<Message> {
+    let parsed = if Message::is_batch(bytes) {
+        Message::parse_batch(bytes, MAX_BATCH)
     } else {
         Message::parse(bytes.clone()).map(|message| vec![message])
     };
@@ -65,7 +79,7 @@ fn messages(line: Line, noise: &mut Noise<'_>) -> Vec<Message> {
             Malformed::TooDeep => "nested too deep",
             Malformed::Shape { .. } => "not JSON-RPC",
         };
-        noise.skipped(why, &bytes);
+        noise.skipped(Outcome::LineSkipped, why, bytes);
         Vec::new()
     })
 }
@@ -75,16 +89,36 @@ fn messages(line: Line, noise: &mut Noise<'_>) -> Vec<Message> {
 pub(super) struct Noise<'a> {
     pid: i32,
     redactor: &'a Redactor,
+    tally: Tally,
+    max_line: usize,
     skipped: u64,
     warned: Option<Instant>,
+    /// Why the line that comes in is lost.
+    lost: Option<Cut>,
 }
 
 impl<'a> Noise<'a> {
-    pub(super) fn of(pid: i32, redactor: &'a Redactor) -> Self {
-        Self { pid, redactor, skipped: 0, warned: None }
+    /// Of the child `pid`, whose lines may have `max_line` bytes.
+    pub(super) fn of(pid: i32, redactor: &'a Redactor, tally: Tally, max_line: usize) -> Self {
+        Self { pid, redactor, tally, max_line, skipped: 0, warned: None, lost: None }
     }
 
-    fn skipped(&mut self, why: &'static str, line: &[u8]) {
+    /// What the caller is told whose answer was in a line that is lost.
+    fn unanswered(&mut self, id: RequestId) -> Said {
+        let text = match self.lost.take() {
+            Some(Cut::Short) => {
+                "the edge has no memory for the MCP server's answer: try again later".to_owned()
+            }
+            Some(Cut::TooLong) | None => {
+                let most = self.max_line;
+                format!("the MCP server's answer is longer than {most} bytes (--max-line-bytes)")
+            }
+        };
+        Said::Unanswered { id, code: code::INTERNAL_ERROR, text }
+    }
+
+    fn skipped(&mut self, outcome: Outcome, why: &'static str, line: &[u8]) {
+        self.tally.count(outcome);
         self.skipped = self.skipped.saturating_add(1);
         let quiet = self.warned.is_some_and(|at| at.elapsed() < QUIET);
         if self.skipped > WARNED && quiet {
@@ -101,14 +135,12 @@ impl<'a> Noise<'a> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn read(line: &str) -> (usize, u64) {
         let redactor = Redactor::default();
-        let mut noise = Noise::of(1, &redactor);
-        let messages = messages(Line::Whole(Bytes::copy_from_slice(line.as_bytes())), &mut noise);
+        let mut noise = Noise::of(1, &redactor, Tally::default(), 100);
+        let messages = messages(&Bytes::copy_from_slice(line.as_bytes()), &mut noise);
         (messages.len(), noise.skipped)
     }
 

@@ -106,7 +106,8 @@ impl Channel {
 
     /// Notes what the client said, for the time after a restart.
     pub(super) fn note(&self, message: &Message) {
-        self.state().memory.note(message);
+        let forgot = self.state().memory.note(message);
+        self.shared.count_if(forgot);
     }
 
     /// An id that no client has for a request of the edge's own.
@@ -353,7 +354,7 @@ impl Channel {
     /// Hands on what is no answer. Nobody to hand it to: questions are refused.
     async fn hear(&self, message: Message, during: During, epoch: u64, caller: &Caller) {
         if let Some(ear) = &self.ear {
-            let message = epoch::outward(message, epoch);
+            let message = epoch::outward(message, epoch, &caller.quota);
             // A session that is over hears no more.
             drop(ear.send(Said::Message { message, during }).await);
             return;

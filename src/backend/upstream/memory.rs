@@ -34,8 +34,8 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Notes what matters of a message that went up.
-    pub(super) fn note(&mut self, message: &Message) {
+    /// Notes what matters of a message that went up. Says if another had to be forgotten for it.
+    pub(super) fn note(&mut self, message: &Message) -> bool {
         let slot = match message.method() {
             Some("initialize") => &mut self.initialize,
             Some("notifications/initialized") => &mut self.initialized,
@@ -43,20 +43,24 @@ impl Memory {
             Some("resources/subscribe") => return self.subscribe(message),
             Some("resources/unsubscribe") => {
                 let uri = message.resource();
-                return self.subscriptions.retain(|(known, _)| Some(known) != uri.as_ref());
+                self.subscriptions.retain(|(known, _)| Some(known) != uri.as_ref());
+                return false;
             }
-            Some(_) | None => return,
+            Some(_) | None => return false,
         };
         *slot = Some(message.clone());
+        false
     }
 
-    fn subscribe(&mut self, message: &Message) {
-        let Some(uri) = message.resource() else { return };
+    fn subscribe(&mut self, message: &Message) -> bool {
+        let Some(uri) = message.resource() else { return false };
         self.subscriptions.retain(|(known, _)| *known != uri);
-        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+        let full = self.subscriptions.len() >= MAX_SUBSCRIPTIONS;
+        if full {
             let _oldest = self.subscriptions.remove(0);
         }
         self.subscriptions.push((uri, message.clone()));
+        full
     }
 
     /// An id that no client has for a request of the edge's own.
@@ -94,6 +98,7 @@ impl Memory {
 /// never passes for one to a question of now.
 pub(super) mod epoch {
     use super::{Message, RequestId};
+    use crate::budget::Quota;
     use crate::jsonrpc::Kind;
 
     const PREFIX: &str = "mcp-edge-";
@@ -101,11 +106,15 @@ pub(super) mod epoch {
     const LONGEST: usize = 256;
 
     /// A message of the upstream's as the client is to see it.
-    pub(in crate::backend::upstream) fn outward(message: Message, epoch: u64) -> Message {
+    pub(in crate::backend::upstream) fn outward(
+        message: Message,
+        epoch: u64,
+        quota: &Quota,
+    ) -> Message {
         match message.kind() {
             Kind::Request { id, .. } if epoch > 0 && id.to_string().len() <= LONGEST => {
                 let named = RequestId::Text(format!("{PREFIX}{epoch}:{id}").into());
-                message.with_id(&named)
+                message.with_id(&named).charged(quota)
             }
             Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => message,
         }
@@ -138,6 +147,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::budget::Quota;
 
     fn request(method: &str, params: &serde_json::Value) -> Message {
         Message::request(&7.into(), method, params)
@@ -147,15 +157,17 @@ mod tests {
     fn what_is_said_again_is_the_last_of_each() {
         let mut memory = Memory::default();
         assert!(memory.initialize().is_none() && memory.rest().is_empty());
-        memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
-        memory.note(&Message::notification("notifications/initialized", &json!(null)));
-        memory.note(&request("logging/setLevel", &json!({"level": "error"})));
-        memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
+        let _forgot =
+            memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
+        let _forgot =
+            memory.note(&Message::notification("notifications/initialized", &json!(null)));
+        let _forgot = memory.note(&request("logging/setLevel", &json!({"level": "error"})));
+        let _forgot = memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
         for uri in ["a", "b", "a"] {
-            memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
+            let _forgot = memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
         }
-        memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
-        memory.note(&request("tools/call", &json!({"name": "x"})));
+        let _forgot = memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
+        let _forgot = memory.note(&request("tools/call", &json!({"name": "x"})));
         assert_ne!(memory.initialize().unwrap().id(), Some(&7.into()));
         let rest = memory.rest();
         let methods: Vec<_> = rest.iter().filter_map(Message::method).collect();
@@ -171,7 +183,9 @@ mod tests {
     fn subscriptions_have_a_lid() {
         let mut memory = Memory::default();
         for number in 0..2 * MAX_SUBSCRIPTIONS {
-            memory.note(&request("resources/subscribe", &json!({ "uri": number.to_string() })));
+            let forgot =
+                memory.note(&request("resources/subscribe", &json!({ "uri": number.to_string() })));
+            assert_eq!(forgot, number >= MAX_SUBSCRIPTIONS);
         }
         assert_eq!(memory.rest().len(), MAX_SUBSCRIPTIONS);
     }
@@ -181,7 +195,7 @@ mod tests {
         for id in [RequestId::from(0), RequestId::Text("x\"y".into())] {
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch);
+                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id));
@@ -198,7 +212,7 @@ mod tests {
             let id = RequestId::Text(name.into());
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 2] {
-                let asked = epoch::outward(question.clone(), epoch);
+                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id), "{epoch}");
@@ -212,7 +226,7 @@ mod tests {
             let id = RequestId::Text("\"".repeat(length / 2).into());
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch);
+                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id), "{length} {epoch}");

@@ -27,12 +27,13 @@ use self::kind::{Spoken, Unclear};
 use self::patience::Patience;
 use self::tools::Tools;
 use self::wire::Wire;
-use super::{Link, QUEUE, Said, Told};
+use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
 use crate::jsonrpc::{Kind, Message, code};
 use crate::shutdown::Drain;
+use crate::tally::{Outcome, Tally};
 use crate::upstream::Upstream;
 
 /// The upstream, and what is known of it.
@@ -49,6 +50,7 @@ pub(crate) struct UpstreamBackend {
 struct Shared {
     wire: Wire,
     tools: Tools,
+    tally: Tally,
     /// How long a call waits for an upstream that is down.
     wait: Duration,
     asked: UpstreamKind,
@@ -63,11 +65,13 @@ impl UpstreamBackend {
         upstream: Arc<Upstream>,
         config: &config::Upstream,
         max_message: usize,
+        tally: Tally,
         drain: Drain,
     ) -> Self {
         let shared = Shared {
             wire: Wire::new(upstream, max_message),
-            tools: Tools::default(),
+            tools: Tools::counting(tally.clone()),
+            tally,
             wait: config.wait,
             asked: config.kind,
             spoken: Mutex::default(),
@@ -79,7 +83,7 @@ impl UpstreamBackend {
     /// Opens a session, with the first message.
     pub(crate) fn open(&self) -> Link {
         let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(QUEUE);
+        let (say, said) = mpsc::channel(SAID_QUEUE);
         self.drain.spawn_behind(run(Arc::clone(&self.shared), told, say));
         Link { tell, said }
     }
@@ -115,6 +119,13 @@ async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Sai
 }
 
 impl Shared {
+    /// A subscription had to be forgotten, or not.
+    fn count_if(&self, forgot: bool) {
+        if forgot {
+            self.tally.count(Outcome::SubscriptionForgotten);
+        }
+    }
+
     /// What the upstream speaks, if that was said or found out.
     fn known(&self) -> Option<Spoken> {
         match self.asked {

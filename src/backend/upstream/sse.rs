@@ -204,7 +204,8 @@ impl Session {
     /// Notes what is to be said again. `initialize` is, once it was answered.
     fn note(&mut self, message: &Message) {
         if message.method() != Some("initialize") {
-            self.memory.note(message);
+            let forgot = self.memory.note(message);
+            self.shared.count_if(forgot);
         }
     }
 
@@ -357,14 +358,14 @@ impl Session {
             match asked.as_ref().and_then(Message::method) {
                 Some("initialize") if !message.is_error() => {
                     if let Some(asked) = &asked {
-                        self.memory.note(asked);
+                        let _forgot = self.memory.note(asked);
                     }
                 }
                 Some("tools/list") => drop(self.shared.tools.learn(&message)),
                 Some(_) | None => {}
             }
         }
-        let message = epoch::outward(message, self.epoch);
+        let message = epoch::outward(message, self.epoch, &self.caller.quota);
         // A session that is over hears no more.
         drop(self.say.send(Said::Message { message, during: During::Unsaid }).await);
     }

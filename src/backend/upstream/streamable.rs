@@ -43,6 +43,7 @@ pub(super) async fn run(
         say: &say,
         work: FuturesUnordered::new(),
         calls: HashMap::new(),
+        begun: false,
     };
     let mut next = Some(first);
     while let Some(told) = match next.take() {
@@ -55,6 +56,9 @@ pub(super) async fn run(
     channel.end(&opener, ENDING).await;
 }
 
+/// What one session may have under way. More waits in its queue: an upstream that hangs is told little.
+const MAX_WORK: usize = 256;
+
 struct Session<'a> {
     channel: &'a Channel,
     shared: &'a Shared,
@@ -62,6 +66,8 @@ struct Session<'a> {
     work: FuturesUnordered<Work<'a>>,
     /// Dropped, or cancelled, a call is given up.
     calls: HashMap<RequestId, CancellationToken>,
+    /// The client said that it is initialised. Each further time would open one stream more.
+    begun: bool,
 }
 
 impl<'a> Session<'a> {
@@ -69,7 +75,7 @@ impl<'a> Session<'a> {
     async fn next(&mut self, told: &mut mpsc::Receiver<Told>) -> Option<Told> {
         loop {
             tokio::select! {
-                told = told.recv() => return told,
+                told = told.recv(), if self.work.len() < MAX_WORK => return told,
                 Some(done) = self.work.next() => self.forget(done),
                 () = self.say.closed() => return None,
             }
@@ -126,7 +132,7 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        if begun {
+        if begun && !std::mem::replace(&mut self.begun, true) {
             self.begin(caller);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use serde::Deserialize;
 
 use crate::jsonrpc::Message;
+use crate::tally::{Outcome, Tally};
 
 /// Tools that are remembered.
 const MAX_TOOLS: usize = 10_000;
@@ -37,6 +38,7 @@ pub(super) struct Tools {
     safe: RwLock<Option<HashMap<Box<str>, bool>>>,
     /// Is somebody asking?
     learning: AtomicBool,
+    tally: Tally,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +66,10 @@ struct Annotations {
 }
 
 impl Tools {
+    pub(super) fn counting(tally: Tally) -> Self {
+        Self { tally, ..Self::default() }
+    }
+
     /// Learns from the answer to a `tools/list`. Gives the cursor of the next page, if there is
     /// one.
     pub(super) fn learn(&self, answer: &Message) -> Option<String> {
@@ -74,6 +80,8 @@ impl Tools {
             let marked = annotations.is_some_and(|it| it.read_only || it.idempotent);
             if safe.len() < MAX_TOOLS || safe.contains_key(&*name) {
                 let _before = safe.insert(name.into(), marked);
+            } else {
+                self.tally.count(Outcome::ToolUnnoted);
             }
         }
         serde_json::from_str(listed.next?.get()).ok()

@@ -10,7 +10,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::body::{self, BodyLimits};
+use crate::body::{self, BodyError, BodyLimits};
+use crate::budget::{PER_MESSAGE, Quota, Share, Short};
 use crate::caller::Caller;
 use crate::events::{Decoder, Event};
 use crate::jsonrpc::{RequestId, code};
@@ -66,6 +67,12 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// The edge's own, of an answer that it has no memory for.
+    fn for_want_of_memory(status: StatusCode, short: Short) -> Self {
+        let text = format!("no memory for the upstream's answer: {short}");
+        Self { status, error: Some((code::INTERNAL_ERROR, text)), answers: None, location: None }
+    }
+
     /// What the client is told.
     pub(super) fn text(&self) -> String {
         let status = self.status;
@@ -131,7 +138,7 @@ impl Wire {
         let headers = request.headers_mut();
         drop(headers.insert(CONTENT_TYPE, JSON));
         drop(headers.insert(ACCEPT, BOTH));
-        self.send(request, patience).await
+        self.send(request, patience, &caller.quota).await
     }
 
     /// Asks for a stream.
@@ -143,13 +150,13 @@ impl Wire {
         let mut request = self.request(Method::GET, self.url(), Bytes::new(), session, caller);
         drop(request.headers_mut().insert(ACCEPT, EVENTS));
         // Some servers send the head with the first event only.
-        Ok(self.send(request, None).await?.1)
+        Ok(self.send(request, None, &caller.quota).await?.1)
     }
 
     /// Ends a session. Whatever comes of it.
     pub(super) async fn end(&self, session: &HeaderMap, caller: &Caller, patience: Duration) {
         let request = self.request(Method::DELETE, self.url(), Bytes::new(), session, caller);
-        if let Err(fault) = self.send(request, Some(patience)).await {
+        if let Err(fault) = self.send(request, Some(patience), &caller.quota).await {
             tracing::debug!(%fault, "could not end the upstream's session");
         }
     }
@@ -176,6 +183,7 @@ impl Wire {
         &self,
         request: Request<upstream::Outgoing>,
         patience: Option<Duration>,
+        quota: &Quota,
     ) -> Result<(HeaderMap, Answer), Fault> {
         let (head, body) = self.upstream.send(request, patience).await?.into_parts();
         let response = Response::from_parts(head, ());
@@ -186,18 +194,24 @@ impl Wire {
         // A call's answer may come as late as its head may.
         let idle = patience.unwrap_or(ANSWER);
         let answer = if !response.status().is_success() {
-            Answer::Refused(Box::pin(refusal(&response, body, self.limits())).await)
+            Answer::Refused(Box::pin(refusal(&response, body, self.limits(), quota)).await)
         } else if encoded {
             return Err(Fault::Broken("it sent a compressed answer, unasked".to_owned()));
         } else if essence.eq_ignore_ascii_case("application/json") {
-            let read = body::read(body, BodyLimits { idle, ..self.limits() }).await;
-            Answer::Json(read.map_err(|error| Fault::Broken(error.to_string()))?)
+            match body::read(body, BodyLimits { idle, ..self.limits() }, quota).await {
+                Ok(read) => Answer::Json(read),
+                // It answered: to ask again would do what it did once more, and help nobody.
+                Err(BodyError::Short(short)) => {
+                    Answer::Refused(Refusal::for_want_of_memory(response.status(), short))
+                }
+                Err(error) => return Err(Fault::Broken(error.to_string())),
+            }
         } else if essence.eq_ignore_ascii_case("text/event-stream") {
-            Answer::Events(Box::new(EventBody { body, decoder: Decoder::new(self.max) }))
+            Answer::Events(Box::new(EventBody::new(body, Decoder::new(self.max), quota)))
         } else {
             // Read, so that the connection can be used again; what it says is of no use.
             let limits = BodyLimits { bytes: REFUSAL, ..self.limits() };
-            drop(Box::pin(body::read(body, limits)).await);
+            drop(Box::pin(body::read(body, limits, quota)).await);
             Answer::Accepted
         };
         Ok((response.into_parts().0.headers, answer))
@@ -208,8 +222,13 @@ impl Wire {
     }
 }
 
-async fn refusal(response: &Response<()>, body: Arriving, limits: BodyLimits) -> Refusal {
-    let body = body::read(body, BodyLimits { bytes: REFUSAL, ..limits }).await;
+async fn refusal(
+    response: &Response<()>,
+    body: Arriving,
+    limits: BodyLimits,
+    quota: &Quota,
+) -> Refusal {
+    let body = body::read(body, BodyLimits { bytes: REFUSAL, ..limits }, quota).await;
     let body: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
     let error = body.as_ref().and_then(|body| body.get("error")).and_then(|error| {
         let code = i32::try_from(error.get("code")?.as_i64()?).ok()?;
@@ -222,14 +241,25 @@ async fn refusal(response: &Response<()>, body: Arriving, limits: BodyLimits) ->
     Refusal { status, error, answers, location }
 }
 
+fn no_memory(short: Short) -> String {
+    format!("no memory for what it says: {short}")
+}
+
 /// A stream of events as it comes.
 #[derive(Debug)]
 pub(super) struct EventBody {
     body: Arriving,
     decoder: Decoder,
+    quota: Quota,
+    /// Of what the decoder holds.
+    share: Share,
 }
 
 impl EventBody {
+    fn new(body: Arriving, decoder: Decoder, quota: &Quota) -> Self {
+        Self { body, decoder, quota: quota.clone(), share: quota.take_anyway(0) }
+    }
+
     /// The next event; none at the end of the stream.
     ///
     /// # Errors
@@ -237,6 +267,13 @@ impl EventBody {
     pub(super) async fn next(&mut self) -> Result<Option<Event>, String> {
         loop {
             if let Some(event) = self.decoder.next().map_err(|error| error.to_string())? {
+                // What was held there already.
+                let hold = |data: Bytes| {
+                    let size = data.len().saturating_add(PER_MESSAGE);
+                    self.quota.take_anyway(size).hold(data)
+                };
+                let event = Event { data: event.data.map(hold), ..event };
+                self.share.set(self.decoder.held()).map_err(no_memory)?;
                 return Ok(Some(event));
             }
             match self.body.frame().await {
@@ -245,6 +282,7 @@ impl EventBody {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.decoder.feed(&data);
+                        self.share.set(self.decoder.held()).map_err(no_memory)?;
                     }
                 }
             }

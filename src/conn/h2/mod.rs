@@ -73,7 +73,8 @@ impl Connection {
     {
         let client = conn.client;
         let activity = Activity::new(self.times, Alpn::H2);
-        let mut io = Metered::new(Watched::new(io, Arc::clone(&activity)), Arc::clone(&activity));
+        let mut io =
+            Metered::new(Watched::new(io, Arc::clone(&activity), None), Arc::clone(&activity));
         let service = self.service(conn, Arc::clone(&activity));
         let end = Box::pin(self.drive(&mut io, service, &activity)).await;
         let reason = match (io.fault(), end) {
@@ -117,7 +118,7 @@ impl Connection {
                     http.as_mut().graceful_shutdown();
                 }
                 overdue = activity.overdue(), if last.is_none() => {
-                    self.count(Some(overdue));
+                    self.count(super::End::Overdue(overdue));
                     // What has been used may be used this very moment: there the peer is asked.
                     if overdue != Overdue::Idle || !activity.was_used() {
                         return End::Cut(overdue);

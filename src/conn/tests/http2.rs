@@ -12,7 +12,7 @@ async fn http2(
     let connection = Arc::clone(&rig.connection);
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let conn = ConnInfo { client, local, tls: None, speaks_for: false };
+    let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
     rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
     let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1024)
@@ -85,7 +85,7 @@ impl Frames {
         let connection = Arc::clone(&rig.connection);
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let conn = ConnInfo { client, local, tls: None, speaks_for: false };
+        let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
         rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
         let mut frames = Self { client: Client { io: ours, begun: Instant::now() } };
         frames.client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
@@ -236,7 +236,7 @@ async fn a_preface_that_does_not_end_is_cut_at_10_seconds() {
     let connection = Arc::clone(&rig.connection);
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let conn = ConnInfo { client, local, tls: None, speaks_for: false };
+    let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
     rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
     let mut peer = Frames { client: Client { io: ours, begun: Instant::now() } };
     peer.client.send("PRI * HTTP/2.0\r\n").await;

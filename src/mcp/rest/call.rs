@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::clipped;
-use crate::jsonrpc::Message;
+use crate::budget::{Quota, Share};
+use crate::jsonrpc::{self, Message};
 use crate::mcp::Reason;
 
 /// A call that was read.
@@ -21,6 +22,8 @@ pub(super) struct PlainCall {
     pub(super) arguments: Value,
     /// What is forwarded: name and arguments in the bytes that were read.
     pub(super) message: Message,
+    /// Of the arguments, which take far more as values than as text.
+    pub(super) share: Share,
 }
 
 #[derive(Deserialize)]
@@ -34,7 +37,7 @@ struct Body<'a> {
 
 impl PlainCall {
     /// Reads the body of a request.
-    pub(super) fn read(body: &Bytes) -> Result<Self, Reason> {
+    pub(super) fn read(body: &Bytes, quota: &Quota) -> Result<Self, Reason> {
         let wrong = |why: &dyn fmt::Display| Reason::NotACall(clipped(&why.to_string()));
         let text = std::str::from_utf8(body).map_err(|error| wrong(&error))?;
         // An array would be read by position.
@@ -48,13 +51,14 @@ impl PlainCall {
         if !raw.starts_with('{') {
             return Err(wrong(&"`arguments` must be an object"));
         }
+        let share = quota.try_take(jsonrpc::weight(raw))?;
         let Unique(arguments) = serde_json::from_str(raw)
             .map_err(|error| wrong(&format!("in `arguments`, {error}")))?;
         let message = format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":{raw_name},"arguments":{raw}}}}}"#
         );
         let message = Message::parse(message.into()).map_err(|error| wrong(&error))?;
-        Ok(Self { name, arguments, message })
+        Ok(Self { name, arguments, message: message.charged(quota), share })
     }
 }
 
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<PlainCall, Reason> {
-        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()))
+        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()), &Quota::default())
     }
 
     #[test]
@@ -180,7 +184,10 @@ mod tests {
         ] {
             assert!(matches!(read(body), Err(Reason::NotACall(_))), "{body}");
         }
-        assert!(PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}")).is_err());
+        assert!(
+            PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}"), &Quota::default())
+                .is_err()
+        );
     }
 
     #[test]

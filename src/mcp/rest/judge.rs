@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::clipped;
 use crate::mcp::Reason;
+use crate::tally::{Outcome, Tally};
 
 /// Larger schemas are not judged.
 const MAX_SCHEMA: usize = 1024 * 1024;
@@ -29,21 +30,23 @@ const MAX_PATTERN: usize = 1024 * 1024;
 
 /// Those who judge.
 #[derive(Debug)]
-pub(in crate::mcp) struct Judges(Arc<Semaphore>);
-
-impl Default for Judges {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_JUDGES)))
-    }
+pub(in crate::mcp) struct Judges {
+    places: Arc<Semaphore>,
+    tally: Tally,
 }
 
 impl Judges {
+    /// Counts here when one of them panics.
+    pub(in crate::mcp) fn new(tally: Tally) -> Self {
+        Self { places: Arc::new(Semaphore::new(MAX_JUDGES)), tally }
+    }
+
     /// Refuses arguments that do not fit.
     pub(super) async fn judge(&self, schema: Bytes, arguments: Value) -> Result<(), Reason> {
         if schema.len() > MAX_SCHEMA {
             return Ok(());
         }
-        let Ok(place) = Arc::clone(&self.0).acquire_owned().await else { return Ok(()) };
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(()) };
         let (tell, told) = oneshot::channel();
         let work = move || {
             // Its caller may have gone; the place is given back when the work is done.
@@ -54,7 +57,11 @@ impl Judges {
         if let Err(error) = judge {
             tracing::warn!(%error, "no thread to judge arguments");
         }
-        told.await.unwrap_or(Ok(()))
+        told.await.unwrap_or_else(|_| {
+            // The thread panicked, or could not be started.
+            self.tally.count(Outcome::JudgeLost);
+            Ok(())
+        })
     }
 }
 
@@ -179,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_intricate_schema_is_judged_as_long_as_the_stack_lasts() {
-        let judges = Judges::default();
+        let judges = Judges::new(Tally::default());
         let judge = |schema: Value| judges.judge(schema.to_string().into(), json!({}));
         let never = json!({ "not": {} });
         // Six levels of schema, one of arguments.
@@ -192,15 +199,15 @@ mod tests {
     #[tokio::test]
     async fn a_large_schema_is_the_backends_affair() {
         let of = |size: usize| json!({ "not": {}, "description": "x".repeat(size) }).to_string();
-        let judges = Judges::default();
+        let judges = Judges::new(Tally::default());
         assert!(judges.judge(of(1_000_000).into(), json!({})).await.is_err());
         assert_eq!(judges.judge(of(1_048_576).into(), json!({})).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_than_a_few_judge_at_once() {
-        let judges = Judges::default();
-        let taken = Arc::clone(&judges.0).acquire_many_owned(4).await;
+        let judges = Judges::new(Tally::default());
+        let taken = Arc::clone(&judges.places).acquire_many_owned(4).await;
         let waiting = judges.judge(Bytes::from_static(b"{}"), json!({}));
         assert!(tokio::time::timeout(std::time::Duration::from_secs(9), waiting).await.is_err());
         drop(taken);

@@ -22,26 +22,30 @@ fn bad(result: Result<Option<String>, Reason>) -> &'static str {
     }
 }
 
+fn pages_for(wanted: Option<&str>) -> Pages<'_> {
+    Pages::new(wanted, &Quota::default()).unwrap()
+}
+
 #[test]
 fn tools_are_kept_in_order_and_in_their_own_bytes() {
-    let mut pages = Pages::default();
+    let mut pages = pages_for(None);
     let first = r#"{ "nextCursor" : "2", "tools": [ {"name" :"a"}, { "x":1.0, "x":2 } ]}"#;
     assert_eq!(pages.add(&page(first)).unwrap(), Some("2".to_owned()));
     assert_eq!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap(), Some("3".into()));
     assert_eq!(pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap(), None);
-    assert_eq!(pages.whole(), r#"{"tools":[{"name" :"a"},{ "x":1.0, "x":2 },"\u0041"]}"#);
-    let mut none = Pages::default();
+    assert_eq!(pages.whole().unwrap(), r#"{"tools":[{"name" :"a"},{ "x":1.0, "x":2 },"\u0041"]}"#);
+    let mut none = pages_for(None);
     assert_eq!(none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap(), None);
-    assert_eq!(none.whole(), r#"{"tools":[]}"#);
+    assert_eq!(none.whole().unwrap(), r#"{"tools":[]}"#);
 }
 
 #[test]
 fn a_tool_is_found_by_its_exact_name_and_the_first_counts() {
-    let mut pages = Pages { wanted: Some("b"), ..Pages::default() };
+    let mut pages = pages_for(Some("b"));
     let tools = r#"{"tools":[7,["b"],{"name":"B"},{"title":"b"},{"name":"\u0062","inputSchema":{ "a":1 }},{"name":"b"}]}"#;
     pages.add(&page(tools)).unwrap();
     assert_eq!(pages.found.unwrap().schema.unwrap(), r#"{ "a":1 }"#);
-    let mut without = Pages { wanted: Some("b"), ..Pages::default() };
+    let mut without = pages_for(Some("b"));
     without.add(&page(r#"{"tools":[{"name":"b","inputSchema":null}]}"#)).unwrap();
     assert!(without.found.unwrap().schema.is_none());
 }
@@ -51,22 +55,22 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
     for text in
         [r#"{"tools":{}}"#, "{}", r#"{"tools":[],"nextCursor":7}"#, r#"{"tools":[],"tools":[]}"#]
     {
-        assert_eq!(bad(Pages::default().add(&page(text))), "it is no list of tools", "{text}");
+        assert_eq!(bad(pages_for(None).add(&page(text))), "it is no list of tools", "{text}");
     }
-    let mut circle = Pages::default();
+    let mut circle = pages_for(None);
     let to = |cursor: &str| page(&json!({ "tools": [], "nextCursor": cursor }).to_string());
     for cursor in ["a", "b"] {
         circle.add(&to(cursor)).unwrap();
     }
     assert!(bad(circle.add(&to("a"))).contains("circle"));
-    let mut long = Pages::default();
+    let mut long = pages_for(None);
     for number in 1..1000 {
         long.add(&to(&number.to_string())).unwrap();
     }
     assert_eq!(long.add(&page(r#"{"tools":[]}"#)).unwrap(), None);
     long.count = 999;
     assert!(bad(long.add(&to("1000"))).contains("1000 pages"));
-    let mut large = Pages::default();
+    let mut large = pages_for(None);
     let half = |cursor: &str| {
         page(&json!({ "tools": ["x".repeat(8_388_000)], "nextCursor": cursor }).to_string())
     };
@@ -126,7 +130,7 @@ fn slow(minutes: u64) -> Mcp {
 
 async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
-    let call = PlainCall::read(&body.into()).unwrap();
+    let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
     mcp.in_time(mcp.call_plain(&Arc::new(Caller::stdio()), call)).await
 }
 

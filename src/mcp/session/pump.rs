@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -13,14 +14,27 @@ use crate::caller::Caller;
 use crate::jsonrpc::{Message, code};
 use crate::mcp::Reason;
 use crate::mcp::state::Routed;
+use crate::tally::Outcome;
+
+/// Between two times that a session gives up what it only keeps for a client that comes back.
+const SHED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
     pub(super) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
-        let age = Instant::now() + self.times.age;
+        let age = Instant::now() + self.terms.times.age;
+        let mut short = pin!(self.quota().short());
+        let mut shed = None;
         loop {
             let next = self.next_look(age);
             tokio::select! {
+                () = &mut short, if shed.is_none() => {
+                    self.state().shed();
+                    // Whoever fills memory is not to keep the others busy with that.
+                    shed = Some(Instant::now() + SHED_PAUSE);
+                    short.set(self.quota().short());
+                }
+                () = sleep_until(shed.unwrap_or(age)), if shed.is_some() => shed = None,
                 said = said.recv() => match said {
                     Some(Said::Message { message, during }) => {
                         self.carry(&message, &during).await;
@@ -84,7 +98,7 @@ impl Session {
 
     /// Waits while the reader of the message's stream is behind, as long as a write may take.
     async fn wait_for_room(&self, message: &Message, during: &During) {
-        let deadline = Instant::now() + self.times.write;
+        let deadline = Instant::now() + self.terms.times.write;
         loop {
             let mut room = pin!(self.room.notified());
             // Enabled before the look, or a reader could make room in between, unheard.
@@ -100,6 +114,7 @@ impl Session {
                 () = room => {}
                 () = sleep_until(deadline) => {
                     tracing::info!(session = %self.id.alias(), "a reader is too slow: cut off");
+                    self.count(Outcome::ReaderCut);
                     let mut state = self.state();
                     let stream = state.place(message, during);
                     if let Some(log) = stream.and_then(|stream| state.log(stream)) {
@@ -116,7 +131,7 @@ impl Session {
     /// When the session's task has to look at its deadlines next.
     fn next_look(&self, age: Instant) -> Instant {
         let state = self.state();
-        let idle = state.idle_since().map(|since| since + self.times.idle);
+        let idle = state.idle_since().map(|since| since + self.terms.times.idle);
         [Some(age), idle, state.next_deadline()].into_iter().flatten().min().unwrap_or(age)
     }
 
@@ -125,7 +140,8 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let fault = Reason::CallTimeout(self.times.call);
+            let fault = Reason::CallTimeout(self.terms.times.call);
+            self.count(Outcome::CallTimeout);
             let initialize = state.is_initialize(&id);
             let _waited = state.fail(&id, fault.clone(), now);
             if initialize {
@@ -137,9 +153,13 @@ impl Session {
             drop(self.tell.try_send(Told { message, caller }));
         }
         if now >= age {
+            self.count(Outcome::SessionAge);
             return Some("the session reached its age".to_owned());
         }
-        let idle = state.idle_since().is_some_and(|since| now >= since + self.times.idle);
-        idle.then(|| "the session was idle".to_owned())
+        let idle = state.idle_since().is_some_and(|since| now >= since + self.terms.times.idle);
+        idle.then(|| {
+            self.count(Outcome::SessionIdle);
+            "the session was idle".to_owned()
+        })
     }
 }

@@ -242,3 +242,56 @@ async fn a_handshake_that_chooses_a_modern_version_fails() {
     assert!(String::from_utf8_lossy(&waiting.answer().await.unwrap()).contains("-32603"));
     assert!(rig.session.is_ended());
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
+    let (tally, quick) = (Tally::default(), Duration::from_millis(1));
+    let budget = crate::budget::Budget::new(400_000, 0, tally.clone());
+    let (tell, _told) = mpsc::channel(4);
+    let (say, said) = mpsc::channel(4);
+    let quota = budget.quota();
+    let terms = Terms { times: TIMES, quota: quota.clone(), tally: tally.clone() };
+    let owner = (Principal::Anonymous, Transport::StreamableHttp);
+    let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+    let session = Session::start(id, owner, terms, link, (), &Drain::default());
+    for number in 0..8 {
+        let message = note(&number.to_string()).charged(&quota);
+        say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+    }
+    tokio::time::sleep(quick).await;
+    let kept = budget.taken();
+    let filler = quota.try_take(80_000).unwrap();
+    tokio::time::sleep(quick).await;
+    assert_eq!((budget.taken() - 80_000, tally.outcomes()["events_shed"]), (kept / 2, 4));
+    // Whoever fills memory keeps the session busy with that ten times a second at most.
+    for _ in 0..50 {
+        assert!(quota.try_take(90_000).is_err());
+        tokio::time::sleep(quick).await;
+    }
+    assert_eq!(tally.outcomes()["events_shed"], 4);
+    drop(filler);
+    assert_eq!(session.listen().unwrap().next().await.unwrap(), note("4").line());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sessions_times_end_is_counted() {
+    let tally = Tally::default();
+    let count = |outcome| tally.outcomes()[outcome];
+    for (times, outcome) in [
+        (SessionTimes { age: TIMES.idle * 2, ..TIMES }, "session_idle"),
+        (SessionTimes { age: TIMES.idle / 2, ..TIMES }, "session_age"),
+    ] {
+        let (tell, _told) = mpsc::channel(4);
+        let (_say, said) = mpsc::channel(4);
+        let terms = Terms { times, quota: Quota::default(), tally: tally.clone() };
+        let owner = (Principal::Anonymous, Transport::StreamableHttp);
+        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
+        let due = times.idle.min(times.age);
+        tokio::time::sleep(due).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(session.is_ended());
+        assert_eq!(count(outcome), 1);
+    }
+    assert_eq!(count("call_timeout"), 0);
+}

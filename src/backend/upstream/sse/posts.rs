@@ -15,6 +15,9 @@ use super::{Answer, Fault, Message, RequestId, Shared, Told};
 /// How long a POST holds up what was said after it; and how long that of a call may outlast it.
 const IN_ORDER: Duration = Duration::from_secs(1);
 
+/// POSTs of one session that may be under way at once.
+const MAX_UNDER_WAY: usize = 256;
+
 /// How a POST was taken.
 pub(super) struct Taken {
     number: u64,
@@ -45,7 +48,7 @@ pub(super) struct Posts {
 impl Posts {
     /// May the next message be posted?
     pub(super) fn is_free(&self) -> bool {
-        self.ahead.is_none()
+        self.ahead.is_none() && self.under_way.len() < MAX_UNDER_WAY
     }
 
     pub(super) fn is_empty(&self) -> bool {

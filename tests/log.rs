@@ -1,0 +1,210 @@
+//! Promise: the log never holds the service up, says what it lost, and cannot be forged.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const TOKEN: &str = "0123456789abcdef";
+/// A test ends by itself, whatever hangs.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// A running edge that is not left behind.
+struct Edge {
+    process: Child,
+    log: BufReader<ChildStderr>,
+    port: u16,
+}
+
+impl Edge {
+    fn start(argv: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-edge"))
+            .args(["--insecure-http", "--port=0", "--log-format=json"])
+            .args(argv)
+            .env_clear()
+            .envs([("PATH", "/usr/bin:/bin"), ("MCP_AUTH_TOKEN", TOKEN)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::with_capacity(1, process.stderr.take().unwrap());
+        let mut edge = Self { process, log, port: 0 };
+        let serving = edge.event(|event| event["message"] == "serving");
+        edge.port = serving["port"].as_u64().unwrap().try_into().unwrap();
+        edge
+    }
+
+    /// The next line of the log for which this holds.
+    fn event(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "it never came");
+            let event = serde_json::from_str(&line).unwrap();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    }
+
+    fn connect(&self) -> BufReader<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        BufReader::new(stream)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _gone_already = self.process.kill();
+        let _status = self.process.wait();
+    }
+}
+
+/// One answer, to its end; its status.
+fn answer(from: &mut BufReader<TcpStream>) -> u16 {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut length = 0;
+    loop {
+        line.clear();
+        assert!(from.read_line(&mut line).unwrap() > 2 || line == "\r\n", "{line:?}");
+        if line == "\r\n" {
+            break;
+        }
+        let field = line.to_ascii_lowercase();
+        if let Some(value) = field.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    from.read_exact(&mut vec![0; length]).unwrap();
+    status
+}
+
+#[test]
+fn ten_thousand_requests_are_answered_whose_log_nobody_reads() {
+    let rate = ["--requests-per-second=10000", "--burst=10000", "--report-interval=50ms"];
+    let mut edge = Edge::start(&[&["--log-level=DEBUG"], &rate[..]].concat());
+    // The longer the line, the sooner the pipe and the queue are full.
+    let path = "x".repeat(600);
+    let requests = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(50);
+    let mut peer = edge.connect();
+    for _ in 0..200 {
+        peer.get_mut().write_all(requests.as_bytes()).unwrap();
+        for _ in 0..50 {
+            assert!([401, 404, 429].contains(&answer(&mut peer)));
+        }
+    }
+    // Nobody has read a line since `serving`: what the edge says of it comes when somebody does.
+    let report = edge.event(|event| event["report"]["log_lines_dropped"].as_u64() > Some(0));
+    assert!(report["report"]["outcomes"]["panics"] == 0, "{report}");
+    let told = edge.event(|event| event["message"] == "lines of the log were dropped");
+    assert!(told["lines"].as_u64() > Some(0), "{told}");
+    // The rest is read, so that nothing stands in the way of the end.
+    let (tell, ended) = mpsc::channel();
+    edge.signal(Signal::TERM);
+    drop(peer);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rest = Vec::new();
+            edge.log.read_to_end(&mut rest).unwrap();
+            tell.send(rest).unwrap();
+        });
+        let rest = ended.recv_timeout(BOUND).unwrap();
+        assert!(rest.ends_with(b"\n"), "the last line is whole");
+        assert!(String::from_utf8(rest).unwrap().contains("draining"), "it was flushed");
+    });
+    assert_eq!(edge.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_edge_ends_although_its_log_is_stuck() {
+    let edge = Edge::start(&["--log-level=DEBUG", "--requests-per-second=10000", "--burst=10000"]);
+    let path = "x".repeat(600);
+    let requests = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(50);
+    let mut peer = edge.connect();
+    for _ in 0..20 {
+        peer.get_mut().write_all(requests.as_bytes()).unwrap();
+        for _ in 0..50 {
+            let _status = answer(&mut peer);
+        }
+    }
+    drop(peer);
+    edge.signal(Signal::TERM);
+    let (tell, ended) = mpsc::channel();
+    let mut edge = edge;
+    std::thread::scope(|scope| {
+        scope.spawn(|| tell.send(edge.process.wait().unwrap()).unwrap());
+        assert_eq!(ended.recv_timeout(BOUND).unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_log_that_nobody_can_be_given_stops_nothing() {
+    let mut edge = Edge::start(&["--log-level=DEBUG"]);
+    // The reader goes: every write fails from now on.
+    let (ours, _theirs) = std::io::pipe().unwrap();
+    drop(std::mem::replace(&mut edge.log, BufReader::new(stderr_of(ours))));
+    for _ in 0..3 {
+        let mut peer = edge.connect();
+        peer.get_mut().write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        assert_eq!(answer(&mut peer), 200);
+    }
+    edge.signal(Signal::TERM);
+    assert_eq!(edge.process.wait().unwrap().code(), Some(0));
+}
+
+fn stderr_of(pipe: std::io::PipeReader) -> ChildStderr {
+    std::os::fd::OwnedFd::from(pipe).into()
+}
+
+#[test]
+fn no_line_can_be_forged() {
+    for format in ["text", "json"] {
+        let script =
+            r#"printf 'a\r\033[2J\007 2026-01-01 ERROR forged\n' >&2; exec cat >/dev/null"#;
+        let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-edge"))
+            .args(["--transport=stdio", "--log-level=DEBUG", "--log-format", format])
+            .args(["--", "sh", "-c", script])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("forged") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the child was not heard");
+        }
+        drop(process.stdin.take());
+        let line = line.strip_suffix('\n').unwrap();
+        assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+        assert!(line.contains("\\r") || line.contains("\\u000d"), "{line:?}");
+        let _status = process.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_edge_dumps_no_core() {
+    let mut edge = Edge::start(&[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", edge.process.id())).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    edge.signal(Signal::ABORT);
+    let status = edge.process.wait().unwrap();
+    assert_eq!(status.signal(), Some(6));
+    assert!(!status.core_dumped());
+}
