@@ -253,6 +253,24 @@ impl Decoder {
         if self.pending.length.saturating_add(more) > self.max { Err(TooLong) } else { Ok(()) }
     }
 
+    /// Is no more held than one event, and the piece that was just fed?
+    #[cfg(fuzzing)]
+    pub(crate) fn check_held(&self, fed: usize) {
+        let data = match &self.pending.data {
+            Data::Nothing => 0,
+            Data::Line(line) => line.len(),
+            Data::Lines(lines) => lines.len(),
+        };
+        let Event { kind, id, .. } = &self.pending.event;
+        let names: usize = [kind, id].into_iter().flatten().map(|text| text.len()).sum();
+        let most = self.max.saturating_add(fed);
+        assert!(
+            self.buffer.len() - self.start + data + names <= most,
+            "more than an event is held"
+        );
+        assert!(self.buffer.capacity() <= most.max(SMALL));
+    }
+
     fn fail(&mut self) {
         self.failed = true;
         self.buffer = Vec::new();

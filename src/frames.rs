@@ -157,6 +157,13 @@ impl Splitter {
         self.ready.take().or_else(|| self.take(self.buffer.len())).or_else(|| self.ready.take())
     }
 
+    /// Is no more held than one line, and its end?
+    #[cfg(fuzzing)]
+    pub(crate) fn check(&self) {
+        assert!(self.buffer.len() <= self.max.saturating_add(1), "more than a line is held");
+        assert!(self.buffer.capacity() <= SMALL.max(self.max.saturating_add(1)));
+    }
+
     fn overflow(&mut self) {
         if self.skipping.is_some() || self.buffer.len() - self.start > self.max {
             self.cut(Cut::TooLong);

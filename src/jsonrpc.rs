@@ -1,14 +1,15 @@
 //! One JSON-RPC 2.0 message: classified once, its bytes kept as they came.
 //!
 //! What was checked is what is forwarded: a [`Message`] holds the original bytes, so that no second
-//! serialisation can read differently. Whatever could be read in two ways (duplicate keys at the
-//! level that is inspected, a `method` beside a `result`) is refused.
+//! serialisation can read differently. Whatever could be read in two ways (a member that the edge
+//! looks at twice, or by another spelling; a `method` beside a `result`) is refused.
 
 mod cost;
 mod envelope;
 mod id;
 mod known;
 mod skim;
+mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,12 +21,13 @@ use serde_json::value::RawValue;
 
 use crate::budget::{PER_MESSAGE, Quota};
 
+use self::cost::MAX_DEPTH;
 pub(crate) use self::cost::weight;
-use self::cost::{MAX_DEPTH, is_too_deep};
 use self::envelope::{Envelope, Members};
 pub use self::id::RequestId;
-use self::known::{KnownParams, Negotiated};
+use self::known::{KnownParams, Negotiated, string};
 pub(crate) use self::skim::Skim;
+use self::text::{as_text, blame, range_within, utf8};
 
 /// Copies of so many bytes are not accounted for.
 const SMALL: usize = 4096;
@@ -140,7 +142,20 @@ impl Message {
     /// # Errors
     /// [`Malformed`] says what is wrong, and the id where one could be read.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let text = as_text(&bytes)?;
+        let _shallow = as_text(&bytes)?;
+        let message = Self::classify(bytes)?;
+        match (message.method(), KnownParams::read(message.params())) {
+            (Some(_), Err(error)) => {
+                let (reason, id) = (format!("`params`: {error}").into(), message.id().cloned());
+                Err(Malformed::Shape { reason, id })
+            }
+            (_, _) => Ok(message),
+        }
+    }
+
+    /// Reads one message, whatever its parameters are.
+    fn classify(bytes: Bytes) -> Result<Self, Malformed> {
+        let text = utf8(&bytes)?;
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| blame(&error))?;
         let id = envelope.id.and_then(|raw| RequestId::parse(raw.get()));
         let kind = match envelope.kind(id.as_ref()) {
@@ -232,7 +247,8 @@ impl Message {
     }
 
     fn made_from(bytes: Bytes) -> Self {
-        Self::parse(bytes).unwrap_or_else(|error| unreachable!("the edge's own message: {error}"))
+        // What an embedded server puts into it is its own affair: clients are not to be guarded.
+        Self::classify(bytes).unwrap_or_else(|error| unreachable!("our own message: {error}"))
     }
 
     /// What it is.
@@ -338,18 +354,17 @@ impl Message {
         self.bytes.get(range.clone()).and_then(|part| std::str::from_utf8(part).ok()).unwrap_or("")
     }
 
-    fn known_params(&self) -> Option<KnownParams<'_>> {
-        // An array would be read by position.
-        let params = self.params();
-        if params.starts_with('{') { serde_json::from_str(params).ok() } else { None }
+    fn known_params(&self) -> KnownParams<'_> {
+        // What cannot be read was no message.
+        KnownParams::read(self.params()).unwrap_or_default()
     }
 
     /// The token under which a request wants progress, or of which a progress notification speaks.
     #[must_use]
     pub fn progress_token(&self) -> Option<RequestId> {
-        let params = self.known_params()?;
+        let params = self.known_params();
         let token = match self.kind {
-            Kind::Request { .. } => params.meta?.progress_token,
+            Kind::Request { .. } => params.meta.progress_token,
             Kind::Notification { .. } => params.progress_token,
             Kind::Response { .. } => None,
         };
@@ -359,38 +374,41 @@ impl Message {
     /// The request that a `notifications/cancelled` speaks of.
     #[must_use]
     pub fn cancelled(&self) -> Option<RequestId> {
-        let params = self.known_params()?;
-        RequestId::parse(params.request_id?.get())
+        RequestId::parse(self.known_params().request_id?.get())
     }
 
     /// The protocol version that a modern (2026-07-28 and later) request names in its envelope.
     #[must_use]
     pub fn envelope_version(&self) -> Option<String> {
-        if !self.params().contains(ENVELOPE_VERSION) {
+        // Only what has escapes can name it otherwise.
+        if !self.params().contains(ENVELOPE_VERSION) && !self.params().contains('\\') {
             return None;
         }
-        let params = self.known_params()?;
-        serde_json::from_str(params.meta?.version?.get()).ok()
+        string(self.known_params().meta.version).map(Cow::into_owned)
     }
 
     /// The protocol version in an `initialize` request's parameters or its result.
     #[must_use]
     pub fn protocol_version(&self) -> Option<String> {
-        let from = match self.kind {
-            Kind::Response { .. } => self.part(&self.result),
-            Kind::Request { .. } | Kind::Notification { .. } => self.params(),
-        };
-        serde_json::from_str::<Negotiated>(from).ok().map(|it| it.protocol_version)
+        match self.kind {
+            Kind::Response { .. } => {
+                let result = serde_json::from_str::<Negotiated>(self.part(&self.result));
+                result.ok().map(|it| it.protocol_version)
+            }
+            Kind::Request { .. } | Kind::Notification { .. } => {
+                string(self.known_params().protocol_version).map(Cow::into_owned)
+            }
+        }
     }
 
     /// The tool that a `tools/call` names.
     pub(crate) fn tool(&self) -> Option<Cow<'_, str>> {
-        self.known_params()?.name
+        string(self.known_params().name)
     }
 
     /// The resource that a request names.
     pub(crate) fn resource(&self) -> Option<String> {
-        self.known_params()?.uri.map(Cow::into_owned)
+        string(self.known_params().uri).map(Cow::into_owned)
     }
 
     /// The result of a response as raw JSON; empty where there is none.
@@ -417,28 +435,6 @@ pub(crate) fn error_text(id: Option<&RequestId>, code: i32, text: &str) -> Bytes
     let text = Value::from(text);
     let id = id.map_or_else(String::new, |id| format!(r#""id":{id},"#));
     format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":{code},"message":{text}}}}}"#).into()
-}
-
-fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
-    let text = std::str::from_utf8(bytes).map_err(|error| Malformed::Syntax(error.to_string()))?;
-    if is_too_deep(text) { Err(Malformed::TooDeep) } else { Ok(text) }
-}
-
-fn blame(error: &serde_json::Error) -> Malformed {
-    match error.classify() {
-        serde_json::error::Category::Data => {
-            Malformed::Shape { reason: error.to_string().into(), id: None }
-        }
-        serde_json::error::Category::Io
-        | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Eof => Malformed::Syntax(error.to_string()),
-    }
-}
-
-/// Where `part` stands in `whole`, of which it is a slice.
-fn range_within(whole: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
-    start..start + part.len()
 }
 
 #[cfg(test)]
@@ -496,6 +492,12 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"ID":2,"method":"a"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"a","Method":"b"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"a","param\u017f":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":"a","name":"b"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":"a","Name":"b"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"URI":"a"}}"#,
+            r#"{"jsonrpc":"2.0","method":"a","params":{"requestId":1,"re\u0071uestId":2}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"_meta":{},"_meta":{}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"_meta":{"progresstoken":1}}}"#,
         ] {
             assert_eq!(shape(text).code(), code::INVALID_REQUEST, "{text}");
         }
@@ -508,6 +510,36 @@ mod tests {
     #[test]
     fn members_that_nobody_knows_are_let_through() {
         assert!(parse(r#"{"jsonrpc":"2.0","id":1,"method":"a","extra":{"id":7},"ids":1}"#).is_ok());
+    }
+
+    #[test]
+    fn parameters_of_any_kind_do_not_hide_the_others() {
+        let call = parse(
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":5,"uri":"u","_meta":{"progressToken":7}}}"#,
+        )
+        .unwrap();
+        assert_eq!(call.progress_token(), Some(RequestId::from(7)));
+        assert_eq!((call.tool(), call.resource().as_deref()), (None, Some("u")));
+        for meta in ["5", "[7]", "null"] {
+            let text =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"_meta":{meta}}}}}"#);
+            assert_eq!(parse(&text).unwrap().progress_token(), None);
+        }
+        // In arguments every name is the tool's own.
+        assert!(
+            parse(
+                r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"arguments":{"name":1,"Name":2}}}"#
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_version_in_the_envelope_is_found_in_any_spelling() {
+        let modern = parse(
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"_m\u0065ta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}}"#,
+        );
+        assert_eq!(modern.unwrap().envelope_version().as_deref(), Some("2026-07-28"));
     }
 
     #[test]
@@ -626,6 +658,15 @@ mod tests {
         assert!(batch(&format!("[{note},{note},{note},{note}]")).is_err());
         assert!(Message::is_batch(b" \n["));
         assert!(!Message::is_batch(b"{}"));
+    }
+
+    #[test]
+    fn what_a_server_makes_itself_may_hold_anything() {
+        let deep = (0..400).fold(Value::Null, |inner, _| Value::from(vec![inner]));
+        assert!(!Message::result(&1.into(), &deep).is_error());
+        let twins = serde_json::json!({ "name": 1, "Name": 2, "_meta": { "ProgressToken": 3 } });
+        let note = Message::notification("n", &twins);
+        assert_eq!((note.method(), note.progress_token()), (Some("n"), None));
     }
 
     proptest! {

@@ -9,6 +9,8 @@ mod config;
 mod conn;
 mod events;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod health;
 mod http;

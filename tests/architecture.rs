@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["health", "listener"],
     &["report"],
     &["server"],
+    &["fuzzing"],
     &["lib"],
     &["exit", "cli", "log"],
     &["banner", "observe"],

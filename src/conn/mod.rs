@@ -4,6 +4,8 @@
 mod activity;
 mod arrival;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h2;
 mod socket;
 pub(crate) mod tls;

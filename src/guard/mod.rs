@@ -3,6 +3,8 @@
 //! Nothing here sees a body or knows MCP. Every request is charged to its client's rate before its
 //! token is looked at, so that no more tokens are ever compared than the rate lets through.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod origin;
 mod rate;
 mod token;

@@ -74,8 +74,8 @@ impl OriginPolicy {
             (Some(value), None) => {
                 let parsed = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
                 match parsed {
-                    Some(authority) if !authority.as_str().contains('@') => Some(authority),
-                    Some(_) | None => return HostMatch::Malformed,
+                    Some(authority) => Some(authority),
+                    None => return HostMatch::Malformed,
                 }
             }
         };
@@ -84,11 +84,12 @@ impl OriginPolicy {
             (Some(target), Some(header)) if !same(target.as_str(), header.as_str()) => {
                 return HostMatch::Malformed;
             }
-            // RFC 9113 section 8.3.1 has no user in it, nor has RFC 9110 section 4.2.4.
-            (Some(target), _) if target.as_str().contains('@') => return HostMatch::Malformed,
             (Some(target), _) => target,
             (None, Some(header)) => header,
         };
+        if !is_exact(authority) {
+            return HostMatch::Malformed;
+        }
         if self.is_ours(authority.host(), local) { HostMatch::Ours } else { HostMatch::Foreign }
     }
 
@@ -152,6 +153,19 @@ fn covers(pattern: &str, host: &str) -> bool {
     }
 }
 
+/// Is it a host and perhaps a port (RFC 9110 section 7.2), and nothing that a laxer reader would
+/// find another host or port in? RFC 9113 section 8.3.1 has no user in it, nor has RFC 9110
+/// section 4.2.4.
+fn is_exact(authority: &Authority) -> bool {
+    let text = authority.as_str();
+    let port = text.strip_prefix(authority.host()).and_then(|rest| match rest.strip_prefix(':') {
+        None => rest.is_empty().then_some("0"),
+        Some(port) => Some(port),
+    });
+    let is_port = |port: &str| port.parse::<u16>().is_ok() && !port.starts_with('+');
+    !text.contains('@') && port.is_some_and(|port| port.is_empty() || is_port(port))
+}
+
 fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
@@ -161,7 +175,7 @@ impl Origin {
     fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let authority: Authority = rest.parse().ok()?;
-        if scheme.is_empty() || rest.contains('@') || authority.as_str() != rest {
+        if scheme.is_empty() || !is_exact(&authority) || authority.as_str() != rest {
             return None;
         }
         let scheme = scheme.to_ascii_lowercase();
@@ -235,8 +249,15 @@ mod tests {
             assert_eq!(host(&public(), &[name]), HostMatch::Foreign, "{name}");
         }
         assert_eq!(host(&loopback(), &["evil.example:8443"]), HostMatch::Foreign);
-        for bad in [&[][..], &["a.example", "mcp.example.com"], &["user@mcp.example.com"], &["a b"]]
-        {
+        for bad in [
+            &[][..],
+            &["a.example", "mcp.example.com"],
+            &["user@mcp.example.com"],
+            &["a b"],
+            &["mcp.example.com:44z"],
+            &["mcp.example.com:65536"],
+            &["mcp.example.com:+1"],
+        ] {
             assert_eq!(host(&public(), bad), HostMatch::Malformed, "{bad:?}");
         }
     }
@@ -246,6 +267,8 @@ mod tests {
         let target = Uri::from_static("https://mcp.example.com/mcp");
         let policy = public();
         assert_eq!(policy.host(&target, &HeaderMap::new(), LOCAL), HostMatch::Ours);
+        let named = Uri::from_static("https://user@mcp.example.com/mcp");
+        assert_eq!(policy.host(&named, &HeaderMap::new(), LOCAL), HostMatch::Malformed);
         let other = headers("host", &["evil.example"]);
         assert_eq!(policy.host(&target, &other, LOCAL), HostMatch::Malformed);
     }
@@ -268,6 +291,7 @@ mod tests {
             "https://evil.example",
             "https://mcp.example.com.evil.example",
             "null",
+            "https://mcp.example.com:44z",
             "https://mcp.example.com/path",
             "https://user@mcp.example.com",
             "http://mcp.example.com",

@@ -1,6 +1,8 @@
 //! The spine: one request, from its head to its response. The floor's one verb is [`App::handle`].
 
 mod cors;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod pass;
 mod passed;

@@ -43,8 +43,14 @@ impl Rules {
     /// Does it fall under the same rule, and be no path of the edge's, however it is read?
     fn reads_alike(&self, rule: &PassRule, path: &str) -> bool {
         let Some(read) = decoded(path).as_deref().map(plainest) else { return false };
-        let route = Route::of(&read, &self.folded.unified);
-        self.folded.find(&read, route) == Some(&folded(rule))
+        // Without its parameters a segment may be empty, or of dots.
+        if !is_plain(&read) {
+            return false;
+        }
+        let found = |path: &str| self.folded.find(path, Route::of(path, &self.folded.unified));
+        // A slash at the end, which many servers do not mind, must not open what is closed.
+        let closed = rule.open && found(unslashed(&read)).is_some_and(|other| !other.open);
+        !closed && found(&read) == Some(&folded(rule))
     }
 }
 
@@ -326,9 +332,28 @@ mod tests {
             "/%4eamed",
             "/named",
             "/%72egister",
+            "/;c/mcp",
+            "/%3bc/Named",
+            "/o/..%3bx/private/x",
+            "/o/.;/private/x",
         ] {
             assert!(!of(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_does_not_open_what_is_closed() {
+        let of = |all: &[&str], path: &str| {
+            let rules = rules(all);
+            rules.find(path, Route::Unknown).is_some_and(|rule| rules.is_plain(rule, path))
+        };
+        for path in ["/admin/", "/Admin/", "/%61dmin/", "/admin/;x"] {
+            assert!(!of(&["open:/*", "/admin"], path), "{path}");
+        }
+        assert!(of(&["open:/*", "/admin"], "/admin"));
+        assert!(of(&["open:/*", "/admin"], "/admin/x"));
+        assert!(of(&["/*", "open:/docs"], "/docs/"));
+        assert!(of(&["/*", "/docs"], "/docs/"));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The members of an array: the first ones, and how many there are in all. An array of nothing but
 /// numbers has many, each of which would cost more than it is long.
@@ -110,15 +110,19 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
 }
 
 /// Would a reader that does not mind case (Go's encoding/json) take this for one of the members?
 fn is_twin(name: &str) -> bool {
+    ["jsonrpc", "id", "method", "params", "result", "error"].contains(&folded(name).as_str())
+}
+
+/// A name as such a reader compares it.
+pub(super) fn folded(name: &str) -> String {
     // Two characters beyond ASCII fold into it: the long s, and the sign of kelvin.
-    let folded = name.to_lowercase().replace('\u{17f}', "s").replace('\u{212a}', "k");
-    ["jsonrpc", "id", "method", "params", "result", "error"].contains(&folded.as_str())
+    name.to_lowercase().replace('\u{17f}', "s").replace('\u{212a}', "k")
 }
 
 impl Envelope<'_> {

@@ -188,6 +188,21 @@ impl EventLog {
         self.dropped + u64::try_from(self.read).unwrap_or(u64::MAX)
     }
 
+    /// Its bytes, if its sums are right and it is within its bounds.
+    #[cfg(fuzzing)]
+    pub(super) fn checked(&self) -> usize {
+        let held: usize = self.events.iter().map(Bytes::len).sum();
+        let unread: usize = self.events.iter().skip(self.read).map(Bytes::len).sum();
+        assert_eq!((self.bytes, self.unread_bytes), (held, unread));
+        assert!(self.read <= self.events.len());
+        // What a reader lets pile up ends at the bounds, but for the last event and for the edge's
+        // own words to each of 64 calls.
+        let longest = self.events.iter().map(Bytes::len).max().unwrap_or(0);
+        assert!(self.events.len() <= MAX_EVENTS + 65, "more events than it may hold");
+        assert!(held <= MAX_BYTES + longest + 64 * 1024, "more bytes than it may hold");
+        held
+    }
+
     /// How many events wait for the reader.
     pub(super) fn unread(&self) -> usize {
         self.events.len() - self.read

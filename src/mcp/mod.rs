@@ -6,6 +6,8 @@
 
 mod bare;
 mod direct;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod legacy;
 mod log;
 mod reader;

@@ -40,7 +40,9 @@ impl EventId {
     /// Reads what a client gave back.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (stream, number) = text.split_once('-')?;
-        Some(Self { stream: StreamId(stream.parse().ok()?), number: number.parse().ok()? })
+        let id = Self { stream: StreamId(stream.parse().ok()?), number: number.parse().ok()? };
+        // `parse` would take a plus sign and leading zeros, too.
+        (id.to_string() == text).then_some(id)
     }
 }
 
@@ -52,7 +54,7 @@ impl fmt::Display for EventId {
 
 /// One event. `data` has no line breaks ([`crate::jsonrpc::Message::line`]). What is large is not
 /// copied, and comes in pieces: a peer that takes nothing is noticed between two.
-fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item = Bytes> {
+pub(super) fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item = Bytes> {
     let small = data.len() <= COPIED;
     let mut text = Vec::with_capacity(if small { data.len() + 48 } else { 48 });
     text.extend_from_slice(b"event: message\n");
@@ -269,7 +271,9 @@ mod tests {
     fn ids_go_both_ways() {
         let id = EventId { stream: StreamId(3), number: 7 };
         assert_eq!(EventId::parse(&id.to_string()), Some(id));
-        for text in ["", "3", "3-", "-7", "3-7-1", "a-b", "3-7 ", "99999999999999999999-1"] {
+        for text in
+            ["", "3", "3-", "-7", "3-7-1", "a-b", "3-7 ", "+3-7", "3-07", "99999999999999999999-1"]
+        {
             assert_eq!(EventId::parse(text), None, "{text}");
         }
     }

@@ -246,10 +246,11 @@ impl State {
             }
             Some("notifications/cancelled") => {
                 let id = message.cancelled();
-                if let Some((_, stream)) =
-                    self.asked.iter().find(|(asked, _)| Some(asked) == id.as_ref())
-                {
-                    return Some(*stream);
+                let mut asked = self.asked.iter();
+                if let Some((_, stream)) = asked.find(|(asked, _)| Some(asked) == id.as_ref()) {
+                    // On a stream that is over nobody would hear of it, nor would it ever be freed.
+                    let open = self.logs.get(stream).is_some_and(|log| !log.is_finished());
+                    return Some(if open { *stream } else { StreamId::STANDALONE });
                 }
             }
             Some(_) | None => {}
@@ -398,6 +399,13 @@ impl State {
         self.ended = true;
     }
 
+    /// Calls, questions, streams, and the bytes of their events, counted anew.
+    #[cfg(fuzzing)]
+    pub(super) fn held(&self) -> (usize, usize, usize, usize) {
+        let bytes = self.logs.values().map(EventLog::checked).sum();
+        (self.calls.len(), self.asked.len(), self.logs.len(), bytes)
+    }
+
     pub(super) fn log(&mut self, stream: StreamId) -> Option<&mut EventLog> {
         self.logs.get_mut(&stream)
     }
@@ -527,6 +535,22 @@ mod tests {
         assert!(!state.answered(&8.into()));
         assert!(state.answered(&7.into()));
         assert!(!state.answered(&7.into()));
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_follows_its_question_as_long_as_that_stream_is_open() {
+        let mut state = state();
+        let stream = begin(&mut state, &request(1, None), true).unwrap();
+        let asked = Message::request(&7.into(), "roots/list", &json!({}));
+        assert_eq!(state.route(&asked, &During::Call(1.into()), Instant::now()), Routed::Delivered);
+        let cancel = Message::cancellation(&7.into(), "late");
+        assert_eq!(state.place(&cancel, &During::Unsaid), Some(stream));
+        let answer = Message::result(&1.into(), &json!({}));
+        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        assert_eq!(state.place(&cancel, &During::Unsaid), Some(StreamId::STANDALONE));
+        state.forget(stream);
+        assert_eq!(state.route(&cancel, &During::Unsaid, Instant::now()), Routed::Delivered);
+        assert!(state.log(stream).is_none());
     }
 
     #[tokio::test]

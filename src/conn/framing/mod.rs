@@ -9,6 +9,8 @@
 //! [`Framing`] reads no socket and keeps no more than the line that is under way.
 
 mod fault;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod line;
 
 use memchr::memchr;

@@ -3,6 +3,8 @@
 
 mod budget;
 mod frames;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod metered;
 
 use std::error::Error;

@@ -6,6 +6,8 @@
 mod certificate;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod hello;
 mod local_ca;
 mod pem;

@@ -1,0 +1,134 @@
+//! The guard's doors for the fuzz targets.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, Uri};
+
+use super::origin::HostMatch;
+use super::rate::RateMatch;
+use super::token::{self, Presented, TokenMatch, Tokens};
+use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
+use crate::addr::ClientKey;
+use crate::caller::Principal;
+use crate::config::{Config, Secret};
+use crate::tally::Tally;
+
+/// Is one of these tokens presented?
+#[must_use]
+pub fn is_valid(tokens: &[&str], headers: &HeaderMap) -> bool {
+    let tokens: Vec<Secret> = tokens.iter().map(|token| Secret::new(*token)).collect();
+    matches!(Tokens::new(&tokens).compare(token::presented(headers)), TokenMatch::Valid(_))
+}
+
+/// The bearer that the headers present, if they do.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    match token::presented(headers) {
+        Presented::Bearer(token) => Some(token),
+        Presented::Nothing | Presented::Malformed => None,
+    }
+}
+
+/// Names and origins that are ours.
+#[derive(Debug)]
+pub struct Names(OriginPolicy);
+
+/// Where a request comes from, as a browser says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It does not say.
+    Absent,
+    /// The edge's own.
+    Own,
+    /// Allowed by name.
+    Allowed,
+    /// Anywhere else.
+    Foreign,
+}
+
+impl Names {
+    /// As `--allow-host` and `--allow-origin` give them.
+    #[must_use]
+    pub fn new(hosts: Vec<String>, origins: &[String], loopback: bool, https: bool) -> Self {
+        let scheme = if https { "https" } else { "http" };
+        Self(OriginPolicy::new(hosts, origins, loopback, scheme))
+    }
+
+    /// Does the request go to us?
+    #[must_use]
+    pub fn is_ours(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> bool {
+        self.0.host(uri, headers, local) == HostMatch::Ours
+    }
+
+    /// Where does it come from?
+    #[must_use]
+    pub fn origin(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> Origin {
+        match self.0.origin(uri, headers, local) {
+            OriginMatch::Absent => Origin::Absent,
+            OriginMatch::Own => Origin::Own,
+            OriginMatch::Allowed => Origin::Allowed,
+            OriginMatch::Foreign => Origin::Foreign,
+        }
+    }
+}
+
+/// Do facts pass? Each is chosen by a number: of host 0 is ours, of origin 3 is foreign, of rate 0
+/// is within, of token 0 is valid.
+#[must_use]
+pub fn passes(host: u8, origin: u8, rate: u8, token: u8, wait: Duration) -> bool {
+    let host = match host % 3 {
+        0 => HostMatch::Ours,
+        1 => HostMatch::Foreign,
+        _ => HostMatch::Malformed,
+    };
+    let origin = match origin % 4 {
+        0 => OriginMatch::Absent,
+        1 => OriginMatch::Own,
+        2 => OriginMatch::Allowed,
+        _ => OriginMatch::Foreign,
+    };
+    let rate = if rate % 2 == 0 { RateMatch::Within } else { RateMatch::Over(wait) };
+    let token = match token % 5 {
+        0 => TokenMatch::Valid(Principal::Anonymous),
+        1 => TokenMatch::Wrong,
+        2 => TokenMatch::Missing,
+        3 => TokenMatch::Malformed,
+        _ => TokenMatch::NotCompared,
+    };
+    decide(Facts { host, origin, rate, token }).is_ok()
+}
+
+/// What became of a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may pass.
+    Admitted,
+    /// Its client asks too fast.
+    Rate,
+    /// Something else is wrong with it.
+    Denied,
+}
+
+/// A whole guard.
+#[derive(Debug)]
+pub struct Door(Guard);
+
+impl Door {
+    /// A guard for this configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self(Guard::counting(config, &[], Tally::default()))
+    }
+
+    /// One request of this client's.
+    pub async fn visit(&self, client: IpAddr, uri: &Uri, headers: &HeaderMap) -> Verdict {
+        let local = IpAddr::from([192, 0, 2, 1]);
+        let visit = Visit { client: ClientKey::from(client), local, uri, headers };
+        match self.0.admit(visit).await {
+            Ok(_admitted) => Verdict::Admitted,
+            Err(Deny::Rate(_)) => Verdict::Rate,
+            Err(_) => Verdict::Denied,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The text of a message before it is parsed, and where its parts stand in it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::Malformed;
+use super::cost::is_too_deep;
+
+/// The bytes as text.
+pub(super) fn utf8(bytes: &Bytes) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|error| Malformed::Syntax(error.to_string()))
+}
+
+/// The bytes as text that is not nested too deeply.
+pub(super) fn as_text(bytes: &Bytes) -> Result<&str, Malformed> {
+    let text = utf8(bytes)?;
+    if is_too_deep(text) { Err(Malformed::TooDeep) } else { Ok(text) }
+}
+
+/// What an error of the parser says of the message.
+pub(super) fn blame(error: &serde_json::Error) -> Malformed {
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            Malformed::Shape { reason: error.to_string().into(), id: None }
+        }
+        serde_json::error::Category::Io
+        | serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof => Malformed::Syntax(error.to_string()),
+    }
+}
+
+/// Where `part` stands in `whole`, of which it is a slice.
+pub(super) fn range_within(whole: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+    start..start + part.len()
+}
