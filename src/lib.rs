@@ -35,7 +35,8 @@ pub use backend::stdio::shim::run as exec_shim;
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
 pub use config::{
     Access, BadToken, BadTokenFile, CertFiles, ChildCommand, Config, Limits, MIN_TOKEN, PassRule,
-    Secret, Times, TlsSource, Upstream, UpstreamKind, parse_token, parse_token_file,
+    Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamKind, parse_token,
+    parse_token_file,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
