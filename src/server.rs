@@ -191,7 +191,8 @@ impl Server {
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
             source @ (TlsSource::Files(_) | TlsSource::SelfSigned { .. }) => {
-                let (acceptor, trust) = TlsAcceptor::new(source, SystemTime::now())?;
+                let (acceptor, trust) =
+                    TlsAcceptor::new(source, config.tls_rules, SystemTime::now())?;
                 (Some(acceptor), Some(trust))
             }
         };

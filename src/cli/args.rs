@@ -87,6 +87,13 @@ pub(crate) struct Certificates {
     /// A further host name or IP address for the certificate of --self-signed; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Vec<String>,
+    /// The oldest version of TLS that is spoken
+    #[arg(long, value_name = "VERSION", default_value = "1.2")]
+    pub(crate) tls_min: TlsVersion,
+    /// Refuse clients that ask for a name that no certificate has; else they get the first one
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) refuse_unknown_names: Switch,
     /// Serve plain HTTP; refused on an address that is not loopback
     #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
           require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -186,6 +193,15 @@ pub(crate) struct Upstream {
     /// How long a call waits for an upstream that is down or restarting; then a JSON-RPC error
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(crate) upstream_wait: Duration,
+}
+
+/// As operators write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TlsVersion {
+    #[value(name = "1.2")]
+    Tls12,
+    #[value(name = "1.3")]
+    Tls13,
 }
 
 /// What the upstream speaks.

@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mcp_edge::{Access, CertFiles, ChildCommand, Config, HealthCheck, TlsSource, Upstream};
+use mcp_edge::{
+    Access, CertFiles, ChildCommand, Config, HealthCheck, TlsRules, TlsSource, TlsVersion, Upstream,
+};
 
 use super::args::{self, Certificates, Logging, Options, Serving, Transport};
 use super::value::Bytes;
@@ -110,6 +112,7 @@ impl Args {
             return Ok(Settings { mode, config: local, behind, workers, token_source, report });
         }
         let path = names::path(&path)?;
+        let tls_rules = tls_rules(&certificates);
         let tls = tls(certificates, host)?;
         if redirect_http.is_some() && matches!(tls, TlsSource::None) {
             return Err(ConfigError::Contradiction { one: REDIRECT, other: INSECURE });
@@ -124,7 +127,7 @@ impl Args {
             ..local
         };
         let (access, token_source) = allowed(access, auth_token, host, &tls)?;
-        let config = Config { tls, access, ..config };
+        let config = Config { tls, tls_rules, access, ..config };
         Ok(Settings { mode: Mode::Serve, config, behind, workers, token_source, report })
     }
 }
@@ -168,8 +171,16 @@ fn allowed(
 impl Health {
     /// What to ask, and what it must show.
     pub(crate) fn check(&self) -> HealthCheck {
-        let Certificates { cert, key: _, self_signed: _, certs_dir, name: _, insecure_http } =
-            &self.certificates;
+        let Certificates {
+            cert,
+            key: _,
+            self_signed: _,
+            certs_dir,
+            name: _,
+            tls_min: _,
+            refuse_unknown_names: _,
+            insecure_http,
+        } = &self.certificates;
         let shown = cert.first().cloned().unwrap_or_else(|| certs_dir.join("cert.pem"));
         let trust = (!insecure_http.0).then_some(shown);
         HealthCheck { address: SocketAddr::new(self.serving.host, self.serving.port), trust }
@@ -183,8 +194,25 @@ const COMMAND: &str = "a command behind `--`";
 const REDIRECT: &str = "--redirect-http (MCP_REDIRECT_HTTP)";
 const INSECURE: &str = "--insecure-http (MCP_INSECURE_HTTP)";
 
+fn tls_rules(certificates: &Certificates) -> TlsRules {
+    let oldest = match certificates.tls_min {
+        args::TlsVersion::Tls12 => TlsVersion::Tls12,
+        args::TlsVersion::Tls13 => TlsVersion::Tls13,
+    };
+    TlsRules { oldest, refuse_unknown_names: certificates.refuse_unknown_names.0 }
+}
+
 fn tls(certificates: Certificates, host: IpAddr) -> Result<TlsSource, ConfigError> {
-    let Certificates { cert, key, self_signed, certs_dir, name, insecure_http } = certificates;
+    let Certificates {
+        cert,
+        key,
+        self_signed,
+        certs_dir,
+        name,
+        tls_min: _,
+        refuse_unknown_names: _,
+        insecure_http,
+    } = certificates;
     let names = names::hosts("--name (MCP_NAME)", &name)?;
     let contradiction = |one, other| Err(ConfigError::Contradiction { one, other });
     match (!cert.is_empty() || !key.is_empty(), self_signed.0, insecure_http.0) {

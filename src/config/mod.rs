@@ -25,6 +25,8 @@ pub struct Config {
     pub path: String,
     /// Where certificates come from.
     pub tls: TlsSource,
+    /// What TLS clients are held to.
+    pub tls_rules: TlsRules,
     /// Who may call.
     pub access: Access,
     /// Origins that browsers may call from, as `https://host[:port]`.
@@ -55,6 +57,26 @@ pub enum TlsSource {
     },
     /// Plain HTTP; only sensible on a loopback address.
     None,
+}
+
+/// What TLS clients are held to, beyond what no server should allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsRules {
+    /// The oldest version that is spoken.
+    pub oldest: TlsVersion,
+    /// Is a client that asks for a name that no certificate has refused (RFC 6066 section 3:
+    /// `unrecognized_name`)? Else it gets the first certificate. One that asks for none is served.
+    pub refuse_unknown_names: bool,
+}
+
+/// A version of TLS that can be spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246), with forward secrecy and AEAD only.
+    #[default]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
 }
 
 /// One certificate as configured.
@@ -220,6 +242,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             path: "/mcp".to_owned(),
             tls: TlsSource::SelfSigned { dir: PathBuf::from("certs"), names: Vec::new() },
+            tls_rules: TlsRules::default(),
             access: Access::Tokens(Vec::new()),
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),

@@ -189,6 +189,7 @@ impl Connection {
         let limits = HeadLimits { bytes, fields: self.max_headers.max(HYPERS_HEADERS) };
         let framing = Some(Framing::new(limits));
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity), framing));
+        let client = conn.client;
         let service = self.service(conn, Arc::clone(&activity));
         let mut builder = http1::Builder::new();
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
@@ -205,7 +206,7 @@ impl Connection {
             let (end, linger) = loop {
                 tokio::select! {
                     ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
-                        log_end(&ended);
+                        self.log_end(client, &ended);
                         let violation = activity.violation();
                         let linger =
                             ended.is_err() || violation.is_some() || activity.was_refused();
@@ -319,14 +320,22 @@ fn log_handshake(client: ClientAddr, error: &HandshakeError) {
         HandshakeError::Closed => tracing::trace!(%client, %error, "no handshake"),
         HandshakeError::PlainHttp
         | HandshakeError::Left
+        | HandshakeError::UnknownName(_)
         | HandshakeError::Tls(_)
         | HandshakeError::Io(_) => tracing::info!(%client, %error, "the TLS handshake failed"),
     }
 }
 
-fn log_end(ended: &Result<(), hyper::Error>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "the connection ended with an error");
+impl Connection {
+    fn log_end(&self, client: ClientAddr, ended: &Result<(), hyper::Error>) {
+        let Err(error) = ended else { return };
+        match tls::alert_in(error) {
+            Some(error) => {
+                self.tally.count(Outcome::HandshakeFailed);
+                tracing::info!(%client, error, "the TLS handshake failed");
+            }
+            None => tracing::debug!(%client, %error, "the connection ended with an error"),
+        }
     }
 }
 

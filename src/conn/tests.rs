@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::config::{Access, Limits, TlsSource};
+use crate::config::{Access, Limits, TlsRules, TlsSource};
 use crate::guard::Guard;
 use crate::mcp::Mcp;
 use crate::tally::Tally;
@@ -157,7 +157,8 @@ fn call(method: &str) -> String {
 async fn a_silent_handshake_ends_at_10_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
-    let (tls, _) = TlsAcceptor::new(&source, std::time::SystemTime::now()).unwrap();
+    let (tls, _) =
+        TlsAcceptor::new(&source, TlsRules::default(), std::time::SystemTime::now()).unwrap();
     let rig = Rig::with(Some(tls));
     let mut silent = rig.connect();
     let mut partial = rig.connect();

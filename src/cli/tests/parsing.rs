@@ -51,7 +51,7 @@ fn scripts_find_the_names_they_use() {
         max-headers max-body-bytes max-line-bytes redirect-http trusted-proxy upstream \
         upstream-kind upstream-ca upstream-token-file forward-header pass pass-open \
         upstream-connections upstream-connect-timeout upstream-head-timeout upstream-wait \
-        max-buffered-bytes max-unauthenticated child-memory new-privileges report-interval";
+        max-buffered-bytes max-unauthenticated tls-min refuse-unknown-names child-memory new-privileges report-interval";
     let top = command();
     let known: Vec<_> = top.get_arguments().filter_map(clap::Arg::get_long).collect();
     let mut wanted: Vec<_> = names.split_whitespace().collect();

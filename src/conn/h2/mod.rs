@@ -23,7 +23,7 @@ pub(super) use self::budget::Work;
 use self::metered::{Metered, Reason};
 use super::activity::{Activity, Overdue};
 use super::socket::Watched;
-use super::{Connection, LINGER, Serving, log_end, take_the_rest};
+use super::{Connection, LINGER, Serving, take_the_rest};
 use crate::caller::Alpn;
 use crate::http::ConnInfo;
 use crate::tally::Outcome;
@@ -87,7 +87,7 @@ impl Connection {
             (None, End::Cut(Overdue::Head | Overdue::Idle)) => Reason::Overdue,
             (None, End::Over(Err(error))) => {
                 self.count_error(&error);
-                log_end(&Err(error));
+                self.log_end(client, &Err(error));
                 // The library has said why; a peer that still sends must be able to read it.
                 return Box::pin(take_the_rest(io.into_inner())).await;
             }

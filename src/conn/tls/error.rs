@@ -1,5 +1,6 @@
 //! What can be wrong with certificates at the start, and with handshakes later, in words.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -165,6 +166,11 @@ pub(crate) enum HandshakeError {
          Node.js does so when it does not trust the certificate or its name"
     )]
     Left,
+    /// The client asks for a name that no certificate has, and such are refused.
+    #[error(
+        "the client asks for `{0}`, which is no name of a certificate (--refuse-unknown-names)"
+    )]
+    UnknownName(String),
     /// One of the two sides would not go on.
     #[error("{}", in_words(.0))]
     Tls(#[source] rustls::Error),
@@ -195,7 +201,8 @@ impl From<io::Error> for HandshakeError {
 const ALERTS: &[(AlertDescription, &str)] = &[
     (
         AlertDescription::UnknownCA,
-        "the client does not trust our certificate: it does not know the CA that signed it",
+        "the client does not trust our certificate: it does not know the CA that signed it; give it \
+         the CA (ca.pem), or put the intermediate certificates behind the leaf in the --cert file",
     ),
     (
         AlertDescription::BadCertificate,
@@ -209,7 +216,8 @@ const ALERTS: &[(AlertDescription, &str)] = &[
     ),
     (
         AlertDescription::CertificateExpired,
-        "the client does not trust our certificate: by its clock the certificate is not valid",
+        "the client does not trust our certificate: by its clock the certificate is not valid; \
+         renew it, or set the client's clock",
     ),
     (
         AlertDescription::CertificateRevoked,
@@ -224,6 +232,31 @@ const ALERTS: &[(AlertDescription, &str)] = &[
         "the client does not trust our certificate: a signature is wrong to it; it may know \
          another CA by the same name",
     ),
+    (
+        AlertDescription::BadCertificateStatusResponse,
+        "the client does not trust our certificate: it expects a stapled OCSP response",
+    ),
+    (
+        AlertDescription::AccessDenied,
+        "the client broke off by a rule of its own (a proxy or virus scanner in between does so)",
+    ),
+    (
+        AlertDescription::CertificateRequired,
+        "the client expects to be asked for a certificate, which this server does not do",
+    ),
+    (
+        AlertDescription::UnrecognisedName,
+        "the client says that our certificate is not for the name it asked for",
+    ),
+    (
+        AlertDescription::InsufficientSecurity,
+        "the client finds what we chose too weak: it may ask for larger keys",
+    ),
+    (
+        AlertDescription::DecodeError,
+        "the client could not read what we sent: something in between may change it",
+    ),
+    (AlertDescription::InternalError, "the client failed by a fault of its own"),
     (AlertDescription::ProtocolVersion, "the client speaks no TLS version that we chose"),
     (
         AlertDescription::HandshakeFailure,
@@ -253,6 +286,20 @@ fn in_words(error: &rustls::Error) -> String {
     error.to_string()
 }
 
+/// The alert that ended a connection, in words: a client of TLS 1.3 looks at our certificate when
+/// the handshake is over for us, and its verdict comes where a request was expected.
+pub(crate) fn alert_in(error: &hyper::Error) -> Option<String> {
+    let mut causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.find_map(|error| {
+        let io = match error.downcast_ref::<h2::Error>() {
+            Some(h2) => h2.get_io(),
+            None => error.downcast_ref::<io::Error>(),
+        };
+        let tls = io?.get_ref()?.downcast_ref::<rustls::Error>()?;
+        matches!(tls, rustls::Error::AlertReceived(_)).then(|| in_words(tls))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +316,7 @@ mod tests {
         }
         assert_eq!(
             text(AlertDescription::DecodeError),
-            "the client broke the handshake off (alert DecodeError)"
+            "the client could not read what we sent: something in between may change it (alert DecodeError)"
         );
     }
 

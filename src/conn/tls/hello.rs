@@ -69,6 +69,19 @@ where
     }
 }
 
+/// An alert (RFC 8446 section 6): fatal, `unrecognized_name`.
+const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+
+/// Tells a client that it asks for a name that is nobody's here.
+pub(super) async fn refuse_name<I>(io: &mut I, name: String) -> HandshakeError
+where
+    I: AsyncWrite + Unpin,
+{
+    // It may not stay to hear it.
+    drop(write_last(io, UNRECOGNIZED_NAME).await);
+    HandshakeError::UnknownName(name)
+}
+
 /// Says what is wrong in the language that the client speaks. It may not stay to hear it.
 async fn refuse_plain_http<I>(io: &mut I)
 where

@@ -33,10 +33,10 @@ use tokio_rustls::server::TlsStream;
 use self::certificate::Served;
 use self::sni::ByName;
 use crate::caller::{Alpn, TlsFacts};
-use crate::config::{CertFiles, TlsSource};
+use crate::config::{CertFiles, TlsRules, TlsSource, TlsVersion};
 
-pub(crate) use self::error::HandshakeError;
 pub use self::error::TlsError;
+pub(crate) use self::error::{HandshakeError, alert_in};
 pub(crate) use self::pinned::pinned_client;
 
 const H2: &[u8] = b"h2";
@@ -49,6 +49,7 @@ const LOOK_EVERY: Duration = Duration::from_hours(12);
 #[derive(Debug)]
 pub(crate) struct TlsAcceptor {
     source: TlsSource,
+    rules: TlsRules,
     served: RwLock<ByProtocol>,
 }
 
@@ -57,6 +58,7 @@ pub(crate) struct TlsAcceptor {
 struct ByProtocol {
     http1: Arc<ServerConfig>,
     h2: Arc<ServerConfig>,
+    names: Arc<ByName>,
 }
 
 /// What clients have to trust, and by which names.
@@ -72,9 +74,13 @@ pub(crate) struct Trust {
 
 impl TlsAcceptor {
     /// Reads the certificates, or makes them.
-    pub(crate) fn new(source: &TlsSource, now: SystemTime) -> Result<(Self, Trust), TlsError> {
-        let (served, trust) = ByProtocol::load(source, now)?;
-        Ok((Self { source: source.clone(), served: RwLock::new(served) }, trust))
+    pub(crate) fn new(
+        source: &TlsSource,
+        rules: TlsRules,
+        now: SystemTime,
+    ) -> Result<(Self, Trust), TlsError> {
+        let (served, trust) = ByProtocol::load(source, rules, now)?;
+        Ok((Self { source: source.clone(), rules, served: RwLock::new(served) }, trust))
     }
 
     /// Renews a self-signed certificate before it expires, for as long as the server runs.
@@ -90,7 +96,7 @@ impl TlsAcceptor {
     /// Takes up what [`self_signed::prepare`] finds or makes. New connections get it.
     fn refresh(&self, now: SystemTime) -> Result<(), TlsError> {
         if matches!(self.source, TlsSource::SelfSigned { .. }) {
-            let (fresh, _) = ByProtocol::load(&self.source, now)?;
+            let (fresh, _) = ByProtocol::load(&self.source, self.rules, now)?;
             *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
         Ok(())
@@ -117,6 +123,12 @@ impl TlsAcceptor {
             .alpn()
             .and_then(|mut offered| offered.find(|name| [H2, HTTP1].contains(name)));
         let served = self.served();
+        let name = accepted.client_hello().server_name().map(str::to_owned);
+        if let Some(name) = name.filter(|name| !served.names.knows(name))
+            && self.rules.refuse_unknown_names
+        {
+            return Err(hello::refuse_name(&mut io, name).await);
+        }
         let config = if first == Some(H2) { served.h2 } else { served.http1 };
         let start = StartHandshake::from_parts(accepted, io);
         let stream = start.into_stream(config).await;
@@ -127,7 +139,11 @@ impl TlsAcceptor {
 }
 
 impl ByProtocol {
-    fn load(source: &TlsSource, now: SystemTime) -> Result<(Self, Trust), TlsError> {
+    fn load(
+        source: &TlsSource,
+        rules: TlsRules,
+        now: SystemTime,
+    ) -> Result<(Self, Trust), TlsError> {
         let provider = provider();
         let (ca, files) = match source {
             TlsSource::Files(files) => (None, files.clone()),
@@ -148,16 +164,17 @@ impl ByProtocol {
                 names.push(name.clone());
             }
         }
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(match source {
+        let by_name = Arc::new(match source {
             // Whoever asks for a name gets the certificate without addresses.
             TlsSource::SelfSigned { .. } => ByName::new(certificates.iter().rev(), &certificates),
             TlsSource::Files(_) | TlsSource::None => ByName::new(&certificates, &certificates),
         });
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<ByName>::clone(&by_name);
         // One ticketer for both: a client may resume with another protocol than it had.
         let ticketer = Ticketer::new()?;
-        let http1 = config(&provider, &resolver, &ticketer, HTTP1)?;
-        let h2 = config(&provider, &resolver, &ticketer, H2)?;
-        Ok((Self { http1, h2 }, Trust { ca, names, not_after }))
+        let http1 = config(&provider, rules, &resolver, &ticketer, HTTP1)?;
+        let h2 = config(&provider, rules, &resolver, &ticketer, H2)?;
+        Ok((Self { http1, h2, names: by_name }, Trust { ca, names, not_after }))
     }
 }
 
@@ -188,12 +205,17 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn config(
     provider: &Arc<CryptoProvider>,
+    rules: TlsRules,
     resolver: &Arc<dyn ResolvesServerCert>,
     ticketer: &Arc<dyn ProducesTickets>,
     alpn: &[u8],
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    let versions: &[_] = match rules.oldest {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(resolver));
     config.alpn_protocols = vec![alpn.to_vec()];
@@ -308,6 +330,85 @@ mod tests {
         assert!(matches!(acceptor.accept(ours).await, Err(HandshakeError::Left)));
     }
 
+    fn ruled(files: &[CertFiles], rules: TlsRules) -> TlsAcceptor {
+        let source = TlsSource::Files(files.to_vec());
+        TlsAcceptor::new(&source, rules, SystemTime::now()).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_nobodys_gets_the_first_certificate_or_is_refused() {
+        let pki = Pki::new();
+        let files = [pki.issue("a", &["a.example"])];
+        for refuse_unknown_names in [false, true] {
+            let acceptor = ruled(&files, TlsRules { refuse_unknown_names, ..TlsRules::default() });
+            let known = handshake(&acceptor, client(pki.root(), &[]), "a.example").await;
+            assert!(known.0.is_ok() && known.1.is_ok());
+            let (server, client) = handshake(&acceptor, client(pki.root(), &[]), "b.example").await;
+            let alert = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+            let refused = rustls::AlertDescription::UnrecognisedName;
+            if refuse_unknown_names {
+                assert_eq!(alert, rustls::Error::AlertReceived(refused));
+                let told = server.unwrap_err().to_string();
+                assert!(told.contains("`b.example`"), "{told}");
+            } else {
+                assert!(matches!(alert, rustls::Error::InvalidCertificate(_)), "{alert}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_version_is_the_operators_choice() {
+        let pki = Pki::new();
+        let files = [pki.issue("a", &["a.example"])];
+        for (oldest, served) in [(TlsVersion::Tls12, true), (TlsVersion::Tls13, false)] {
+            let acceptor = ruled(&files, TlsRules { oldest, ..TlsRules::default() });
+            let old = client_of(pki.root(), &[], &[&TLS12]);
+            assert_eq!(handshake(&acceptor, old, "a.example").await.0.is_ok(), served);
+            let new = client_of(pki.root(), &[], &[&TLS13]);
+            assert!(handshake(&acceptor, new, "a.example").await.0.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn key_updates_without_data_are_bounded() {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (server, client) =
+            handshake(&acceptor, client_of(pki.root(), &[], &[&TLS13]), "a.example").await;
+        let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+        let updating = async {
+            for _ in 0..1000 {
+                client.get_mut().1.refresh_traffic_keys().unwrap();
+                // The server may have had enough.
+                if client.flush().await.is_err() {
+                    break;
+                }
+            }
+            client
+        };
+        let (read, _client) = tokio::join!(server.read_u8(), updating);
+        let error = read.unwrap_err().downcast::<rustls::Error>().unwrap();
+        let limit = rustls::PeerMisbehaved::TooManyKeyUpdateRequests;
+        assert_eq!(error, rustls::Error::PeerMisbehaved(limit));
+    }
+
+    #[tokio::test]
+    async fn no_early_data_is_taken() {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let mut config = client_of(pki.root(), &[], &[&TLS13]);
+        config.enable_early_data = true;
+        let client = Arc::new(config);
+        for _ in 0..2 {
+            let (server, client) = handshake(&acceptor, Arc::clone(&client), "a.example").await;
+            let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+            assert!(!client.get_ref().1.is_early_data_accepted());
+            server.write_all(b"x").await.unwrap();
+            server.flush().await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'x');
+        }
+    }
+
     #[test]
     fn trust_holds_every_name_and_the_first_expiry() {
         let pki = Pki::new();
@@ -316,7 +417,8 @@ mod tests {
             pki.issue("a", &["A.example", "*.A.example", "192.0.2.1", "2001:db8::1"]),
             pki.issue_from("b", &["b.example", "a.example"], now - testing::DAY / 2),
         ];
-        let (_, trust) = TlsAcceptor::new(&TlsSource::Files(files.into()), now).unwrap();
+        let (_, trust) =
+            TlsAcceptor::new(&TlsSource::Files(files.into()), TlsRules::default(), now).unwrap();
         let names = ["a.example", "*.a.example", "192.0.2.1", "2001:db8::1", "b.example"];
         assert_eq!(trust.names, names);
         assert_eq!(trust.ca, None);
@@ -327,7 +429,8 @@ mod tests {
     #[test]
     fn nothing_to_serve_is_an_error() {
         for source in [TlsSource::Files(Vec::new()), TlsSource::None] {
-            let error = TlsAcceptor::new(&source, SystemTime::now()).unwrap_err();
+            let error =
+                TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap_err();
             assert!(matches!(error, TlsError::Nothing));
         }
     }

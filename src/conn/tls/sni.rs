@@ -35,6 +35,11 @@ impl ByName {
         Self { exact, wildcard, default }
     }
 
+    /// Is there a certificate for this name?
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         let name = name.to_ascii_lowercase();
         self.exact.get(&name).or_else(|| {

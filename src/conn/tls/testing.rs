@@ -14,7 +14,7 @@ use tokio::io::DuplexStream;
 use tokio_rustls::{TlsConnector, client, server};
 
 use super::{HandshakeError, TlsAcceptor, TlsFacts, provider};
-use crate::config::{CertFiles, TlsSource};
+use crate::config::{CertFiles, TlsRules, TlsSource};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
@@ -70,7 +70,9 @@ impl Pki {
 
 /// An acceptor for these files.
 pub(super) fn acceptor(files: &[CertFiles]) -> TlsAcceptor {
-    TlsAcceptor::new(&TlsSource::Files(files.to_vec()), SystemTime::now()).unwrap().0
+    TlsAcceptor::new(&TlsSource::Files(files.to_vec()), TlsRules::default(), SystemTime::now())
+        .unwrap()
+        .0
 }
 
 /// A client that trusts `root` and names these protocols, in this order.

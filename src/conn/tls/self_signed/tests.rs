@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::super::testing::{DAY, client, handshake};
 use super::super::{TlsAcceptor, Trust, pem, provider};
 use super::*;
-use crate::config::TlsSource;
+use crate::config::{TlsRules, TlsSource};
 
 const HOST: &str = "box.example";
 
@@ -235,7 +235,8 @@ async fn a_client_that_trusts_the_ca_gets_in_by_every_name() {
         dir: server.dir.path().to_owned(),
         names: vec!["mcp.example".to_owned()],
     };
-    let (acceptor, Trust { ca, names, not_after }) = TlsAcceptor::new(&source, server.now).unwrap();
+    let (acceptor, Trust { ca, names, not_after }) =
+        TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
     assert_eq!(ca, Some(server.path("ca.pem")));
     let life = not_after.duration_since(server.now).unwrap();
     assert!(life > 390 * DAY && life < 397 * DAY);
@@ -251,7 +252,7 @@ async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
     let dir = tempfile::tempdir().unwrap();
     let source =
         TlsSource::SelfSigned { dir: dir.path().to_owned(), names: vec!["mcp.example".to_owned()] };
-    let (acceptor, _) = TlsAcceptor::new(&source, SystemTime::now()).unwrap();
+    let (acceptor, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
     let ca = pem::certificates(&dir.path().join("ca.pem")).unwrap().remove(0);
     for (asked, has_addresses) in
         [("localhost", false), ("mcp.example", false), ("127.0.0.1", true)]
@@ -270,7 +271,7 @@ async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
 async fn a_server_that_runs_for_long_renews_its_certificate() {
     let server = Server::new();
     let source = TlsSource::SelfSigned { dir: server.path("."), names: Vec::new() };
-    let (acceptor, trust) = TlsAcceptor::new(&source, server.now).unwrap();
+    let (acceptor, trust) = TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
     for (days, renewed) in [(0, false), (300, false), (370, true)] {
         acceptor.refresh(server.now + days * DAY).unwrap();
         let ca = pem::certificates(trust.ca.as_ref().unwrap()).unwrap().remove(0);
