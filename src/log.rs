@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn the_end_waits_for_what_is_queued_and_not_for_ever() {
         let queue = Queue::new();
-        queue.flush(Duration::from_secs(3600));
+        queue.flush(Duration::from_hours(1));
         queue.push(b"nobody writes this\n");
         queue.flush(Duration::from_millis(1));
         assert!(!queue.state().waiting.is_empty());

@@ -127,6 +127,8 @@ fn filter(level: LogLevel) -> Targets {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use std::fmt::Debug;
     use std::sync::{Arc, Mutex};
 
@@ -148,7 +150,7 @@ mod tests {
 
     impl Visit for Seen {
         fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-            self.0.lock().unwrap().push_str(&format!("{field}={value:?};"));
+            write!(self.0.lock().unwrap(), "{field}={value:?};").unwrap();
         }
     }
 

@@ -202,9 +202,9 @@ mod tests {
             let drain = Drain::default();
             let panics = async { panic!("for the test") };
             if behind {
-                drain.spawn_vital_behind(panics)
+                drain.spawn_vital_behind(panics);
             } else {
-                drain.spawn_vital(panics)
+                drain.spawn_vital(panics);
             }
             drain.broken().await;
             assert!(drain.is_broken() && !drain.is_draining());

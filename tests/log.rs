@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const TOKEN: &str = "0123456789abcdef";
 /// A test ends by itself, whatever hangs.
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_mins(2);
 
 /// A running edge that is not left behind.
 struct Edge {
@@ -36,7 +36,7 @@ impl Edge {
         let log = BufReader::with_capacity(1, process.stderr.take().unwrap());
         let mut edge = Self { process, log, port: 0 };
         let serving = edge.event(|event| event["message"] == "serving");
-        edge.port = serving["port"].as_u64().unwrap().try_into().unwrap();
+        edge.port = serving.get("port").and_then(Value::as_u64).unwrap().try_into().unwrap();
         edge
     }
 
@@ -171,8 +171,7 @@ fn stderr_of(pipe: std::io::PipeReader) -> ChildStderr {
 #[test]
 fn no_line_can_be_forged() {
     for format in ["text", "json"] {
-        let script =
-            r#"printf 'a\r\033[2J\007 2026-01-01 ERROR forged\n' >&2; exec cat >/dev/null"#;
+        let script = r"printf 'a\r\033[2J\007 2026-01-01 ERROR forged\n' >&2; exec cat >/dev/null";
         let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-edge"))
             .args(["--transport=stdio", "--log-level=DEBUG", "--log-format", format])
             .args(["--", "sh", "-c", script])

@@ -1,6 +1,5 @@
 //! Can wrong tokens be told apart by the time of their refusal, over TLS? Run by hand, on a machine
 //! that does nothing else: `cargo test --release --test timing -- --ignored --nocapture`.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test; it prints a table")]
 #![expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "statistics")]
 
 mod support;

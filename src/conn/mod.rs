@@ -329,12 +329,11 @@ fn log_handshake(client: ClientAddr, error: &HandshakeError) {
 impl Connection {
     fn log_end(&self, client: ClientAddr, ended: &Result<(), hyper::Error>) {
         let Err(error) = ended else { return };
-        match tls::alert_in(error) {
-            Some(error) => {
-                self.tally.count(Outcome::HandshakeFailed);
-                tracing::info!(%client, error, "the TLS handshake failed");
-            }
-            None => tracing::debug!(%client, %error, "the connection ended with an error"),
+        if let Some(error) = tls::alert_in(error) {
+            self.tally.count(Outcome::HandshakeFailed);
+            tracing::info!(%client, error, "the TLS handshake failed");
+        } else {
+            tracing::debug!(%client, %error, "the connection ended with an error");
         }
     }
 }

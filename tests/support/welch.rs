@@ -1,6 +1,10 @@
 //! Statistics of the timing tests, after dudect (Reparaz, Balasch, Verbauwhede 2017): kinds are drawn
 //! at random, samples above a percentile of all are cropped, and Welch's t is taken between each two.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test; it prints a table")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test; it prints a table. Where it is a module of the library both are allowed"
+)]
 #![expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "statistics")]
 
 /// Beyond this two kinds can be told apart (dudect's "maybe").

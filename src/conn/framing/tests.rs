@@ -63,8 +63,7 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<Vec<u8>> {
         // How it ends is of no interest, only what it took for requests.
         drop(builder.half_close(true).serve_connection(TokioIo::new(theirs), service).await);
     });
-    let seen = seen.lock().unwrap().clone();
-    seen
+    seen.lock().unwrap().clone()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Can wrong tokens be told apart by the time that their comparison takes? Run by hand, on a machine
 //! that does nothing else: `cargo test --release --lib the_time_of -- --ignored --nocapture`.
-#![expect(clippy::print_stdout, clippy::as_conversions, reason = "it prints a table")]
+#![expect(clippy::as_conversions, reason = "it prints a table")]
 #![expect(clippy::cast_precision_loss, reason = "statistics")]
 
 use std::hint::black_box;
