@@ -210,7 +210,8 @@ async fn one_that_takes_its_time_to_start_is_waited_for() {
 async fn a_killed_edge_leaves_nothing_of_any_family() {
     bounded(async {
         let mark = Mark::new();
-        let mut edge = start(&mark, &family());
+        // It does not end with its input either.
+        let mut edge = start(&mark, &format!("{} sleep 1000", family()));
         let (one, other) = (open(&edge).await, open(&edge).await);
         let mut held = one.stream(&call(1, "t/hold", json!({}))).await.events();
         held.next().await;
@@ -276,9 +277,10 @@ async fn a_stopped_keeper_cannot_hold_its_family() {
 async fn an_edge_on_stdin_and_stdout_leaves_nothing_either() {
     bounded(async {
         for kill in [false, true] {
+            let script = if kill { format!("{} sleep 1000", family()) } else { family() };
             let mark = Mark::new();
             let mut edge = Command::new(EDGE)
-                .args(["--transport=stdio", "--env", &mark.text(), "--", "sh", "-c", &family()])
+                .args(["--transport=stdio", "--env", &mark.text(), "--", "sh", "-c", &script])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
