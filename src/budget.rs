@@ -30,6 +30,8 @@ pub(crate) struct Budget(Arc<Whole>);
 
 struct Whole {
     level: Level,
+    /// Of the whole, or of somebody's part, three quarters are taken, or somebody was refused.
+    short: Notify,
     /// What one peer may hold.
     part: usize,
     /// Of peers that hold something, or are about to.
@@ -41,8 +43,6 @@ struct Whole {
 struct Level {
     most: usize,
     taken: AtomicUsize,
-    /// Three quarters are taken, or somebody was refused.
-    short: Notify,
 }
 
 /// One peer's part of the budget. Clones share it. The default is nobody's, and has no bounds.
@@ -68,27 +68,20 @@ pub(crate) enum Short {
 
 impl Level {
     fn new(most: usize) -> Self {
-        Self { most, taken: AtomicUsize::new(0), short: Notify::new() }
+        Self { most, taken: AtomicUsize::new(0) }
     }
 
-    fn is_short(&self, taken: usize) -> bool {
-        taken > self.most / 4 * 3
+    fn is_short(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > self.most / 4 * 3
     }
 
     fn try_take(&self, bytes: usize) -> bool {
         let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
-        let before = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        if before.map_or(true, |before| self.is_short(before.saturating_add(bytes))) {
-            self.short.notify_waiters();
-        }
-        before.is_ok()
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn take_anyway(&self, bytes: usize) {
-        let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
-        if self.is_short(before.saturating_add(bytes)) {
-            self.short.notify_waiters();
-        }
+        let _before = self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
@@ -106,17 +99,18 @@ impl Budget {
     /// one message may have by itself.
     pub(crate) fn new(most: usize, largest: usize, tally: Tally) -> Self {
         let part = (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most);
-        Self(Arc::new(Whole { level: Level::new(most), part, clients: DashMap::new(), tally }))
+        Self(Arc::new(Whole {
+            level: Level::new(most),
+            short: Notify::new(),
+            part,
+            clients: DashMap::new(),
+            tally,
+        }))
     }
 
     /// The part of this client: one, however often it is asked for.
     pub(crate) fn of(&self, client: ClientKey) -> Quota {
-        let known = self.0.clients.get(&client).and_then(|part| part.upgrade());
-        Quota(Some(known.unwrap_or_else(|| self.enter(client))))
-    }
-
-    fn enter(&self, client: ClientKey) -> Arc<Part> {
-        match self.0.clients.entry(client) {
+        let part = match self.0.clients.entry(client) {
             Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {
                 let part = self.part(Some(client));
                 drop(entry.insert(Arc::downgrade(&part)));
@@ -127,7 +121,8 @@ impl Budget {
                 drop(entry.insert(Arc::downgrade(&part)));
                 part
             }
-        }
+        };
+        Quota(Some(part))
     }
 
     /// A part for whatever has no client.
@@ -154,10 +149,22 @@ impl Part {
             self.level.give_back(bytes);
             return Err(self.refuse(Short::All));
         }
+        self.tell_if_short();
         Ok(())
     }
 
+    fn is_short(&self) -> bool {
+        self.level.is_short() || self.whole.level.is_short()
+    }
+
+    fn tell_if_short(&self) {
+        if self.is_short() {
+            self.whole.short.notify_waiters();
+        }
+    }
+
     fn refuse(&self, short: Short) -> Short {
+        self.whole.short.notify_waiters();
         self.whole.tally.count(match short {
             Short::Peer => Outcome::PeerMemoryFull,
             Short::All => Outcome::MemoryFull,
@@ -195,6 +202,7 @@ impl Quota {
         if let Some(part) = &self.0 {
             part.level.take_anyway(bytes);
             part.whole.level.take_anyway(bytes);
+            part.tell_if_short();
         }
         Share { part: self.0.clone(), bytes }
     }
@@ -208,17 +216,18 @@ impl Quota {
         }
     }
 
-    /// Resolves when memory runs short: whoever can do without some gives it back.
-    pub(crate) fn short(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Resolves when memory runs short for somebody. Whom that concerns ([`Self::is_short`]) and who
+    /// can do without some gives it back.
+    pub(crate) fn told_short(&self) -> impl Future<Output = ()> + Send + use<> {
         match self.0.clone() {
             None => Either::Left(std::future::pending()),
-            Some(part) => Either::Right(async move {
-                tokio::select! {
-                    () = part.level.short.notified() => {}
-                    () = part.whole.level.short.notified() => {}
-                }
-            }),
+            Some(part) => Either::Right(async move { part.whole.short.notified().await }),
         }
+    }
+
+    /// Is little left of this part, or of the whole?
+    pub(crate) fn is_short(&self) -> bool {
+        self.0.as_ref().is_some_and(|part| part.is_short())
     }
 }
 
@@ -426,17 +435,19 @@ mod tests {
     async fn memory_that_runs_short_is_told_of() {
         let (budget, _) = budget(4000);
         let quota = budget.of(key(1));
-        let mut short = Box::pin(quota.short());
-        assert!(short.as_mut().now_or_never().is_none());
+        let other = budget.of(key(2));
+        let mut told = Box::pin(other.told_short());
+        assert!(told.as_mut().now_or_never().is_none());
         let some = quota.try_take(750).unwrap();
-        assert!(short.as_mut().now_or_never().is_none());
+        assert!(told.as_mut().now_or_never().is_none());
         let _more = quota.try_take(1).unwrap();
-        assert!(short.as_mut().now_or_never().is_some());
-        let mut others = Box::pin(budget.of(key(2)).short());
-        assert!(others.as_mut().now_or_never().is_none());
+        assert!(told.as_mut().now_or_never().is_some());
+        // Whose bytes they are not hears of it, and is not concerned.
+        assert!(quota.is_short() && !other.is_short());
         drop(some);
+        assert!(!quota.is_short());
         let _anyway = budget.quota().take_anyway(3000);
-        assert!(others.as_mut().now_or_never().is_some());
+        assert!(other.is_short());
     }
 
     proptest! {

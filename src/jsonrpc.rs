@@ -29,6 +29,9 @@ use self::known::{KnownParams, Negotiated, string};
 pub(crate) use self::skim::Skim;
 use self::text::{as_text, blame, range_within, utf8};
 
+/// Copies of so many bytes are not accounted for.
+const SMALL: usize = 4096;
+
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -327,6 +330,12 @@ impl Message {
     pub(crate) fn charged(self, quota: &Quota) -> Self {
         let share = quota.take_anyway(self.bytes.len().saturating_add(PER_MESSAGE));
         Self { bytes: share.hold(self.bytes), ..self }
+    }
+
+    /// The same, of a copy under another id: a small one is not worth the account, for it stands for
+    /// the original that is on it.
+    pub(crate) fn charged_if_large(self, quota: &Quota) -> Self {
+        if self.bytes.len() < SMALL { self } else { self.charged(quota) }
     }
 
     /// The bytes of [`Self::line`], without a copy.

@@ -31,13 +31,14 @@ pub use addr::ClientAddr;
 pub use backend::diagnostics::Diagnostics;
 pub use backend::embedded::{Call, CallError, Handler, ServerInfo};
 pub use backend::stdio::CommandError;
-/// What `mcp-edge __exec` runs: becomes a child's program. For the binary only.
+/// What runs between the edge and a child's program. For the binary only.
 #[doc(hidden)]
-pub use backend::stdio::shim::run as exec_shim;
+pub use backend::stdio::shim::{is_stage as is_shim_stage, run as run_shim};
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
 pub use config::{
-    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, Config, Limits, MIN_TOKEN, PassRule,
-    Secret, Times, TlsSource, Upstream, UpstreamKind, parse_token, parse_token_file,
+    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, ChildLimits, Config, Limits,
+    MIN_TOKEN, PassRule, Secret, Times, TlsSource, Upstream, UpstreamKind, parse_token,
+    parse_token_file,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};

@@ -21,8 +21,8 @@ fn main() -> ExitCode {
     let mut rest = std::env::args_os();
     let program = rest.next();
     let mut rest = rest.peekable();
-    if rest.next_if(|first| first == "__exec").is_some() {
-        return mcp_edge::exec_shim(rest);
+    if rest.peek().is_some_and(|first| mcp_edge::is_shim_stage(first)) {
+        return mcp_edge::run_shim(rest);
     }
     let typed = program.into_iter().chain(rest);
     let exit = match cli::parse(typed, |name| std::env::var_os(name)) {

@@ -33,6 +33,8 @@ pub struct Report {
     pub children: u32,
     /// Bytes of messages that are held: bodies, queues, event logs, answers.
     pub buffered_bytes: usize,
+    /// Does COMMAND end as soon as it is started, so that starts are held back?
+    pub crash_loop: bool,
     /// Bytes of memory that the process has in use, where the system tells.
     pub memory_bytes: Option<u64>,
     /// Open files and sockets, where the system tells.
@@ -58,6 +60,7 @@ impl Reporter {
             sessions: self.app.sessions(),
             children: self.app.children(),
             buffered_bytes: self.app.buffered(),
+            crash_loop: self.app.is_crash_loop(),
             memory_bytes: memory(),
             descriptors: descriptors(),
             outcomes: self.tally.outcomes(),

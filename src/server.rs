@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backend::Backend;
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
+use crate::backend::{Backend, Starter};
 use crate::budget::Quota;
 use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
@@ -322,7 +322,9 @@ pub async fn serve_stdio(
     let tally = Tally::default();
     let drain = Drain::new(tally.clone());
     let Opened { backend, front } = behind.open(config, &tally, &drain)?;
-    let link = backend.open(&Quota::default()).map_err(|error| StartError::Open(error.into()))?;
+    let link = backend
+        .open(Starter::Edge, &Quota::default())
+        .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
     }

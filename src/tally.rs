@@ -68,6 +68,14 @@ pub(crate) enum Outcome {
     SessionIdle,
     /// A session that ended because of its age.
     SessionAge,
+    /// A child process that did not end when it was asked to, and was killed.
+    ChildKilled,
+    /// A program that ended as soon as it was started.
+    StartFailed,
+    /// The program kept failing, and further starts were held back.
+    CrashLoop,
+    /// Processes that outlived their keeper, found and killed together.
+    OrphansKilled,
 }
 
 impl Outcome {
@@ -102,6 +110,10 @@ impl Outcome {
         Self::CallTimeout,
         Self::SessionIdle,
         Self::SessionAge,
+        Self::ChildKilled,
+        Self::StartFailed,
+        Self::CrashLoop,
+        Self::OrphansKilled,
     ];
 
     /// Its name in logs and reports.
@@ -136,6 +148,10 @@ impl Outcome {
             Self::CallTimeout => "call_timeout",
             Self::SessionIdle => "session_idle",
             Self::SessionAge => "session_age",
+            Self::ChildKilled => "child_killed",
+            Self::StartFailed => "start_failed",
+            Self::CrashLoop => "crash_loop",
+            Self::OrphansKilled => "orphans_killed",
         }
     }
 }
@@ -144,11 +160,17 @@ impl Outcome {
 #[derive(Clone, Default)]
 pub(crate) struct Tally(Arc<Counters>);
 
-#[derive(Default)]
 struct Counters {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// By label: the table of refusals is their closed set.
     refusals: DashMap<&'static str, u64>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let outcomes = std::array::from_fn(|_| AtomicU64::default());
+        Self { outcomes, refusals: DashMap::default() }
+    }
 }
 
 impl Tally {

@@ -100,7 +100,7 @@ async fn of_200_calls_at_once_each_gets_its_own_answer() {
         });
         join_all(calls).await;
         // Four of each principal.
-        assert!((1..=8).contains(&mark.alive().len()), "{:?}", mark.alive());
+        assert!((1..=8).contains(&mark.programs().len()), "{:?}", mark.alive());
         assert!(server.stop().await);
         mark.gone().await;
     })
@@ -114,12 +114,12 @@ async fn a_warm_child_serves_the_next_call() {
         let server = TestServer::start(config(), mark.diagnostics()).await;
         let client = server.client();
         ask(&client, &echo("first")).await;
-        let warm = mark.alive();
+        let warm = mark.programs();
         assert_eq!(warm.len(), 1);
         for n in 0..20 {
             assert_eq!(ask(&client, &echo(&n.to_string())).await.status, 200);
         }
-        assert_eq!(mark.alive(), warm);
+        assert_eq!(mark.programs(), warm);
     })
     .await;
 }

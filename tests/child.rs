@@ -1,5 +1,5 @@
-//! Promise: a child started through the binary's shim is the program itself, dumps no core, and
-//! does not outlive the edge, however that ends.
+//! Promise: a program started through the binary's shim sees nothing of that, ends as if it were
+//! not there, dumps no core, and leaves nothing behind, whoever is killed first.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail")]
 
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 const EDGE: &str = env!("CARGO_BIN_EXE_mcp-edge");
 
 fn shim(args: &[&str]) -> Output {
-    Command::new(EDGE).arg("__exec").args(args).output().unwrap()
+    Command::new(EDGE).arg("__keep").args(args).output().unwrap()
 }
 
 fn through_shim(args: &[&str]) -> Output {
@@ -55,6 +55,29 @@ fn no_core_is_dumped() {
 }
 
 #[test]
+fn a_program_ends_as_if_there_were_no_keeper() {
+    for signal in [1, 2, 3, 6, 9, 10, 11, 15] {
+        let output = through_shim(&["sh", "-c", &format!("kill -{signal} $$")]);
+        assert_eq!(output.status.signal(), Some(signal), "{:?}", output.status);
+    }
+    for status in [0, 1, 126, 255] {
+        let output = through_shim(&["sh", "-c", &format!("exit {status}")]);
+        assert_eq!(output.status.code(), Some(status));
+    }
+}
+
+#[test]
+fn what_it_may_have_is_what_was_asked_for() {
+    let tell = "ulimit -Sn; ulimit -d; grep NoNewPrivs /proc/self/status";
+    let me = std::process::id().to_string();
+    let limits = ["--open-files=64", "--memory=1048576000", "--new-privileges"];
+    let output = shim(&[&[me.as_str()], &limits[..], &["--", "sh", "-c", tell]].concat());
+    assert_eq!(text(&output.stdout), "64\n1024000\nNoNewPrivs:\t0\n");
+    let output = through_shim(&["sh", "-c", tell]);
+    assert!(text(&output.stdout).ends_with("\nunlimited\nNoNewPrivs:\t1\n"), "{output:?}");
+}
+
+#[test]
 fn signals_are_as_a_program_expects_them() {
     let output = through_shim(&["sh", "-c", "grep SigIgn /proc/self/status"]);
     let ignored = text(&output.stdout).trim_start_matches("SigIgn:").trim();
@@ -69,9 +92,15 @@ fn what_cannot_be_started_is_told_as_shells_do() {
     assert!(text(&missing.stderr).starts_with("mcp-edge: could not start `/no/such/program`: "));
     assert_eq!(text(&missing.stderr).lines().count(), 1);
     assert_eq!(through_shim(&["/tmp"]).status.code(), Some(126));
-    for args in
-        [&[][..], &["1"], &["1", "--"], &["x", "--", "true"], &["0", "--", "true"], &["1", "true"]]
-    {
+    for args in [
+        &[][..],
+        &["1"],
+        &["1", "--"],
+        &["x", "--", "true"],
+        &["0", "--", "true"],
+        &["1", "true"],
+        &["1", "--memory=much", "--", "true"],
+    ] {
         let output = shim(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}");
         assert!(text(&output.stderr).contains("usage"));
@@ -88,7 +117,7 @@ fn a_child_whose_edge_is_gone_already_does_not_start() {
 #[test]
 fn a_killed_edge_takes_its_child_along() {
     // The shell stands for the edge; it starts the shim as its own child.
-    let script = r#""$0" __exec $$ -- sleep 1000 & echo $!; wait"#;
+    let script = r#""$0" __keep $$ -- sh -c 'echo $$; exec sleep 1000' & wait"#;
     let mut edge =
         Command::new("sh").args(["-c", script, EDGE]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(edge.stdout.take().unwrap());

@@ -166,8 +166,8 @@ fn heads() -> Vec<(String, u16)> {
     cases.push((format!("\n{head}\r\n"), 400));
     cases.push((format!("\r{head}\r\n"), 400));
     cases.push((format!("\r\n\r\n{head}\r\n"), 400));
-    cases.push((format!("{head}x: {}\r\n\r\n", "y".repeat(40_000)), 431));
-    cases.push((format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "y".repeat(40_000)), 414));
+    cases.push((format!("{head}x: {}\r\n\r\n", "y".repeat(80_000)), 431));
+    cases.push((format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "y".repeat(80_000)), 414));
     cases
 }
 

@@ -189,7 +189,7 @@ async fn a_session_and_its_child_end_with_the_stream() {
         for client in clients(&server) {
             let mut legacy = Legacy::open(&client, "/sse").await;
             legacy.initialize("2024-11-05").await;
-            assert_eq!(mark.alive().len(), 1);
+            assert_eq!(mark.programs().len(), 1);
             let Legacy { stream, endpoint, .. } = legacy;
             drop(stream);
             mark.gone().await;

@@ -359,17 +359,17 @@ async fn children_are_limited_and_idle_warm_ones_give_way() {
             client.send(request.body(Full::new(body.into())).unwrap()).await
         };
         assert_eq!(bare().await.status, 200);
-        assert_eq!(mark.alive().len(), 1);
+        assert_eq!(mark.programs().len(), 1);
         let first = client.initialize("2025-11-25").await;
         let second = client.initialize("2025-11-25").await;
-        assert_eq!(mark.alive().len(), 2, "the warm one gave way");
+        assert_eq!(mark.programs().len(), 2, "the warm one gave way");
         let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!(refused.status, 503);
         assert!(retry_after(&refused) >= 1);
         assert_eq!(bare().await.status, 503);
         second.call(1, "tools/list", json!({})).await;
         assert_eq!(first.delete().await.status, 204);
-        eventually(|| mark.alive().len() == 1).await;
+        eventually(|| mark.programs().len() == 1).await;
         while bare().await.status != 200 {}
         second.call(2, "tools/list", json!({})).await;
         assert!(server.stop().await);

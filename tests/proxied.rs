@@ -282,6 +282,11 @@ async fn connections_are_counted_for_whom_the_header_names() {
             silent.push(tcp(&server, PROXY).await);
         }
         sleep(Duration::from_millis(50)).await;
+        // All places are taken: those whom the proxy named, and who have shown no token, give theirs up.
+        for _ in 0..4 {
+            open.push(announced(&server, PROXY, b"").await.unwrap());
+        }
+        assert_eq!(server.report().outcomes["max_unauthenticated"], 4);
         assert!(announced(&server, PROXY, b"").await.is_err());
         drop(silent);
         drop(open.remove(0));

@@ -57,7 +57,7 @@ async fn everybody_may_ask_and_nobody_costs_more() {
         assert_eq!(ask(&stranger, "HEAD").await.status, 200);
         let most = 1 + usize::try_from(begun.elapsed().as_secs() / 2).unwrap();
         assert!((1..=most).contains(&lines(dir.path(), "pings")));
-        assert_eq!(mark.alive().len(), 1);
+        assert_eq!(mark.programs().len(), 1);
         sleep(Duration::from_millis(2100)).await;
         let before = lines(dir.path(), "pings");
         assert!(ready(&stranger).await);
@@ -146,7 +146,7 @@ async fn the_place_of_its_child_goes_to_whoever_needs_it() {
         let client = server.client();
         assert!(ready(&client).await);
         let session = client.initialize("2025-11-25").await;
-        assert_eq!(mark.alive().len(), 1);
+        assert_eq!(mark.programs().len(), 1);
         sleep(Duration::from_millis(2100)).await;
         // A client that came now would be refused, too.
         assert!(!ready(&client).await);

@@ -1,83 +1,14 @@
 //! Promise: a signal ends the binary in good order: no new work, what is in flight is answered,
 //! streams end, no child is left, exit 0 within the grace; a second signal ends it at once.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails, helpers of it too"
-)]
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use serde_json::{Value, json};
-use support::{Client, EDGE, Mark, SCRIPT, TOKEN, bounded, call, eventually, trusting};
+use support::{EDGE, Edge, Mark, SCRIPT, TOKEN, bounded, call, eventually};
 use tokio::time::Instant;
-
-/// The binary, running. It is killed, by its number, when the test is over.
-struct Edge {
-    child: Child,
-    client: Client,
-    _certs: tempfile::TempDir,
-}
-
-impl Edge {
-    fn start(mark: &Mark, options: &[&str], command: &[&str]) -> Self {
-        let certs = tempfile::tempdir().unwrap();
-        let mut edge = Command::new(EDGE);
-        edge.args(["--self-signed", "--port=0", "--log-format=json", "--burst=1000"])
-            .args(["--certs-dir", certs.path().to_str().unwrap()])
-            .args(["--env", &mark.text(), "--env", "MCP_TRANSPORT=stdio"])
-            .args(options)
-            .arg("--")
-            .args(command)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("MCP_AUTH_TOKEN", TOKEN)
-            .env("SOME_SECRET", "not-for-children")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = edge.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let serving = loop {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it never served");
-            if line.contains("\"serving\"") {
-                break serde_json::from_str::<Value>(&line).unwrap();
-            }
-        };
-        // Somebody has to read what is logged from now on.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let port = u16::try_from(serving["port"].as_u64().unwrap()).unwrap();
-        let tls = trusting(&certs.path().join("ca.pem"));
-        let client = Client::new(([127, 0, 0, 1], port).into(), tls);
-        Self { child, client, _certs: certs }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    async fn ended(&mut self) -> ExitStatus {
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
 
 #[tokio::test]
 async fn what_is_in_flight_is_answered_and_nothing_is_left() {
@@ -95,7 +26,7 @@ async fn what_is_in_flight_is_answered_and_nothing_is_left() {
             let params = json!({ "name": "count", "arguments": arguments, "_meta": meta });
             let mut held = session.stream(&call(1, "tools/call", params)).await.events();
             assert_eq!(held.message().await["params"]["progress"], 1.0);
-            assert_eq!(mark.alive().len(), 2);
+            assert_eq!(mark.programs().len(), 2);
             let begun = Instant::now();
             edge.signal(signal);
             let rest = held.rest().await;
@@ -165,7 +96,7 @@ async fn a_killed_edge_leaves_no_child() {
         let mark = Mark::new();
         let mut edge = Edge::start(&mark, &[], &[EDGE]);
         edge.client.initialize("2025-11-25").await;
-        assert_eq!(mark.alive().len(), 1);
+        assert_eq!(mark.programs().len(), 1);
         edge.signal(Signal::KILL);
         edge.ended().await;
         mark.gone().await;
@@ -190,7 +121,7 @@ async fn a_childs_environment_holds_neither_token_nor_secrets() {
         for secret in [TOKEN, "MCP_AUTH_TOKEN", "SOME_SECRET", "not-for-children"] {
             assert!(!environment.contains(secret), "{environment}");
         }
-        eventually(|| mark.alive().len() == 1).await;
+        eventually(|| mark.programs().len() == 1).await;
     })
     .await;
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub(crate) use self::upstream::Directly;
+use crate::addr::ClientKey;
 use crate::budget::Quota;
 use crate::caller::Caller;
 use crate::jsonrpc::{Message, RequestId};
@@ -24,7 +25,7 @@ pub(crate) const QUEUE: usize = 64;
 
 /// Messages of a backend that may wait for their session. Fewer: each may be large, and whoever does
 /// not read has them wait.
-pub(crate) const SAID_QUEUE: usize = 16;
+pub(crate) const SAID_QUEUE: usize = 4;
 
 /// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
 pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);
@@ -45,11 +46,27 @@ impl Backend {
     ///
     /// # Errors
     /// [`OpenError`] where every place is taken or the process does not start.
-    pub(crate) fn open(&self, quota: &Quota) -> Result<Link, OpenError> {
+    pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         match self {
-            Self::Stdio(stdio) => stdio.open_within(quota),
+            Self::Stdio(stdio) => stdio.open_within(who, quota),
             Self::Embedded(embedded) => Ok(embedded.open_within(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
+        }
+    }
+
+    /// Is nothing opened now, because what was opened ended at once?
+    pub(crate) fn is_held(&self) -> bool {
+        match self {
+            Self::Stdio(stdio) => stdio.is_held(),
+            Self::Embedded(_) | Self::Upstream(_) => false,
+        }
+    }
+
+    /// Does what is opened keep ending at once?
+    pub(crate) fn is_crash_loop(&self) -> bool {
+        match self {
+            Self::Stdio(stdio) => stdio.is_crash_loop(),
+            Self::Embedded(_) | Self::Upstream(_) => false,
         }
     }
 
@@ -60,6 +77,15 @@ impl Backend {
             Self::Embedded(_) | Self::Upstream(_) => 0,
         }
     }
+}
+
+/// Whose handshake a backend is opened for: a handshake can be at fault itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Starter {
+    /// The edge's own.
+    Edge,
+    /// That of this client.
+    Client(ClientKey),
 }
 
 /// What a backend says.
@@ -121,6 +147,14 @@ pub(crate) enum OpenError {
     /// Every place for a child process is taken.
     #[error("all {0} places for child processes are taken")]
     Full(u32),
+    /// The program ends as soon as it is started, and is not started for a while.
+    #[error("it ends as soon as it is started: {why}")]
+    Held {
+        /// For so long.
+        wait: Duration,
+        /// What became of the last start.
+        why: String,
+    },
     /// The process could not be started.
     #[error("could not start `{program}`")]
     Spawn {

@@ -121,6 +121,7 @@ pub(crate) struct Access {
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Child")]
+#[expect(clippy::struct_field_names, reason = "the options are called so")]
 pub(crate) struct Child {
     /// Variable of the edge's own environment that COMMAND gets too; repeatable; all others but a
     /// few harmless ones are withheld
@@ -130,6 +131,15 @@ pub(crate) struct Child {
     /// passed by --pass-env, options show in `ps`
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
+    /// Private memory that each process of COMMAND may have; what asks for more is refused it by
+    /// the system; without it no limit
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) child_memory: Option<Bytes>,
+    /// Let programs of COMMAND with the set-user-ID bit, such as sudo, gain privileges; the edge
+    /// may then be unable to end them
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub(crate) new_privileges: Switch,
     /// Bytes in one line that COMMAND writes; a longer one is skipped and logged, and the call that
     /// it answers gets an error
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]

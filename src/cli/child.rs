@@ -4,16 +4,18 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mcp_edge::{ChildCommand, Secret};
+use mcp_edge::{ChildCommand, ChildLimits, Secret};
+use rustix::process::{Resource, getrlimit};
 
-use super::{AUTH_TOKEN, ConfigError};
+use super::{AUTH_TOKEN, ConfigError, args, ranges};
 
 /// The child as asked for, if one is.
 pub(super) fn command(
     command: Vec<String>,
-    env: &[String],
-    pass_env: &[String],
+    asked: &args::Child,
 ) -> Result<Option<ChildCommand>, ConfigError> {
+    let args::Child { pass_env, env, child_memory, new_privileges, max_line_bytes: _ } = asked;
+    let memory = child_memory.map(ranges::child_memory).transpose()?;
     let env =
         env.iter().zip(1..).map(|(text, place)| variable(text, place)).collect::<Result<_, _>>()?;
     let pass_env = pass_env.iter().zip(1..).map(|(text, place)| passed(text, place));
@@ -25,7 +27,12 @@ pub(super) fn command(
     executable(&program, std::env::var_os("PATH").as_deref())?;
     let args = command.collect();
     let shim = std::env::current_exe().ok();
-    Ok(Some(ChildCommand { program, args, pass_env, env, shim }))
+    // The edge raises its own limit later; programs that use select(2) cannot live with that.
+    let open_files = getrlimit(Resource::Nofile).current;
+    let limits = ChildLimits { open_files, memory, new_privileges: new_privileges.0 };
+    // This process is the edge, and has no other children.
+    let adopt = true;
+    Ok(Some(ChildCommand { program, args, pass_env, env, shim, limits, adopt }))
 }
 
 fn variable(text: &str, place: usize) -> Result<(String, Secret), ConfigError> {
@@ -70,17 +77,46 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::value::{Bytes, Switch};
+
+    fn owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    fn child(env: &[&str], pass_env: &[&str]) -> args::Child {
+        args::Child {
+            env: owned(env),
+            pass_env: owned(pass_env),
+            child_memory: None,
+            new_privileges: Switch(false),
+            max_line_bytes: Bytes(1024),
+        }
+    }
 
     fn error(program: &[&str], env: &[&str], pass_env: &[&str]) -> String {
-        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        command(owned(program), &owned(env), &owned(pass_env)).unwrap_err().to_string()
+        command(owned(program), &child(env, pass_env)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_it_may_have_is_handed_on() {
+        let mut asked = child(&[], &[]);
+        let open_files = getrlimit(Resource::Nofile).current;
+        let limits = |asked: &args::Child| command(owned(&["sh"]), asked).unwrap().unwrap().limits;
+        let given = ChildLimits { open_files, memory: None, new_privileges: false };
+        assert_eq!(limits(&asked), given);
+        asked.child_memory = Some(Bytes(64 << 20));
+        asked.new_privileges = Switch(true);
+        let given = ChildLimits { memory: Some(64 << 20), new_privileges: true, ..given };
+        assert_eq!(limits(&asked), given);
+        asked.child_memory = Some(Bytes(1 << 20));
+        let text = command(owned(&["sh"]), &asked).unwrap_err().to_string();
+        assert!(text.contains("--child-memory (MCP_CHILD_MEMORY)"), "{text}");
     }
 
     #[test]
     fn variables_keep_their_values_to_themselves() {
-        let env = ["A=b,c=d".to_owned(), "EMPTY=".to_owned()];
-        let child = command(vec!["sh".into(), "-c".into()], &env, &["HOME".into()]);
-        let child = child.unwrap().unwrap();
+        let asked = child(&["A=b,c=d", "EMPTY="], &["HOME"]);
+        let child = command(owned(&["sh", "-c"]), &asked).unwrap().unwrap();
         let env: Vec<_> = child.env.iter().map(|(name, value)| (&**name, value.expose())).collect();
         assert_eq!(env, [("A", "b,c=d"), ("EMPTY", "")]);
         assert_eq!(child.pass_env, ["HOME"]);
@@ -114,6 +150,6 @@ mod tests {
         assert!(error(&[""], &[], &[]).contains("not found"));
         assert!(error(&["/etc/passwd"], &[], &[]).contains("chmod +x"));
         assert!(error(&["/etc"], &[], &[]).contains("no executable file"));
-        assert!(command(Vec::new(), &[], &[]).unwrap().is_none());
+        assert!(command(Vec::new(), &child(&[], &[])).unwrap().is_none());
     }
 }

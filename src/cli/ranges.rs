@@ -59,6 +59,12 @@ pub(super) fn report_interval(
     Ok(Some(interval).filter(|interval| !interval.is_zero()))
 }
 
+/// Private memory of a process. Below the least hardly anything starts.
+pub(super) fn child_memory(bytes: Bytes) -> Result<u64, ConfigError> {
+    let bytes = within("child-memory", bytes.0, (16 * KIB * KIB, 1024 * GIB), Bytes)?;
+    Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
 /// Idle connections to the upstream.
 pub(super) fn upstream_connections(connections: usize) -> Result<usize, ConfigError> {
     within("upstream-connections", connections, (0, 10_000), |it| it)

@@ -96,7 +96,7 @@ impl Args {
         let workers = ranges::workers(workers)?;
         let report = ranges::report_interval(logging.report_interval)?;
         let local = local(&limits, child.max_line_bytes, &times)?;
-        let command = child::command(command, &child.env, &child.pass_env)?;
+        let command = child::command(command, &child)?;
         let behind = match (upstream::upstream(&upstream)?, command) {
             (Some(_), Some(_)) => {
                 return Err(ConfigError::Contradiction { one: UPSTREAM, other: COMMAND });

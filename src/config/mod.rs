@@ -182,7 +182,7 @@ impl Default for Times {
 }
 
 /// A stdio MCP server to run behind the edge: one process for each session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ChildCommand {
     /// The program: a path, or a name looked up in `PATH`.
     pub program: String,
@@ -192,9 +192,26 @@ pub struct ChildCommand {
     pub pass_env: Vec<String>,
     /// Variables set for the child.
     pub env: Vec<(String, Secret)>,
-    /// The `mcp-edge` binary, run again as a shim that sets parent-death signal and resource
-    /// limits before it becomes the program. Without it the child has its own process group only.
+    /// The `mcp-edge` binary, run again between the edge and the program: it keeps all that the
+    /// program starts, sets its limits, and ends all of it with the session or the edge. Without it
+    /// the child has its own process group only, and `limits` do nothing.
     pub shim: Option<PathBuf>,
+    /// What the program may have.
+    pub limits: ChildLimits,
+    /// Makes this process the sub-reaper of all that descends from it, and kills and reaps every
+    /// child that it did not start for this command. Only for a process that has no others.
+    pub adopt: bool,
+}
+
+/// What the program of a [`ChildCommand`], and each process that it starts, may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChildLimits {
+    /// The soft limit of open files; without it that of this process.
+    pub open_files: Option<u64>,
+    /// Bytes of private memory (`RLIMIT_DATA`) of each process; without it no limit.
+    pub memory: Option<u64>,
+    /// May programs with the set-user-ID bit, such as sudo, gain privileges?
+    pub new_privileges: bool,
 }
 
 impl Default for Config {

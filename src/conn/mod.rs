@@ -184,16 +184,16 @@ impl Connection {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new(self.times, Alpn::Http1);
-        let limits = HeadLimits { bytes: self.max_header_bytes, fields: self.max_headers };
+        // Up to twice its size a head is the HTTP floor's, which charges it and names its refusal.
+        let bytes = self.max_header_bytes.saturating_mul(2).max(8192);
+        let limits = HeadLimits { bytes, fields: self.max_headers.max(HYPERS_HEADERS) };
         let framing = Some(Framing::new(limits));
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity), framing));
         let service = self.service(conn, Arc::clone(&activity));
         let mut builder = http1::Builder::new();
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
-        let _builder = builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_buf_size(self.max_header_bytes.max(8192));
+        let _builder =
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(bytes);
         if self.max_headers > HYPERS_HEADERS {
             // Up to its own number, which costs less, the limit is the HTTP floor's.
             let _builder = builder.max_headers(self.max_headers);

@@ -465,7 +465,7 @@ async fn a_head_past_its_size_is_refused_before_it_is_whole() {
     let rig = Rig::new();
     let mut client = rig.connect();
     client.send("GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: ").await;
-    client.send(&"y".repeat(32 * 1024)).await;
+    client.send(&"y".repeat(64 * 1024)).await;
     let answer = client.until("}").await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     assert_eq!(client.seconds(), 0);

@@ -196,6 +196,11 @@ impl App {
         self.mcp.budget().taken()
     }
 
+    /// Does the MCP server end as soon as it is started, again and again?
+    pub(crate) fn is_crash_loop(&self) -> bool {
+        self.mcp.is_crash_loop()
+    }
+
     /// Answers one request.
     pub(crate) async fn handle<B>(
         &self,

@@ -324,6 +324,9 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::ChildrenFull => transport(S::SERVICE_UNAVAILABLE, "children_full").later(),
         Reason::Draining => transport(S::SERVICE_UNAVAILABLE, "draining").later(),
         Reason::BackendBusy => broken(S::SERVICE_UNAVAILABLE, "backend_busy").later(),
+        Reason::CrashLoop { wait, why: _ } => {
+            broken(S::SERVICE_UNAVAILABLE, "crash_loop").with(Extra::RetryAfter(*wait))
+        }
         Reason::BackendFailed(_) | Reason::Unanswered { .. } => {
             broken(S::BAD_GATEWAY, "backend_failed")
         }

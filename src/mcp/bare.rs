@@ -186,7 +186,7 @@ impl Mcp {
             let warm = timeout_at(deadline, self.warm_session(&caller.principal)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
-            let renamed = message.with_id(&id).charged(&caller.quota);
+            let renamed = message.with_id(&id).charged_if_large(&caller.quota);
             match session.call(vec![renamed], false, caller).await {
                 Ok(reader) => break (session, id, reader),
                 // It was ended in just this moment.
@@ -200,7 +200,7 @@ impl Mcp {
         waiting.done();
         let answer = Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))?;
         let Some(own) = message.id() else { return Ok(answer) };
-        Ok(answer.with_id(own).charged(&caller.quota))
+        Ok(answer.with_id(own).charged_if_large(&caller.quota))
     }
 
     async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {

@@ -36,7 +36,7 @@ use self::session::{Session, SessionTimes, Terms, Unknown};
 use self::sse::StreamKind;
 use self::table::SessionTable;
 use crate::addr::ClientKey;
-use crate::backend::{Backend, Link, OpenError};
+use crate::backend::{Backend, Link, OpenError, Starter};
 use crate::budget::{Budget, Quota, Short};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
@@ -179,6 +179,17 @@ pub(crate) enum Reason {
     /// Too many child processes.
     #[error("all places for MCP server processes are taken")]
     ChildrenFull,
+    /// The backend ends as soon as it is started.
+    #[error(
+        "the MCP server behind this edge ends as soon as it is started, and is not started again \
+         for a while: {why}"
+    )]
+    CrashLoop {
+        /// When to come again.
+        wait: Duration,
+        /// What became of it the last time.
+        why: String,
+    },
     /// The backend could not be started, or not be initialised.
     #[error("the MCP server behind this edge could not be started: {0}")]
     BackendFailed(String),
@@ -369,6 +380,11 @@ impl Mcp {
         self.backend.children()
     }
 
+    /// Does the backend end as soon as it is started, again and again?
+    pub(crate) fn is_crash_loop(&self) -> bool {
+        self.backend.is_crash_loop()
+    }
+
     /// Opens a session that its client will know by an id.
     async fn open_session(
         &self,
@@ -377,7 +393,7 @@ impl Mcp {
     ) -> Result<Arc<Session>, Reason> {
         let place = self.sessions.take(ask.client)?;
         let quota = ask.caller.quota.clone();
-        let link = self.open_link(&quota).await?;
+        let link = self.open_link(Starter::Client(ask.client), &quota).await?;
         let owner = (ask.admitted.principal().clone(), transport);
         let (id, terms) = (place.id().clone(), self.terms(quota));
         let session = Session::start(id, owner, terms, link, place, &self.drain);
@@ -388,7 +404,7 @@ impl Mcp {
     /// Opens a session that serves calls without one, for as long as it stays warm.
     async fn open_warm(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
         let quota = self.warm.quota(principal, &self.budget);
-        let link = self.open_link(&quota).await?;
+        let link = self.open_link(Starter::Edge, &quota).await?;
         let owner = (principal.clone(), Transport::Bare);
         let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
         let session = Session::start(id, owner, terms, link, (), &self.drain);
@@ -401,11 +417,11 @@ impl Mcp {
 
     /// Opens a link to the backend; what is only kept at hand gives up
     /// its place if there is none.
-    async fn open_link(&self, quota: &Quota) -> Result<Link, Reason> {
+    async fn open_link(&self, who: Starter, quota: &Quota) -> Result<Link, Reason> {
         let deadline = Instant::now() + GIVE_UP_WAIT;
         let mut given_up = false;
         loop {
-            match self.backend.open(quota) {
+            match self.backend.open(who, quota) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
                     if self.warm.give_up() | self.readiness.give_up() {
@@ -417,6 +433,7 @@ impl Mcp {
                     }
                     sleep(Duration::from_millis(20)).await;
                 }
+                Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
                 Err(error @ OpenError::Spawn { .. }) => {
                     tracing::error!(error = %report(&error), "could not open the backend");
                     return Err(Reason::BackendFailed(report(&error)));

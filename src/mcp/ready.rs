@@ -16,7 +16,7 @@ use super::bare::Waiting;
 use super::session::{Session, SessionTimes, Terms};
 use super::table::SessionId;
 use super::{Mcp, Reason, report};
-use crate::backend::OpenError;
+use crate::backend::{OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::jsonrpc::Message;
 
@@ -152,7 +152,7 @@ impl Mcp {
             let mut answered = pin!(self.readiness.answered.notified());
             // Enabled before the look, or the answer could come in between, unheard.
             let _ready = answered.as_mut().enable();
-            if self.drain.is_draining() {
+            if self.drain.is_draining() || self.backend.is_held() {
                 return false;
             }
             let now = Instant::now();
@@ -202,8 +202,9 @@ impl Mcp {
         books.silent = None;
         // Clients need the places more: nobody gives one up for this.
         let quota = self.budget.quota();
-        let link = self.backend.open(&quota).map_err(|error| match error {
+        let link = self.backend.open(Starter::Edge, &quota).map_err(|error| match error {
             OpenError::Full(_) => Reason::ChildrenFull,
+            OpenError::Held { wait, why } => Reason::CrashLoop { wait, why },
             OpenError::Spawn { .. } => Reason::BackendFailed(report(&error)),
         })?;
         let times = SessionTimes { idle: IDLE, ..self.times };

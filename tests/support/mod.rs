@@ -12,6 +12,7 @@
 
 mod behind;
 mod client;
+mod edge;
 mod fixture;
 pub(crate) mod frames;
 mod raw;
@@ -44,6 +45,8 @@ pub(crate) use self::behind::{Taken, Upside};
 pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,
 };
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::edge::Edge;
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, Told};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
@@ -221,6 +224,13 @@ impl Mark {
         processes.collect()
     }
 
+    /// Those of them that are no keepers, which stand between the edge and each program.
+    pub(crate) fn programs(&self) -> BTreeSet<i32> {
+        let words = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let keeps = |pid: &i32| words(pid).split(|byte| *byte == 0).nth(1) == Some(b"__keep");
+        self.alive().into_iter().filter(|pid| !keeps(pid)).collect()
+    }
+
     pub(crate) async fn gone(&self) {
         eventually(|| self.alive().is_empty()).await;
     }
@@ -230,10 +240,9 @@ impl Mark {
         let transport = ("MCP_TRANSPORT".to_owned(), Secret::new("stdio"));
         Behind::child(ChildCommand {
             program: EDGE.to_owned(),
-            args: Vec::new(),
-            pass_env: Vec::new(),
             env: vec![self.variable(), transport],
             shim: Some(EDGE.into()),
+            ..ChildCommand::default()
         })
     }
 
@@ -248,9 +257,9 @@ impl Mark {
         Behind::child(ChildCommand {
             program: "sh".to_owned(),
             args: vec!["-c".to_owned(), script.to_owned()],
-            pass_env: Vec::new(),
             env: vec![self.variable(), dir],
             shim: Some(EDGE.into()),
+            ..ChildCommand::default()
         })
     }
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use super::environment::{Environment, environment};
 use super::redact::Redactor;
-use crate::config::{ChildCommand, Secret};
+use crate::config::{ChildCommand, ChildLimits, Secret};
 
 /// Where programs are looked for if there is no `PATH` at all.
 const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -61,6 +61,7 @@ pub(super) struct Command {
     program: PathBuf,
     args: Vec<String>,
     shim: Option<PathBuf>,
+    limits: ChildLimits,
     environment: Environment,
 }
 
@@ -70,7 +71,7 @@ impl Command {
         secrets: &[Secret],
         own: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, CommandError> {
-        let ChildCommand { program, args, pass_env: _, env: _, shim } = command;
+        let ChildCommand { program, args, pass_env: _, env: _, shim, limits, adopt: _ } = command;
         if args.iter().chain([program]).any(|arg| arg.contains('\0')) {
             return Err(CommandError::Argument);
         }
@@ -85,6 +86,7 @@ impl Command {
             program: found,
             args: args.clone(),
             shim: shim.clone(),
+            limits: *limits,
             environment,
         })
     }
@@ -93,13 +95,17 @@ impl Command {
         &self.environment.redactor
     }
 
+    /// Does a keeper stand between the edge and the program?
+    pub(super) fn is_kept(&self) -> bool {
+        self.shim.is_some()
+    }
+
     /// Ready to be spawned.
     pub(super) fn prepared(&self) -> tokio::process::Command {
         let mut command = match &self.shim {
             Some(shim) => {
                 let mut command = tokio::process::Command::new(shim);
-                let edge = std::process::id().to_string();
-                command.args([super::shim::EXEC, edge.as_str(), "--"]).arg(&self.program);
+                command.args(super::shim::keep_args(&self.limits)).arg(&self.program);
                 command
             }
             None => tokio::process::Command::new(&self.program),
@@ -113,8 +119,9 @@ impl Command {
             .stderr(Stdio::piped())
             // Set between fork and exec: the group is there before the program is.
             .process_group(0)
-            // A last resort; `Process` kills the whole group when it is dropped.
-            .kill_on_drop(true);
+            // A last resort; `Process` kills the whole group when it is dropped. A keeper has to
+            // live until it has killed the others.
+            .kill_on_drop(!self.is_kept());
         command
     }
 }

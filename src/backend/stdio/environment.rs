@@ -94,7 +94,7 @@ mod tests {
             args: Vec::new(),
             pass_env: pass.iter().map(|name| (*name).to_owned()).collect(),
             env: set.iter().map(|(n, v)| ((*n).to_owned(), Secret::new(*v))).collect(),
-            shim: None,
+            ..ChildCommand::default()
         };
         environment(&command, &[Secret::new("the-token")], own)
     }

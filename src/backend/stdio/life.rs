@@ -17,14 +17,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::command::Command;
+use super::orphans::Own;
 use super::process::{Ending, Process};
+use super::starts::Attempt;
 use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use crate::backend::{CHILD_STEP, Said, Told};
 use crate::budget::Quota;
 use crate::frames::{Frames, LAST_WORDS};
 use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::tally::{Outcome, Tally};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ const HURRIED_STEP: Duration = Duration::from_secs(1);
 pub(super) struct Life {
     pub(super) command: Arc<Command>,
     pub(super) process: Process,
+    pub(super) own: Option<Own>,
+    pub(super) attempt: Attempt,
     pub(super) pipes: Pipes,
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) said: mpsc::Sender<Said>,
@@ -83,16 +87,28 @@ impl Why {
 impl Life {
     /// Runs the child to its end.
     pub(super) async fn run(self) {
-        let Self { command, mut process, pipes, told, said, max_line, quota, tally, drain, place } =
-            self;
+        let Self {
+            command,
+            mut process,
+            own,
+            attempt,
+            pipes,
+            told,
+            said,
+            max_line,
+            quota,
+            tally,
+            drain,
+            place,
+        } = self;
         let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
         let last_words = LastWords::default();
-        let mut noise = Noise::of(pid, command.redactor(), tally, max_line);
+        let mut noise = Noise::of(pid, command.redactor(), tally.clone(), max_line);
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
-            stdout::hand_on(lines, &said, &ending, &mut noise).await;
+            stdout::hand_on(lines, &said, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
         let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
@@ -100,7 +116,9 @@ impl Life {
         let mut output = pin!(join(speaking, muttering).map(drop).fuse());
 
         let working = async {
-            let why = work(&process, stdin, told, &said, &drain, &closed).await;
+            let feeding = feed(stdin, told, &attempt);
+            let work = work(&process, feeding, &said, &drain, &closed);
+            let why = beside(&mut pin!(attempt.prove().fuse()), work).await;
             settle(why, &process).await
         };
         let why = beside(&mut output, working).await;
@@ -109,20 +127,22 @@ impl Life {
             // Who is left of its group may finish a line, and no more.
             let heard = timeout(LAST_WORDS, closed.cancelled());
             let _heard = beside(&mut output, heard).await;
-            let status = reap(&mut process, why).await;
+            let status = reap(&mut process, own, why).await;
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
                 let gone = last_words.after(&format!("the server {status}"));
-                tell_gone(&said, gone, why, &drain).await;
+                tell_gone(&said, gone, why, &attempt, &drain).await;
             };
             join(telling, leave(&process, place)).await;
         } else {
             ending.cancel();
             let gone = last_words.after(&format!("the server {}", why.text()));
-            let telling = tell_gone(&said, gone, why, &drain);
+            let telling = tell_gone(&said, gone, why, &attempt, &drain);
             let leaving = async {
-                process.end(|| step(&drain)).await;
-                reap(&mut process, why).await;
+                if process.end(|| step(&drain)).await {
+                    tally.count(Outcome::ChildKilled);
+                }
+                let _status = reap(&mut process, own, why).await;
                 leave(&process, place).await;
             };
             beside(&mut output, join(telling, leaving)).await;
@@ -130,8 +150,11 @@ impl Life {
     }
 }
 
-async fn reap(process: &mut Process, why: Why) -> Ending {
+async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
     let status = process.reap().await;
+    if let Some(own) = own {
+        own.reaped(status.is_by_signal());
+    }
     info!(pid = process.pid(), %status, why = why.text(), "child ended");
     status
 }
@@ -145,8 +168,7 @@ async fn leave(process: &Process, place: OwnedSemaphorePermit) {
 /// Serves until there is a reason to stop. Then stdin is closed, and no more is taken.
 async fn work(
     process: &Process,
-    stdin: ChildStdin,
-    told: mpsc::Receiver<Told>,
+    feeding: impl Future<Output = Why>,
     said: &mpsc::Sender<Said>,
     drain: &Drain,
     closed: &CancellationToken,
@@ -154,15 +176,15 @@ async fn work(
     tokio::select! {
         () = process.exited() => Why::Exited,
         () = closed.cancelled() => Why::ClosedOutput,
-        why = fed(stdin, told, said) => why,
+        why = fed(feeding, said) => why,
         () = said.closed() => Why::Dropped,
         () = drain.stopping() => Why::Stopping,
     }
 }
 
 /// Feeds the child. A link that tells no more may still listen, until the child is done.
-async fn fed(stdin: ChildStdin, told: mpsc::Receiver<Told>, said: &mpsc::Sender<Said>) -> Why {
-    let why = feed(stdin, told).await;
+async fn fed(feeding: impl Future<Output = Why>, said: &mpsc::Sender<Said>) -> Why {
+    let why = feeding.await;
     if why == Why::Dropped {
         said.closed().await;
     }
@@ -180,7 +202,7 @@ async fn settle(why: Why, process: &Process) -> Why {
 }
 
 /// Writes what the child is told, as fast as it reads. What is queued goes out together.
-async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>) -> Why {
+async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>, attempt: &Attempt) -> Why {
     let mut stdin = BufWriter::new(stdin);
     let feeding = async {
         loop {
@@ -194,6 +216,7 @@ async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>) -> Why {
                     next
                 }
             };
+            attempt.tells(&next.message);
             for part in next.message.line_parts() {
                 stdin.write_all(part).await?;
             }
@@ -234,9 +257,17 @@ async fn rest<O: FusedFuture<Output = ()> + Unpin>(output: &mut O) {
 
 /// Says the last word to a link that is still there. A full queue is waited for, unless the edge
 /// has ended the link itself and may not be reading.
-async fn tell_gone(said: &mpsc::Sender<Said>, text: String, why: Why, drain: &Drain) {
+async fn tell_gone(
+    said: &mpsc::Sender<Said>,
+    text: String,
+    why: Why,
+    attempt: &Attempt,
+    drain: &Drain,
+) {
     match why {
         Why::Exited | Why::ClosedOutput | Why::ClosedInput => {
+            // Before anybody is told: they may ask for the next start at once.
+            attempt.ended(&text);
             until_stopping(drain, said.send(Said::Gone(text)).map(drop)).await;
         }
         Why::Dropped => drop(said.try_send(Said::Gone(text))),

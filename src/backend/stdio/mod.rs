@@ -1,15 +1,20 @@
 //! A child process for each session.
 //!
 //! A [`StdioBackend`] holds a command that was checked at start-up and a number of places. Each
-//! [`Link`] it opens is one process in a group of its own; the place is given back when that group
-//! is gone. A child that cannot be started costs its session and nothing else.
+//! [`Link`] it opens is one process in a group of its own, beneath a [`keeper`] that ends whatever
+//! it starts; the place is given back when all of that is gone. A child that cannot be started
+//! costs its session and nothing else.
 
 mod command;
+mod descent;
 mod environment;
+mod keeper;
 mod life;
+mod orphans;
 mod process;
 mod redact;
 pub(crate) mod shim;
+mod starts;
 mod stderr;
 mod stdout;
 #[cfg(test)]
@@ -24,8 +29,10 @@ use tracing::info;
 use self::command::Command;
 pub use self::command::CommandError;
 use self::life::{Life, Pipes};
+use self::orphans::{Orphans, Own};
 use self::process::Process;
-use super::{Link, OpenError, QUEUE, SAID_QUEUE};
+use self::starts::{Gate, Held};
+use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
 use crate::budget::Quota;
 use crate::config::{ChildCommand, Secret};
 use crate::shutdown::Drain;
@@ -38,6 +45,8 @@ pub(crate) struct StdioBackend {
     max_line: usize,
     places: Arc<Semaphore>,
     max_children: u32,
+    orphans: Option<Arc<Orphans>>,
+    gate: Arc<Gate>,
     tally: Tally,
     drain: Drain,
 }
@@ -52,13 +61,29 @@ impl StdioBackend {
         tally: Tally,
         drain: Drain,
     ) -> Result<Self, CommandError> {
+        let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
         let places = usize::try_from(max_children).unwrap_or(usize::MAX);
+        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        let orphans = adopt.then(|| {
+            let orphans = Orphans::new(tally.clone());
+            let (all, most) = (Arc::clone(&places), max_children);
+            let stopping = drain.stopping();
+            // Whoever is left behind by the last child is ended, too.
+            let last = async move {
+                stopping.await;
+                drop(all.acquire_many(most).await);
+            };
+            drain.spawn_behind(Arc::clone(&orphans).watch(last));
+            orphans
+        });
         Ok(Self {
             command: Arc::new(command),
             max_line: max_line_bytes,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            places,
             max_children,
+            orphans,
+            gate: Gate::new(tally.clone()),
             tally,
             drain,
         })
@@ -71,12 +96,15 @@ impl StdioBackend {
     /// parent's death, and the shim would have the child killed.
     ///
     /// What it says counts against `quota`.
-    pub(crate) fn open_within(&self, quota: &Quota) -> Result<Link, OpenError> {
+    pub(crate) fn open_within(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(OpenError::Full(self.max_children));
         };
-        let (process, pipes) = self.start().map_err(|source| {
+        let attempt = self.gate.pass(who);
+        let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
+        let (own, (process, pipes)) = self.start_own().map_err(|source| {
             self.tally.count(Outcome::SpawnFailed);
+            attempt.was_not_spawned(&source.to_string());
             OpenError::Spawn { program: self.command.name.clone(), source }
         })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
@@ -85,6 +113,8 @@ impl StdioBackend {
         let life = Life {
             command: Arc::clone(&self.command),
             process,
+            own,
+            attempt,
             pipes,
             told,
             said: say,
@@ -100,8 +130,18 @@ impl StdioBackend {
 
     /// The same for nobody in particular.
     #[cfg(test)]
-    pub(crate) fn open(&self) -> Result<Link, OpenError> {
-        self.open_within(&Quota::default())
+    pub(crate) fn open(&self, who: Starter) -> Result<Link, OpenError> {
+        self.open_within(who, &Quota::default())
+    }
+
+    /// Are all starts held back now?
+    pub(crate) fn is_held(&self) -> bool {
+        self.gate.is_closed()
+    }
+
+    /// Does the program keep ending as soon as it is started?
+    pub(crate) fn is_crash_loop(&self) -> bool {
+        self.gate.is_loop()
     }
 
     /// How many processes there are now.
@@ -110,10 +150,19 @@ impl StdioBackend {
         self.max_children.saturating_sub(free)
     }
 
+    fn start_own(&self) -> io::Result<(Option<Own>, (Process, Pipes))> {
+        let Some(orphans) = &self.orphans else { return Ok((None, self.start()?)) };
+        let (own, started) = orphans.knowing(|| {
+            let (process, pipes) = self.start()?;
+            Ok((process.number(), (process, pipes)))
+        })?;
+        Ok((Some(own), started))
+    }
+
     fn start(&self) -> io::Result<(Process, Pipes)> {
         let mut child = self.command.prepared().spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let process = Process::leader(child)?;
+        let process = Process::leader(child, self.command.is_kept())?;
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(io::Error::other("the process has no pipes"));
         };

@@ -2,7 +2,7 @@
 //!
 //! The group is killed while its leader is a zombie: until the leader is reaped its number cannot
 //! become anybody else's, so that the signal reaches what was meant. A descendant that leaves the
-//! group (setsid(2)) is out of reach.
+//! group (setsid(2)) is found by the keeper, where there is one: then that is the leader.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -13,8 +13,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
+
+use super::keeper;
 
 /// How often an exit is looked for should the system not tell of it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -22,27 +24,36 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a killed group is waited for; the kill itself is certain.
 const GROUP_GONE: Duration = Duration::from_millis(300);
 
+/// How long a keeper has for killing what it keeps: longer than it takes at most.
+const KEEPER: Duration = Duration::from_secs(3);
+
 /// A child process that leads its group. Dropped before it was reaped, the group is killed.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     group: Pid,
+    kept: bool,
     reaped: bool,
 }
 
 impl Process {
-    /// `child` must have been started as the leader of its own group.
-    pub(super) fn leader(child: Child) -> io::Result<Self> {
+    /// `child` must have been started as the leader of its own group. One that is `kept` is a
+    /// keeper, with the program and whatever that starts beneath it.
+    pub(super) fn leader(child: Child, kept: bool) -> io::Result<Self> {
         let group = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw)
             .ok_or_else(|| io::Error::other("the process has no number"))?;
-        Ok(Self { child, group, reaped: false })
+        Ok(Self { child, group, kept, reaped: false })
     }
 
     pub(super) fn pid(&self) -> i32 {
         self.group.as_raw_pid()
+    }
+
+    pub(super) fn number(&self) -> Pid {
+        self.group
     }
 
     /// Resolves when the leader has exited. It stays a zombie until [`Self::reap`].
@@ -70,15 +81,30 @@ impl Process {
     }
 
     /// Asks the group to end, then makes it. Stdin was closed before: the first of the measures. A
-    /// `step` is the time before the next one.
-    pub(super) async fn end<F: Future<Output = ()>>(&self, step: impl Fn() -> F) {
-        for measure in [Signal::TERM, Signal::KILL] {
+    /// `step` is the time before the next one. Says if it had to be killed.
+    pub(super) async fn end<F: Future<Output = ()>>(&self, step: impl Fn() -> F) -> bool {
+        for kill in [false, true] {
             tokio::select! {
-                () = self.exited() => return,
-                () = step() => self.signal(measure),
+                () = self.exited() => return false,
+                () = step() => if kill { self.kill() } else { self.signal(Signal::TERM) },
             }
         }
-        self.exited().await;
+        if timeout(KEEPER, self.exited()).await.is_err() {
+            // A keeper that does not do its work, as if it were stopped.
+            self.signal(Signal::KILL);
+            self.exited().await;
+        }
+        true
+    }
+
+    /// Kills the group; where there is a keeper it does that, and kills whoever left the group too.
+    fn kill(&self) {
+        if !self.kept {
+            return self.signal(Signal::KILL);
+        }
+        if let Err(error) = rustix::process::kill_process(self.group, keeper::KILL_ALL) {
+            debug!(pid = self.pid(), %error, "telling a keeper failed");
+        }
     }
 
     /// Waits for the leader, kills what is left of its group, reaps the leader.
@@ -103,7 +129,7 @@ impl Process {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(GROUP_GONE, gone).await.is_err() {
+        if timeout(GROUP_GONE, gone).await.is_err() {
             debug!(pid = self.pid(), "a killed process group is still there");
         }
     }
@@ -112,7 +138,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.reaped {
-            self.signal(Signal::KILL);
+            self.kill();
         }
     }
 }
@@ -120,6 +146,13 @@ impl Drop for Process {
 /// How a process ended, in words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending(Option<ExitStatus>);
+
+impl Ending {
+    /// Was it a signal?
+    pub(super) fn is_by_signal(self) -> bool {
+        self.0.is_some_and(|status| status.signal().is_some())
+    }
+}
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

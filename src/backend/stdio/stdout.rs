@@ -26,10 +26,11 @@ const QUIET: Duration = Duration::from_mins(1);
 const SHOWN: usize = 200;
 
 /// Hands a child's messages on until its output ends. Once `ending`, they are thrown away: the
-/// pipe is still emptied, so that a child that writes can finish.
+/// pipe is still emptied, so that a child that writes can finish. The first message is `spoke`.
 pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     mut lines: Frames<R>,
     said: &mpsc::Sender<Said>,
+    spoke: &CancellationToken,
     ending: &CancellationToken,
     noise: &mut Noise<'_>,
 ) {
@@ -38,6 +39,7 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
             continue;
         }
         for what in heard(line, noise) {
+            spoke.cancel();
             let said = said.send(what);
             tokio::select! {
                 biased;

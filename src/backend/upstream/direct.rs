@@ -135,10 +135,10 @@ impl Direct {
         };
         let id = RequestId::from(self.ids.fetch_add(1, Ordering::Relaxed));
         let waiting = Waiting { direct: self, caller, drain, id: Some(id.clone()) };
-        let renamed = request.with_id(&id).charged(&caller.quota);
+        let renamed = request.with_id(&id).charged_if_large(&caller.quota);
         let answer = self.channel.ask(&renamed, caller).await;
         waiting.done();
-        Ok(answer?.with_id(own).charged(&caller.quota))
+        Ok(answer?.with_id(own).charged_if_large(&caller.quota))
     }
 }
 

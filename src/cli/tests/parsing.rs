@@ -25,6 +25,7 @@ fn every_option_has_help_a_heading_and_a_twin() {
         assert!(!help.contains('\n'), "{long}");
         let without = [
             "auth-token-file",
+            "child-memory",
             "redirect-http",
             "upstream",
             "upstream-ca",
@@ -49,7 +50,8 @@ fn scripts_find_the_names_they_use() {
         session-idle-timeout session-age write-timeout shutdown-timeout max-header-bytes \
         max-headers max-body-bytes max-line-bytes redirect-http trusted-proxy upstream \
         upstream-kind upstream-ca upstream-token-file forward-header pass pass-open \
-        upstream-connections upstream-connect-timeout upstream-head-timeout upstream-wait report-interval";
+        upstream-connections upstream-connect-timeout upstream-head-timeout upstream-wait \
+        max-buffered-bytes max-unauthenticated child-memory new-privileges report-interval";
     let top = command();
     let known: Vec<_> = top.get_arguments().filter_map(clap::Arg::get_long).collect();
     let mut wanted: Vec<_> = names.split_whitespace().collect();

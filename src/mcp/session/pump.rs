@@ -23,18 +23,19 @@ impl Session {
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
     pub(super) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
         let age = Instant::now() + self.terms.times.age;
-        let mut short = pin!(self.quota().short());
+        let mut short = pin!(self.quota().told_short());
         let mut shed = None;
         loop {
-            let next = self.next_look(age);
+            let next = self.next_look(age).min(shed.unwrap_or(age));
             tokio::select! {
                 () = &mut short, if shed.is_none() => {
-                    self.state().shed();
+                    if self.quota().is_short() {
+                        self.state().shed();
+                    }
                     // Whoever fills memory is not to keep the others busy with that.
                     shed = Some(Instant::now() + SHED_PAUSE);
-                    short.set(self.quota().short());
+                    short.set(self.quota().told_short());
                 }
-                () = sleep_until(shed.unwrap_or(age)), if shed.is_some() => shed = None,
                 said = said.recv() => match said {
                     Some(Said::Message { message, during }) => {
                         self.carry(&message, &during).await;
@@ -61,6 +62,7 @@ impl Session {
                     None => return "the server is stopping".to_owned(),
                 },
                 () = sleep_until(next) => {
+                    shed = shed.filter(|until| Instant::now() < *until);
                     let end = self.look(age);
                     self.settled.notify_waiters();
                     if let Some(why) = end {

@@ -27,9 +27,7 @@ fn sh(script: &str) -> ChildCommand {
     ChildCommand {
         program: "sh".to_owned(),
         args: vec!["-c".to_owned(), script.to_owned()],
-        pass_env: Vec::new(),
-        env: Vec::new(),
-        shim: None,
+        ..ChildCommand::default()
     }
 }
 
@@ -39,7 +37,7 @@ fn backend(command: &ChildCommand) -> StdioBackend {
 
 fn open(script: &str) -> (StdioBackend, Link) {
     let backend = backend(&sh(script));
-    let link = backend.open().unwrap();
+    let link = backend.open(Starter::Edge).unwrap();
     (backend, link)
 }
 
