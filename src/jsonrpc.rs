@@ -143,7 +143,7 @@ impl Message {
     /// [`Malformed`] says what is wrong, and the id where one could be read.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
         let _shallow = as_text(&bytes)?;
-        let message = Self::classify(bytes)?;
+        let message = Self::classify(bytes, RequestId::parse)?;
         match (message.method(), KnownParams::read(message.params())) {
             (Some(_), Err(error)) => {
                 let (reason, id) = (format!("`params`: {error}").into(), message.id().cloned());
@@ -154,10 +154,10 @@ impl Message {
     }
 
     /// Reads one message, whatever its parameters are.
-    fn classify(bytes: Bytes) -> Result<Self, Malformed> {
+    fn classify(bytes: Bytes, read_id: fn(&str) -> Option<RequestId>) -> Result<Self, Malformed> {
         let text = utf8(&bytes)?;
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| blame(&error))?;
-        let id = envelope.id.and_then(|raw| RequestId::parse(raw.get()));
+        let id = envelope.id.and_then(|raw| read_id(raw.get()));
         let kind = match envelope.kind(id.as_ref()) {
             Ok(kind) => kind,
             Err(reason) => return Err(Malformed::Shape { reason: reason.into(), id }),
@@ -248,7 +248,8 @@ impl Message {
 
     fn made_from(bytes: Bytes) -> Self {
         // What an embedded server puts into it is its own affair: clients are not to be guarded.
-        Self::classify(bytes).unwrap_or_else(|error| unreachable!("our own message: {error}"))
+        Self::classify(bytes, RequestId::of_any_length)
+            .unwrap_or_else(|error| unreachable!("our own message: {error}"))
     }
 
     /// What it is.
@@ -664,6 +665,8 @@ mod tests {
     fn what_a_server_makes_itself_may_hold_anything() {
         let deep = (0..400).fold(Value::Null, |inner, _| Value::from(vec![inner]));
         assert!(!Message::result(&1.into(), &deep).is_error());
+        let long = RequestId::Text("x".repeat(5000).into());
+        assert_eq!(Message::error(&long, -1, "m").id(), Some(&long));
         let twins = serde_json::json!({ "name": 1, "Name": 2, "_meta": { "ProgressToken": 3 } });
         let note = Message::notification("n", &twins);
         assert_eq!((note.method(), note.progress_token()), (Some("n"), None));

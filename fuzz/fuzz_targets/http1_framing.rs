@@ -124,7 +124,9 @@ fn chunks(mut rest: &[u8]) -> Read<'_> {
         rest = &rest[number as usize..];
         match rest {
             [b'\r', b'\n', after @ ..] => rest = after,
-            [] | [b'\r'] => return Read::Partial,
+            // A line is judged at its end, or when it is too long.
+            [] | [_] => return Read::Partial,
+            [one, other] if *one != b'\n' && *other != b'\n' => return Read::Partial,
             _ => return Read::Bad("no end of a chunk"),
         }
     }

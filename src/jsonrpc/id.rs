@@ -17,11 +17,13 @@ pub enum RequestId {
 }
 
 impl RequestId {
-    /// Reads an id from its JSON; none for anything but a string or an integer.
+    /// Reads an id from its JSON; none for anything but a string or an integer, or if it is long.
     pub(crate) fn parse(raw: &str) -> Option<Self> {
-        if raw.len() > MAX_LENGTH {
-            return None;
-        }
+        if raw.len() > MAX_LENGTH { None } else { Self::of_any_length(raw) }
+    }
+
+    /// The same, however long it is.
+    pub(super) fn of_any_length(raw: &str) -> Option<Self> {
         match raw.as_bytes().first()? {
             b'"' => serde_json::from_str::<String>(raw).ok().map(|text| Self::Text(text.into())),
             b'-' | b'0'..=b'9' if !raw.contains(['.', 'e', 'E']) => Some(Self::Number(raw.into())),
