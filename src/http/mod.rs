@@ -11,9 +11,10 @@ mod refusal;
 mod reply;
 mod rules;
 mod tag;
+mod visitor;
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header, 
 use http_body::Body;
 
 pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
+pub(crate) use self::visitor::ConnInfo;
 
 use self::head::{Fields, Route};
 use self::pass::Places;
@@ -32,14 +34,13 @@ use self::tag::RequestTags;
 use crate::addr::ClientAddr;
 use crate::body::{self, BodyError, BodyLimits};
 use crate::budget::Quota;
-use crate::caller::{Caller, Principal, Provenance, TlsFacts, Transport};
+use crate::caller::{Caller, Principal, Provenance, Transport};
 use crate::config::{Config, PassRule, TlsSource};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
 use crate::limit::PerClient;
 use crate::mcp::{Accept, Ask, Mcp, Verb};
 use crate::proxied::TrustedProxies;
 use crate::shutdown::Drain;
-use crate::strangers::Stranger;
 use crate::tally::Tally;
 use crate::upstream::Upstream;
 
@@ -49,30 +50,6 @@ const DISCARDED: BodyLimits = BodyLimits {
     idle: Duration::from_millis(100),
     total: Duration::from_secs(1),
 };
-
-/// What is known of the connection that a request came on.
-#[derive(Clone, Debug)]
-pub(crate) struct ConnInfo {
-    /// Who is at the other end.
-    pub(crate) client: ClientAddr,
-    /// The address it came in on.
-    pub(crate) local: IpAddr,
-    /// What TLS settled.
-    pub(crate) tls: Option<TlsFacts>,
-    /// Does a trusted proxy speak there, for clients that `X-Forwarded-For` names?
-    pub(crate) speaks_for: bool,
-    /// Gives way to newcomers until it has made a request that may pass; nobody, if it never has to.
-    pub(crate) stranger: Option<Arc<Stranger>>,
-}
-
-impl ConnInfo {
-    /// It has made a request that may pass.
-    pub(super) fn is_known(&self) {
-        if let Some(stranger) = &self.stranger {
-            stranger.is_known();
-        }
-    }
-}
 
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]
