@@ -16,7 +16,9 @@
 ARG BASE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM rust:1.95-slim-bookworm AS build
-# The image brings the C compiler that aws-lc-rs needs; nothing else is.
+# The image brings the C compiler that aws-lc-rs needs; jemalloc is built with make.
+RUN apt-get update && apt-get install -y --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
