@@ -1,4 +1,4 @@
-//! Figures of every flood, for whoever wants to see them: `tests/hostile/http2`.
+//! Figures of every flood, for whoever wants to see them: `tests/threats/http2`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
