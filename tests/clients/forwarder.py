@@ -44,7 +44,11 @@ class Forwarder:
 def reset(writer):
     sock = writer.get_extra_info("socket")
     if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            # Its other side was quicker: it is closed already.
+            pass
     writer.transport.abort()
 
 
