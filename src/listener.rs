@@ -176,7 +176,9 @@ impl Listener {
         }
         let (connection, places) = (Arc::clone(connection), self.places.clone());
         self.drain.spawn(async move {
-            let Some(_place) = place.had().await else { return };
+            let Some(_place) = place.had().await else {
+                return places.refuse(peer, Outcome::MaxConnections);
+            };
             let Ok(local) = stream.local_addr() else { return };
             match permit {
                 Some(_permit) => {
