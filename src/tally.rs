@@ -20,6 +20,8 @@ pub(crate) enum Outcome {
     HandshakeTimeout,
     /// A handshake that failed.
     HandshakeFailed,
+    /// A connection whose peer sent TLS records that carry nothing.
+    TlsFlood,
     /// A connection whose request head took too long.
     HeadTimeout,
     /// A connection that broke the rules of HTTP/1.1, or had too large a head.
@@ -86,6 +88,7 @@ impl Outcome {
         Self::MaxUnauthenticated,
         Self::HandshakeTimeout,
         Self::HandshakeFailed,
+        Self::TlsFlood,
         Self::HeadTimeout,
         Self::Malformed,
         Self::WriteStalled,
@@ -124,6 +127,7 @@ impl Outcome {
             Self::MaxUnauthenticated => "max_unauthenticated",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
+            Self::TlsFlood => "tls_flood",
             Self::HeadTimeout => "head_timeout",
             Self::Malformed => "malformed",
             Self::WriteStalled => "write_stalled",

@@ -11,8 +11,8 @@ use http_body_util::Full;
 use mcp_edge::{Behind, Config, Limits, Times};
 use serde_json::json;
 use support::{
-    Answer, Client, Conn, Fixture, Mark, TOKEN, TestServer, bounded, call, config, eventually,
-    hello, loopback, within,
+    Answer, Client, Conn, Fixture, Mark, RawClient, TOKEN, TestServer, bounded, call, config,
+    eventually, hello, loopback, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -228,6 +228,54 @@ async fn where_all_places_are_taken_the_oldest_stranger_gives_way() {
         assert_eq!(report.outcomes["max_connections"], 0);
         let request = client.post("/mcp", &call(1, "f/echo", json!({})));
         assert_eq!(kept.send(request).await.status, 200);
+    })
+    .await;
+}
+
+/// Key updates are records without data, and rustls lets 31 in a row pass.
+#[tokio::test]
+async fn tls_records_without_data_end_a_connection() {
+    bounded(async {
+        let server = TestServer::start(config(), Behind::diagnostics()).await;
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned();
+        let settings = "\0\0\0\x04\0\0\0\0\0";
+        for (floods, bytes) in [(1, "x".repeat(100)), (2, preface + &settings.repeat(9))] {
+            let mut client = if floods == 1 { server.raw().await } else { server.raw_h2().await };
+            let mut taken = 0;
+            for byte in bytes.bytes() {
+                for _ in 0..31 {
+                    client.io.get_mut().1.refresh_traffic_keys().unwrap();
+                }
+                if client.io.write_all(&[byte]).await.is_err() || client.io.flush().await.is_err() {
+                    break;
+                }
+                taken += 1;
+                // The server runs on this thread too.
+                tokio::task::yield_now().await;
+            }
+            eventually(|| server.report().outcomes["tls_flood"] == floods).await;
+            eventually(|| server.report().connections == 0).await;
+            assert!(taken < 100, "nothing ended it");
+        }
+    })
+    .await;
+}
+
+/// A client of TLS 1.3 looks at our certificate when the handshake is over for the server.
+#[tokio::test]
+async fn a_client_that_does_not_trust_us_is_a_failed_handshake() {
+    bounded(async {
+        let server = TestServer::start(config(), Behind::diagnostics()).await;
+        for (failed, alpn) in [(1, "http/1.1"), (2, "h2")] {
+            let nobody = rustls::RootCertStore::empty();
+            let mut tls = rustls::ClientConfig::builder()
+                .with_root_certificates(nobody)
+                .with_no_client_auth();
+            tls.alpn_protocols = vec![alpn.into()];
+            let tcp = TcpStream::connect(server.address).await.unwrap();
+            assert!(RawClient::over(tcp, tls).await.is_err());
+            eventually(|| server.report().outcomes["handshake_failed"] == failed).await;
+        }
     })
     .await;
 }

@@ -4,6 +4,7 @@
 //! begins), and the response body (a piece was handed over, the response is over). The connection's
 //! own task asks one question: when is it too late?
 
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::framing::Violation;
 use super::h2::Work;
+use super::tls::EndedBy;
 use crate::caller::Alpn;
 
 /// Lengths of time that a connection is held to.
@@ -51,7 +53,7 @@ pub(super) struct Activity {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Since when there has been no request; bytes of the next may be there.
     quiet: Option<Instant>,
@@ -83,6 +85,8 @@ struct State {
     owes: Option<(Instant, u64)>,
     /// What was done for the peer and not told yet.
     work: Work,
+    /// How TLS ended it, until that is told.
+    ended_by: Option<EndedBy>,
 }
 
 impl State {
@@ -98,25 +102,7 @@ impl State {
 
 impl Activity {
     pub(super) fn new(times: ConnTimes, protocol: Alpn) -> Arc<Self> {
-        let now = Instant::now();
-        let state = State {
-            quiet: Some(now),
-            head: None,
-            used: false,
-            requests: 0,
-            handed: Vec::new(),
-            next_response: 0,
-            blocked: None,
-            refused: false,
-            broken: false,
-            violation: None,
-            reader: None,
-            unfinished: None,
-            begun: 0,
-            made: 0,
-            owes: None,
-            work: Work::default(),
-        };
+        let state = State { quiet: Some(Instant::now()), ..State::default() };
         Arc::new(Self { times, protocol, state: Mutex::new(state) })
     }
 
@@ -204,6 +190,18 @@ impl Activity {
     /// What the peer did to the framing, if that has ended the connection.
     pub(super) fn violation(&self) -> Option<Violation> {
         self.state().violation
+    }
+
+    /// The socket cannot be read any more.
+    pub(super) fn failed(&self, error: &io::Error) {
+        if let Some(by) = EndedBy::of(error) {
+            self.state().ended_by = Some(by);
+        }
+    }
+
+    /// How TLS ended it, if it did and nobody asked before.
+    pub(super) fn take_ended_by(&self) -> Option<EndedBy> {
+        self.state().ended_by.take()
     }
 
     /// A request begins. It ends when the value is dropped.

@@ -30,7 +30,7 @@ pub(crate) use self::arrival::{Arrival, KnownBy};
 use self::activity::{Activity, ConnTimes, Overdue, Reported};
 use self::framing::{Framing, HeadLimits, Violation};
 use self::socket::Watched;
-use self::tls::{HandshakeError, TlsAcceptor};
+use self::tls::{EndedBy, HandshakeError, TlsAcceptor};
 use crate::addr::ClientAddr;
 use crate::caller::Alpn;
 use crate::config::Config;
@@ -160,7 +160,8 @@ impl Connection {
         let (stream, facts) = match handshake.await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => {
-                self.tally.count(Outcome::HandshakeFailed);
+                let flood = matches!(error, HandshakeError::Flood(_));
+                self.tally.count(if flood { Outcome::TlsFlood } else { Outcome::HandshakeFailed });
                 return log_handshake(client, &error);
             }
             Err(_elapsed) => {
@@ -206,7 +207,7 @@ impl Connection {
             let (end, linger) = loop {
                 tokio::select! {
                     ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
-                        self.log_end(client, &ended);
+                        self.log_end(client, &ended, &activity);
                         let violation = activity.violation();
                         let linger =
                             ended.is_err() || violation.is_some() || activity.was_refused();
@@ -321,19 +322,26 @@ fn log_handshake(client: ClientAddr, error: &HandshakeError) {
         HandshakeError::PlainHttp
         | HandshakeError::Left
         | HandshakeError::UnknownName(_)
+        | HandshakeError::Flood(_)
         | HandshakeError::Tls(_)
         | HandshakeError::Io(_) => tracing::info!(%client, %error, "the TLS handshake failed"),
     }
 }
 
 impl Connection {
-    fn log_end(&self, client: ClientAddr, ended: &Result<(), hyper::Error>) {
+    fn log_end(&self, client: ClientAddr, ended: &Result<(), hyper::Error>, activity: &Activity) {
         let Err(error) = ended else { return };
-        if let Some(error) = tls::alert_in(error) {
-            self.tally.count(Outcome::HandshakeFailed);
-            tracing::info!(%client, error, "the TLS handshake failed");
-        } else {
-            tracing::debug!(%client, %error, "the connection ended with an error");
+        // Asked of the socket: the HTTP/2 library keeps of an error no more than its text.
+        match activity.take_ended_by() {
+            Some(EndedBy::Alert(error)) => {
+                self.tally.count(Outcome::HandshakeFailed);
+                tracing::info!(%client, error, "the TLS handshake failed");
+            }
+            Some(EndedBy::Flood) => {
+                self.tally.count(Outcome::TlsFlood);
+                tracing::debug!(%client, %error, "the client sent TLS records without data");
+            }
+            None => tracing::debug!(%client, %error, "the connection ended with an error"),
         }
     }
 }

@@ -92,7 +92,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
             return self.poll_fail(context);
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        let read = ready!(Pin::new(&mut self.io).poll_read(context, buffer));
+        read.inspect_err(|error| self.activity.failed(error))?;
         let came = buffer.filled().get(before..).unwrap_or_default();
         if came.is_empty() {
             return Poll::Ready(Ok(()));

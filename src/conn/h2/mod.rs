@@ -87,7 +87,7 @@ impl Connection {
             (None, End::Cut(Overdue::Head | Overdue::Idle)) => Reason::Overdue,
             (None, End::Over(Err(error))) => {
                 self.count_error(&error);
-                self.log_end(client, &Err(error));
+                self.log_end(client, &Err(error), &activity);
                 // The library has said why; a peer that still sends must be able to read it.
                 return Box::pin(take_the_rest(io.into_inner())).await;
             }

@@ -1,11 +1,12 @@
 //! What can be wrong with certificates at the start, and with handshakes later, in words.
 
-use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, PeerMisbehaved};
+
+use super::stream::RecordFlood;
 
 /// Why there is no certificate to serve. Every text names the file and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +172,9 @@ pub(crate) enum HandshakeError {
         "the client asks for `{0}`, which is no name of a certificate (--refuse-unknown-names)"
     )]
     UnknownName(String),
+    /// The client sends records without end.
+    #[error(transparent)]
+    Flood(RecordFlood),
     /// One of the two sides would not go on.
     #[error("{}", in_words(.0))]
     Tls(#[source] rustls::Error),
@@ -189,6 +193,10 @@ impl HandshakeError {
 
 impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<RecordFlood>() {
+            Ok(flood) => return Self::Flood(flood),
+            Err(error) => error,
+        };
         match error.downcast::<rustls::Error>() {
             Ok(error) => Self::Tls(error),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
@@ -286,18 +294,35 @@ fn in_words(error: &rustls::Error) -> String {
     error.to_string()
 }
 
-/// The alert that ended a connection, in words: a client of TLS 1.3 looks at our certificate when
-/// the handshake is over for us, and its verdict comes where a request was expected.
-pub(crate) fn alert_in(error: &hyper::Error) -> Option<String> {
-    let mut causes = std::iter::successors(error.source(), |&error| error.source());
-    causes.find_map(|error| {
-        let io = match error.downcast_ref::<h2::Error>() {
-            Some(h2) => h2.get_io(),
-            None => error.downcast_ref::<io::Error>(),
-        };
-        let tls = io?.get_ref()?.downcast_ref::<rustls::Error>()?;
-        matches!(tls, rustls::Error::AlertReceived(_)).then(|| in_words(tls))
-    })
+/// How TLS ended a connection whose handshake was over for us.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum EndedBy {
+    /// The client's alert, in words: a client of TLS 1.3 looks at our certificate when the handshake
+    /// is over for us, and its verdict comes where a request was expected.
+    Alert(String),
+    /// Too many records that carry nothing.
+    Flood,
+}
+
+impl EndedBy {
+    /// Nothing, if it was not TLS.
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        let cause = error.get_ref()?;
+        if cause.is::<RecordFlood>() {
+            return Some(Self::Flood);
+        }
+        let tls = cause.downcast_ref::<rustls::Error>()?;
+        match tls {
+            rustls::Error::AlertReceived(_) => Some(Self::Alert(in_words(tls))),
+            rustls::Error::PeerMisbehaved(
+                PeerMisbehaved::TooManyEmptyFragments
+                | PeerMisbehaved::TooManyKeyUpdateRequests
+                | PeerMisbehaved::TooManyRenegotiationRequests
+                | PeerMisbehaved::TooManyWarningAlertsReceived,
+            ) => Some(Self::Flood),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -318,6 +343,24 @@ mod tests {
             text(AlertDescription::DecodeError),
             "the client could not read what we sent: something in between may change it (alert DecodeError)"
         );
+    }
+
+    #[test]
+    fn a_flood_is_told_from_other_faults() {
+        let of = |error: rustls::Error| EndedBy::of(&io::Error::other(error));
+        for many in [
+            PeerMisbehaved::TooManyEmptyFragments,
+            PeerMisbehaved::TooManyKeyUpdateRequests,
+            PeerMisbehaved::TooManyRenegotiationRequests,
+            PeerMisbehaved::TooManyWarningAlertsReceived,
+        ] {
+            assert_eq!(of(many.into()), Some(EndedBy::Flood));
+        }
+        assert_eq!(EndedBy::of(&io::Error::other(RecordFlood)), Some(EndedBy::Flood));
+        assert_eq!(of(rustls::Error::DecryptError), None);
+        let alert = of(rustls::Error::AlertReceived(AlertDescription::UnknownCA));
+        assert!(matches!(alert, Some(EndedBy::Alert(_))));
+        assert_eq!(EndedBy::of(&io::ErrorKind::ConnectionReset.into()), None);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::DuplexStream;
-use tokio_rustls::{TlsConnector, client, server};
+use tokio_rustls::{TlsConnector, client};
 
+use super::stream::Secured;
 use super::{HandshakeError, TlsAcceptor, TlsFacts, provider};
 use crate::config::{CertFiles, TlsRules, TlsSource};
 
@@ -96,7 +97,7 @@ pub(super) fn client_of(
     config
 }
 
-pub(super) type ServerSide = Result<(server::TlsStream<DuplexStream>, TlsFacts), HandshakeError>;
+pub(super) type ServerSide = Result<(Secured<DuplexStream>, TlsFacts), HandshakeError>;
 pub(super) type ClientSide = io::Result<client::TlsStream<DuplexStream>>;
 
 /// One handshake, seen from both sides.
