@@ -188,6 +188,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<I> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use rustls::version::{TLS12, TLS13};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -195,6 +197,11 @@ mod tests {
     use super::super::HandshakeError;
     use super::super::testing::{Pki, acceptor, client, client_of, handshake};
     use super::*;
+
+    /// Nobody may wait for room that the other side never makes.
+    async fn bounded<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), what).await.unwrap()
+    }
 
     fn is_flood(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|it| it.is::<RecordFlood>())
@@ -217,7 +224,7 @@ mod tests {
             }
             client
         };
-        let (read, _client) = tokio::join!(server.read_u8(), updating);
+        let (read, _client) = bounded(async { tokio::join!(server.read_u8(), updating) }).await;
         let error = read.unwrap_err().downcast::<rustls::Error>().unwrap();
         let limit = rustls::PeerMisbehaved::TooManyKeyUpdateRequests;
         assert_eq!(error, rustls::Error::PeerMisbehaved(limit));
@@ -252,7 +259,7 @@ mod tests {
                 }
             }
         };
-        let ((data, error), _client) = tokio::join!(reading, updating);
+        let ((data, error), _client) = bounded(async { tokio::join!(reading, updating) }).await;
         assert!(is_flood(&error), "{error}");
         // Each has 16 records beside its own; 4 KiB are read at once, and what is in them is still had.
         assert!((60..76).contains(&data), "{data}");
@@ -274,7 +281,8 @@ mod tests {
                 }
             };
             let mut read = vec![0; BYTES];
-            let (all, ()) = tokio::join!(server.read_exact(&mut read), writing);
+            let read = server.read_exact(&mut read);
+            let (all, ()) = bounded(async { tokio::join!(read, writing) }).await;
             assert_eq!(all.unwrap(), BYTES);
         }
     }
