@@ -88,6 +88,15 @@ impl Places {
         })
     }
 
+    /// The place, once its stranger has gone; none if that takes too long.
+    async fn had(&self, place: Place, client: ClientAddr) -> Option<OwnedSemaphorePermit> {
+        let place = place.had().await;
+        if place.is_none() {
+            self.refuse(client, Outcome::MaxConnections);
+        }
+        place
+    }
+
     /// A place for a client, or none.
     fn take(&self, client: ClientAddr) -> Option<Permit> {
         let permit = self.per_client.try_take(client.key());
@@ -176,9 +185,7 @@ impl Listener {
         }
         let (connection, places) = (Arc::clone(connection), self.places.clone());
         self.drain.spawn(async move {
-            let Some(_place) = place.had().await else {
-                return places.refuse(peer, Outcome::MaxConnections);
-            };
+            let Some(_place) = places.had(place, peer).await else { return };
             let Ok(local) = stream.local_addr() else { return };
             match permit {
                 Some(_permit) => {
@@ -260,3 +267,6 @@ async fn rest_after(error: &io::Error) {
         tokio::time::sleep(REST).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
