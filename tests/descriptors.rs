@@ -1,6 +1,10 @@
 //! Promise: an edge that is out of descriptors says so once, does not spin, keeps whom it has, and
 //! still takes newcomers in at the cost of strangers.
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails, helpers of it too"
+)]
 
 mod support;
 
@@ -184,7 +188,8 @@ async fn a_child_that_cannot_be_started_costs_its_call_only() {
             ids.push(answer.header("mcp-session-id").to_owned());
         };
         assert_eq!(refused.status, 502, "{refused:?}");
-        assert_eq!(refused.json()["error"]["code"], -32603, "{refused:?}");
+        let answer = refused.json();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(0), &json!(-32603)));
         assert!(ids.len() > 5, "{}", ids.len());
         eventually(|| edge.report()["outcomes"]["spawn_failed"].as_u64() > Some(0)).await;
         // Sessions that are there go on, and their descriptors come back.
@@ -194,6 +199,16 @@ async fn a_child_that_cannot_be_started_costs_its_call_only() {
         }
         eventually(|| edge.report()["children"] == 0).await;
         assert_eq!(open().await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn too_low_a_limit_is_told_at_the_start() {
+    bounded(async {
+        let told = "may need 1032 open files, and the limit is 64";
+        assert_eq!(Edge::start(&["--max-connections=1000"], &[]).told(told), 1);
+        assert_eq!(Edge::start(&["--max-connections=32"], &[]).told("open files"), 0);
     })
     .await;
 }
