@@ -12,9 +12,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use http_body_util::Full;
 use serde_json::{Value, json};
 use support::{
-    Answer, Client, Conn, EDGE, SCRIPT, TOKEN, bounded, call, eventually, hello, trusting,
+    Act, Answer, Client, Conn, EDGE, SCRIPT, Scripted, TOKEN, bounded, call, eventually, hello,
+    trusting,
 };
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -115,7 +117,8 @@ async fn ping(client: &Client, conn: &mut Conn) -> Answer {
 /// A connection that has shown its token.
 async fn known(client: Client) -> Conn {
     let mut conn = client.connect().await;
-    assert_eq!(ping(&client, &mut conn).await.status, 200);
+    let nothing = client.request("DELETE", "/mcp").header("mcp-session-id", "none");
+    assert_eq!(conn.send(nothing.body(Full::default()).unwrap()).await.status, 404);
     conn
 }
 
@@ -145,30 +148,58 @@ async fn silent_connections_that_take_all_descriptors_shut_nobody_out() {
     .await;
 }
 
+/// Connections that have shown their token and hold all descriptors, and newcomers who wait for some
+/// of these. What is behind the edge is not asked for anything.
+async fn all_taken(edge: &Edge) -> (Vec<Conn>, JoinSet<Conn>) {
+    let mut kept = Vec::new();
+    while edge.failed() == 0 {
+        tokio::select! {
+            conn = known(edge.client.clone()) => kept.push(conn),
+            () = eventually(|| edge.failed() > 0) => {}
+        }
+    }
+    let mut newcomers = JoinSet::new();
+    for _ in 0..5 {
+        newcomers.spawn(known(edge.client.clone()));
+    }
+    // It rests between two tries, and nobody is there who could go.
+    let before = edge.failed();
+    eventually(|| edge.failed() > before + 10).await;
+    (kept, newcomers)
+}
+
 #[tokio::test]
 async fn who_is_known_stays_and_newcomers_wait_for_descriptors() {
     bounded(async {
         let edge = Edge::start(&PATIENT, &[]);
-        let mut kept = Vec::new();
-        while edge.failed() == 0 {
-            tokio::select! {
-                conn = known(edge.client.clone()) => kept.push(conn),
-                () = eventually(|| edge.failed() > 0) => {}
-            }
-        }
-        let mut newcomers = JoinSet::new();
-        for _ in 0..5 {
-            newcomers.spawn(known(edge.client.clone()));
-        }
-        // It rests between two tries, and nobody is there who could go.
-        let before = edge.failed();
-        eventually(|| edge.failed() > before + 10).await;
+        let (mut kept, newcomers) = all_taken(&edge).await;
         for conn in &mut kept {
             assert_eq!(ping(&edge.client, conn).await.status, 200);
         }
         assert_eq!(edge.told("out of open files"), 1);
         drop(kept);
         assert_eq!(newcomers.join_all().await.len(), 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_reached_for_want_of_them_costs_its_call_only() {
+    bounded(async {
+        let upside = Scripted::new(|_| Act::Well).await;
+        let url = format!("--upstream=http://{}/mcp", upside.address);
+        let options = [&PATIENT[..], &["--upstream-wait=200ms", &url]].concat();
+        let edge = Edge::start(&options, &[]);
+        let (mut kept, newcomers) = all_taken(&edge).await;
+        let mut conn = kept.pop().unwrap();
+        let look = call(7, "tools/call", json!({ "name": "look", "arguments": {} }));
+        let answer = conn.send(edge.client.post("/mcp", &look)).await.json();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32603)));
+        assert_eq!(upside.taken(), 0);
+        drop(kept);
+        assert_eq!(newcomers.join_all().await.len(), 5);
+        let answer = conn.send(edge.client.post("/mcp", &look)).await.json();
+        assert_eq!(answer["result"]["seen"]["name"], "look", "{answer}");
     })
     .await;
 }
