@@ -1,5 +1,9 @@
 //! The accept loop. It awaits no peer: whatever waits for one runs in the connection's own task.
 
+mod shortage;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +24,14 @@ use crate::shutdown::Drain;
 use crate::strangers::{Stranger, Strangers};
 use crate::tally::{Outcome, Tally};
 
-/// How long the loop rests when the process is out of descriptors or memory.
-const REST: Duration = Duration::from_millis(100);
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TRIES: u32 = 4;
 
+/// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
+/// some seven rests to become known, and those who wait before it are let in by the dozen.
+const ONE_IN: usize = 8;
 /// How long a newcomer waits for the place of a stranger who was told to go.
 const GIVE_WAY: Duration = Duration::from_secs(1);
 
@@ -88,6 +93,22 @@ impl Places {
         })
     }
 
+    /// Has the oldest strangers go, so that others can be accepted with what they hold.
+    fn make_room(&self) {
+        let most = (self.strangers.len() / ONE_IN).max(1);
+        let went = (0..most).take_while(|_| self.strangers.give_way()).count();
+        self.tally.count_many(Outcome::MaxUnauthenticated, went);
+    }
+
+    /// The place, once its stranger has gone; none if that takes too long.
+    async fn had(&self, place: Place, client: ClientAddr) -> Option<OwnedSemaphorePermit> {
+        let place = place.had().await;
+        if place.is_none() {
+            self.refuse(client, Outcome::MaxConnections);
+        }
+        place
+    }
+
     /// A place for a client, or none.
     fn take(&self, client: ClientAddr) -> Option<Permit> {
         let permit = self.per_client.try_take(client.key());
@@ -146,15 +167,14 @@ impl Listener {
 
     /// Accepts until the drain begins.
     pub(crate) async fn run(self, connection: Arc<Connection>) {
-        let mut draining = Box::pin(self.drain.draining());
-        loop {
-            tokio::select! {
-                () = &mut draining => return,
-                accepted = self.socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(stream, peer, &connection),
-                    Err(error) => rest_after(&error).await,
-                },
-            }
+        let accepting = shortage::accept(
+            |context| self.socket.poll_accept(context),
+            |(stream, peer)| self.admit(stream, peer, &connection),
+            &self.places,
+        );
+        tokio::select! {
+            () = self.drain.draining() => {}
+            never = accepting => match never {},
         }
     }
 
@@ -176,9 +196,7 @@ impl Listener {
         }
         let (connection, places) = (Arc::clone(connection), self.places.clone());
         self.drain.spawn(async move {
-            let Some(_place) = place.had().await else {
-                return places.refuse(peer, Outcome::MaxConnections);
-            };
+            let Some(_place) = places.had(place, peer).await else { return };
             let Ok(local) = stream.local_addr() else { return };
             match permit {
                 Some(_permit) => {
@@ -246,17 +264,4 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(write_timeout))?;
     Ok(())
-}
-
-/// A peer that left is no reason to stop; a process without descriptors must not spin.
-async fn rest_after(error: &io::Error) {
-    let left = [
-        io::ErrorKind::ConnectionAborted,
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::Interrupted,
-    ];
-    if !left.contains(&error.kind()) {
-        tracing::warn!(%error, "cannot accept connections: resting");
-        tokio::time::sleep(REST).await;
-    }
 }

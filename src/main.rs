@@ -2,6 +2,7 @@
 
 mod banner;
 mod cli;
+mod descriptors;
 mod exit;
 mod log;
 mod observe;

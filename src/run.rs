@@ -11,9 +11,7 @@ use std::time::Duration;
 use mcp_edge::{
     Behind, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError, TlsSource,
 };
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
@@ -22,13 +20,17 @@ use tokio_util::sync::CancellationToken;
 use crate::banner::{Facts, quoted};
 use crate::cli::{Background, LogFormat, LogSettings, Mode, Settings, TokenSource};
 use crate::cli::{bind_redirect_text, bind_text};
+use crate::descriptors;
 use crate::exit::Exit;
 use crate::observe::{self, complain, say};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
-    take_descriptors();
+    let open_files = descriptors::take();
     forbid_dumps(settings.mode);
+    if settings.mode == Mode::Serve {
+        descriptors::warn_if_too_few(&settings, open_files);
+    }
     let runtime = match threads(settings.workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(log, &error),
@@ -57,14 +59,6 @@ fn forbid_dumps(mode: Mode) {
     }
     if let Err(error) = forbidden {
         tracing::warn!(%error, "core dumps cannot be forbidden");
-    }
-}
-
-/// As many open files as the system allows: a client may need one, and one at the upstream.
-fn take_descriptors() {
-    let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -10,6 +10,8 @@ use dashmap::DashMap;
 /// What can happen at a limit where nobody is answered, so that no refusal tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
+    /// A connection that could not be accepted: descriptors or memory ran out.
+    AcceptFailed,
     /// A connection closed at accept: its address has all its places.
     ConnectionsPerIp,
     /// A connection closed at accept: all places are taken.
@@ -83,6 +85,7 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// Every outcome.
     const ALL: &'static [Self] = &[
+        Self::AcceptFailed,
         Self::ConnectionsPerIp,
         Self::MaxConnections,
         Self::MaxUnauthenticated,
@@ -122,6 +125,7 @@ impl Outcome {
     /// Its name in logs and reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::AcceptFailed => "accept_failed",
             Self::ConnectionsPerIp => "connections_per_ip",
             Self::MaxConnections => "max_connections",
             Self::MaxUnauthenticated => "max_unauthenticated",

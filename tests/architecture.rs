@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["fuzzing"],
     &["lib"],
     &["exit", "cli", "log"],
-    &["banner", "observe"],
+    &["banner", "descriptors", "observe"],
     &["run"],
     &["main"],
 ];

@@ -1,0 +1,179 @@
+//! Places and failed accepts, on a clock that stands still until everybody waits.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+
+use rustix::io::Errno;
+use tokio::time::Instant;
+use tracing::subscriber::DefaultGuard;
+
+use super::shortage::{CALM, REST, accept};
+use super::*;
+use crate::config::Limits;
+
+fn places(max_connections: u32) -> Places {
+    let limits = Limits { max_connections, ..Limits::default() };
+    Places::new(&Config { limits, ..Config::default() }, Tally::default())
+}
+
+fn client() -> ClientAddr {
+    ClientAddr::from_peer(([192, 0, 2, 1], 1).into())
+}
+
+fn counted(places: &Places, outcome: Outcome) -> u64 {
+    places.tally.outcomes()[outcome.name()]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
+    let places = places(1);
+    let Some(Place::Taken(_taken)) = places.one_of_all() else { panic!("the first is taken in") };
+    // A stranger that was told to go, and does not.
+    let stays = places.enter();
+    let promised = places.one_of_all().unwrap();
+    assert!(matches!(promised, Place::Promised(_)));
+    stays.must_go().await;
+    let begun = Instant::now();
+    assert!(places.had(promised, client()).await.is_none());
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    assert_eq!(counted(&places, Outcome::MaxConnections), 1);
+    // With nobody left to go there is not even a promise.
+    assert!(places.one_of_all().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promised_place_is_had_when_its_stranger_goes() {
+    let places = places(1);
+    let Some(Place::Taken(taken)) = places.one_of_all() else { panic!("the first is taken in") };
+    let _stranger = places.enter();
+    let promised = places.one_of_all().unwrap();
+    let begun = Instant::now();
+    let going = async {
+        tokio::time::sleep(Duration::from_millis(999)).await;
+        drop(taken);
+    };
+    let (place, ()) = tokio::join!(places.had(promised, client()), going);
+    assert!(place.is_some());
+    assert_eq!(begun.elapsed(), Duration::from_millis(999));
+    assert_eq!(counted(&places, Outcome::MaxConnections), 0);
+}
+
+/// What is logged on this thread from now on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn begin() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().json().with_writer(move || writer.clone());
+        (log, tracing::subscriber::set_default(lines.finish()))
+    }
+
+    fn count(&self, text: &str) -> usize {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).matches(text).count()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An accept that fails like this while `fails` says so, and otherwise has nobody.
+async fn failing(places: &Places, error: Errno, fails: impl Fn() -> bool) {
+    let poll = |_: &mut std::task::Context<'_>| {
+        if fails() { Poll::Ready(Err::<(), _>(io::Error::from(error))) } else { Poll::Pending }
+    };
+    match accept(poll, |()| {}, places).await {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_rests_after_each_accept_that_fails() {
+    for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
+        let (places, tries) = (places(1), Cell::new(0));
+        let fails = || {
+            tries.set(tries.get() + 1);
+            true
+        };
+        // The first at once, then one at the end of each rest: 10 in a second.
+        let second = Duration::from_secs(1) - Duration::from_millis(1);
+        assert!(timeout(second, failing(&places, error, fails)).await.is_err());
+        assert_eq!(tries.get(), 10, "{error:?}");
+        assert_eq!(counted(&places, Outcome::AcceptFailed), 10, "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_left_costs_no_rest() {
+    for error in [Errno::CONNABORTED, Errno::CONNRESET, Errno::INTR] {
+        let (places, left) = (places(1), Cell::new(0));
+        let fails = || left.replace(10.min(left.get() + 1)) < 10;
+        assert!(timeout(REST / 2, failing(&places, error, fails)).await.is_err());
+        assert_eq!(left.get(), 10, "{error:?}");
+        assert_eq!(counted(&places, Outcome::AcceptFailed), 0, "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_descriptors_run_out_the_oldest_strangers_go() {
+    let places = places(100);
+    let strangers: Vec<_> = (0..16).map(|_| places.enter()).collect();
+    let once = |error| {
+        let places = places.clone();
+        async move { timeout(REST / 2, failing(&places, error, || true)).await.is_err() }
+    };
+    // One in eight, the oldest first.
+    assert!(once(Errno::MFILE).await);
+    assert_eq!(places.strangers(), 14);
+    strangers[0].must_go().await;
+    strangers[1].must_go().await;
+    // One at least, as long as there is one; what no connection holds is freed by none.
+    assert!(once(Errno::NOMEM).await && once(Errno::PERM).await);
+    assert_eq!(places.strangers(), 13);
+    strangers[13].is_known();
+    for _ in 0..20 {
+        assert!(once(Errno::NFILE).await);
+    }
+    assert_eq!(places.strangers(), 0);
+    assert_eq!(counted(&places, Outcome::MaxUnauthenticated), 15, "the known one stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shortage_is_told_of_when_it_begins_and_when_it_is_over() {
+    let (log, _guard) = Log::begin();
+    let (places, begun) = (places(1), Instant::now());
+    // Two of the same: between them it is calm for too short a time.
+    let lasts = Duration::from_secs(2);
+    let pause = CALM.saturating_sub(REST);
+    let fails = || {
+        let at = begun.elapsed();
+        at < lasts || (at >= lasts + pause && at < lasts + pause + REST)
+    };
+    let wakes = async {
+        tokio::time::sleep(lasts + pause).await;
+        std::future::pending::<()>().await;
+    };
+    let mut running = Box::pin(async {
+        tokio::select! {
+            () = failing(&places, Errno::MFILE, fails) => {}
+            () = wakes => {}
+        }
+    });
+    let told = || (log.count("out of open files"), log.count("accepted again"));
+    let (end, moment) = (lasts + pause + REST + CALM, Duration::from_millis(1));
+    assert!(timeout(end.saturating_sub(moment), &mut running).await.is_err());
+    assert_eq!(told(), (1, 0));
+    assert!(timeout(moment, &mut running).await.is_err());
+    assert_eq!(told(), (1, 1));
+    assert_eq!(log.count(r#""failed":21,"lasted":"7s""#), 1);
+}
