@@ -16,20 +16,28 @@
 ARG BASE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM rust:1.95-slim-bookworm AS build
-# The image brings the C compiler that aws-lc-rs needs; jemalloc is built with make.
-RUN apt-get update && apt-get install -y --no-install-recommends make \
+# The image brings the C compiler that aws-lc-rs needs; jemalloc is built with make, and the bill of
+# materials with Python.
+RUN apt-get update && apt-get install -y --no-install-recommends make python3 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY .ci/sbom .ci/sbom
+# The same bytes wherever it is built: no path goes in. These are the flags of tests/reproducible.
+ENV RUSTFLAGS="--remap-path-prefix=/src/target=/target --remap-path-prefix=/usr/local/cargo=/cargo" \
+    CFLAGS="-ffile-prefix-map=/src/target=/target -ffile-prefix-map=/usr/local/cargo=/cargo"
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin mcp-edge \
     && mkdir -p /out/certs \
-    && cp target/release/mcp-edge /out/
+    && cp target/release/mcp-edge /out/ \
+    && .ci/sbom "$(rustc -vV | sed -n 's/^host: //p')" >/out/mcp-edge.cdx.json
 
 FROM ${BASE}
 COPY --from=build /out/mcp-edge /usr/local/bin/mcp-edge
+# What is in it: CycloneDX 1.5.
+COPY --from=build /out/mcp-edge.cdx.json /usr/local/share/mcp-edge/mcp-edge.cdx.json
 # 65532 is `nonroot` of the distroless images; others need no entry for it.
 COPY --from=build --chown=65532:65532 /out/certs /certs
 USER 65532:65532
