@@ -15,7 +15,7 @@ use super::Reason;
 const MAX_EVENTS: usize = 256;
 /// Bytes that one stream keeps. One event may be larger than that by itself. A reader that never
 /// reads costs this, what waits in queues before it, and the buffers of its connection.
-const MAX_BYTES: usize = 256 * 1024;
+const MAX_BYTES: usize = 192 * 1024;
 
 /// Which reader is in charge: a later one replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,9 @@ from wire import Connection, encode, headers, initialize, notification, request,
 
 VANISHED = 2000
 SILENT = 100
-WRITE = 10
+WRITE = 20
+# Bodies that are sent at the same time: their memory is not that of the readers.
+AT_ONCE = 8
 
 
 def source(number):
@@ -81,8 +83,15 @@ async def silent_readers(start, _binary):
         before = edge.memory(), edge.descriptors()
         readers = [await silent(edge, context, number) for number in range(SILENT)]
         text = json.dumps(request(1, "tools/call", {"name": "echo", "arguments": {"text": "x" * 60000}}))
-        posts = await asyncio.gather(*(feed(edge, context, n, path, text.encode()) for n, (_, path) in enumerate(readers)))
-        cost = (edge.memory() - before[0]) / SILENT
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def fed(number, path):
+            async with gate:
+                return await feed(edge, context, number, path, text.encode()), edge.memory()
+
+        fed = await asyncio.gather(*(fed(number, path) for number, (_, path) in enumerate(readers)))
+        posts, memory = zip(*fed)
+        cost = (max(memory) - before[0]) / SILENT
         took, left = await settled(edge.descriptors, before[1] + 2, WRITE * 3)
     finally:
         edge.stop()
