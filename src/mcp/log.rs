@@ -288,6 +288,17 @@ mod tests {
     }
 
     #[test]
+    fn it_keeps_256_events_or_192_kib() {
+        for (size, kept) in [(1, 256), (1024, 192), (300 * 1024, 1)] {
+            let mut log = EventLog::default();
+            for _ in 0..300 {
+                let _dropped = log.push(Bytes::from(vec![0; size]));
+            }
+            assert_eq!(log.events.len(), kept, "of {size} bytes each");
+        }
+    }
+
+    #[test]
     fn where_memory_is_short_it_gives_up_what_nobody_waits_for() {
         let mut log = EventLog::default();
         let turn = log.attach();

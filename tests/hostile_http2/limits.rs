@@ -13,6 +13,29 @@ fn calling(stream: u32, body: &str) -> Vec<u8> {
     [open(stream), frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
 }
 
+/// RFC 9113 section 6.5.2: what a peer may ask for at once, and how large a head may be.
+#[tokio::test]
+async fn a_connection_says_its_limits() {
+    bounded(async {
+        let server = TestServer::start(config(), Behind::diagnostics()).await;
+        let mut peer = Frames::connect(&server, loopback(67)).await;
+        let first = peer.next().await.unwrap();
+        assert_eq!((first.kind, first.flags, first.stream), (SETTINGS, 0, 0));
+        let said: std::collections::BTreeMap<_, _> = first
+            .payload
+            .chunks(6)
+            .map(|part| {
+                let [a, b, c, d, e, f] = part.try_into().unwrap();
+                (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]))
+            })
+            .collect();
+        let (max_concurrent_streams, max_header_list_size) = (3, 6);
+        assert_eq!(said.get(&max_concurrent_streams), Some(&100));
+        assert_eq!(said.get(&max_header_list_size), Some(&(64 * 1024)));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_reset_buys_no_more_than_the_rate() {
     bounded(async {

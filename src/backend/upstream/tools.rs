@@ -162,4 +162,19 @@ mod tests {
         assert_eq!(tools.learn(&list(false)), None);
         assert!(!tools.may_repeat(&call("t")));
     }
+
+    #[test]
+    fn no_more_tools_are_noted_than_the_lid_allows() {
+        let tools = Tools::default();
+        let list = |numbers: std::ops::Range<usize>| {
+            let tool = |number| json!({ "name": format!("t{number}"), "annotations": { "readOnlyHint": true } });
+            Message::result(&1.into(), &json!({ "tools": numbers.map(tool).collect::<Vec<_>>() }))
+        };
+        assert_eq!(tools.learn(&list(0..MAX_TOOLS + 2)), None);
+        assert_eq!(tools.learn(&list(0..2)), None, "known ones are learnt anew");
+        for (number, noted) in [(0, true), (MAX_TOOLS - 1, true), (MAX_TOOLS, false)] {
+            assert_eq!(tools.may_repeat(&call(&format!("t{number}"))), noted, "{number}");
+        }
+        assert_eq!(tools.tally.outcomes()["tool_unnoted"], 2);
+    }
 }
