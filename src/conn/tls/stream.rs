@@ -191,16 +191,29 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
+    use rustls::SupportedProtocolVersion;
     use rustls::version::{TLS12, TLS13};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio_rustls::client;
 
     use super::super::HandshakeError;
-    use super::super::testing::{Pki, acceptor, client, client_of, handshake};
+    use super::super::testing::{Pki, acceptor, client_of, handshake};
     use super::*;
 
     /// Nobody may wait for room that the other side never makes.
     async fn bounded<T>(what: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(30), what).await.unwrap()
+    }
+
+    /// Both ends of a connection.
+    async fn connected(
+        version: &'static SupportedProtocolVersion,
+    ) -> (Secured<DuplexStream>, client::TlsStream<DuplexStream>) {
+        let pki = Pki::new();
+        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let config = client_of(pki.root(), &[], &[version]);
+        let (server, client) = handshake(&acceptor, config, "a.example").await;
+        (server.unwrap().0, client.unwrap())
     }
 
     fn is_flood(error: &io::Error) -> bool {
@@ -209,11 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn key_updates_without_data_are_bounded() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let (server, client) =
-            handshake(&acceptor, client_of(pki.root(), &[], &[&TLS13]), "a.example").await;
-        let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+        let (mut server, mut client) = connected(&TLS13).await;
         let updating = async {
             for _ in 0..1000 {
                 client.get_mut().1.refresh_traffic_keys().unwrap();
@@ -233,11 +242,7 @@ mod tests {
     /// A byte between them starts rustls' own count anew.
     #[tokio::test]
     async fn records_that_outnumber_the_data_end_the_connection() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let (server, client) =
-            handshake(&acceptor, client_of(pki.root(), &[], &[&TLS13]), "a.example").await;
-        let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+        let (mut server, mut client) = connected(&TLS13).await;
         let updating = async {
             for _ in 0..1000 {
                 for _ in 0..16 {
@@ -268,12 +273,8 @@ mod tests {
     #[tokio::test]
     async fn a_byte_for_each_record_is_no_flood() {
         const BYTES: usize = 5000;
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
         for version in [&TLS12, &TLS13] {
-            let config = client_of(pki.root(), &[], &[version]);
-            let (server, client) = handshake(&acceptor, config, "a.example").await;
-            let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+            let (mut server, mut client) = connected(version).await;
             let writing = async {
                 for _ in 0..BYTES {
                     client.write_all(b"x").await.unwrap();
@@ -291,7 +292,7 @@ mod tests {
     async fn hello_in_records_of(size: usize) -> HandshakeError {
         let pki = Pki::new();
         let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let config = std::sync::Arc::new(client(pki.root(), &[]));
+        let config = std::sync::Arc::new(client_of(pki.root(), &[], rustls::ALL_VERSIONS));
         let name = "a.example".try_into().unwrap();
         let mut client = rustls::ClientConnection::new(config, name).unwrap();
         let mut hello = Vec::new();
