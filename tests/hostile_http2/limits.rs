@@ -21,17 +21,12 @@ async fn a_connection_says_its_limits() {
         let mut peer = Frames::connect(&server, loopback(67)).await;
         let first = peer.next().await.unwrap();
         assert_eq!((first.kind, first.flags, first.stream), (SETTINGS, 0, 0));
-        let said: std::collections::BTreeMap<_, _> = first
-            .payload
-            .chunks(6)
-            .map(|part| {
-                let [a, b, c, d, e, f] = part.try_into().unwrap();
-                (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]))
-            })
-            .collect();
-        let (max_concurrent_streams, max_header_list_size) = (3, 6);
-        assert_eq!(said.get(&max_concurrent_streams), Some(&100));
-        assert_eq!(said.get(&max_header_list_size), Some(&(64 * 1024)));
+        let (id, value) = (|part: &[u8]| part[..2].to_vec(), |part: &[u8]| part[2..].to_vec());
+        let said: std::collections::BTreeMap<_, _> =
+            first.payload.chunks_exact(6).map(|part| (id(part), value(part))).collect();
+        let (max_concurrent_streams, max_header_list_size) = ([0, 3], [0, 6]);
+        assert_eq!(said[&max_concurrent_streams[..]], 100_u32.to_be_bytes());
+        assert_eq!(said[&max_header_list_size[..]], (64 * 1024_u32).to_be_bytes());
     })
     .await;
 }

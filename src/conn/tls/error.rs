@@ -312,16 +312,19 @@ impl EndedBy {
             return Some(Self::Flood);
         }
         let tls = cause.downcast_ref::<rustls::Error>()?;
-        match tls {
-            rustls::Error::AlertReceived(_) => Some(Self::Alert(in_words(tls))),
+        if matches!(tls, rustls::Error::AlertReceived(_)) {
+            return Some(Self::Alert(in_words(tls)));
+        }
+        let many = matches!(
+            tls,
             rustls::Error::PeerMisbehaved(
                 PeerMisbehaved::TooManyEmptyFragments
-                | PeerMisbehaved::TooManyKeyUpdateRequests
-                | PeerMisbehaved::TooManyRenegotiationRequests
-                | PeerMisbehaved::TooManyWarningAlertsReceived,
-            ) => Some(Self::Flood),
-            _ => None,
-        }
+                    | PeerMisbehaved::TooManyKeyUpdateRequests
+                    | PeerMisbehaved::TooManyRenegotiationRequests
+                    | PeerMisbehaved::TooManyWarningAlertsReceived
+            )
+        );
+        many.then_some(Self::Flood)
     }
 }
 

@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn is_flood(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|it| it.is::<RecordFlood>())
+        error.get_ref().and_then(|it| it.downcast_ref::<RecordFlood>()).is_some()
     }
 
     #[tokio::test]
