@@ -54,9 +54,19 @@ fn no_core_is_dumped() {
     assert!(!output.status.core_dumped());
 }
 
+/// Signals that this process ignores, as one does that a shell began in the background: what it
+/// starts ignores them too.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap()
+}
+
 #[test]
 fn a_program_ends_as_if_there_were_no_keeper() {
-    for signal in [1, 2, 3, 6, 9, 10, 11, 15] {
+    let ignored = ignored();
+    for signal in [1, 2, 3, 6, 9, 10, 11, 15].into_iter().filter(|it| ignored >> (it - 1) & 1 == 0)
+    {
         let output = through_shim(&["sh", "-c", &format!("kill -{signal} $$")]);
         assert_eq!(output.status.signal(), Some(signal), "{:?}", output.status);
     }
