@@ -87,6 +87,7 @@ class Crowd:
         self.problems = {check: [] for check in CHECKS}
         self.results, self.errors = set(), {}  # of unsafe calls, by key
         self.in_flight, self.waited = [], []
+        self.under_way = {}  # unsafe calls: since when, by key
         self.statuses = Counter()
 
     def problem(self, number, text):
@@ -149,7 +150,7 @@ class Crowd:
 
     async def unsafe(self, s, key):
         self.calls += 1
-        began = time.monotonic()
+        began = self.under_way[key] = time.monotonic()
         try:
             with anyio.fail_after(PATIENCE):
                 got = await s.call("count_unsafe", {"key": key, "seconds": 0.2})
@@ -165,6 +166,16 @@ class Crowd:
             await anyio.sleep(0.05)
         except TimeoutError:
             self.problem(2, f"{key}: no answer within {PATIENCE} s")
+        finally:
+            del self.under_way[key]
+
+    async def somebody_in_flight(self):
+        """Waits until an unsafe call is in its midst: it has arrived, and takes a while yet."""
+        deadline = time.monotonic() + RECOVER
+        while not any(0.05 < time.monotonic() - began < 0.1 for began in self.under_way.values()):
+            if time.monotonic() > deadline:
+                return
+            await anyio.sleep(0.005)
 
     async def everybody_round(self, at_least=1):
         """Waits until every client has been round since the last kill."""
@@ -176,6 +187,7 @@ class Crowd:
             await anyio.sleep(0.05)
 
     async def kill_and_start(self):
+        await self.somebody_in_flight()
         await asyncio.to_thread(self.up.kill)
         self.rounds.clear()
         await anyio.sleep(DOWN)
