@@ -1,4 +1,5 @@
-//! What is cancelled by a reset was asked for all the same.
+//! What a connection says of its limits, and that what is cancelled by a reset was asked for all the
+//! same.
 
 use mcp_edge::{Behind, Config, Limits};
 use serde_json::json;
