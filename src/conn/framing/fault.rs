@@ -49,10 +49,20 @@ pub(in crate::conn) enum Fault {
 impl Fault {
     /// The status line's end.
     pub(in crate::conn) fn status(self) -> &'static str {
+        self.kind().0
+    }
+
+    /// The name that refusals of its kind have.
+    pub(in crate::conn) fn label(self) -> &'static str {
+        self.kind().1
+    }
+
+    /// Both.
+    fn kind(self) -> (&'static str, &'static str) {
         match self {
-            Self::TargetTooLong => "414 URI Too Long",
-            Self::Expectation => "417 Expectation Failed",
-            Self::HeadTooLarge => "431 Request Header Fields Too Large",
+            Self::TargetTooLong => ("414 URI Too Long", "uri_too_long"),
+            Self::Expectation => ("417 Expectation Failed", "expectation_failed"),
+            Self::HeadTooLarge => ("431 Request Header Fields Too Large", "head_too_large"),
             // Also of what RFC 9110 gives a 501 or 505: no bytes of a peer's make a 5xx here.
             Self::LineEnd
             | Self::EmptyLines
@@ -70,33 +80,7 @@ impl Fault {
             | Self::ChunkSize
             | Self::ChunkExtension
             | Self::ChunkEnd
-            | Self::Trailer => "400 Bad Request",
-        }
-    }
-
-    /// The name that refusals of its kind have.
-    pub(in crate::conn) fn label(self) -> &'static str {
-        match self {
-            Self::TargetTooLong => "uri_too_long",
-            Self::Expectation => "expectation_failed",
-            Self::HeadTooLarge => "head_too_large",
-            Self::LineEnd
-            | Self::EmptyLines
-            | Self::RequestLine
-            | Self::Version
-            | Self::Target
-            | Self::Authority
-            | Self::FieldName
-            | Self::FieldValue
-            | Self::Folded
-            | Self::Host
-            | Self::ContentLength
-            | Self::TransferEncoding
-            | Self::TwoLengths
-            | Self::ChunkSize
-            | Self::ChunkExtension
-            | Self::ChunkEnd
-            | Self::Trailer => "bad_request",
+            | Self::Trailer => ("400 Bad Request", "bad_request"),
         }
     }
 
