@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 pub(super) use self::budget::Work;
+#[cfg(test)]
+pub(super) use self::frames::frame;
 
 use self::metered::{Metered, Reason};
 use super::activity::{Activity, Overdue};

@@ -3,6 +3,7 @@
 use hyper_util::rt::TokioExecutor;
 
 use super::*;
+use crate::conn::h2::frame;
 
 /// An HTTP/2 client of the rig; its connection, to be driven.
 async fn http2(
@@ -145,15 +146,6 @@ impl Frames {
         }
         (goaway, self.client.seconds())
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 /// A header field, neither compressed nor remembered (RFC 7541 section 6.2.2).

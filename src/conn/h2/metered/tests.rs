@@ -7,21 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::*;
 use crate::caller::Alpn;
 use crate::conn::activity::ConnTimes;
+use crate::conn::h2::frame;
 
 fn metered() -> (Metered<DuplexStream>, DuplexStream) {
     let (ours, theirs) = duplex(1024 * 1024);
     let second = Duration::from_secs(1);
     let times = ConnTimes { header: second, idle: second, write: second };
     (Metered::new(ours, Activity::new(times, Alpn::H2)), theirs)
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 fn last_stream(io: &Metered<DuplexStream>) -> Option<u32> {
