@@ -126,10 +126,8 @@ impl OriginPolicy {
     fn is_ours(&self, host: &str, local: IpAddr) -> bool {
         let host = host.to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if let Ok(ip) = bare.parse::<IpAddr>() {
+        if let Some(ip) = address(host) {
             // A page can make a browser look a name up again, but not send another address here.
-            let ip = ip.to_canonical();
             return ip == local.to_canonical()
                 || (self.loopback && ip.is_loopback())
                 || self.hosts.iter().any(|ours| ours.parse() == Ok(ip));
@@ -139,8 +137,17 @@ impl OriginPolicy {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    host == "localhost" || address(host).is_some_and(|ip| ip.is_loopback())
+}
+
+/// The address that a host is, if it is one. Brackets are there for IPv6, and for nothing else
+/// (RFC 3986 section 3.2.2).
+fn address(host: &str) -> Option<IpAddr> {
+    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(bare) => IpAddr::V6(bare.parse().ok()?),
+        None => IpAddr::V4(host.parse().ok()?),
+    };
+    Some(ip.to_canonical())
 }
 
 /// Does `pattern` (a name, or `*.` and a name) cover `host`?
@@ -248,7 +255,9 @@ mod tests {
         ] {
             assert_eq!(host(&public(), &[name]), HostMatch::Foreign, "{name}");
         }
-        assert_eq!(host(&loopback(), &["evil.example:8443"]), HostMatch::Foreign);
+        for name in ["evil.example:8443", "[localhost]", "[127.0.0.1]:8443", "[192.0.2.1]"] {
+            assert_eq!(host(&loopback(), &[name]), HostMatch::Foreign, "{name}");
+        }
         for bad in [
             &[][..],
             &["a.example", "mcp.example.com"],
@@ -304,7 +313,9 @@ mod tests {
         for own in ["http://127.0.0.1:9", "http://localhost:6274", "https://[::1]:8443"] {
             assert_eq!(match_of(&loopback(), own), OriginMatch::Own, "{own}");
         }
-        assert_eq!(match_of(&loopback(), "http://evil.example"), OriginMatch::Foreign);
+        for foreign in ["http://evil.example", "https://[localhost]", "https://[127.0.0.1]"] {
+            assert_eq!(match_of(&loopback(), foreign), OriginMatch::Foreign, "{foreign}");
+        }
     }
 
     #[test]
