@@ -31,8 +31,12 @@ fn apart(authority: &str) -> Option<(String, Option<u16>)> {
 
 fn is_listed(host: &str, loopback: bool) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
+    // Only an IPv6 address stands in brackets, and it never stands without.
+    let ip = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(bare) => bare.parse().map(IpAddr::V6),
+        None => host.parse().map(IpAddr::V4),
+    };
+    if let Ok(ip) = ip {
         let ip = ip.to_canonical();
         return ip == IpAddr::from(LOCAL)
             || ip == IpAddr::from([198, 51, 100, 4])
