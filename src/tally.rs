@@ -40,8 +40,6 @@ pub(crate) enum Outcome {
     IdleGivenUp,
     /// A task that panicked: a fault of the edge's own, or of a handler linked in.
     Panicked,
-    /// Arguments of a plain call that nobody judged: the thread panicked, or could not be started.
-    JudgeLost,
     /// Memory for messages was asked for, and all of it is taken.
     MemoryFull,
     /// The same, of the part that one client may have.
@@ -100,7 +98,6 @@ impl Outcome {
         Self::SpawnFailed,
         Self::IdleGivenUp,
         Self::Panicked,
-        Self::JudgeLost,
         Self::MemoryFull,
         Self::PeerMemoryFull,
         Self::LineSkipped,
@@ -140,7 +137,6 @@ impl Outcome {
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
             Self::Panicked => "panics",
-            Self::JudgeLost => "judge_lost",
             Self::MemoryFull => "memory_full",
             Self::PeerMemoryFull => "peer_memory_full",
             Self::LineSkipped => "line_skipped",

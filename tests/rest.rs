@@ -63,8 +63,12 @@ async fn the_whole_list_comes_in_its_own_bytes() {
         let whole = concat!(
             r#"{"tools":[{ "name" : "say", "weight":1.0, "inputSchema":{"type":"object","#,
             r#""properties":{"n":{"type":"integer"}},"required":["n"]} },{"name":"moan"},"#,
-            r#"{"name":"silent"},{"name":"error"},{"name":"exit"},"#,
-            r#"{"name":"odd","inputSchema":{"type":"nonsense"}}]}"#,
+            r#"{"name":"silent"},{"name":"error"},{"name":"picky"},{"name":"exit"},"#,
+            r##"{"name":"tree","inputSchema":{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":["##,
+            r##"{"type":"boolean"},{"properties":{"type":{"const":"and"},"args":{"items":"##,
+            r##"{"$ref":"#/$defs/n"}}}},{"properties":{"type":{"const":"or"},"args":{"items":"##,
+            r##"{"$ref":"#/$defs/n"}}}},{"properties":{"type":{"const":"not"},"args":{"items":"##,
+            r##"{"$ref":"#/$defs/n"}}}}]}}}}]}"##,
         );
         for client in [server.client(), server.client().h2()] {
             for path in ["/mcp/tools", "/mcp/tools/", "/tools/list", "/tools/list/"] {
@@ -109,15 +113,11 @@ async fn the_diagnostics_server_is_listed_and_called_with_any_backend() {
             assert_eq!((failed.status.as_u16(), &failed.json()["isError"]), (200, &json!(true)));
             let broken = call(&client, "fail", json!({ "protocol": true })).await;
             is(&broken, 502, "backend_error");
-            for (arguments, at) in
-                [(json!({}), "/arguments: "), (json!({ "text": 5 }), "/arguments/text: ")]
-            {
-                let refused = call(&client, "echo", arguments).await;
-                is(&refused, 422, "bad_arguments");
-                let said = refused.json()["message"].as_str().unwrap().to_owned();
-                assert!(said.starts_with(at), "{said}");
-            }
-            is(&call(&client, "count", json!({ "n": 1001 })).await, 422, "bad_arguments");
+            // The backend judges the arguments, and what it says comes back as it says it.
+            let judged = call(&client, "echo", json!({ "text": 5 })).await;
+            assert_eq!((judged.status.as_u16(), &judged.json()["isError"]), (200, &json!(true)));
+            let said = &judged.json()["content"][0]["text"];
+            assert_eq!(said, "`text` is missing: echo needs a string");
             is(&call(&client, "Echo", json!({})).await, 404, "unknown_tool");
             assert!(server.stop().await);
         }
@@ -141,8 +141,12 @@ async fn a_result_comes_as_the_backend_wrote_it_and_it_got_what_was_checked() {
             (moan.status.as_u16(), &*moan.body),
             (200, &br#"{"isError":true,"content":[]}"#[..])
         );
-        // Its schema is none: the backend judges.
-        assert_eq!(call(&client, "odd", json!({ "any": 1 })).await.status, 200);
+        // A schema engine would need memory without end to judge these arguments.
+        let mut nested = json!("leaf");
+        for _ in 0..30 {
+            nested = json!({ "type": "not", "args": [nested] });
+        }
+        assert_eq!(call(&client, "tree", nested).await.status, 200);
         let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
         let forwarded = r#""params":{"name":"say","arguments":{"n" : 1e0, "m":[1.50]}}"#;
         assert!(calls.lines().next().unwrap().contains(forwarded), "{calls}");
@@ -165,11 +169,9 @@ async fn what_is_refused_never_reaches_the_backend() {
                 r#"{"name":"say","arguments":[]}"#,
                 r#"{"name":"say","args":{"n":1}}"#,
                 r#"{"name":"say","name":"moan","arguments":{"n":1}}"#,
-                r#"{"name":"say","arguments":{"n":1,"n":2}}"#,
             ] {
                 is(&post(&client, body).await, 400, "not_a_call");
             }
-            is(&call(&client, "say", json!({ "n": "one" })).await, 422, "bad_arguments");
             is(&call(&client, "none", json!({})).await, 404, "unknown_tool");
             let large = json!({ "n": 1, "text": "x".repeat(10_000) });
             is(&call(&client, "say", large).await, 413, "body_too_large");
@@ -195,6 +197,9 @@ async fn faults_and_silence_of_the_backend_are_told_apart() {
         let error = call(&client, "error", json!({})).await;
         is(&error, 502, "backend_error");
         assert!(error.json()["message"].as_str().unwrap().ends_with("error -32050: out of order"));
+        let picky = call(&client, "picky", json!({ "n": "one" })).await;
+        is(&picky, 422, "bad_arguments");
+        assert_eq!(picky.json()["message"], "n must be a number");
         let exit = call(&client, "exit", json!({})).await;
         is(&exit, 502, "backend_failed");
         assert!(exit.json()["message"].as_str().unwrap().contains('7'), "{exit:?}");

@@ -35,8 +35,7 @@ impl Handler for Counting {
         assert!(matches!(call.caller.principal, Principal::Token(_)), "a call without a token");
         self.0.fetch_add(1, Ordering::Relaxed);
         match call.method.as_str() {
-            // None: arguments are judged on a thread, for which a clock that stands still does not wait.
-            "tools/list" => Ok(json!({ "tools": [] })),
+            "tools/list" => Ok(json!({ "tools": [{ "name": "x" }] })),
             "late" => {
                 sleep(Duration::from_secs(3)).await;
                 Ok(json!({}))

@@ -336,7 +336,7 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::CallTimeout(_) => broken(S::GATEWAY_TIMEOUT, "call_timeout"),
         Reason::NotACall(_) => plain(S::BAD_REQUEST, "not_a_call", text),
         Reason::UnknownTool => plain(S::NOT_FOUND, "unknown_tool", text),
-        Reason::BadArguments { .. } => plain(S::UNPROCESSABLE_ENTITY, "bad_arguments", text),
+        Reason::BadArguments(_) => plain(S::UNPROCESSABLE_ENTITY, "bad_arguments", text),
         Reason::Short(short) => short_of_memory(*short),
         Reason::NoRandomness => broken(S::INTERNAL_SERVER_ERROR, "no_randomness"),
     }

@@ -33,7 +33,6 @@ pub(crate) use self::table::SessionId;
 
 use self::bare::WarmPool;
 use self::ready::Readiness;
-use self::rest::Judges;
 use self::session::{Session, SessionTimes, Terms, Unknown};
 use self::sse::StreamKind;
 use self::table::SessionTable;
@@ -122,7 +121,6 @@ pub(crate) struct Mcp {
     streams: PerClient,
     warm: Arc<WarmPool>,
     readiness: Arc<Readiness>,
-    judges: Judges,
     times: SessionTimes,
     keep_alive: Duration,
     stream_age: Duration,
@@ -143,7 +141,6 @@ impl Mcp {
             streams: PerClient::new(limits.streams_per_ip),
             warm: Arc::default(),
             readiness: Arc::default(),
-            judges: Judges::new(tally.clone()),
             times: SessionTimes {
                 call: times.call,
                 idle: times.session_idle,

@@ -116,14 +116,9 @@ pub(crate) enum Reason {
     /// The tool that a plain call names is none.
     #[error("the MCP server has no tool of this name")]
     UnknownTool,
-    /// The arguments of a plain call do not fit its tool.
-    #[error("{at}: {why}")]
-    BadArguments {
-        /// Where in the body: a JSON pointer.
-        at: String,
-        /// What is wrong there.
-        why: String,
-    },
+    /// The backend refuses the arguments of a plain call (-32602), in these words of its own.
+    #[error("{0}")]
+    BadArguments(String),
     /// The backend takes no messages.
     #[error("the MCP server behind this edge is too busy to take the message")]
     BackendBusy,

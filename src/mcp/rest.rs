@@ -1,10 +1,9 @@
 //! Answers for scripts that speak no JSON-RPC: the whole list of tools, and one call of one tool.
 //!
-//! The list is walked to its end before a call: that the tool exists, and that the arguments fit
-//! its schema, is decided here, so that each has a status of its own.
+//! The list is walked to its end before a call, so that an unknown tool has a status of its own. The
+//! arguments are the backend's to judge.
 
 mod call;
-mod judge;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -16,14 +15,12 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-pub(super) use self::judge::Judges;
-
 use self::call::PlainCall;
 use super::bare::bare_caller;
 use super::{Ask, Mcp, Reason, Reply};
 use crate::budget::{Gathered, Quota};
 use crate::caller::Caller;
-use crate::jsonrpc::Message;
+use crate::jsonrpc::{Message, code};
 
 /// Pages of one list.
 const MAX_PAGES: usize = 1000;
@@ -51,13 +48,16 @@ impl Mcp {
     }
 
     async fn call_plain(&self, caller: &Arc<Caller>, call: PlainCall) -> Result<Bytes, Reason> {
-        let PlainCall { name, arguments, message, share: _share } = call;
-        let pages = self.walk(caller, Some(&name)).await?;
-        let tool = pages.found.ok_or(Reason::UnknownTool)?;
-        if let Some(schema) = tool.schema {
-            self.judges.judge(schema, arguments).await?;
+        let PlainCall { name, message } = call;
+        if !self.walk(caller, Some(&name)).await?.found {
+            return Err(Reason::UnknownTool);
         }
-        result_of(&self.answer_bare(caller, message).await?)
+        match result_of(&self.answer_bare(caller, message).await?) {
+            Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
+                Err(Reason::BadArguments(text))
+            }
+            done => done,
+        }
     }
 
     /// Walks the list to its end, and looks out for one tool on the way.
@@ -127,18 +127,12 @@ fn clipped(text: &str) -> String {
 struct Pages<'a> {
     /// The tool to look out for.
     wanted: Option<&'a str>,
-    found: Option<Found>,
+    found: bool,
     /// Every tool as it came, with commas between.
     tools: Gathered,
     cursors: HashSet<String>,
     count: usize,
     bytes: usize,
-}
-
-/// The tool that was looked for.
-#[derive(Debug)]
-struct Found {
-    schema: Option<Bytes>,
 }
 
 #[derive(Deserialize)]
@@ -150,17 +144,15 @@ struct Page<'a> {
 }
 
 #[derive(Deserialize)]
-struct Tool<'a> {
+struct Tool {
     name: String,
-    #[serde(borrow, default, rename = "inputSchema")]
-    schema: Option<&'a RawValue>,
 }
 
 impl<'a> Pages<'a> {
     fn new(wanted: Option<&'a str>, quota: &Quota) -> Result<Self, Reason> {
         let mut tools = Gathered::new(quota, MAX_LIST)?;
         tools.add(OPENING)?;
-        Ok(Self { wanted, found: None, tools, cursors: HashSet::new(), count: 0, bytes: 0 })
+        Ok(Self { wanted, found: false, tools, cursors: HashSet::new(), count: 0, bytes: 0 })
     }
 
     /// Takes one page. The cursor of the next, if there is one: an empty one is none.
@@ -173,7 +165,7 @@ impl<'a> Pages<'a> {
         let Page { tools, next } = serde_json::from_slice(page)
             .map_err(|_other_form| Reason::BadAnswer("it is no list of tools"))?;
         for tool in tools {
-            self.look_at(page, tool.get());
+            self.look_at(tool.get());
             if self.tools.len() > OPENING.len() {
                 self.tools.add(b",")?;
             }
@@ -189,16 +181,13 @@ impl<'a> Pages<'a> {
         Ok(Some(cursor))
     }
 
-    fn look_at(&mut self, page: &Bytes, tool: &str) {
+    fn look_at(&mut self, tool: &str) {
         // An array would be read by position.
-        if self.wanted.is_none() || self.found.is_some() || !tool.starts_with('{') {
+        if self.wanted.is_none() || self.found || !tool.starts_with('{') {
             return;
         }
-        let tool = serde_json::from_str::<Tool<'_>>(tool).ok();
-        if let Some(tool) = tool.filter(|tool| Some(tool.name.as_str()) == self.wanted) {
-            let schema = tool.schema.map(|schema| page.slice_ref(schema.get().as_bytes()));
-            self.found = Some(Found { schema });
-        }
+        let tool = serde_json::from_str::<Tool>(tool);
+        self.found = tool.is_ok_and(|tool| Some(tool.name.as_str()) == self.wanted);
     }
 
     /// The whole list, as one page would have it.

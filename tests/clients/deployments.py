@@ -357,12 +357,12 @@ async def oilfield_call(it):
     assert got.get("x-user-email") == "ada@example.com", got
     for name in ("x-user-role", "x-user-id", "authorization"):
         assert name not in got, f"{name} went on: {got}"
-    for body, status in (
-        ({"name": "no-such-tool", "arguments": {}}, 404),
-        ({"name": "add", "arguments": {"a": "two", "b": 4}}, 422),
-    ):
-        answer = await curl(it.edge, "/mcp/call-tool", token=it.edge.token, body=json.dumps(body).encode())
-        assert answer.status == status and answer.is_json(), answer
+    body = json.dumps({"name": "no-such-tool", "arguments": {}}).encode()
+    answer = await curl(it.edge, "/mcp/call-tool", token=it.edge.token, body=body)
+    assert answer.status == 404 and answer.is_json(), answer
+    body = json.dumps({"name": "add", "arguments": {"a": "two", "b": 4}}).encode()
+    answer = await curl(it.edge, "/mcp/call-tool", token=it.edge.token, body=body)
+    assert answer.judged_by_backend(), answer
 
 
 @check("oilfield", "other pages of the server, behind the token and as they are")

@@ -56,6 +56,11 @@ class Answer:
         assert self.headers.get("content-type", "").startswith("application/json"), self
         return json.loads(self.body)
 
+    def judged_by_backend(self):
+        """Bad arguments of a plain call: the server says so as a tool's error, or as error -32602."""
+        found = self.is_json()
+        return self.status == 422 or (self.status == 200 and found.get("isError") is True)
+
 
 async def curl(edge, path, *options, token=None, body=None, base=None):
     """One curl call that trusts the edge's CA; `-w` tells the version that was negotiated."""

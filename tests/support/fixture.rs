@@ -140,7 +140,7 @@ done
 /// end at once, `circle` has its list never end, `listless` has it know no list; `page` has it leave
 /// lists unanswered. Each ping is one line in `$DIR/pings`, each start one in `$DIR/starts`, each
 /// call one in `$DIR/calls`.
-pub(crate) const TOOLS_SCRIPT: &str = r#"
+pub(crate) const TOOLS_SCRIPT: &str = r##"
 echo start >>"$DIR/starts"
 [ -e "$DIR/gone" ] && exit 3
 say() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }
@@ -155,17 +155,18 @@ while IFS= read -r line; do
       if [ -e "$DIR/listless" ]; then say '"error":{"code":-32601,"message":"no tools here"}'; continue; fi
       if [ -e "$DIR/circle" ]; then say '"result":{"tools":[],"nextCursor":"again"}'; continue; fi
       case $line in
-        *'"cursor":"p 2"'*) say '"result":{"tools":[ {"name":"silent"},{"name":"error"}, {"name":"exit"},{"name":"odd","inputSchema":{"type":"nonsense"}}]}' ;;
+        *'"cursor":"p 2"'*) say '"result":{"tools":[ {"name":"silent"},{"name":"error"},{"name":"picky"}, {"name":"exit"},{"name":"tree","inputSchema":{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"boolean"},{"properties":{"type":{"const":"and"},"args":{"items":{"$ref":"#/$defs/n"}}}},{"properties":{"type":{"const":"or"},"args":{"items":{"$ref":"#/$defs/n"}}}},{"properties":{"type":{"const":"not"},"args":{"items":{"$ref":"#/$defs/n"}}}}]}}}}]}' ;;
         *) say '"result":{"nextCursor":"p 2","tools":[{ "name" : "say", "weight":1.0, "inputSchema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]} },{"name":"moan"}]}' ;;
       esac ;;
     *'"method":"tools/call"'*)
       printf '%s\n' "$line" >>"$DIR/calls"
       case $line in
-        *'"name":"say"'*|*'"name":"odd"'*) say '"result":{ "content" : [], "weight":1.0 }' ;;
+        *'"name":"say"'*|*'"name":"tree"'*) say '"result":{ "content" : [], "weight":1.0 }' ;;
         *'"name":"moan"'*) say '"result":{"isError":true,"content":[]}' ;;
         *'"name":"error"'*) say '"error":{"code":-32050,"message":"out of order"}' ;;
+        *'"name":"picky"'*) say '"error":{"code":-32602,"message":"n must be a number"}' ;;
         *'"name":"exit"'*) exit 7 ;;
       esac ;;
   esac
 done
-"#;
+"##;

@@ -3,14 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::clipped;
-use crate::budget::{Quota, Share};
-use crate::jsonrpc::{self, Message};
+use crate::budget::Quota;
+use crate::jsonrpc::Message;
 use crate::mcp::Reason;
 
 /// A call that was read.
@@ -18,12 +16,8 @@ use crate::mcp::Reason;
 pub(super) struct PlainCall {
     /// The tool.
     pub(super) name: String,
-    /// What is judged.
-    pub(super) arguments: Value,
     /// What is forwarded: name and arguments in the bytes that were read.
     pub(super) message: Message,
-    /// Of the arguments, which take far more as values than as text.
-    pub(super) share: Share,
 }
 
 #[derive(Deserialize)]
@@ -51,75 +45,11 @@ impl PlainCall {
         if !raw.starts_with('{') {
             return Err(wrong(&"`arguments` must be an object"));
         }
-        let share = quota.try_take(jsonrpc::weight(raw))?;
-        let Unique(arguments) = serde_json::from_str(raw)
-            .map_err(|error| wrong(&format!("in `arguments`, {error}")))?;
         let message = format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":{raw_name},"arguments":{raw}}}}}"#
         );
         let message = Message::parse(message.into()).map_err(|error| wrong(&error))?;
-        Ok(Self { name, arguments, message: message.charged(quota), share })
-    }
-}
-
-/// A value none of whose objects has the same key twice: two readers could take another each.
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(UniqueVisitor).map(Self)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(Unique(member)) = members.next_element()? {
-            all.push(member);
-        }
-        Ok(all.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut all = Map::new();
-        while let Some((key, Unique(member))) = members.next_entry::<String, _>()? {
-            if all.insert(key, member).is_some() {
-                return Err(A::Error::custom("the same key stands twice in one object"));
-            }
-        }
-        Ok(all.into())
+        Ok(Self { name, message: message.charged(quota) })
     }
 }
 
@@ -135,12 +65,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_judged_is_what_is_forwarded() {
+    fn the_bytes_that_were_read_are_forwarded() {
         let body =
             r#" { "arguments" : { "a" : [1.50, "\u0041", {"b":{}}] , "n": 1e2 }, "name":"x\n" } "#;
         let call = read(body).unwrap();
         assert_eq!(call.name, "x\n");
-        assert_eq!(call.arguments, json!({ "a": [1.5, "A", { "b": {} }], "n": 100.0 }));
         let forwarded =
             r#"{"name":"x\n","arguments":{ "a" : [1.50, "\u0041", {"b":{}}] , "n": 1e2 }}"#;
         assert_eq!(call.message.params(), forwarded);
@@ -150,7 +79,6 @@ mod tests {
     fn arguments_may_be_left_out() {
         for body in [r#"{"name":"x"}"#, r#"{"name":"x","arguments":null}"#] {
             let call = read(body).unwrap();
-            assert_eq!(call.arguments, json!({}));
             assert_eq!(call.message.params(), r#"{"name":"x","arguments":{}}"#);
         }
     }
@@ -176,9 +104,6 @@ mod tests {
             r#"{"name":"x","Arguments":{}}"#,
             r#"{"name":"x","name":"y"}"#,
             r#"{"name":"x","arguments":{},"arguments":{}}"#,
-            r#"{"name":"x","arguments":{"a":1,"a":2}}"#,
-            r#"{"name":"x","arguments":{"a":[{"b":{"c":1,"\u0063":2}}]}}"#,
-            r#"{"name":"x","arguments":{"a":1e999}}"#,
             r#"{"name":"x"}{}"#,
             &deep,
         ] {
@@ -204,7 +129,9 @@ mod tests {
         fn no_text_panics(text in ".*", key in ".*", value in ".*") {
             let _none = read(&text);
             let body = json!({ "name": value, "arguments": { key: value } });
-            prop_assert_eq!(&read(&body.to_string()).unwrap().arguments, &body["arguments"]);
+            let call = read(&body.to_string()).unwrap();
+            let params: serde_json::Value = serde_json::from_str(call.message.params()).unwrap();
+            prop_assert_eq!(params, body);
         }
     }
 }
