@@ -38,6 +38,8 @@ pub(crate) enum Outcome {
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
     IdleGivenUp,
+    /// An idle session was ended because a newcomer needed its place.
+    SessionEvicted,
     /// A task that panicked: a fault of the edge's own, or of a handler linked in.
     Panicked,
     /// Memory for messages was asked for, and all of it is taken.
@@ -97,6 +99,7 @@ impl Outcome {
         Self::Http2Broken,
         Self::SpawnFailed,
         Self::IdleGivenUp,
+        Self::SessionEvicted,
         Self::Panicked,
         Self::MemoryFull,
         Self::PeerMemoryFull,
@@ -136,6 +139,7 @@ impl Outcome {
             Self::Http2Broken => "http2_broken",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
+            Self::SessionEvicted => "session_evicted",
             Self::Panicked => "panics",
             Self::MemoryFull => "memory_full",
             Self::PeerMemoryFull => "peer_memory_full",

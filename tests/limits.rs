@@ -16,7 +16,7 @@ use support::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 async fn limited(limits: Limits) -> TestServer {
     TestServer::start(Config { limits, ..config() }, Behind::handler(Fixture::new().0)).await
@@ -378,11 +378,13 @@ async fn sessions_are_limited_for_one_address_and_in_all() {
             limited(Limits { sessions_per_ip: 2, max_sessions: 3, ..config().limits }).await;
         let (one, other) = (server.client(), server.client().from(loopback(2)));
         let first = one.initialize("2025-11-25").await;
-        one.initialize("2025-11-25").await;
+        let second = one.initialize("2025-11-25").await;
+        let _streams = (first.listen(None).await, second.listen(None).await);
         let refused = one.send(one.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!((refused.status.as_u16(), refused.json().get("id")), (429, Some(&json!(0))));
         assert!(retry_after(&refused) >= 1);
-        other.initialize("2025-11-25").await;
+        let third = other.initialize("2025-11-25").await;
+        let _stream = third.listen(None).await;
         let refused = other.send(other.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!(refused.status, 503);
         assert!(retry_after(&refused) >= 1);
@@ -410,6 +412,7 @@ async fn children_are_limited_and_idle_warm_ones_give_way() {
         assert_eq!(mark.programs().len(), 1);
         let first = client.initialize("2025-11-25").await;
         let second = client.initialize("2025-11-25").await;
+        let _streams = (first.listen(None).await, second.listen(None).await);
         assert_eq!(mark.programs().len(), 2, "the warm one gave way");
         let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!(refused.status, 503);
@@ -422,6 +425,66 @@ async fn children_are_limited_and_idle_warm_ones_give_way() {
         second.call(2, "tools/list", json!({})).await;
         assert!(server.stop().await);
         mark.gone().await;
+    })
+    .await;
+}
+
+/// One connect of a hosted client: it never uses its session again, and never ends it.
+async fn visit(client: &Client) {
+    let session = client.initialize("2025-11-25").await;
+    session.call(1, "tools/call", json!({ "name": "echo", "arguments": { "text": "x" } })).await;
+}
+
+#[tokio::test]
+async fn thirty_sessions_that_nobody_uses_again_lock_nobody_out() {
+    within(Duration::from_mins(2), async {
+        let defaults = Limits::default();
+        let per_ip = Limits { sessions_per_ip: defaults.sessions_per_ip, ..config().limits };
+        for limits in [
+            per_ip.clone(),
+            Limits { max_sessions: 7, ..config().limits },
+            Limits { max_children: 5, ..per_ip },
+        ] {
+            let (places, mark) = (limits.max_children, Mark::new());
+            let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+            let client = server.client();
+            // One that came back after a pause keeps its session.
+            let working = client.initialize("2025-11-25").await;
+            sleep(Duration::from_millis(1100)).await;
+            let who = working.call(7, "tools/call", json!({ "name": "whoami" })).await;
+            for _ in 0..30 {
+                visit(&client).await;
+            }
+            let again = working.call(8, "tools/call", json!({ "name": "whoami" })).await;
+            assert_eq!(who["result"]["structuredContent"], again["result"]["structuredContent"]);
+            let evicted = server.report().outcomes["session_evicted"];
+            assert!(evicted >= 10, "{evicted} of 31 sessions at {places} places for processes");
+            assert!(mark.programs().len() <= usize::try_from(places).unwrap());
+            assert!(server.stop().await);
+            mark.gone().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_session_hears_when_the_first_place_can_be_free() {
+    bounded(async {
+        let limits = Limits { sessions_per_ip: 1, ..config().limits };
+        let mark = Mark::new();
+        let children = Limits { max_children: 1, ..config().limits };
+        for (limits, status) in [(limits, 429), (children, 503)] {
+            let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+            let client = server.client();
+            let working = client.initialize("2025-11-25").await;
+            sleep(Duration::from_millis(1100)).await;
+            working.call(1, "tools/list", json!({})).await;
+            let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
+            assert_eq!(refused.status, status);
+            let wait = retry_after(&refused);
+            assert!((290..=300).contains(&wait), "five idle minutes: {wait}");
+            assert!(server.stop().await);
+        }
     })
     .await;
 }

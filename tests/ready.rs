@@ -146,12 +146,37 @@ async fn the_place_of_its_child_goes_to_whoever_needs_it() {
         let client = server.client();
         assert!(ready(&client).await);
         let session = client.initialize("2025-11-25").await;
+        let stream = session.listen(None).await;
         assert_eq!(mark.programs().len(), 1);
         sleep(Duration::from_millis(2100)).await;
         // A client that came now would be refused, too.
         assert!(!ready(&client).await);
         let echo = json!({ "name": "echo", "arguments": { "text": "x" } });
         assert_eq!(session.call(1, "tools/call", echo).await["result"]["content"][0]["text"], "x");
+        drop(stream);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edge_full_of_sessions_that_nobody_uses_is_ready() {
+    bounded(async {
+        let mark = Mark::new();
+        let limits = Limits { max_children: 2, ..config().limits };
+        let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+        let client = server.client();
+        let (_first, _second) =
+            (client.initialize("2025-11-25").await, client.initialize("2025-11-25").await);
+        while !ready(&client).await {
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(server.report().outcomes["session_evicted"], 1);
+        // A newcomer gets the place of the other session, and the probe keeps its own.
+        client.initialize("2025-11-25").await;
+        assert_eq!(server.report().outcomes["session_evicted"], 2);
+        sleep(Duration::from_millis(2100)).await;
+        assert!(ready(&client).await);
+        assert_eq!(server.report().outcomes["session_evicted"], 2);
     })
     .await;
 }

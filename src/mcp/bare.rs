@@ -94,7 +94,7 @@ impl WarmPool {
     }
 
     /// The least busy session that there is.
-    fn any(&self, principal: &Principal) -> Option<Arc<Session>> {
+    pub(super) fn any(&self, principal: &Principal) -> Option<Arc<Session>> {
         let shelves = self.shelves();
         let open = shelves.get(principal)?.sessions.iter().filter(|session| !session.is_ended());
         open.min_by_key(|session| session.calls()).map(Arc::clone)
@@ -223,7 +223,7 @@ impl Mcp {
             }
             Err(reason) => reason,
         };
-        let any = self.warm.any(principal).filter(|_| reason == Reason::ChildrenFull);
+        let any = self.warm.any(principal).filter(|_| matches!(reason, Reason::ChildrenFull(_)));
         any.ok_or_else(|| {
             opening.fail(&reason);
             reason

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bare::Waiting;
 use super::session::{Session, SessionTimes, Terms};
-use super::table::SessionId;
-use super::{Mcp, Reason, report};
-use crate::backend::{OpenError, Starter};
+use super::table::{Newcomer, SessionId};
+use super::{Mcp, PLACE_POLL, Reason, report};
+use crate::backend::{Link, OpenError, Starter};
+use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Transport};
 use crate::jsonrpc::Message;
 
@@ -161,7 +162,8 @@ impl Mcp {
                 Look::Known(good) => return good,
                 Look::Wait(until) => until,
                 Look::Ask => {
-                    self.ask_backend(Question(Some(Arc::clone(&self.readiness))));
+                    let question = Question(Some(Arc::clone(&self.readiness)));
+                    self.ask_backend(question, now + WAIT).await;
                     now + WAIT
                 }
             };
@@ -174,12 +176,13 @@ impl Mcp {
         }
     }
 
-    /// Has the question answered, on a task of its own: whoever asked may leave.
-    fn ask_backend(&self, question: Question) {
+    /// Has the question answered, on a task of its own: whoever asked may leave. A place for a
+    /// process may take until `deadline`.
+    async fn ask_backend(&self, question: Question, deadline: Instant) {
         let held = self.readiness.books().session.clone().filter(|session| !session.is_ended());
         let (session, new) = match held {
             Some(session) => (session, false),
-            None => match self.open_for_readiness() {
+            None => match self.open_for_readiness(deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
                     tracing::debug!(%reason, "not ready");
@@ -196,23 +199,48 @@ impl Mcp {
         });
     }
 
-    fn open_for_readiness(&self) -> Result<Arc<Session>, Reason> {
-        let mut books = self.readiness.books();
-        books.closed_until = Some(Instant::now() + OPEN_PAUSE);
-        books.silent = None;
-        // Clients need the places more: nobody gives one up for this.
+    async fn open_for_readiness(&self, deadline: Instant) -> Result<Arc<Session>, Reason> {
+        {
+            let mut books = self.readiness.books();
+            books.closed_until = Some(Instant::now() + OPEN_PAUSE);
+            books.silent = None;
+        }
         let quota = self.budget.quota();
-        let link = self.backend.open(Starter::Edge, &quota).map_err(|error| match error {
-            OpenError::Full(_) => Reason::ChildrenFull,
-            OpenError::Held { wait, why } => Reason::CrashLoop { wait, why },
-            OpenError::Spawn { .. } => Reason::BackendFailed(report(&error)),
-        })?;
+        let link = self.open_link_for_readiness(&quota, deadline).await?;
         let times = SessionTimes { idle: IDLE, ..self.times };
         let owner = (Principal::Anonymous, Transport::Bare);
         let terms = Terms { times, ..self.terms(quota) };
         let session = Session::start(SessionId::random()?, owner, terms, link, (), &self.drain);
-        books.session = Some(Arc::clone(&session));
+        self.readiness.books().session = Some(Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Only a session that gives way to a newcomer as well gives way to this: an edge that is full
+    /// of such sessions still serves.
+    async fn open_link_for_readiness(
+        &self,
+        quota: &Quota,
+        deadline: Instant,
+    ) -> Result<Link, Reason> {
+        let mut evicted = false;
+        loop {
+            match self.backend.open(Starter::Edge, quota) {
+                Ok(link) => return Ok(link),
+                Err(OpenError::Full(_)) => {
+                    let nobody =
+                        Newcomer { principal: &Principal::Anonymous, patience: Instant::now() };
+                    evicted = evicted || self.sessions.evict(None, nobody).is_ok();
+                    if !evicted || Instant::now() >= deadline {
+                        return Err(Reason::ChildrenFull(None));
+                    }
+                }
+                Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
+                Err(error @ OpenError::Spawn { .. }) => {
+                    return Err(Reason::BackendFailed(report(&error)));
+                }
+            }
+            sleep(PLACE_POLL).await;
+        }
     }
 }
 

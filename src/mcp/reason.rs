@@ -59,18 +59,25 @@ pub(crate) enum Reason {
     /// Too many calls of one session at once.
     #[error("too many calls of this session are waiting for their answers")]
     TooManyCalls,
-    /// Too many sessions in all.
-    #[error("all places for sessions are taken")]
-    SessionsFull,
-    /// Too many sessions of one client.
-    #[error("this address has too many sessions")]
-    ClientSessionsFull,
+    /// Too many sessions in all. How long until the first place can be free, if that is known.
+    #[error(
+        "all places for sessions are taken, and no session has been idle for long enough to end it"
+    )]
+    SessionsFull(Option<Duration>),
+    /// Too many sessions of one client, likewise.
+    #[error(
+        "this address has too many sessions, none of which has been idle for long enough to end it"
+    )]
+    ClientSessionsFull(Option<Duration>),
     /// Too many streams of one client.
     #[error("this address has too many open streams")]
     ClientStreamsFull,
-    /// Too many child processes.
-    #[error("all places for MCP server processes are taken")]
-    ChildrenFull,
+    /// Too many child processes. How long until the first place can be free, if that is known.
+    #[error(
+        "all places for MCP server processes are taken, and no session has been idle for long \
+         enough to end it"
+    )]
+    ChildrenFull(Option<Duration>),
     /// The backend ends as soon as it is started.
     #[error(
         "the MCP server behind this edge ends as soon as it is started, and is not started again \

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reason;
+use super::eviction::Usage;
 use super::log::Turn;
 use super::reader::Reader;
 use super::state::{Onto, State, StreamId};
@@ -135,7 +136,11 @@ impl Session {
                 log.detach(turn);
             }
             state.forget_finished();
-            state.touch(Instant::now());
+            if stream == StreamId::STANDALONE {
+                state.used.by_client(Instant::now());
+            } else {
+                state.used.now(Instant::now());
+            }
         }
         self.room.notify_waiters();
         self.changed.notify_one();
@@ -161,9 +166,14 @@ impl Session {
         self.transport
     }
 
+    /// Does it belong to this principal?
+    pub(super) fn is_of(&self, principal: &Principal) -> bool {
+        self.principal == *principal
+    }
+
     /// May this principal use it? An ended session is nobody's.
     pub(super) fn is_open_to(&self, principal: &Principal) -> bool {
-        self.principal == *principal && !self.state().is_ended()
+        self.is_of(principal) && !self.state().is_ended()
     }
 
     pub(super) fn version(&self) -> Option<ProtocolVersion> {
@@ -192,9 +202,32 @@ impl Session {
         }
     }
 
-    /// Notes that the client is there.
-    pub(super) fn touch(&self) {
-        self.state().touch(Instant::now());
+    /// Notes that the client sent something.
+    pub(super) fn used_by_client(&self) {
+        self.state().used.by_client(Instant::now());
+    }
+
+    /// How it is used. `None` if it has ended.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.state().usage()
+    }
+
+    /// Ends the session for a newcomer, unless its client has come back since it was chosen.
+    pub(super) fn evict(&self, chosen_for: Usage) -> bool {
+        let unchanged = {
+            let mut state = self.state();
+            let unchanged = state.usage() == Some(chosen_for);
+            if unchanged {
+                state.close();
+            }
+            unchanged
+        };
+        if unchanged {
+            tracing::debug!(session = %self.id.alias(), "evicted: a newcomer needs its place");
+            self.count(Outcome::SessionEvicted);
+            self.closing.cancel();
+        }
+        unchanged
     }
 
     /// Ends the session: from now on it is unknown, and its backend is ended.

@@ -83,7 +83,7 @@ async fn a_backend_that_ends_did_not_answer() {
     let rig = Rig::new();
     let session = Arc::clone(&rig.session);
     let ending = async {
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         rig.say.send(Said::Gone("exited".to_owned())).await.unwrap();
     };
     let (asked, ()) = tokio::join!(ask(&session, false), ending);
@@ -132,9 +132,9 @@ async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
     let rig = Rig::new();
-    tokio::time::sleep(Duration::from_secs(119)).await;
+    sleep(Duration::from_secs(119)).await;
     assert!(!rig.session.is_ended());
-    tokio::time::sleep(2 * SECOND).await;
+    sleep(2 * SECOND).await;
     assert!(rig.session.is_ended());
 }
 
@@ -233,7 +233,7 @@ async fn askers_wait_three_seconds_at_most_and_hear_of_the_drain_at_once() {
     assert_eq!(begun.elapsed(), WAIT);
     mcp.readiness.books().asking = Some(Instant::now());
     let draining = async {
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         mcp.drain.begin();
     };
     let (ready, ()) = tokio::join!(mcp.ready(), draining);
