@@ -115,7 +115,12 @@ impl Verdict {
     }
 
     fn later(self) -> Self {
-        self.with(Extra::RetryAfter(PLACE_RETRY))
+        self.place_in(None)
+    }
+
+    /// A place can be free after this time. Unless that is known, anybody may leave at any moment.
+    fn place_in(self, wait: Option<Duration>) -> Self {
+        self.with(Extra::RetryAfter(wait.unwrap_or(PLACE_RETRY)))
     }
 }
 
@@ -200,11 +205,12 @@ impl Refusal {
 /// There is no memory for a message of the client's.
 fn short_of_memory(short: Short) -> Verdict {
     use StatusCode as S;
-    let (status, label) = match short {
-        Short::Peer => (S::TOO_MANY_REQUESTS, "too_many_bytes"),
-        Short::All => (S::SERVICE_UNAVAILABLE, "bytes_full"),
-    };
-    rpc(status, code::TRANSPORT, label, format!("{short}: try again later")).later()
+    let verdict = |status, label| rpc(status, code::TRANSPORT, label, short.to_string());
+    match short {
+        Short::Peer => verdict(S::TOO_MANY_REQUESTS, "too_many_bytes").later(),
+        Short::All => verdict(S::SERVICE_UNAVAILABLE, "bytes_full").later(),
+        Short::Ever => verdict(S::PAYLOAD_TOO_LARGE, "message_too_large"),
+    }
 }
 
 fn denied(deny: Deny) -> Verdict {
@@ -318,10 +324,16 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::NoBatch | Reason::InitializeInBatch | Reason::ModernInBatch => invalid("batch"),
         Reason::DuplicateId => invalid("duplicate_id"),
         Reason::TooManyCalls => transport(S::TOO_MANY_REQUESTS, "too_many_calls").later(),
-        Reason::ClientSessionsFull => transport(S::TOO_MANY_REQUESTS, "too_many_sessions").later(),
+        Reason::ClientSessionsFull(wait) => {
+            transport(S::TOO_MANY_REQUESTS, "too_many_sessions").place_in(*wait)
+        }
         Reason::ClientStreamsFull => transport(S::TOO_MANY_REQUESTS, "too_many_streams").later(),
-        Reason::SessionsFull => transport(S::SERVICE_UNAVAILABLE, "sessions_full").later(),
-        Reason::ChildrenFull => transport(S::SERVICE_UNAVAILABLE, "children_full").later(),
+        Reason::SessionsFull(wait) => {
+            transport(S::SERVICE_UNAVAILABLE, "sessions_full").place_in(*wait)
+        }
+        Reason::ChildrenFull(wait) => {
+            transport(S::SERVICE_UNAVAILABLE, "children_full").place_in(*wait)
+        }
         Reason::Draining => transport(S::SERVICE_UNAVAILABLE, "draining").later(),
         Reason::BackendBusy => broken(S::SERVICE_UNAVAILABLE, "backend_busy").later(),
         Reason::CrashLoop { wait, why: _ } => {

@@ -61,6 +61,7 @@ impl Mcp {
         }
         let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
+        self.check_weight(&message, &ask.caller.quota, true).map_err(refuse)?;
         ask.caller.transport = Transport::HttpSse;
         ask.caller.session = Some(session.id().alias());
         let caller = Arc::new(ask.caller);

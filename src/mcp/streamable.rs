@@ -40,6 +40,8 @@ impl Mcp {
         let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         check_version(&ask).map_err(refuse)?;
+        let in_session = ask.session.is_some();
+        self.check_weight(&message, &ask.caller.quota, in_session).map_err(refuse)?;
         if matches!(message.kind(), Kind::Request { .. }) {
             self.check_open().map_err(refuse)?;
         }
