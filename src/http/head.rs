@@ -202,17 +202,54 @@ pub(super) fn asks_for_events(headers: &HeaderMap) -> bool {
     accept(headers).events
 }
 
+/// Do platforms look for health at this path without being told to?
+pub(super) fn is_usual_for_health(path: &str) -> bool {
+    HEALTH_PATHS.contains(&path.strip_suffix('/').unwrap_or(path))
+}
+
+/// Says of a path where nothing lives where MCP does, and of one with slashes too many which path
+/// was meant. Nothing of the path itself is repeated.
+pub(super) fn whereabouts(path: &str, unified: &str, prefix: &str) -> String {
+    match merged(path, unified) {
+        Some(meant) => format!("this path has too many slashes: ask for {prefix}{meant}"),
+        None => format!(
+            "nothing lives at this path: MCP is at {prefix}{unified} (Streamable HTTP, SSE, single \
+             POSTs) and at {prefix}{SSE_PATH} (SSE)"
+        ),
+    }
+}
+
+/// The path with one slash where several stand, if it has a route then: proxies such as nginx merge
+/// them, and people forget that.
+pub(super) fn merged(path: &str, unified: &str) -> Option<String> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let merged = segments.fold(String::new(), |merged, segment| merged + "/" + segment);
+    let doubled = path.contains("//");
+    let known = || !matches!(Route::of(&merged, unified), Route::Unknown | Route::OAuthProbe);
+    (doubled && known()).then_some(merged)
+}
+
+/// Is the text that `Content-Type` names one of JSON's (RFC 8259 section 8.1), or a part of it?
+fn is_unicode(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else { return true };
+    let value = value.trim().trim_matches('"');
+    !name.trim().eq_ignore_ascii_case("charset")
+        || ["utf-8", "utf8", "us-ascii"].iter().any(|name| value.eq_ignore_ascii_case(name))
+}
+
 /// A body must say that it is JSON, and come as it is.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<(), BadHead> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (types.next(), types.next()) else {
         return Err(BadHead::MediaType);
     };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let mut parts = value.to_str().unwrap_or_default().split(';');
+    let essence = parts.next().unwrap_or_default();
+    let unicode = parts.all(is_unicode);
     let plain = headers.get_all(header::CONTENT_ENCODING).iter().all(|encoding| {
         encoding.to_str().is_ok_and(|text| text.trim().eq_ignore_ascii_case("identity"))
     });
-    if plain && essence.trim().eq_ignore_ascii_case("application/json") {
+    if plain && unicode && essence.trim().eq_ignore_ascii_case("application/json") {
         Ok(())
     } else {
         Err(BadHead::MediaType)
@@ -330,8 +367,20 @@ mod tests {
 
     #[test]
     fn a_body_must_be_plain_json() {
-        for good in ["application/json", "Application/JSON; charset=utf-8"] {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            "application/json; charset=utf8; v=1",
+            "application/json; CharSet=US-ASCII",
+            "application/json;",
+        ] {
             assert_eq!(check_content(&headers("content-type", &[good])), Ok(()), "{good}");
+        }
+        for charset in ["utf-16", "\"utf-16\"", "utf-8; charset=utf-16", "", "utf-8x", "latin1"] {
+            let text = format!("application/json; charset={charset}");
+            let checked = check_content(&headers("content-type", &[&text]));
+            assert_eq!(checked, Err(BadHead::MediaType), "{charset}");
         }
         for bad in [&[][..], &["text/plain"], &["application/jsonx"], &["application/json"; 2]] {
             assert_eq!(check_content(&headers("content-type", bad)), Err(BadHead::MediaType));

@@ -170,7 +170,7 @@ impl Refusal {
                 S::UNSUPPORTED_MEDIA_TYPE,
                 code::TRANSPORT,
                 "unsupported_media_type",
-                "Content-Type must be application/json, without Content-Encoding",
+                "Content-Type must be application/json, in UTF-8, without Content-Encoding",
             ),
             Self::Head(BadHead::Field(name)) => {
                 let text = format!("the header {name} must come once, in visible ASCII");
