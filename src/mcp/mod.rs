@@ -68,6 +68,17 @@ pub(crate) struct Accept {
     pub(crate) events: bool,
 }
 
+impl Accept {
+    /// An answer that nothing comes before or behind, in the form that the client takes.
+    fn sole(self, answer: Bytes) -> Reply {
+        if self.json {
+            Reply::Json(answer, None)
+        } else {
+            Reply::Events(EventStream::of_one(answer), None)
+        }
+    }
+}
+
 /// A request as this floor sees it: admitted, and read.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {

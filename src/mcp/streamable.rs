@@ -49,8 +49,8 @@ impl Mcp {
             return Box::pin(self.begin_session(ask, message)).await.map_err(refuse);
         }
         if let (None, Kind::Request { .. }) = (ask.session, message.kind()) {
-            if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
-                return Ok(Reply::Json(pong, None));
+            if let Some(pong) = pong(&message) {
+                return Ok(ask.accept.sole(pong));
             }
             return self.call_bare(ask, message).await.map_err(refuse);
         }
@@ -62,8 +62,8 @@ impl Mcp {
             }
         };
         let caller = introduce(&mut ask.caller, &session);
-        if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
-            return Ok(Reply::Json(pong, None));
+        if let Some(pong) = pong(&message) {
+            return Ok(ask.accept.sole(pong));
         }
         match message.kind() {
             Kind::Request { .. } => {
