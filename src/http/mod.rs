@@ -283,7 +283,8 @@ impl App {
         let preflight = passed.is_none() || cors::is_preflight(&head.headers);
         if head.method == Method::OPTIONS && preflight {
             self.guard.admit_stranger(visit)?;
-            return Ok(cors::preflight(&head.headers, passed.is_some()));
+            let forwarded = self.front.as_ref().map_or(&[][..], |front| front.upstream.forward());
+            return Ok(cors::preflight(&head.headers, passed.is_some(), forwarded));
         }
         if let Some(passed) = passed {
             return self.pass(arrived, passed, body).await;
