@@ -33,7 +33,7 @@ impl App {
 
     fn send_on(&self, arrived: Arrived<'_>, port: u16) -> Result<Response<ReplyBody>, Refusal> {
         // Only hosts that are ours come through here.
-        self.guard.admit_stranger(arrived.visit)?;
+        self.guard.admit_onward(arrived.visit)?;
         let head = arrived.head;
         let location = location(head, port).ok_or(Refusal::Denied(Deny::HostMalformed))?;
         let mut response = reply::empty(match head.method {

@@ -230,6 +230,12 @@ fn denied(deny: Deny) -> Verdict {
             "foreign_origin",
             "pages of that Origin may not call; its operator can add it with --allow-origin",
         ),
+        Deny::Site => plain(
+            S::FORBIDDEN,
+            "cross_site",
+            "pages of other sites may lead no browser here; a page may call from an Origin that \
+             the operator adds with --allow-origin",
+        ),
         Deny::Rate(wait) => {
             let text = "too many requests from this address";
             rpc(S::TOO_MANY_REQUESTS, code::TRANSPORT, "rate_limited", text)
