@@ -27,11 +27,18 @@ use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
 use crate::tally::Tally;
 
+/// How often one address may ask for health: a second, and at once beyond the first. No probe comes
+/// near it.
+const PROBES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+const PROBES_AT_ONCE: u32 = 100;
+
 /// What the guard judges by.
 #[derive(Debug)]
 pub(crate) struct Guard {
     origins: OriginPolicy,
     rate: Rate,
+    /// Of questions for health, which no other request is charged to.
+    probes: Rate,
     rate_wait: Duration,
     access: Lock,
 }
@@ -149,6 +156,7 @@ impl Guard {
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
             origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
             rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
             rate_wait: config.times.rate_wait,
             access: match &config.access {

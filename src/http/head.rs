@@ -10,6 +10,9 @@ pub(crate) const SSE_PATH: &str = "/sse";
 pub(crate) const LIVEZ_PATH: &str = "/livez";
 /// Says that what stands behind answers; open to everybody, and empty.
 pub(crate) const READYZ_PATH: &str = "/readyz";
+/// Where platforms look for health unasked: the same as [`LIVEZ_PATH`], unless a rule of the
+/// operator's passes them on.
+const HEALTH_PATHS: [&str; 2] = ["/health", "/healthz"];
 /// The whole list of tools for scripts, beside the one beneath the unified path.
 pub(crate) const TOOLS_PATH: &str = "/tools/list";
 
@@ -69,14 +72,8 @@ impl Route {
     /// Do its clients speak no JSON-RPC?
     pub(super) fn is_plain(self) -> bool {
         match self {
-            Self::Tools | Self::CallTool => true,
-            Self::Mcp
-            | Self::Sse
-            | Self::Messages
-            | Self::Livez
-            | Self::Readyz
-            | Self::OAuthProbe
-            | Self::Unknown => false,
+            Self::Tools | Self::CallTool | Self::Livez | Self::Readyz => true,
+            Self::Mcp | Self::Sse | Self::Messages | Self::OAuthProbe | Self::Unknown => false,
         }
     }
 
@@ -299,6 +296,10 @@ mod tests {
             ("/sse", Route::Sse),
             ("/sse/", Route::Sse),
             ("/messages/", Route::Messages),
+            ("/mcp/unified/messages", Route::Messages),
+            ("/mcp/unified/messages/", Route::Messages),
+            ("/mcp/unified/messages/x", Route::Unknown),
+            ("/health", Route::Unknown),
             ("/livez", Route::Livez),
             ("/readyz/", Route::Readyz),
             ("/mcp/unified/tools/", Route::Tools),
@@ -322,6 +323,30 @@ mod tests {
             ("/tools/call-tool", Route::CallTool),
         ] {
             assert_eq!(Route::of(path, "/tools"), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn slashes_too_many_are_taken_for_what_was_meant() {
+        for (path, meant) in [
+            ("//a/mcp", Some("/a/mcp")),
+            ("/a//mcp//", Some("/a/mcp")),
+            ("///sse", Some("/sse")),
+            ("//messages", Some("/messages")),
+            ("/a/mcp//tools", Some("/a/mcp/tools")),
+            ("//", None),
+            ("//nope", None),
+            ("/a/mcp", None),
+            ("//token", None),
+        ] {
+            assert_eq!(merged(path, "/a/mcp").as_deref(), meant, "{path}");
+        }
+        let told = whereabouts("//a//mcp", "/a/mcp", "/edge");
+        assert_eq!(told, "this path has too many slashes: ask for /edge/a/mcp");
+        let told = whereabouts("/nope", "/a/mcp", "/edge");
+        assert!(told.contains(" /edge/a/mcp (") && told.contains(" /edge/sse ("), "{told}");
+        for (path, usual) in [("/health", true), ("/healthz/", true), ("/health/x", false)] {
+            assert_eq!(is_usual_for_health(path), usual, "{path}");
         }
     }
 

@@ -188,15 +188,15 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
-        let route = Route::of(head.uri.path(), &self.path);
+        let route = self.route(head.uri.path());
         let tag = self.requests.next();
         let (conn, named) = self.client(conn, &head);
         let visit = visit(&conn, &head);
         let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
         let asks_health = matches!(route, Route::Livez | Route::Readyz);
         if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
-            let well = route == Route::Livez || Box::pin(self.mcp.ready()).await;
-            return self.finish(arrived, Ok(reply::health(well)));
+            let answered = self.health(arrived).await;
+            return self.finish(arrived, answered);
         }
         let mut body = Some(body);
         let answered = match named.and_then(|()| self.check_size(&head)) {
@@ -208,6 +208,21 @@ impl App {
             body::discard(body, DISCARDED).await;
         }
         self.finish(arrived, answered)
+    }
+
+    /// Where a path leads. Where platforms look for health unasked there is the edge's own, unless
+    /// the operator has the upstream's passed on.
+    fn route(&self, path: &str) -> Route {
+        let is_passed = || self.front.as_ref().is_some_and(|front| front.rules.have(path));
+        let route = Route::of(path, &self.path);
+        let usual = route == Route::Unknown && head::is_usual_for_health(path);
+        if usual && !is_passed() { Route::Livez } else { route }
+    }
+
+    async fn health(&self, arrived: Arrived<'_>) -> Result<Response<ReplyBody>, Refusal> {
+        self.guard.admit_probe(arrived.conn.client.key())?;
+        let well = arrived.route == Route::Livez || Box::pin(self.mcp.ready()).await;
+        Ok(reply::health(well))
     }
 
     /// What every answer gets.
