@@ -126,6 +126,9 @@ impl Args {
             redirect_http,
             ..local
         };
+        if let Background::Upstream(upstream) = &behind {
+            upstream::check_messages(&upstream.pass, &config.path)?;
+        }
         let (access, token_source) = allowed(access, auth_token, host, &tls)?;
         check_null(&config.allow_origins, &access)?;
         let config = Config { tls, tls_rules, access, ..config };

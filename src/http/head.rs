@@ -56,6 +56,7 @@ impl Route {
             Some("") => return Self::Mcp,
             Some("/tools") => return Self::Tools,
             Some("/call-tool") => return Self::CallTool,
+            Some(MESSAGES_PATH) => return Self::Messages,
             Some(_) | None => {}
         }
         match path {
@@ -125,7 +126,7 @@ pub(super) struct Fields<'a> {
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadHead {
-    /// A body that is not `application/json`, or is encoded.
+    /// A body that is not `application/json`, is not in UTF-8, or is encoded.
     MediaType,
     /// A field that must be visible ASCII and come once.
     Field(&'static str),

@@ -13,8 +13,6 @@ mod rules;
 mod tag;
 mod visitor;
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,15 +29,15 @@ use self::pass::Places;
 use self::refusal::Refusal;
 use self::rules::Rules;
 use self::tag::RequestTags;
-use crate::addr::ClientAddr;
+use self::visitor::Forwarded;
 use crate::body::{self, BodyError, BodyLimits};
 use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Provenance, Transport};
 use crate::config::{Config, PassRule, TlsSource};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
 use crate::limit::PerClient;
-use crate::mcp::{Accept, Ask, Mcp, Verb};
-use crate::proxied::TrustedProxies;
+use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
+use crate::proxied::{Prefix, TrustedProxies};
 use crate::shutdown::Drain;
 use crate::tally::Tally;
 use crate::upstream::Upstream;
@@ -84,6 +82,7 @@ impl Front {
 /// Everything above the connections.
 #[derive(Debug)]
 pub(crate) struct App {
+    /// The unified path, without a slash at its end.
     path: String,
     guard: Guard,
     mcp: Mcp,
@@ -108,6 +107,8 @@ struct Arrived<'a> {
     visit: Visit<'a>,
     head: &'a request::Parts,
     route: Route,
+    /// What stands in front of the paths that its client knows.
+    prefix: &'a Prefix,
     /// Its name.
     tag: &'a HeaderValue,
 }
@@ -123,7 +124,7 @@ impl App {
         drain: Drain,
     ) -> Self {
         Self {
-            path: config.path.clone(),
+            path: config.path.strip_suffix('/').unwrap_or(&config.path).to_owned(),
             guard,
             mcp,
             body: BodyLimits {
@@ -190,16 +191,17 @@ impl App {
         let (head, body) = request.into_parts();
         let route = self.route(head.uri.path());
         let tag = self.requests.next();
-        let (conn, named) = self.client(conn, &head);
-        let visit = visit(&conn, &head);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
+        let Forwarded { conn, prefix, malformed } =
+            Forwarded::of(&self.proxies, conn, &head.headers);
+        let (visit, prefix) = (visit(&conn, &head), &prefix);
+        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
         let asks_health = matches!(route, Route::Livez | Route::Readyz);
         if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
             let answered = self.health(arrived).await;
             return self.finish(arrived, answered);
         }
         let mut body = Some(body);
-        let answered = match named.and_then(|()| self.check_size(&head)) {
+        let answered = match malformed.map_or_else(|| self.check_size(&head), Err) {
             Ok(()) => self.answer(arrived, &mut body).await,
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
@@ -231,7 +233,7 @@ impl App {
         arrived: Arrived<'_>,
         answered: Result<Response<ReplyBody>, Refusal>,
     ) -> Response<ReplyBody> {
-        let Arrived { conn, visit, head, route, tag } = arrived;
+        let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
             let (client, refused) = (conn.client, refusal.label());
             self.tally.refused(refused);
@@ -248,26 +250,6 @@ impl App {
             reply::strip_body(&mut response);
         }
         response
-    }
-
-    /// The connection as this request has it: a trusted proxy says for whom it speaks.
-    fn client<'a>(
-        &self,
-        conn: &'a ConnInfo,
-        head: &request::Parts,
-    ) -> (Cow<'a, ConnInfo>, Result<(), Refusal>) {
-        if !conn.speaks_for {
-            return (Cow::Borrowed(conn), Ok(()));
-        }
-        match self.proxies.forwarded_for(&head.headers) {
-            Ok(None) => (Cow::Borrowed(conn), Ok(())),
-            Ok(Some(ip)) => {
-                // Its port is not told.
-                let client = ClientAddr::from_peer(SocketAddr::new(ip, 0));
-                (Cow::Owned(ConnInfo { client, ..conn.clone() }), Ok(()))
-            }
-            Err(_malformed) => (Cow::Borrowed(conn), Err(Refusal::Forwarded)),
-        }
     }
 
     fn check_size(&self, head: &request::Parts) -> Result<(), Refusal> {
@@ -311,7 +293,7 @@ impl App {
         arrived.conn.is_known();
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
         let quota = self.mcp.budget().of(arrived.conn.client.key());
-        let verb = self.verb(route, head, &fields, body, &quota).await?;
+        let verb = self.verb(arrived, &fields, body, &quota).await?;
         let ask = self.ask(arrived, &admitted, &fields, verb, quota);
         Ok(reply::answer(self.mcp.exchange(ask).await?))
     }
@@ -319,8 +301,7 @@ impl App {
     /// What the request wants; its body is read for that, if it has one.
     async fn verb<'a, B>(
         &self,
-        route: Route,
-        head: &'a request::Parts,
+        arrived: Arrived<'a>,
         fields: &Fields<'a>,
         body: &mut Option<B>,
         quota: &Quota,
@@ -328,11 +309,18 @@ impl App {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let Arrived { head, route, prefix, .. } = arrived;
+        let prefix = prefix.as_str();
         match (route, &head.method) {
             (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body, quota).await?)),
-            (Route::Mcp, &Method::GET) => Ok(Verb::Get(fields.last_event)),
+            (Route::Mcp, &Method::GET) => {
+                let messages = format!("{prefix}{}{MESSAGES_PATH}", self.path);
+                Ok(Verb::Get { last: fields.last_event, messages })
+            }
             (Route::Mcp, &Method::DELETE) => Ok(Verb::Delete),
-            (Route::Sse, &Method::GET) => Ok(Verb::OpenSse),
+            (Route::Sse, &Method::GET) => {
+                Ok(Verb::OpenSse { messages: format!("{prefix}{MESSAGES_PATH}") })
+            }
             (Route::Messages, &Method::POST) => {
                 let session = head::session_in_query(head);
                 Ok(Verb::PostMessage(session, self.read(head, body, quota).await?))
@@ -351,7 +339,9 @@ impl App {
                 | Route::CallTool,
                 _,
             ) => Err(Refusal::Method(route)),
-            (Route::OAuthProbe | Route::Unknown, _) => Err(Refusal::NotFound),
+            (Route::OAuthProbe | Route::Unknown, _) => {
+                Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
+            }
         }
     }
 
@@ -365,9 +355,9 @@ impl App {
     ) -> Ask<'a> {
         let Arrived { conn, head, .. } = arrived;
         let accept = match verb {
-            Verb::Get(_) | Verb::OpenSse => {
+            Verb::Get { .. } | Verb::OpenSse { .. } => {
                 let nothing_else =
-                    matches!(verb, Verb::OpenSse) && !head.headers.contains_key(ACCEPT);
+                    matches!(verb, Verb::OpenSse { .. }) && !head.headers.contains_key(ACCEPT);
                 Accept {
                     events: nothing_else || head::takes_stream(&head.headers),
                     ..fields.accept

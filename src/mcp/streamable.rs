@@ -177,7 +177,12 @@ impl Mcp {
     }
 
     /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
-    pub(super) async fn get(&self, mut ask: Ask<'_>, last: Option<&str>) -> Result<Reply, Refused> {
+    pub(super) async fn get(
+        &self,
+        mut ask: Ask<'_>,
+        last: Option<&str>,
+        messages: &str,
+    ) -> Result<Reply, Refused> {
         self.check_open()?;
         if ask.version.is_some_and(protocol::is_modern) {
             return Err(Reason::NoStream.into());
@@ -185,7 +190,7 @@ impl Mcp {
         if ask.session.is_none() {
             return match (ask.version, ask.accept.events) {
                 (Some(_), _) => Err(Reason::NoSession.into()),
-                (None, true) => self.open_sse(ask).await,
+                (None, true) => self.open_sse(ask, messages).await,
                 (None, false) => Err(Reason::NoStream.into()),
             };
         }
