@@ -4,6 +4,7 @@ mod cors;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod head;
+mod notice;
 mod pass;
 mod passed;
 mod redirect;
@@ -20,11 +21,13 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header, request};
 use http_body::Body;
+use tokio::time::Instant;
 
 pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
 pub(crate) use self::visitor::ConnInfo;
 
 use self::head::{Fields, Route};
+use self::notice::Notices;
 use self::pass::Places;
 use self::refusal::Refusal;
 use self::rules::Rules;
@@ -96,6 +99,7 @@ pub(crate) struct App {
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
     requests: RequestTags,
+    notices: Notices,
     tally: Tally,
     drain: Drain,
 }
@@ -139,6 +143,7 @@ impl App {
             proxies: TrustedProxies::new(&config.trusted_proxies),
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
+            notices: Notices::default(),
             tally,
             drain,
         }
@@ -238,6 +243,7 @@ impl App {
             let (client, refused) = (conn.client, refusal.label());
             self.tally.refused(refused);
             tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
+            self.notices.tell(arrived, &refusal, Instant::now());
             refusal.response(route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =
