@@ -21,6 +21,7 @@ mod mcp;
 mod protocol;
 mod proxied;
 mod report;
+mod sample;
 mod server;
 mod shutdown;
 mod strangers;

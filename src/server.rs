@@ -31,6 +31,13 @@ use crate::upstream::{Upstream, UpstreamError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Pages without an origin of their own may call, and so may everybody: any page can put itself
+    /// into a frame without an origin.
+    #[error(
+        "the origin null is allowed and no token is set: any web page can call as null, and start the \
+         MCP server; set a token, or leave null out"
+    )]
+    NullOrigin,
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -175,6 +182,11 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what cannot be used, and what to do.
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
+        if matches!(config.access, Access::Anonymous)
+            && config.allow_origins.iter().any(|origin| origin == "null")
+        {
+            return Err(StartError::NullOrigin);
+        }
         let tally = Tally::default();
         let drain = Drain::new(tally.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };

@@ -255,3 +255,42 @@ async fn a_child_that_does_not_start_fails_all_who_waited_for_one() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bare_call_that_takes_events_only_gets_its_answer_as_one() {
+    bounded(async {
+        let mark = Mark::new();
+        let child = TestServer::start(config(), mark.sh(SCRIPT)).await;
+        let (linked, _told) = TestServer::fixture().await;
+        let (ping, echo, pid) = ((json!("a"), "ping"), (json!(7), "f/echo"), (json!(8), "t/pid"));
+        for (server, calls) in [(&child, [&ping, &pid]), (&linked, [&ping, &echo])] {
+            for client in [server.client(), server.client().h2()] {
+                for (id, method) in calls {
+                    let request = client
+                        .request("POST", "/mcp")
+                        .header("content-type", "application/json")
+                        .header("accept", "text/event-stream");
+                    let body = call(id.clone(), method, json!({})).to_string();
+                    let request = request.body(Full::new(body.into())).unwrap();
+                    let mut stream = client.open(request).await.events();
+                    assert_eq!(stream.headers.get("mcp-session-id"), None);
+                    let event = stream.next().await.unwrap();
+                    assert_eq!((event.name.as_deref(), &event.id), (Some("message"), &None));
+                    let answer = event.message().unwrap();
+                    assert_eq!(&answer["id"], id);
+                    assert!(answer["result"].is_object(), "{answer}");
+                    assert!(stream.next().await.is_none(), "nothing follows");
+                }
+            }
+        }
+        // So is a ping in a session, which a busy child would leave waiting.
+        let session = child.client().initialize("2025-11-25").await;
+        let mut ping = session.posting(call(9, "ping", json!({})).to_string());
+        ping.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+        let mut stream = child.client().open(ping).await.events();
+        assert_eq!(stream.message().await["id"], 9);
+        assert!(child.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}

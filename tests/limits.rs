@@ -506,3 +506,39 @@ async fn heads_that_are_too_large_are_charged_like_any_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn health_has_a_generous_rate_of_its_own() {
+    const ASKED: u64 = 1500;
+    bounded(async {
+        let server = limited(Limits { requests_per_second: 1, burst: 0, ..config().limits }).await;
+        for (last, path) in [(11, "/livez"), (12, "/readyz"), (13, "/health"), (14, "/healthz")] {
+            let client = server.client().stranger().from(loopback(last)).h2();
+            let mut conn = client.connect().await;
+            let begun = Instant::now();
+            let (mut well, mut refused) = (0, 0);
+            for _ in 0..ASKED {
+                let request = client.request("GET", path).body(Full::default()).unwrap();
+                let answer = conn.send(request).await;
+                if answer.status == 200 {
+                    assert!(answer.body.is_empty());
+                    well += 1;
+                    if refused > 0 {
+                        break;
+                    }
+                } else {
+                    assert_eq!((answer.status.as_u16(), retry_after(&answer)), (429, 1), "{path}");
+                    assert_eq!(answer.json()["error"], "rate_limited");
+                    refused += 1;
+                }
+            }
+            let due = u64::try_from(begun.elapsed().as_millis() / 10).unwrap();
+            assert!((101..=102 + due).contains(&well), "{path}: {well} passed, {due} became due");
+            assert!(refused > 0 || due + 101 >= ASKED, "{path}: {well} passed");
+            // It is no part of the rate of calls, nor is that one a part of it.
+            let caller = server.client().from(loopback(last));
+            assert_eq!(bare_call(&caller).await.status, 200);
+        }
+    })
+    .await;
+}

@@ -70,6 +70,14 @@ impl Backend {
         }
     }
 
+    /// Does it read parameters as values, which take more memory than their text?
+    pub(crate) fn reads_values(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            Self::Stdio(_) | Self::Upstream(_) => false,
+        }
+    }
+
     /// How many processes there are.
     pub(crate) fn children(&self) -> u32 {
         match self {

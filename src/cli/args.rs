@@ -113,7 +113,8 @@ pub(crate) struct Access {
     #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
           require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) allow_anonymous: Switch,
-    /// Origin that a browser may call from, as https://app.example.com; repeatable; others get 403
+    /// Origin that a browser may call from, as https://app.example.com; repeatable; others get 403.
+    /// `null` is for pages that have none, as files; it needs a token
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
     /// Name that requests may be addressed to, beside the certificate's names and --host;

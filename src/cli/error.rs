@@ -97,9 +97,15 @@ pub(crate) enum ConfigError {
     /// An origin that no browser sends.
     #[error(
         "--allow-origin (MCP_ALLOW_ORIGIN) {value:?} {reason}: write scheme, host and port only, as \
-         https://app.example.com"
+         https://app.example.com, or null for pages that have none"
     )]
     Origin { value: String, reason: &'static str },
+    /// Every web page could call.
+    #[error(
+        "--allow-origin (MCP_ALLOW_ORIGIN) null lets any web page call, and no token is set: set \
+         MCP_AUTH_TOKEN or --auth-token-file (MCP_AUTH_TOKEN_FILE), or leave null out"
+    )]
+    NullWithoutToken,
     /// A number, size or time that cannot work.
     #[error("{option} is {value}: give {least} to {most}")]
     OutOfRange { option: String, value: String, least: String, most: String },

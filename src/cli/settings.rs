@@ -126,7 +126,11 @@ impl Args {
             redirect_http,
             ..local
         };
+        if let Background::Upstream(upstream) = &behind {
+            upstream::check_messages(&upstream.pass, &config.path)?;
+        }
         let (access, token_source) = allowed(access, auth_token, host, &tls)?;
+        check_null(&config.allow_origins, &access)?;
         let config = Config { tls, tls_rules, access, ..config };
         Ok(Settings { mode: Mode::Serve, config, behind, workers, token_source, report })
     }
@@ -166,6 +170,21 @@ fn allowed(
     };
     let anonymous = allow_anonymous.0;
     access::decide(access::Asked { variable, file: auth_token_file, anonymous, host, keep_in })
+}
+
+/// Any page can put itself into a frame that has no origin: only a token keeps those out.
+fn check_null(origins: &[String], access: &Access) -> Result<(), ConfigError> {
+    if !origins.iter().any(|origin| origin == names::NULL_ORIGIN) {
+        return Ok(());
+    }
+    if matches!(access, Access::Anonymous) {
+        return Err(ConfigError::NullWithoutToken);
+    }
+    tracing::warn!(
+        "--allow-origin (MCP_ALLOW_ORIGIN) null: files and sandboxed frames of any web page may call \
+         and read the answers, if they have a token"
+    );
+    Ok(())
 }
 
 impl Health {

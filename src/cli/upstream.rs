@@ -11,6 +11,8 @@ use super::args::{self, UpstreamKind};
 use super::{ConfigError, ranges};
 
 const UPSTREAM: &str = "--upstream (MCP_UPSTREAM)";
+const PASS: &str = "--pass (MCP_PASS)";
+const PASS_OPEN: &str = "--pass-open (MCP_PASS_OPEN)";
 
 /// The upstream, if one is asked for. Options that need one and have none are refused.
 pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
@@ -22,8 +24,8 @@ pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, Confi
             other: "an --upstream (MCP_UPSTREAM) with http",
         });
     }
-    let closed = pass("--pass (MCP_PASS)", &asked.pass, false);
-    let open = pass("--pass-open (MCP_PASS_OPEN)", &asked.pass_open, true);
+    let closed = pass(PASS, &asked.pass, false);
+    let open = pass(PASS_OPEN, &asked.pass_open, true);
     Ok(Some(Upstream {
         kind: match asked.upstream_kind {
             UpstreamKind::Auto => mcp_edge::UpstreamKind::Auto,
@@ -55,8 +57,8 @@ fn without(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
         ("--upstream-ca (MCP_UPSTREAM_CA)", asked.upstream_ca.is_some()),
         ("--upstream-token-file (MCP_UPSTREAM_TOKEN_FILE)", asked.upstream_token_file.is_some()),
         ("--forward-header (MCP_FORWARD_HEADER)", !asked.forward_header.is_empty()),
-        ("--pass (MCP_PASS)", !asked.pass.is_empty()),
-        ("--pass-open (MCP_PASS_OPEN)", !asked.pass_open.is_empty()),
+        (PASS, !asked.pass.is_empty()),
+        (PASS_OPEN, !asked.pass_open.is_empty()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(ConfigError::NeedsUpstream { option }),
@@ -166,6 +168,19 @@ fn pass<'a>(
             return wrong("is answered by the edge itself: give the upstream's page another path");
         }
         Ok(PassRule { path: path.to_owned(), beneath, open })
+    })
+}
+
+/// Refuses a rule that names where HTTP+SSE clients of the unified path post their messages: they
+/// would reach the upstream, which knows nothing of their sessions.
+pub(super) fn check_messages(rules: &[PassRule], unified: &str) -> Result<(), ConfigError> {
+    let messages = |rule: &&PassRule| rule.path.strip_prefix(unified) == Some("/messages");
+    let Some(rule) = rules.iter().find(messages) else { return Ok(()) };
+    Err(ConfigError::Setting {
+        option: if rule.open { PASS_OPEN } else { PASS },
+        value: rule.path.clone(),
+        reason: "is where SSE clients of --path (MCP_SSE_PATH) post their messages: give the \
+                 upstream's page another path",
     })
 }
 

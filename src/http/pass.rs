@@ -192,6 +192,7 @@ impl App {
             place,
             events: events.then(|| self.drain.draining()),
             silence: front.upstream.patience(),
+            prefix: arrived.prefix.clone(),
             request: arrived.tag.clone(),
         };
         Ok(passed::response(response, front.upstream.url(), terms))

@@ -1,4 +1,5 @@
-//! A POST with no session, no handshake and no `Accept`: one call, one JSON answer.
+//! A POST with no session, no handshake and no `Accept`: one call, one JSON answer (or one event, for
+//! a client that takes no JSON).
 //!
 //! The calls are served by a few warm sessions that the edge initialised itself. Each call goes
 //! under an id of the edge's own, so that callers who share a session never share an id.
@@ -151,13 +152,15 @@ impl Mcp {
     /// One call without a session.
     pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
         let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
+        let accept = ask.accept;
         let answer = match self.answer_bare(&bare_caller(ask), message).await {
             Ok(answer) => answer,
             // It was asked: what came of that is the answer.
             Err(fault @ (Reason::CallTimeout(_) | Reason::Unanswered { .. })) => fault.answer(&own),
             Err(reason) => return Err(reason),
         };
-        Ok(Reply::Json(answer.bytes().clone(), None))
+        // JSON may have line breaks, and an event may not.
+        Ok(accept.sole(if accept.json { answer.bytes().clone() } else { answer.line() }))
     }
 
     /// Puts one request to the backend for this caller, in the call's time. The answer, result or

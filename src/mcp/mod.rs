@@ -39,16 +39,17 @@ use self::sse::StreamKind;
 use self::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use crate::addr::ClientKey;
 use crate::backend::{Backend, Link, OpenError, Starter};
-use crate::budget::{Budget, Quota};
+use crate::budget::{Budget, PER_MESSAGE, Quota, Short};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
 use crate::guard::Admitted;
+use crate::jsonrpc::{self, Message};
 use crate::limit::PerClient;
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
 
-/// The path that HTTP+SSE clients post their messages to.
+/// The path that HTTP+SSE clients post their messages to: by itself, and beneath the unified path.
 pub(crate) const MESSAGES_PATH: &str = "/messages";
 
 /// How long a request waits for a place that something idle is about to give up: a process that is
@@ -65,6 +66,17 @@ pub(crate) struct Accept {
     pub(crate) json: bool,
     /// `text/event-stream`
     pub(crate) events: bool,
+}
+
+impl Accept {
+    /// An answer that nothing comes before or behind, in the form that the client takes.
+    fn sole(self, answer: Bytes) -> Reply {
+        if self.json {
+            Reply::Json(answer, None)
+        } else {
+            Reply::Events(EventStream::of_one(answer), None)
+        }
+    }
 }
 
 /// A request as this floor sees it: admitted, and read.
@@ -91,12 +103,20 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum Verb<'a> {
     /// POST on the unified path.
     Post(Bytes),
-    /// GET on the unified path, with its `Last-Event-ID`.
-    Get(Option<&'a str>),
+    /// GET on the unified path.
+    Get {
+        /// `Last-Event-ID`
+        last: Option<&'a str>,
+        /// Where an HTTP+SSE client is to post its messages, as it reaches the edge.
+        messages: String,
+    },
     /// DELETE on the unified path.
     Delete,
     /// GET on the HTTP+SSE path.
-    OpenSse,
+    OpenSse {
+        /// Where the client is to post its messages, as it reaches the edge.
+        messages: String,
+    },
     /// POST of a message, with the session id from its query.
     PostMessage(Option<&'a str>, Bytes),
     /// GET of the whole list of tools, without JSON-RPC.
@@ -164,9 +184,9 @@ impl Mcp {
         match std::mem::replace(&mut ask.verb, Verb::Delete) {
             Verb::Post(body) => self.post(ask, body).await,
             // Boxed: what is rare must not make every request's future large.
-            Verb::Get(last) => Box::pin(self.get(ask, last)).await,
+            Verb::Get { last, messages } => Box::pin(self.get(ask, last, &messages)).await,
             Verb::Delete => self.delete(&ask),
-            Verb::OpenSse => Box::pin(self.open_sse(ask)).await,
+            Verb::OpenSse { messages } => Box::pin(self.open_sse(ask, &messages)).await,
             Verb::PostMessage(session, body) => {
                 Box::pin(self.post_message(ask, session, body)).await
             }
@@ -178,6 +198,17 @@ impl Mcp {
     /// Refuses what would begin while the edge is going down.
     fn check_open(&self) -> Result<(), Reason> {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
+    }
+
+    /// Refuses a message that could never be read within the memory that its client may have. In a
+    /// session its text counts against the same share.
+    fn check_weight(&self, message: &Message, quota: &Quota, own: bool) -> Result<(), Reason> {
+        let text = if own { message.bytes().len().saturating_add(PER_MESSAGE) } else { 0 };
+        let read = || jsonrpc::weight(message.params()).saturating_add(text);
+        if self.backend.reads_values() && !quota.could_have(read()) {
+            return Err(Short::Ever.into());
+        }
+        Ok(())
     }
 
     /// The memory for messages.

@@ -133,7 +133,7 @@ pub(crate) enum Reason {
     #[error("the server is stopping")]
     Draining,
     /// There is no memory for what is asked.
-    #[error("{0}: try again later")]
+    #[error("{0}")]
     Short(Short),
     /// The operating system has no randomness to give.
     #[error("no randomness for a session id")]
