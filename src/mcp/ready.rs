@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -225,7 +225,7 @@ async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
     }
     let id = session.next_id();
     let waiting = Waiting::new(session, id.clone());
-    let ping = Message::request(&id, "ping", &json!({}));
+    let ping = Message::request(&id, "ping", &Value::Null);
     let asking = async { session.call(vec![ping], false, &caller).await?.outcome().await };
     let answer = timeout(PATIENCE, asking).await.map_err(|_late| Reason::CallTimeout(PATIENCE))?;
     waiting.done();

@@ -80,7 +80,9 @@ impl From<String> for Unanswered {
 
 impl Channel {
     pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<Said>>) -> Self {
-        Self { shared, state: Mutex::default(), renewing: tokio::sync::Mutex::default(), ear }
+        let memory = if ear.is_some() { Memory::beside_a_client() } else { Memory::default() };
+        let state = Mutex::new(State { memory, ..State::default() });
+        Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,7 +112,7 @@ impl Channel {
         self.shared.count_if(forgot);
     }
 
-    /// An id that no client has for a request of the edge's own.
+    /// An id for a request of the edge's own.
     pub(super) fn name(&self) -> RequestId {
         self.state().memory.name()
     }

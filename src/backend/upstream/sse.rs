@@ -44,7 +44,7 @@ pub(super) async fn run(
         shared: Arc::clone(shared),
         told,
         say,
-        memory: Memory::default(),
+        memory: Memory::beside_a_client(),
         epoch: 0,
         down: None,
         pause: FIRST_PAUSE,

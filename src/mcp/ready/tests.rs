@@ -1,5 +1,6 @@
 //! What askers are told, on a paused clock, with the backend played by the test.
 
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;

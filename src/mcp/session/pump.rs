@@ -149,7 +149,7 @@ impl Session {
             if initialize {
                 return Some(fault.to_string());
             }
-            let message = Message::cancellation(&id, "timeout");
+            let message = Message::cancellation(&id, None);
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full will hear of its end soon enough.
             drop(self.tell.try_send(Told { message, caller }));
