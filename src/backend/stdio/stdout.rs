@@ -65,7 +65,7 @@ fn heard(line: Line, noise: &mut Noise<'_>) -> Vec<Said> {
             Vec::new()
         }
         // Whoever waits for it would wait for the call's whole time.
-        Line::Rest(skim) => skim.answers().map(|id| noise.unanswered(id)).into_iter().collect(),
+        Line::Rest(skim) => skim.answers().into_iter().map(|id| noise.unanswered(id)).collect(),
     }
 }
 

@@ -20,7 +20,8 @@ use super::patience::{FIRST_PAUSE, Patience};
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::jsonrpc::{Kind, Malformed, Message, RequestId, code, error_in};
+use crate::tally::Outcome;
 use crate::upstream::Fault;
 
 /// How often one call may find its session lost. An upstream that loses it each time is broken.
@@ -282,7 +283,7 @@ impl Channel {
         } else {
             Message::parse(bytes.clone()).map(|message| vec![message])
         };
-        let messages = messages.map_err(|error| rubbish(&error.to_string()))?;
+        let messages = messages.map_err(|error| self.misread(bytes, &error))?;
         let mut answer = None;
         for message in messages {
             match message.kind() {
@@ -323,8 +324,8 @@ impl Channel {
                         let Some(data) = event.data.filter(|data| !data.is_empty()) else {
                             continue;
                         };
-                        let message = Message::parse(data);
-                        let message = message.map_err(|error| rubbish(&error.to_string()))?;
+                        let message = Message::parse(data.clone());
+                        let message = message.map_err(|error| self.misread(&data, &error))?;
                         if matches!(message.kind(), Kind::Response { id: of } if of == id) {
                             events.finish().await;
                             return Ok(message);
@@ -350,6 +351,15 @@ impl Channel {
                     return Err(Try::Broken(format!("the upstream broke off: {broken}")));
                 }
             }
+        }
+    }
+
+    /// What a call comes to whose answer cannot be read. An error without an id says what it means.
+    fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
+        self.shared.tally.count(Outcome::AnswerUnreadable);
+        match error_in(answer) {
+            Some((code, text)) => Try::Failed(code, text),
+            None => rubbish(&error.to_string()),
         }
     }
 
