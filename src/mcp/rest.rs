@@ -85,6 +85,7 @@ impl Mcp {
         let deadline = Instant::now() + self.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
+            Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
             Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
         }

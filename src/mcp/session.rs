@@ -5,7 +5,7 @@ mod pump;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,10 +26,10 @@ use crate::jsonrpc::{Message, RequestId, error_in};
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
+
 /// The id of an `initialize` of the edge's own in a session whose client has ids of its own, which
 /// count from 0 or 1. An integer, and of 32 bits: some servers know no other.
 const BESIDE_A_CLIENT: u64 = 0x7fff_ffff;
-
 
 /// Lengths of time that a session is held to.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,8 @@ pub(crate) struct Session {
     closing: CancellationToken,
     /// For calls that go under an id of the edge's own.
     ids: AtomicU64,
+    /// What the backend says instead of an answer to `initialize`.
+    suspicion: OnceLock<String>,
 }
 
 impl Session {
@@ -104,6 +106,7 @@ impl Session {
             settled: Notify::new(),
             closing: CancellationToken::new(),
             ids: AtomicU64::new(1),
+            suspicion: OnceLock::new(),
         });
         let (own, stopping) = (Arc::clone(&session), drain.stopping());
         drain.spawn_behind(async move {
@@ -355,6 +358,14 @@ impl Session {
         }
         let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
         self.tell(ready, caller).await
+    }
+
+    /// What is told of an `initialize` that was not answered within `time`.
+    pub(super) fn late(&self, time: Duration) -> Reason {
+        match self.suspicion.get() {
+            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
+            None => Reason::CallTimeout(time),
+        }
     }
 
     /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.

@@ -131,6 +131,26 @@ async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_in_vain_says_what_was_said_instead() {
+    let rig = Rig::new();
+    rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
+    let late = Reason::NeverSpoke { time: SILENCE, text: "it asks".to_owned() };
+    assert_eq!(ask(&rig.session, true).await, Err(late));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_it_is_not_ready_is_logged_once_until_it_is_ready_again() {
+    let readiness = Readiness::default();
+    let now = Instant::now();
+    for _ in 0..2 {
+        assert!(readiness.tell(&Reason::BackendBusy));
+        readiness.books().settle(false, now);
+        assert!(!readiness.tell(&Reason::BackendBusy));
+        readiness.books().settle(true, now);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
     let rig = Rig::new();
     tokio::time::sleep(Duration::from_secs(119)).await;
