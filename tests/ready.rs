@@ -203,3 +203,20 @@ async fn who_waits_when_the_drain_begins_hears_of_it_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_that_frames_its_messages_is_not_ready_and_is_given_up_for_it() {
+    bounded(async {
+        let mark = Mark::new();
+        let script = r"read -r line; printf 'Content-Length: 2\r\n\r\n{}'; sleep 1000";
+        let server = TestServer::start(config(), mark.sh(script)).await;
+        let begun = Instant::now();
+        assert!(!ready(&server.client().stranger()).await);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        eventually(|| server.report().outcomes["child_no_mcp"] == 1).await;
+        mark.gone().await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert!(server.stop().await);
+    })
+    .await;
+}

@@ -115,6 +115,9 @@ pub(crate) enum Said {
         /// What was wrong.
         text: String,
     },
+    /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
+    /// for whoever waits in vain.
+    Suspect(String),
     /// The backend is gone; nothing follows. The text says why, for the client that waits:
     /// exit status and last stderr lines.
     Gone(String),

@@ -367,7 +367,9 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::BackendError { .. } | Reason::BadAnswer(_) => {
             broken(S::BAD_GATEWAY, "backend_error")
         }
-        Reason::CallTimeout(_) => broken(S::GATEWAY_TIMEOUT, "call_timeout"),
+        Reason::CallTimeout(_) | Reason::NeverSpoke { .. } => {
+            broken(S::GATEWAY_TIMEOUT, "call_timeout")
+        }
         Reason::NotACall(_) => plain(S::BAD_REQUEST, "not_a_call", text),
         Reason::UnknownTool => plain(S::NOT_FOUND, "unknown_tool", text),
         Reason::BadArguments(_) => plain(S::UNPROCESSABLE_ENTITY, "bad_arguments", text),

@@ -156,7 +156,11 @@ impl Mcp {
         let answer = match self.answer_bare(&bare_caller(ask), message).await {
             Ok(answer) => answer,
             // It was asked: what came of that is the answer.
-            Err(fault @ (Reason::CallTimeout(_) | Reason::Unanswered { .. })) => fault.answer(&own),
+            Err(
+                fault @ (Reason::CallTimeout(_)
+                | Reason::NeverSpoke { .. }
+                | Reason::Unanswered { .. }),
+            ) => fault.answer(&own),
             Err(reason) => return Err(reason),
         };
         // JSON may have line breaks, and an event may not.
@@ -186,7 +190,7 @@ impl Mcp {
     ) -> Result<Message, Reason> {
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(&caller.principal)).await;
+            let warm = timeout_at(deadline, self.warm_session(&caller.principal, deadline)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
             let renamed = message.with_id(&id).charged_if_large(&caller.quota);
@@ -206,7 +210,11 @@ impl Mcp {
         Ok(answer.with_id(own).charged_if_large(&caller.quota))
     }
 
-    async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+    async fn warm_session(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, Reason> {
         let seen = self.warm.failures(principal);
         let opening = loop {
             let mut filled = pin!(self.warm.filled.notified());
@@ -219,7 +227,7 @@ impl Mcp {
                 Pick::Failed(reason) => return Err(reason),
             }
         };
-        let reason = match self.open_warm(principal).await {
+        let reason = match self.open_warm(principal, deadline).await {
             Ok(session) => {
                 opening.fill(&session);
                 return Ok(session);

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::sse::{EventStream, error_event};
@@ -283,7 +283,11 @@ impl Mcp {
     }
 
     /// Opens a session that serves calls without one, for as long as it stays warm.
-    async fn open_warm(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+    async fn open_warm(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, Reason> {
         let quota = self.warm.quota(principal, &self.budget);
         // One that is there can be shared: nobody has to go for a further one.
         let needed = self.warm.any(principal).is_none();
@@ -293,7 +297,9 @@ impl Mcp {
         let session = Session::start(id, owner, terms, link, (), &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
-        session.initialize(&Arc::new(Caller { quota, ..Caller::stdio() })).await?;
+        let caller = Arc::new(Caller { quota, ..Caller::stdio() });
+        let begun = timeout_at(deadline, session.initialize(&caller)).await;
+        begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
         unknown.known();
         Ok(session)
     }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -55,6 +55,8 @@ struct Books {
     closed_until: Option<Instant>,
     /// Since when the session's backend does not answer.
     silent: Option<Instant>,
+    /// It was logged that the backend is not ready.
+    told: bool,
 }
 
 /// What to do for an asker.
@@ -91,7 +93,7 @@ impl Books {
         self.verdict = Some((good, now + if good { GOOD } else { BAD }));
         let since = *self.silent.get_or_insert(now);
         if good {
-            self.silent = None;
+            (self.silent, self.told) = (None, false);
         } else if now >= since + SILENCE {
             self.end_session();
         }
@@ -108,6 +110,17 @@ impl Books {
 impl Readiness {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs why the backend is not ready. True if as a warning: once, until it is ready again.
+    fn tell(&self, reason: &Reason) -> bool {
+        let first = !std::mem::replace(&mut self.books().told, true);
+        if first {
+            tracing::warn!(%reason, "the MCP server is not ready: /readyz answers 503");
+        } else {
+            tracing::debug!(%reason, "not ready");
+        }
+        first
     }
 
     /// Ends the session if no question is open, and opens none for a while. Says if there was one.
@@ -185,15 +198,18 @@ impl Mcp {
             None => match self.open_for_readiness(deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
-                    tracing::debug!(%reason, "not ready");
+                    let _warned = self.readiness.tell(&reason);
                     return question.settle(false);
                 }
             },
         };
+        let (readiness, stopping) = (Arc::clone(&self.readiness), self.drain.clone());
         self.drain.spawn_behind(async move {
             let asked = ask(&session, new).await;
-            if let Err(reason) = &asked {
-                tracing::debug!(%reason, "not ready");
+            if let Err(reason) = &asked
+                && !stopping.is_draining()
+            {
+                let _warned = readiness.tell(reason);
             }
             question.settle(asked.is_ok());
         });
@@ -248,12 +264,12 @@ async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
     let caller = Arc::new(Caller::stdio());
     if new {
         let begun = timeout(SILENCE, session.initialize(&caller)).await;
-        let begun = begun.unwrap_or(Err(Reason::CallTimeout(SILENCE)));
+        let begun = begun.unwrap_or_else(|_elapsed| Err(session.late(SILENCE)));
         begun.inspect_err(|_failed| session.close())?;
     }
     let id = session.next_id();
     let waiting = Waiting::new(session, id.clone());
-    let ping = Message::request(&id, "ping", &json!({}));
+    let ping = Message::request(&id, "ping", &Value::Null);
     let asking = async { session.call(vec![ping], false, &caller).await?.outcome().await };
     let answer = timeout(PATIENCE, asking).await.map_err(|_late| Reason::CallTimeout(PATIENCE))?;
     waiting.done();

@@ -98,6 +98,14 @@ pub(crate) enum Reason {
         .0.as_secs()
     )]
     CallTimeout(Duration),
+    /// The backend did not answer `initialize` in its time, and said something else.
+    #[error("the MCP server did not answer `initialize` within {} seconds: {text}", .time.as_secs())]
+    NeverSpoke {
+        /// Its time.
+        time: Duration,
+        /// What it said, and what that looks like.
+        text: String,
+    },
     /// The backend, or its session, ended before it answered, or could not be reached.
     #[error("{text}")]
     Unanswered {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
@@ -68,7 +68,7 @@ impl Mcp {
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
         let mut pages = Pages::new(wanted, &caller.quota)?;
-        let mut params = json!({});
+        let mut params = Value::Null;
         loop {
             let request = Message::request(&1.into(), "tools/list", &params);
             let page = result_of(&self.answer_bare(caller, request).await?)?;
@@ -86,6 +86,7 @@ impl Mcp {
         let deadline = Instant::now() + self.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
+            Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
             Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
         }

@@ -5,11 +5,10 @@ mod pump;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -24,10 +23,14 @@ use super::table::SessionId;
 use crate::backend::{Link, Told};
 use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Transport};
-use crate::jsonrpc::{Message, RequestId};
+use crate::jsonrpc::{Message, RequestId, error_in};
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
+
+/// The id of an `initialize` of the edge's own in a session whose client has ids of its own, which
+/// count from 0 or 1. An integer, and of 32 bits: some servers know no other.
+const BESIDE_A_CLIENT: u64 = 0x7fff_ffff;
 
 /// Lengths of time that a session is held to.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +77,8 @@ pub(crate) struct Session {
     closing: CancellationToken,
     /// For calls that go under an id of the edge's own.
     ids: AtomicU64,
+    /// What the backend says instead of an answer to `initialize`.
+    suspicion: OnceLock<String>,
 }
 
 impl Session {
@@ -102,6 +107,7 @@ impl Session {
             settled: Notify::new(),
             closing: CancellationToken::new(),
             ids: AtomicU64::new(1),
+            suspicion: OnceLock::new(),
         });
         let (own, stopping) = (Arc::clone(&session), drain.stopping());
         drain.spawn_behind(async move {
@@ -308,7 +314,7 @@ impl Session {
     /// Forgets a call whose client is gone, and tells the backend to.
     pub(super) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {
-            let message = Message::cancellation(id, "the client went away");
+            let message = Message::cancellation(id, None);
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
             drop(self.tell.try_send(Told { message, caller }));
@@ -370,16 +376,29 @@ impl Session {
             "capabilities": {},
             "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
         });
-        let id = RequestId::Text("mcp-edge-initialize".into());
+        let id = match self.transport {
+            Transport::Bare => self.next_id(),
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
+                BESIDE_A_CLIENT.into()
+            }
+        };
         let request = Message::request(&id, "initialize", &params);
         let answer = self.call(vec![request], false, caller).await?.answer().await;
         if self.state().is_refused() || answer.is_none() {
             self.close();
-            let text = answer.as_ref().and_then(error_message);
+            let text = answer.as_ref().and_then(|answer| Some(error_in(answer)?.1));
             return Err(Reason::BackendFailed(text.unwrap_or_else(|| "no answer".to_owned())));
         }
         let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
         self.tell(ready, caller).await
+    }
+
+    /// What is told of an `initialize` that was not answered within `time`.
+    pub(super) fn late(&self, time: Duration) -> Reason {
+        match self.suspicion.get() {
+            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
+            None => Reason::CallTimeout(time),
+        }
     }
 
     /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
@@ -448,19 +467,6 @@ impl Drop for Closing {
         self.0.state().end("the session ended", Instant::now());
         self.0.settled.notify_waiters();
     }
-}
-
-fn error_message(answer: &Bytes) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: Fault,
-    }
-    #[derive(Deserialize)]
-    struct Fault {
-        message: String,
-    }
-    let Answer { error: Fault { message } } = serde_json::from_slice(answer).ok()?;
-    Some(message)
 }
 
 #[cfg(test)]

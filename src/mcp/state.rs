@@ -548,7 +548,7 @@ mod tests {
         let stream = begin(&mut state, &request(1, None), true).unwrap();
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
         assert_eq!(state.route(&asked, &During::Call(1.into()), Instant::now()), Routed::Delivered);
-        let cancel = Message::cancellation(&7.into(), "late");
+        let cancel = Message::cancellation(&7.into(), None);
         assert_eq!(state.place(&cancel, &During::Unsaid), Some(stream));
         let answer = Message::result(&1.into(), &json!({}));
         assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);

@@ -28,6 +28,8 @@ pub(crate) enum Deed {
     Well,
     /// 202, and this as the answer on the stream.
     Answer(Value),
+    /// 202, and this text on the stream, with the id of the call in place of `ID`.
+    Raw(String),
     /// 202, and no answer.
     Silent,
     /// It ends its streams.
@@ -133,6 +135,10 @@ async fn answer(
         Deed::Say(status) => return Ok(plain(status)),
         _ if seen.verb == "GET" => return Ok(stream(number, &books)),
         Deed::Silent => None,
+        Deed::Raw(text) => {
+            say(&books, &path, &text.replace("ID", &seen.json()["id"].to_string()));
+            None
+        }
         Deed::Fall => {
             books.streams.lock().unwrap().clear();
             None
@@ -169,7 +175,7 @@ fn plain(status: u16) -> Response<Frames> {
     Response::builder().status(status).body(body).unwrap()
 }
 
-fn say(books: &Books, path: &str, message: &Value) {
+fn say(books: &Books, path: &str, message: &impl std::fmt::Display) {
     if let Some(stream) = books.streams.lock().unwrap().get(path) {
         // A client that left hears no more.
         drop(stream.send(format!("event: message\ndata: {message}\n\n")));

@@ -20,7 +20,8 @@ use super::patience::{FIRST_PAUSE, Patience};
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::jsonrpc::{Kind, Malformed, Message, RequestId, code, error_in};
+use crate::tally::Outcome;
 use crate::upstream::Fault;
 
 /// How often one call may find its session lost. An upstream that loses it each time is broken.
@@ -80,7 +81,9 @@ impl From<String> for Unanswered {
 
 impl Channel {
     pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<Said>>) -> Self {
-        Self { shared, state: Mutex::default(), renewing: tokio::sync::Mutex::default(), ear }
+        let memory = if ear.is_some() { Memory::beside_a_client() } else { Memory::default() };
+        let state = Mutex::new(State { memory, ..State::default() });
+        Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,7 +113,7 @@ impl Channel {
         self.shared.count_if(forgot);
     }
 
-    /// An id that no client has for a request of the edge's own.
+    /// An id for a request of the edge's own.
     pub(super) fn name(&self) -> RequestId {
         self.state().memory.name()
     }
@@ -280,7 +283,7 @@ impl Channel {
         } else {
             Message::parse(bytes.clone()).map(|message| vec![message])
         };
-        let messages = messages.map_err(|error| rubbish(&error.to_string()))?;
+        let messages = messages.map_err(|error| self.misread(bytes, &error))?;
         let mut answer = None;
         for message in messages {
             match message.kind() {
@@ -321,8 +324,8 @@ impl Channel {
                         let Some(data) = event.data.filter(|data| !data.is_empty()) else {
                             continue;
                         };
-                        let message = Message::parse(data);
-                        let message = message.map_err(|error| rubbish(&error.to_string()))?;
+                        let message = Message::parse(data.clone());
+                        let message = message.map_err(|error| self.misread(&data, &error))?;
                         if matches!(message.kind(), Kind::Response { id: of } if of == id) {
                             events.finish().await;
                             return Ok(message);
@@ -348,6 +351,15 @@ impl Channel {
                     return Err(Try::Broken(format!("the upstream broke off: {broken}")));
                 }
             }
+        }
+    }
+
+    /// What a call comes to whose answer cannot be read. An error without an id says what it means.
+    fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
+        self.shared.tally.count(Outcome::AnswerUnreadable);
+        match error_in(answer) {
+            Some((code, text)) => Try::Failed(code, text),
+            None => rubbish(&error.to_string()),
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) fn initialize(id: &RequestId) -> Message {
 /// Asks (2025-11-25, "Transports", "Backwards compatibility"): `initialize` by POST; where that is
 /// no success, a stream by GET, whose first event is `endpoint`.
 pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclear> {
-    let hello = initialize(&RequestId::Text("mcp-edge-probe".into()));
+    let hello = initialize(&1.into());
     let none = HeaderMap::new();
     let patience = wire.patience();
     let posted = wire.post(wire.url(), hello.bytes().clone(), &none, caller, Some(patience)).await;

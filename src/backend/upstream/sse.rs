@@ -26,7 +26,8 @@ use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
 use crate::backend::{During, Said, Told};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::jsonrpc::{Kind, Malformed, Message, RequestId, Skim, code};
+use crate::tally::Outcome;
 use crate::upstream::Fault;
 
 /// Messages that wait for the POST before them. The link's own queue holds the rest.
@@ -44,7 +45,7 @@ pub(super) async fn run(
         shared: Arc::clone(shared),
         told,
         say,
-        memory: Memory::default(),
+        memory: Memory::beside_a_client(),
         epoch: 0,
         down: None,
         pause: FIRST_PAUSE,
@@ -338,9 +339,26 @@ impl Session {
 
     async fn take(&mut self, data: Option<Bytes>) {
         let Some(data) = data.filter(|data| !data.is_empty()) else { return };
-        match Message::parse(data) {
+        match Message::parse(data.clone()) {
             Ok(message) => self.hear(message).await,
-            Err(error) => tracing::warn!(%error, "the upstream said something that is no message"),
+            Err(error) => {
+                tracing::warn!(%error, "the upstream said something that is no message");
+                self.misread(&data, &error).await;
+            }
+        }
+    }
+
+    /// Fails the calls whose answers cannot be read: no others come.
+    async fn misread(&mut self, data: &[u8], error: &Malformed) {
+        let text = format!("the upstream's answer cannot be read: {error}");
+        for id in Skim::of(data).answers() {
+            let Some(call) = self.over(&id) else { continue };
+            self.shared.tally.count(Outcome::AnswerUnreadable);
+            if self.own.remove(&id) {
+                self.stop_learning();
+            } else {
+                refuse(&call.told.message, code::INTERNAL_ERROR, &text, &self.say).await;
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -203,7 +203,7 @@ async fn read_tools(channel: &Channel, shared: &Shared, caller: &Caller) {
     for _ in 0..MAX_PAGES {
         let params = match &cursor {
             Some(cursor) => json!({ "cursor": cursor }),
-            None => json!({}),
+            None => Value::Null,
         };
         let request = Message::request(&channel.name(), "tools/list", &params);
         let Ok(answer) = channel.ask(&request, caller).await else { return };

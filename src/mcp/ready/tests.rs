@@ -1,5 +1,6 @@
 //! What askers are told, on a paused clock, with the backend played by the test.
 
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -127,6 +128,26 @@ async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
     assert_eq!(rig.heard().await.method(), Some("initialize"));
     // Another is opened for the next question.
     assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_in_vain_says_what_was_said_instead() {
+    let rig = Rig::new();
+    rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
+    let late = Reason::NeverSpoke { time: SILENCE, text: "it asks".to_owned() };
+    assert_eq!(ask(&rig.session, true).await, Err(late));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_it_is_not_ready_is_logged_once_until_it_is_ready_again() {
+    let readiness = Readiness::default();
+    let now = Instant::now();
+    for _ in 0..2 {
+        assert!(readiness.tell(&Reason::BackendBusy));
+        readiness.books().settle(false, now);
+        assert!(!readiness.tell(&Reason::BackendBusy));
+        readiness.books().settle(true, now);
+    }
 }
 
 #[tokio::test(start_paused = true)]
