@@ -7,6 +7,7 @@ mod exit;
 mod log;
 mod observe;
 mod run;
+mod signals;
 
 use std::process::ExitCode;
 

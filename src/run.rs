@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use mcp_edge::{
-    Behind, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError, TlsSource,
+    Behind, Certificates, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError,
+    TlsSource,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use crate::cli::{bind_redirect_text, bind_text};
 use crate::descriptors;
 use crate::exit::Exit;
 use crate::observe::{self, complain, say};
+use crate::signals::{Signals, Told};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
@@ -108,16 +110,22 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(log, &error),
     };
-    let told = CancellationToken::new();
+    let (told, renewals) = (CancellationToken::new(), Notify::new());
     let twice = async {
-        let name = signals.next().await;
-        tracing::info!("{name}: finishing what is in flight; a second signal ends at once");
-        told.cancel();
-        signals.next().await
+        loop {
+            match signals.next().await {
+                Told::Finish(name) if told.is_cancelled() => return name,
+                // Shells and systemd send SIGHUP right behind the signal that counts.
+                Told::Reread | Told::TerminalGone if told.is_cancelled() => {}
+                Told::Reread => renewals.notify_one(),
+                Told::Finish(name) => finish(name, &told),
+                Told::TerminalGone => finish("SIGHUP, for the terminal has gone", &told),
+            }
+        }
     };
     let shutdown = told.clone().cancelled_owned();
     tokio::select! {
-        exit = live(settings, log, shutdown) => exit,
+        exit = live(settings, log, &renewals, shutdown) => exit,
         name = twice => {
             tracing::warn!("{name}: ending at once");
             Exit::Interrupted
@@ -125,7 +133,17 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
     }
 }
 
-async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output = ()>) -> Exit {
+fn finish(name: &str, told: &CancellationToken) {
+    tracing::info!("{name}: finishing what is in flight; a second signal ends at once");
+    told.cancel();
+}
+
+async fn live(
+    settings: Settings,
+    log: LogSettings,
+    renewals: &Notify,
+    shutdown: impl Future<Output = ()>,
+) -> Exit {
     let Settings { mode, config, behind, workers: _, token_source, report } = settings;
     let (behind, backend) = match behind {
         Background::Diagnostics => {
@@ -138,7 +156,12 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
     };
     if mode == Mode::Stdio {
         tracing::info!(transport = "stdio", behind, "speaking on stdin and stdout");
-        return match mcp_edge::serve_stdio(&config, backend, shutdown).await {
+        let speaking = mcp_edge::serve_stdio(&config, backend, shutdown);
+        let ended = tokio::select! {
+            ended = speaking => ended,
+            never = reread(None, renewals) => match never {},
+        };
+        return match ended {
             Ok(true) => Exit::Success,
             // It has been said why.
             Ok(false) => Exit::Internal,
@@ -157,14 +180,49 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
     };
     tell(&facts(asked, &server, behind, token_source), log);
     let reporting = report_every(report, server.reporter());
+    let rereading = reread(server.certificates(), renewals);
     let finished = tokio::select! {
         finished = server.run(shutdown) => finished,
         never = reporting => match never {},
+        never = rereading => match never {},
     };
     if !finished {
         tracing::warn!("the time of --shutdown-timeout is over: closed what was left");
     }
     Exit::Success
+}
+
+/// Reads the certificates again, as often as it is asked for.
+async fn reread(certificates: Option<Certificates>, renewals: &Notify) -> Infallible {
+    loop {
+        renewals.notified().await;
+        let Some(certificates) = certificates.clone() else {
+            tracing::info!(
+                "SIGHUP: no certificate is served, so that there is nothing to read again"
+            );
+            continue;
+        };
+        // A disk may be slow, and a named pipe never end.
+        match tokio::task::spawn_blocking(move || certificates.reload()).await {
+            Ok(Ok(loaded)) => {
+                let files: Vec<_> =
+                    loaded.files.iter().map(|it| it.display().to_string()).collect();
+                tracing::info!(
+                    names = loaded.names.join(","),
+                    not_after = %humantime::format_rfc3339_seconds(loaded.not_after),
+                    "SIGHUP: read the certificates and keys again: {}; new connections get them, open \
+                     ones go on. Tokens, --upstream-ca and options are read at the start only",
+                    files.join(", ")
+                );
+            }
+            Ok(Err(error)) => tracing::error!(
+                "SIGHUP: nothing was replaced, the certificates of before are still served: {}",
+                observe::chain(&error)
+            ),
+            // The panic has logged where it was.
+            Err(_panicked) => {}
+        }
+    }
 }
 
 /// Writes how the server stands, this often.
@@ -247,27 +305,6 @@ fn described(command: &ChildCommand) -> String {
         words.push("…".to_owned());
     }
     format!("{}, one process for each session", words.join(" "))
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { terminate, interrupt })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 #[cfg(test)]

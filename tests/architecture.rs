@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["server"],
     &["fuzzing"],
     &["lib"],
-    &["exit", "cli", "log"],
+    &["exit", "cli", "log", "signals"],
     &["banner", "descriptors", "observe"],
     &["run"],
     &["main"],

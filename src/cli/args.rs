@@ -297,7 +297,7 @@ pub(crate) struct Times {
     /// A write that makes no progress; then the connection is closed
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) write_timeout: Duration,
-    /// From SIGTERM or SIGINT until everything is closed; a second signal does it at once
+    /// From SIGTERM, SIGINT or SIGQUIT until everything is closed; a second signal does it at once
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) shutdown_timeout: Duration,
 }
