@@ -87,7 +87,12 @@ pub(crate) fn ask(check: &HealthCheck) -> Exit {
         }
     };
     match runtime.block_on(check.run()) {
-        Ok(()) => Exit::Success,
+        Ok(()) => {
+            // A closed stdout is no sign of illness.
+            let _told =
+                writeln!(io::stdout(), "healthy: {} answered 200 to GET /livez", check.reachable());
+            Exit::Success
+        }
         Err(error) => {
             say(format_args!("unhealthy: {}", observe::chain(&error)));
             Exit::Unhealthy
@@ -144,7 +149,7 @@ async fn live(
     renewals: &Notify,
     shutdown: impl Future<Output = ()>,
 ) -> Exit {
-    let Settings { mode, config, behind, workers: _, token_source, report } = settings;
+    let Settings { mode, config, behind, workers: _, token_source, report, warnings } = settings;
     let (behind, backend) = match behind {
         Background::Diagnostics => {
             ("the built-in diagnostics server".to_owned(), Behind::diagnostics())
@@ -155,6 +160,7 @@ async fn live(
         }
     };
     if mode == Mode::Stdio {
+        warn_of(&warnings);
         tracing::info!(transport = "stdio", behind, "speaking on stdin and stdout");
         let speaking = mcp_edge::serve_stdio(&config, backend, shutdown);
         let ended = tokio::select! {
@@ -178,6 +184,7 @@ async fn live(
         }
         Err(error) => return not_started(log, &error),
     };
+    warn_of(&warnings);
     tell(&facts(asked, &server, behind, token_source), log);
     let reporting = report_every(report, server.reporter());
     let rereading = reread(server.certificates(), renewals);
@@ -190,6 +197,12 @@ async fn live(
         tracing::warn!("the time of --shutdown-timeout is over: closed what was left");
     }
     Exit::Success
+}
+
+fn warn_of(oddities: &[String]) {
+    for oddity in oddities {
+        tracing::warn!("{oddity}");
+    }
 }
 
 /// Reads the certificates again, as often as it is asked for.

@@ -1,7 +1,7 @@
 //! Reads PEM files. The only place that knows `rustls-pemfile`.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -62,9 +62,12 @@ fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
-        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)).map_err(
+        |source| match source.kind() {
+            ErrorKind::IsADirectory => TlsError::Directory { path: path.to_owned() },
+            _ => TlsError::Read { path: path.to_owned(), source },
+        },
+    )?;
     Ok(bytes)
 }
 
