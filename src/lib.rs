@@ -18,6 +18,7 @@ pub mod jsonrpc;
 mod limit;
 mod listener;
 mod mcp;
+mod pem;
 mod protocol;
 mod proxied;
 mod report;

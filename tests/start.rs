@@ -1,8 +1,14 @@
 //! Promise: whatever is wrong at the start is told with what happened, where, and the next step, in
 //! words that fit what was typed; and what is right is said too.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail")]
 
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -232,19 +238,215 @@ fn an_error_that_ends_the_start_stands_alone() {
     assert!(code == 78 && text.starts_with("mcp-edge: --cert, --key "), "{text}");
 }
 
+/// A running edge, and the warnings of its start.
+struct Served {
+    edge: Child,
+    port: String,
+    warnings: Vec<String>,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Served {
+    fn start(argv: &[&str]) -> Self {
+        let mut edge = Command::new(env!("CARGO_BIN_EXE_mcp-edge"));
+        edge.args(argv).args(["--port=0", "--log-format=json"]).env_clear();
+        let mut edge = edge.env("MCP_AUTH_TOKEN", TOKEN).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(edge.stderr.take().unwrap()).lines();
+        let mut served = Self { edge, port: String::new(), warnings: Vec::new(), lines };
+        served.warnings = served.until("serving");
+        served
+    }
+
+    /// The warnings up to an event with this text.
+    fn until(&mut self, text: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        loop {
+            let line = self.lines.next().expect("it ended").unwrap();
+            let event: Value = serde_json::from_str(&line).expect(&line);
+            let message = event["message"].as_str().unwrap().to_owned();
+            if message.contains(text) {
+                self.port = event["port"].to_string();
+                return warnings;
+            }
+            if event["level"] == "WARN" {
+                warnings.push(message);
+            }
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _gone_already = self.edge.kill();
+        let _status = self.edge.wait();
+    }
+}
+
 #[test]
 fn a_live_edge_is_said_to_be_well() {
-    use std::io::{BufRead, BufReader};
-    let mut edge = Command::new(env!("CARGO_BIN_EXE_mcp-edge"));
-    edge.args(["--insecure-http", "--port=0"]).env_clear().env("MCP_AUTH_TOKEN", TOKEN);
-    let mut edge = edge.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(edge.stderr.take().unwrap()).lines();
-    let serving = lines.map(Result::unwrap).find(|line| line.contains("\"serving\"")).unwrap();
-    let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
-    let port = serving["port"].to_string();
-    let (code, stdout, stderr) = ended(&["health", "--insecure-http", "--port", &port], &[]);
-    edge.kill().unwrap();
-    edge.wait().unwrap();
-    let line = format!("healthy: 127.0.0.1:{port} answered 200 to GET /livez\n");
+    let edge = Served::start(&["--insecure-http"]);
+    let (code, stdout, stderr) = ended(&["health", "--insecure-http", "--port", &edge.port], &[]);
+    let line = format!("healthy: 127.0.0.1:{} answered 200 to GET /livez\n", edge.port);
     assert_eq!((code, stdout, stderr), (0, line, String::new()));
+}
+
+/// Certificates in a directory, as an ACME client leaves them.
+struct Pki {
+    dir: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Intermediate R11");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { dir: tempfile::tempdir().unwrap(), issuer }
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.dir.path().join(file).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, file: &str, bytes: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.path(file), bytes).unwrap();
+        self.path(file)
+    }
+
+    /// The leaf alone, in PEM; the key is in `privkey.pem`.
+    fn leaf(&self, common_name: &str, names: &[&str]) -> String {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        let key = KeyPair::generate().unwrap();
+        self.write("privkey.pem", key.serialize_pem());
+        let file = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(self.path("privkey.pem"), file).unwrap();
+        params.signed_by(&key, &self.issuer).unwrap().pem()
+    }
+
+    fn start(&self, cert: &str) -> Served {
+        Served::start(&["--cert", cert, "--key", &self.path("privkey.pem")])
+    }
+}
+
+#[test]
+fn a_leaf_without_its_issuer_is_told_with_the_file_that_has_it() {
+    let pki = Pki::new();
+    let leaf = pki.leaf("a.example", &["a.example"]);
+    let cert = pki.write("cert.pem", &leaf);
+    let known = format!(
+        "the certificate in `{cert}` comes without that of its issuer, \"CN=Intermediate R11\", which is \
+         no CA that this system trusts: most clients will refuse it. "
+    );
+    let told = format!(
+        "{known}Give the file with the whole chain as --cert (MCP_CERT), which ACME clients call \
+         fullchain.pem; nothing is missing only where clients were given that issuer itself"
+    );
+    let mut edge = pki.start(&cert);
+    assert_eq!(edge.warnings, [told.clone()]);
+    // One of another certificate is not named.
+    pki.write("a-fullchain.pem", pki.issuer.pem());
+    let full = pki.write("fullchain.pem", leaf.clone() + &pki.issuer.pem());
+    let told = format!("{known}`{full}` has both: give it as --cert (MCP_CERT)");
+    kill_process(Pid::from_child(&edge.edge), Signal::HUP).unwrap();
+    assert_eq!(edge.until("SIGHUP: read the certificates"), [told.clone()]);
+    assert_eq!(pki.start(&cert).warnings, [told]);
+    assert!(pki.start(&full).warnings.is_empty());
+    // Whoever signed itself has no issuer to miss.
+    let alone = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    pki.write("privkey.pem", alone.signing_key.serialize_pem());
+    let cert = pki.write("alone.pem", alone.cert.pem());
+    assert!(pki.start(&cert).warnings.is_empty());
+}
+
+#[test]
+fn an_issuer_that_the_system_trusts_is_not_missed() {
+    let pki = Pki::new();
+    let cert = pki.write("cert.pem", pki.leaf("a.example", &["a.example"]));
+    let roots = pki.write("roots.pem", pki.issuer.pem());
+    let mut edge = Command::new("timeout");
+    edge.args(["20", env!("CARGO_BIN_EXE_mcp-edge"), "--port=0", "--log-format=json"]);
+    edge.args(["--cert", &cert, "--key", &pki.path("privkey.pem")]).env_clear();
+    edge.env("PATH", "/usr/bin:/bin").env("SSL_CERT_FILE", roots).env("MCP_AUTH_TOKEN", TOKEN);
+    let mut edge = edge.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(edge.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    kill_process(Pid::from_child(&edge), Signal::TERM).unwrap();
+    edge.wait().unwrap();
+    assert!(first.contains("\"serving\""), "{first}");
+}
+
+#[test]
+fn a_certificate_that_names_no_host_is_told() {
+    let pki = Pki::new();
+    for (common_name, names) in [
+        (
+            "mcp.example.com",
+            "names no host: its common name \"mcp.example.com\" is not looked at by clients any more. \
+             Have it issued again with the subject alternative name DNS:mcp.example.com",
+        ),
+        (
+            "192.0.2.7",
+            "names no host: its common name \"192.0.2.7\" is not looked at by clients any more. Have it \
+             issued again with the subject alternative name IP:192.0.2.7",
+        ),
+    ] {
+        let leaf = pki.leaf(common_name, &[]) + &pki.issuer.pem();
+        let cert = pki.write("fullchain.pem", leaf);
+        let told = format!("the certificate in `{cert}` {names}");
+        assert_eq!(pki.start(&cert).warnings, [told]);
+    }
+}
+
+#[test]
+fn pem_is_read_as_editors_and_shells_leave_it() {
+    let pki = Pki::new();
+    let leaf = pki.leaf("a.example", &["a.example"]);
+    let chain = leaf.clone() + &pki.issuer.pem();
+    let bom = |text: &str| format!("\u{feff}{text}").into_bytes();
+    let wide = |text: &str| -> Vec<u8> {
+        format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+    };
+    let key = std::fs::read_to_string(pki.path("privkey.pem")).unwrap();
+    for (cert, key) in [
+        (bom(&chain), bom(&key)),
+        (bom(&chain.replace('\n', "\r\n")), bom(&key.replace('\n', "\r\n"))),
+        (wide(&chain), wide(&key)),
+        // Of two files put together, the second has the mark in the middle, or no line of its own.
+        (format!("{leaf}\u{feff}{}", pki.issuer.pem()).into_bytes(), key.clone().into_bytes()),
+        (format!("{}{}", leaf.trim_end(), pki.issuer.pem()).into_bytes(), key.clone().into_bytes()),
+        (format!("subject=caf\u{e9}\n\n{chain}").into_bytes(), key.into_bytes()),
+    ] {
+        let cert = pki.write("chain.pem", cert);
+        pki.write("privkey.pem", key);
+        assert!(pki.start(&cert).warnings.is_empty());
+    }
+}
+
+#[test]
+fn a_token_file_and_an_upstream_ca_may_have_a_mark_too() {
+    let pki = Pki::new();
+    let tokens = pki.write("tokens", format!("\u{feff}{TOKEN}\r\n"));
+    let ca = pki.write("ca.pem", format!("\u{feff}{}", pki.issuer.pem()));
+    for file in [&tokens, &ca] {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(file, mode).unwrap();
+    }
+    let options = [
+        "--insecure-http",
+        "--upstream=https://127.0.0.1:1/mcp",
+        "--upstream-ca",
+        &ca,
+        "--upstream-token-file",
+        &tokens,
+    ];
+    assert!(Served::start(&options).warnings.is_empty());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let argv = ["--insecure-http", "--port", &port, "--auth-token-file", &tokens];
+    let (code, text) = told(&argv, &[]);
+    assert!(code == 69 && !text.contains("--auth-token-file"), "{text}");
 }

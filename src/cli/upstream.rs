@@ -112,7 +112,7 @@ fn token(file: &Path, warnings: &mut Warnings) -> Result<Secret, ConfigError> {
     let bytes = read(file, warnings)
         .map_err(|source| ConfigError::UpstreamTokenUnread { file: file.to_owned(), source })?;
     let text = String::from_utf8(bytes).unwrap_or_default();
-    let token = text.trim();
+    let token = text.trim_start_matches('\u{feff}').trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ConfigError::UpstreamToken { file: file.to_owned() });
     }

@@ -4,6 +4,7 @@
 //! and the caller says how long.
 
 mod certificate;
+mod doubts;
 mod error;
 mod files;
 #[cfg(fuzzing)]
@@ -167,6 +168,9 @@ impl ByProtocol {
         let Some(not_after) = certificates.iter().map(|it| it.facts.not_after).min() else {
             return Err(TlsError::Nothing);
         };
+        for doubt in certificates.iter().flat_map(|it| &it.doubts) {
+            tracing::warn!("{doubt}");
+        }
         let mut names = Vec::new();
         for name in certificates.iter().flat_map(|it| &it.facts.names) {
             if !names.contains(name) {

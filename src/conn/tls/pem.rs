@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
 use super::error::TlsError;
+use crate::pem::tidied;
 
 /// Bytes read of one file: a chain takes a few KiB, and a device file never ends.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -68,7 +69,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
             _ => TlsError::Read { path: path.to_owned(), source },
         },
     )?;
-    Ok(bytes)
+    Ok(tidied(&bytes))
 }
 
 fn is_encrypted(pem: &[u8]) -> bool {
