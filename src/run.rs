@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -283,6 +283,10 @@ fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSour
         path: asked.path,
         behind,
         tls: !matches!(asked.tls, TlsSource::None),
+        asked_names: match asked.tls {
+            TlsSource::SelfSigned { dir: _, names } => names,
+            TlsSource::Files(_) | TlsSource::None => Vec::new(),
+        },
         ca: server.ca(),
         names: server.names().to_vec(),
         token_source,
@@ -295,6 +299,9 @@ fn tell(facts: &Facts, log: LogSettings) {
         let mut stdout = io::stdout().lock();
         // A closed stdout is no reason not to serve.
         let _told = write!(stdout, "{facts}").and_then(|()| stdout.flush());
+        if io::stdout().is_terminal() && io::stderr().is_terminal() {
+            return;
+        }
     }
     // Scripts read this line; it is JSON whatever the log's format is.
     observe::as_json(|| facts.log());

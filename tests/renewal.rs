@@ -4,9 +4,8 @@
 
 mod support;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,10 +14,9 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use support::{Client, EDGE, TOKEN, bounded, call, eventually, is_ignored, trusting};
+use support::{Client, EDGE, TOKEN, bounded, call, eventually, is_ignored, terminal, trusting};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -343,19 +341,6 @@ async fn a_hup_does_not_cut_a_drain_short() {
         assert_eq!(edge.ended().await.code(), Some(0));
     })
     .await;
-}
-
-/// A terminal: its master, and the side that a program is started on.
-fn terminal() -> (std::os::fd::OwnedFd, File) {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    const NO_CONTROL: i32 = 0o400;
-    let mut options = OpenOptions::new();
-    let slave = options.read(true).write(true).custom_flags(NO_CONTROL).open(name).unwrap();
-    (master, slave)
 }
 
 /// The edge as the leader of a session on this terminal; `before` is done by a shell that becomes it.

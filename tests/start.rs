@@ -2,15 +2,17 @@
 //! words that fit what was typed; and what is right is said too.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail")]
 
-use std::io::{BufRead, BufReader, Lines};
+mod support;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Lines, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-const TOKEN: &str = "0123456789abcdef";
+use support::{TOKEN, terminal};
 
 fn ended(argv: &[&str], vars: &[(&str, &str)]) -> (i32, String, String) {
     // One that serves although it should not is ended.
@@ -449,4 +451,76 @@ fn a_token_file_and_an_upstream_ca_may_have_a_mark_too() {
     let argv = ["--insecure-http", "--port", &port, "--auth-token-file", &tokens];
     let (code, text) = told(&argv, &[]);
     assert!(code == 69 && !text.contains("--auth-token-file"), "{text}");
+}
+
+/// What an edge with a local CA tells people on stdout.
+fn banner(argv: &[&str]) -> String {
+    let certs = tempfile::tempdir().unwrap();
+    let mut edge = Command::new(env!("CARGO_BIN_EXE_mcp-edge"));
+    edge.args(["--self-signed", "--port=0", "--certs-dir"]).arg(certs.path()).args(argv);
+    edge.env_clear().env("MCP_AUTH_TOKEN", TOKEN).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut edge = edge.spawn().unwrap();
+    let log = BufReader::new(edge.stderr.take().unwrap()).lines();
+    let served = log.map(Result::unwrap).any(|line| line.contains("\"serving\""));
+    edge.kill().unwrap();
+    edge.wait().unwrap();
+    let mut told = String::new();
+    edge.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(served, "{told}");
+    told
+}
+
+#[test]
+fn claude_code_is_given_a_name_that_it_can_check() {
+    let told = banner(&["--host=127.0.0.2"]);
+    let (_, claude) = told.split_once("\nAdd it to Claude Code:\n").unwrap();
+    let wanted = "  it cannot check an address under a local CA (UNSUPPORTED_CONSTRAINT_TYPE): start again with\n  \
+                  --name NAME, a host name that leads clients to 127.0.0.2, and trust the new ca.pem\n";
+    assert_eq!(claude, wanted);
+    for argv in [
+        &["--host=127.0.0.2", "--name=192.0.2.9", "--name=edge.test"][..],
+        &["--host=0.0.0.0", "--name=192.0.2.9", "--name=edge.test"],
+    ] {
+        let told = banner(argv);
+        let line = told.lines().find(|line| line.contains("claude mcp add")).unwrap();
+        assert!(
+            line.contains(" claude mcp add --transport http edge https://edge.test:"),
+            "{line}"
+        );
+    }
+    let told = banner(&[]);
+    let line = told.lines().find(|line| line.contains("claude mcp add")).unwrap();
+    assert!(line.contains(" edge https://localhost:"), "{line}");
+}
+
+/// All that an edge says on a terminal.
+fn on_terminal(argv: &[&str]) -> String {
+    let (master, side) = terminal();
+    let mut edge = Command::new(env!("CARGO_BIN_EXE_mcp-edge"));
+    edge.args(["--insecure-http", "--port=0"]).args(argv).env_clear().env("MCP_AUTH_TOKEN", TOKEN);
+    edge.stdout(side.try_clone().unwrap()).stderr(side);
+    let mut child = edge.spawn().unwrap();
+    // The terminal has an end once nobody but the edge has it.
+    drop(edge);
+    let mut lines = BufReader::new(File::from(master));
+    let mut told = String::new();
+    while lines.read_line(&mut told).is_ok_and(|read| read > 0) {
+        if told.contains("claude mcp add") || told.contains("\"serving\"") {
+            break;
+        }
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    // Its end is an error.
+    while lines.read_line(&mut told).is_ok_and(|read| read > 0) {}
+    child.wait().unwrap();
+    told
+}
+
+#[test]
+fn the_line_for_machines_is_not_for_people_at_a_terminal() {
+    let told = on_terminal(&[]);
+    assert!(told.contains("claude mcp add") && told.contains("SIGTERM"), "{told}");
+    assert!(!told.contains("\"serving\""), "{told}");
+    let told = on_terminal(&["--log-format=json"]);
+    assert!(told.contains("\"serving\"") && !told.contains("claude mcp add"), "{told}");
 }

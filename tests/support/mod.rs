@@ -18,6 +18,7 @@ pub(crate) mod frames;
 mod raw;
 mod scripted;
 mod scripted_sse;
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -55,6 +56,8 @@ pub(crate) use self::raw::{RawAnswer, RawClient};
 pub(crate) use self::scripted::{Act, Scripted, Seen};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::scripted_sse::{Deed, ScriptedSse};
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::terminal::terminal;
 
 /// The binary under test; as a child it is the diagnostics server on stdin and stdout.
 pub(crate) const EDGE: &str = env!("CARGO_BIN_EXE_mcp-edge");

@@ -110,7 +110,7 @@ mod tests {
         for error in [certificates(path).unwrap_err(), private_key(path).unwrap_err()] {
             assert!(error.to_string().contains("/nowhere/cert.pem"), "{error}");
             let TlsError::Read { source, .. } = error else { panic!("{error:?}") };
-            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+            assert_eq!(source.kind(), ErrorKind::NotFound);
         }
     }
 
