@@ -18,6 +18,7 @@ pub mod jsonrpc;
 mod limit;
 mod listener;
 mod mcp;
+mod pem;
 mod protocol;
 mod proxied;
 mod report;
@@ -44,7 +45,7 @@ pub use config::{
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use report::{Report, Reporter};
-pub use server::{Behind, Server, StartError, serve_stdio};
+pub use server::{Behind, Certificates, LoadedCertificates, Server, StartError, serve_stdio};
 pub use upstream::UpstreamError;
 /// May `--forward-header` name this field?
 pub use upstream::may_go_up;

@@ -162,6 +162,44 @@ struct Redirect {
     address: SocketAddr,
 }
 
+/// The certificates of a server, while it runs. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    connection: Arc<Connection>,
+    app: Arc<App>,
+}
+
+/// What was read: see [`Certificates::reload`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadedCertificates {
+    /// The files of certificates and keys, in the order in which they were read.
+    pub files: Vec<PathBuf>,
+    /// The names that the certificates are for, lower case; wildcards as `*.example.com`.
+    pub names: Vec<String>,
+    /// When the first of the certificates expires.
+    pub not_after: SystemTime,
+}
+
+impl Certificates {
+    /// Reads every certificate and key again, from the files that [`Config::tls`] names. Those of
+    /// [`TlsSource::SelfSigned`] are made or renewed first where that is due.
+    ///
+    /// All or nothing. New connections get what was read, and requests may be addressed to its
+    /// names. Open connections, and handshakes that have begun, go on with what they have; session
+    /// tickets of before are not taken (RFC 8446 section 4.6.1), so that clients that come back make
+    /// a full handshake. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
+    pub fn reload(&self) -> Result<LoadedCertificates, TlsError> {
+        let loaded = self.connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
+        let Trust { ca: _, names, files, not_after } = loaded?;
+        self.app.guard().rename(&names);
+        Ok(LoadedCertificates { files, names, not_after })
+    }
+}
+
 /// A server that has its socket, and waits to be run.
 #[derive(Debug)]
 pub struct Server {
@@ -255,6 +293,13 @@ impl Server {
     #[must_use]
     pub fn names(&self) -> &[String] {
         self.trust.as_ref().map_or(&[], |trust| &trust.names)
+    }
+
+    /// The certificates, to be read again while the server runs; none without TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<Certificates> {
+        let _tls = self.trust.as_ref()?;
+        Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
     }
 
     /// Tells how the server stands, for as long as somebody asks.

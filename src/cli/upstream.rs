@@ -8,6 +8,7 @@ use mcp_edge::{PassRule, Secret, Upstream};
 
 use super::access::read;
 use super::args::{self, UpstreamKind};
+use super::settings::Warnings;
 use super::{ConfigError, ranges};
 
 const UPSTREAM: &str = "--upstream (MCP_UPSTREAM)";
@@ -15,7 +16,10 @@ const PASS: &str = "--pass (MCP_PASS)";
 const PASS_OPEN: &str = "--pass-open (MCP_PASS_OPEN)";
 
 /// The upstream, if one is asked for. Options that need one and have none are refused.
-pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
+pub(super) fn upstream(
+    asked: &args::Upstream,
+    warnings: &mut Warnings,
+) -> Result<Option<Upstream>, ConfigError> {
     let Some(text) = &asked.upstream else { return without(asked) };
     let url = url(text)?;
     if asked.upstream_ca.is_some() && url.scheme_str() == Some("http") {
@@ -33,7 +37,7 @@ pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, Confi
             UpstreamKind::Streamable => mcp_edge::UpstreamKind::Streamable,
         },
         ca: asked.upstream_ca.clone(),
-        token: asked.upstream_token_file.as_deref().map(token).transpose()?,
+        token: asked.upstream_token_file.as_deref().map(|it| token(it, warnings)).transpose()?,
         forward_headers: asked
             .forward_header
             .iter()
@@ -106,11 +110,11 @@ fn hidden(text: &str) -> String {
     }
 }
 
-fn token(file: &Path) -> Result<Secret, ConfigError> {
-    let bytes = read(file)
+fn token(file: &Path, warnings: &mut Warnings) -> Result<Secret, ConfigError> {
+    let bytes = read(file, warnings)
         .map_err(|source| ConfigError::UpstreamTokenUnread { file: file.to_owned(), source })?;
     let text = String::from_utf8(bytes).unwrap_or_default();
-    let token = text.trim();
+    let token = text.trim_start_matches('\u{feff}').trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ConfigError::UpstreamToken { file: file.to_owned() });
     }

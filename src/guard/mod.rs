@@ -11,6 +11,7 @@ mod token;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
@@ -35,7 +36,9 @@ const PROBES_AT_ONCE: u32 = 100;
 /// What the guard judges by.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    origins: OriginPolicy,
+    origins: RwLock<Arc<OriginPolicy>>,
+    /// What the edge is known by whatever certificate it shows: names of the start, and `--allow-host`.
+    hosts: Vec<String>,
     rate: Rate,
     /// Of questions for health, which no other request is charged to.
     probes: Rate,
@@ -155,7 +158,13 @@ impl Guard {
         };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            origins: RwLock::new(Arc::new(OriginPolicy::new(
+                hosts.clone(),
+                &config.allow_origins,
+                loopback,
+                scheme,
+            ))),
+            hosts,
             probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
             rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
             rate_wait: config.times.rate_wait,
@@ -164,6 +173,18 @@ impl Guard {
                 Access::Anonymous => Lock::Open,
             },
         }
+    }
+
+    /// Takes up the names of new certificates. Those of the start stay: a connection that was opened
+    /// under one of them goes on.
+    pub(crate) fn rename(&self, names: &[String]) {
+        let hosts = [names, &self.hosts].concat();
+        let fresh = Arc::new(self.origins().with_hosts(hosts));
+        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn origins(&self) -> Arc<OriginPolicy> {
+        Arc::clone(&self.origins.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
@@ -212,7 +233,7 @@ impl Guard {
 
     /// Where a request comes from, as a browser says it.
     pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins.origin(visit.uri, visit.headers, visit.local)
+        self.origins().origin(visit.uri, visit.headers, visit.local)
     }
 
     /// Forgets clients that were not seen for a while; runs for ever.
@@ -236,7 +257,7 @@ impl Guard {
     }
 
     fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
-        let host = self.origins.host(visit.uri, visit.headers, visit.local);
+        let host = self.origins().host(visit.uri, visit.headers, visit.local);
         let site = SiteMatch::of(visit.headers);
         Facts { host, origin: self.origin(visit), site, rate, token }
     }

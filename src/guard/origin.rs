@@ -115,6 +115,12 @@ impl OriginPolicy {
         Self { hosts, origins, null, loopback, scheme }
     }
 
+    /// The same for an edge with these names of its own.
+    pub(super) fn with_hosts(&self, hosts: Vec<String>) -> Self {
+        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        Self { hosts, ..self.clone() }
+    }
+
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.
     pub(super) fn host(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> HostMatch {
         let mut named = headers.get_all(header::HOST).iter();

@@ -7,7 +7,8 @@
 mod fields;
 mod line;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,10 +28,14 @@ use tokio::time::timeout;
 use self::line::{Connector, Failed, Pool};
 use crate::caller::Caller;
 use crate::config;
+use crate::pem::tidied;
 
 pub(crate) use self::fields::Passable;
 pub use self::fields::may_go_up;
 pub(crate) use self::line::Arriving;
+
+/// No file of CAs is larger: that of a system takes some hundred KiB.
+const MOST_CA_BYTES: u64 = 16 * 1024 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -264,8 +269,9 @@ fn tls(config: &config::Upstream) -> Result<ClientConfig, UpstreamError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, io::Error> {
-    let found =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut bytes = Vec::new();
+    let _read = File::open(path)?.take(MOST_CA_BYTES).read_to_end(&mut bytes)?;
+    let found = CertificateDer::pem_slice_iter(&tidied(&bytes)).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(io::Error::other)?;
     if found.is_empty() { Err(io::Error::other("no certificate in it")) } else { Ok(found) }
 }

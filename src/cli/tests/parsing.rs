@@ -77,8 +77,9 @@ fn help_is_told_in_groups() {
 
 #[test]
 fn the_defaults_are_the_library_s() {
-    let Settings { mode, config, behind, workers, token_source, report } = settings(&[], &[]);
-    assert_eq!(report, None);
+    let Settings { mode, config, behind, workers, token_source, report, warnings } =
+        settings(&[], &[]);
+    assert_eq!((report, warnings), (None, Vec::new()));
     let Config { listen, path, limits, times, .. } = Config::default();
     assert_eq!(mode, Mode::Serve);
     assert_eq!((config.listen, config.path), (listen, path));
