@@ -76,9 +76,10 @@ UP_STEPS = {
 }
 # Cells that look at time or at everything at once run alone, after the matrix.
 ALONE = [
-    "fetch", "browser", "programs", "raw", "deployments", "faults", "restart", "chaos", "vanish",
+    "fetch", "browser", "programs", "readme", "raw", "deployments", "faults", "restart", "chaos",
+    "vanish",
 ]
-SCRIPTS = ["browser", "programs", "deployments", "faults", "restart"]
+SCRIPTS = ["browser", "programs", "readme", "deployments", "faults", "restart"]
 STREAMS_GONE = 10
 
 
