@@ -17,6 +17,7 @@ from pathlib import Path
 import wire
 from checks import Checks, run
 from edge import EVERYTHING, RAISED, WORK, Edge, kill, processes
+from model import TOOL, Model
 from walk import explain, report
 
 MODULES = WORK / "programs/node_modules"
@@ -61,9 +62,9 @@ class User:
     def bearer(self, token=None):
         return f"Authorization: Bearer {token or self.edge.token}"
 
-    async def start(self, argv, **more):
+    async def start(self, argv, stdin=asyncio.subprocess.DEVNULL, **more):
         return await asyncio.create_subprocess_exec(
-            *argv, cwd=self.home, env={**self.environment, **more}, stdin=asyncio.subprocess.PIPE,
+            *argv, cwd=self.home, env={**self.environment, **more}, stdin=stdin,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20,
         )
 
@@ -148,6 +149,23 @@ async def qwen_refused(user):
     assert "edge: " in out and "- Connected" not in out, (out, err)
 
 
+@checks.check("Qwen Code: a turn in which its model calls a tool")
+async def qwen_turn(user):
+    added = ["mcp", "add", "--transport", "http", "edge", f"{user.url}/mcp"]
+    await user.does(*QWEN, *added, "--header", user.bearer())
+    (path,) = user.home.rglob(".qwen/settings.json")
+    settings = json.loads(path.read_text())
+    # All tools are offered at once, not found by a search of the model's.
+    path.write_text(json.dumps({**settings, "tools": {"toolSearch": {"enabled": False}}}))
+    with Model() as model:
+        user.environment |= {
+            "OPENAI_BASE_URL": f"{model.url}/v1", "OPENAI_API_KEY": "none", "OPENAI_MODEL": "none",
+        }
+        told = ["-p", "call the tool", "--approval-mode", "yolo", "--auth-type", "openai"]
+        said = await user.does(*QWEN, *told)
+        assert "Echo: hello" in said, (said, model.tools())
+
+
 # --- Claude Code ------------------------------------------------------------------------------
 
 
@@ -159,6 +177,22 @@ def add_claude(name, claude, transport, path):
         assert re.search(r"edge: .* - . Connected", listed), listed
 
     checks.check(f"{name}, --transport {transport}: mcp add, mcp list says Connected")(connects)
+
+
+def add_claude_turn(name, claude):
+    async def turn(user):
+        added = ["mcp", "add", "--transport", "http", "edge", f"{user.url}/mcp"]
+        await user.does(*claude, *added, "--header", user.bearer())
+        with Model() as model:
+            user.environment |= {
+                "ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": "none",
+                # All tools are offered at once, not found by a search of the model's.
+                "ENABLE_TOOL_SEARCH": "false",
+            }
+            said = await user.does(*claude, "-p", "call the tool", "--allowedTools", TOOL)
+            assert "Echo: hello" in said, (said, model.tools())
+
+    checks.check(f"{name}: a turn in which its model calls a tool")(turn)
 
 
 def add_claude_refused(name, claude):
@@ -185,6 +219,7 @@ def add_claude_distrusting(name, claude):
 for _name, _claude in CLAUDE.items():
     add_claude(_name, _claude, "http", "/mcp")
     add_claude(_name, _claude, "sse", "/sse")
+    add_claude_turn(_name, _claude)
     add_claude_refused(_name, _claude)
     add_claude_distrusting(_name, _claude)
 
@@ -214,7 +249,8 @@ def add_remote(path, *more):
     async def remote(user):
         # The space would be lost in the settings of some clients, so its README has it so.
         argv = [*REMOTE, user.url + path, "--header", "Authorization:${AUTH}", *more]
-        process = await user.start(argv, AUTH=f"Bearer {user.edge.token}")
+        auth = f"Bearer {user.edge.token}"
+        process = await user.start(argv, stdin=asyncio.subprocess.PIPE, AUTH=auth)
         try:
             remote = Remote(process)
             remote.send(wire.initialize())
