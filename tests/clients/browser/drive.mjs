@@ -41,13 +41,14 @@ writeFileSync(join(cell.directory, "page.js"), script);
 // Names: ours to 127.0.0.1, those of the machine as they are, all others to nothing.
 const RULES =
   "MAP app.test 127.0.0.1, MAP evil.test 127.0.0.1, EXCLUDE localhost, EXCLUDE 127.0.0.1, MAP * ~NOTFOUND";
-const open = (home, profile) =>
+const open = (home, profile, ...more) =>
   chromium.launchPersistentContext(join(cell.directory, profile), {
     executablePath: cell.chromium, headless: true, chromiumSandbox: false, timeout: LIMIT,
     env: { HOME: home, PATH: process.env.PATH, LANG: "C.UTF-8", SUITE_MARK: process.env.SUITE_MARK ?? "" },
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
       "--disable-background-networking", "--disable-component-update", `--host-resolver-rules=${RULES}`,
+      ...more,
     ],
   });
 
@@ -96,6 +97,35 @@ async function refusedTo(url, name, options = {}) {
 function listed({ status, json }) {
   assert.equal(status, 200);
   assert.ok(json.result.tools.some((t) => t.name === "echo"), JSON.stringify(json));
+}
+
+// Bodies that are refused by their head: too long, with a wrong token, path or type.
+const TOO_LONG = 10600000;
+const LONG = 1100000;
+
+function refusals(context, protocol) {
+  const served = edge("listed");
+  const asked = [
+    [413, served, TOO_LONG],
+    [401, { ...served, token: "x".repeat(43) }, LONG],
+    [404, served, LONG, { path: "/nowhere" }],
+    [415, served, LONG, { type: "text/plain" }],
+  ];
+  return within(app, async (call, heard) => {
+    const found = [];
+    for (const [, ...what] of [...asked, ...asked]) {
+      try {
+        const { status, json } = await call("large", ...what);
+        found.push(json?.error ? status : `${status} without a reason`);
+      } catch (error) {
+        found.push(`${error.message.split("\n")[0]} ${JSON.stringify(heard.at(-1))}`);
+      }
+    }
+    const statuses = asked.map(([status]) => status);
+    assert.deepEqual(found, [...statuses, ...statuses]);
+    const protocols = new Set(is(heard, served.base).map((h) => h.protocol));
+    assert.deepEqual([...protocols], [protocol]);
+  }, { context });
 }
 
 const checks = {
@@ -193,21 +223,16 @@ const checks = {
       }
     }),
 
-  "refusals before the body has come reach the page: 413, 401": () =>
-    within(app, async (call, heard) => {
-      const wrong = { ...edge("listed"), token: "x".repeat(43) };
-      const found = [];
-      for (let n = 0; n < 3; n += 1) {
-        for (const [target, bytes] of [[edge("listed"), 10600000], [wrong, 1100000]]) {
-          try {
-            found.push((await call("large", target, bytes)).status);
-          } catch (error) {
-            found.push(`${bytes} bytes: ${error.message.split("\n")[0]} ${JSON.stringify(heard.at(-1))}`);
-          }
-        }
-      }
-      assert.deepEqual(found, [413, 401, 413, 401, 413, 401]);
-    }),
+  "refusals before the body has come reach the page, over HTTP/2": () => refusals(trusting, "h2"),
+
+  "refusals before the body has come reach the page, over HTTP/1.1": async () => {
+    const older = await open(cell.home, "profile-http1", "--disable-http2");
+    try {
+      await refusals(older, "http/1.1");
+    } finally {
+      await older.close();
+    }
+  },
 
   "a page may send a header field that the operator forwards": () =>
     within(app, async (call) => {

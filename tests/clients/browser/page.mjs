@@ -111,9 +111,10 @@ const suite = {
   },
 
   // A body of so many bytes, which the edge refuses before it has come.
-  large: async (edge, bytes) => {
+  large: async (edge, bytes, { path = "/mcp", type = "application/json" } = {}) => {
     const empty = JSON.stringify(request(1, "ping", { x: "" })).length;
-    return told(await post(edge, request(1, "ping", { x: "x".repeat(bytes - empty) })));
+    const body = JSON.stringify(request(1, "ping", { x: "x".repeat(bytes - empty) }));
+    return told(await post(edge, body, { "Content-Type": type }, edge.base + path));
   },
 
   refused: (edge, more = {}) => refusal(() => post(edge, request(1, "tools/list"), more)),
