@@ -282,6 +282,15 @@ add_remote("/mcp", "--transport", "sse-only")
 add_remote("/sse", "--transport", "sse-first")
 
 
+@checks.check("mcp-remote with a wrong token ends, and shows what the edge says")
+async def remote_refused(user):
+    argv = [*REMOTE, f"{user.url}/mcp", "--header", "Authorization:${AUTH}"]
+    user.environment["AUTH"] = f"Bearer {WRONG}"
+    code, out, err = await user.run(*argv)
+    assert code == 1 and not out, (code, out, err[-800:])
+    assert "bearer token" in err, err[-1500:]
+
+
 async def main(options):
     planned = [c for c in checks.all if options.check in c[0]]
     print(json.dumps({"plan": [*[c[0] for c in planned], NOBODY_LEFT, STOPPED]}), flush=True)

@@ -392,7 +392,9 @@ def short(name):
 async def main(options):
     machine = Machine(Path(options.binary).resolve(), options.directory.resolve())
     planned, nobody, reasons = plan(machine)
-    chosen = [p for p in planned if options.check in p[0]]
+    # A command needs those before it.
+    wanted = [at for at, (name, _, _) in enumerate(planned, 1) if options.check in name]
+    chosen = planned[: max(wanted, default=0)]
     names = [short(p[0]) for p in chosen]
     print(json.dumps({"plan": [EVERY, *names, NOBODY_LEFT]}), flush=True)
     report(EVERY, not nobody, 0, "\n".join(["readme.py knows nothing of", *nobody] if nobody else reasons))
