@@ -130,7 +130,7 @@ async fn an_answer_that_its_child_broke_off_is_left_to_the_end_of_the_child() {
     // What it was about to say is no reason for its end.
     assert_eq!(rig.last_words.after("it ended"), "it ended");
     assert!(rig.hears_line(Line::Whole(Bytes::from_static(b"no config")), true).is_empty());
-    assert_eq!(rig.last_words.after("it ended"), "it ended; its last words: no config");
+    assert_eq!(rig.last_words.after("it ended"), "it ended; its last words on stdout: no config");
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,9 @@ const MAX_LINE: usize = 1000;
 /// Longer than anything is waited for here.
 const LONG: Duration = Duration::from_secs(200);
 const SECOND: Duration = Duration::from_secs(1);
+const TWO_SECONDS: Duration = Duration::from_secs(2);
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
 fn just_under(time: Duration) -> Duration {
     time.saturating_sub(Duration::from_millis(1))
@@ -50,7 +53,7 @@ struct Story {
 impl Story {
     /// The one warning, which came after 10 seconds.
     fn warning(&self) -> &str {
-        let [(SLOW, text)] = &self.warned[..] else { panic!("{self:?}") };
+        let [(TEN_SECONDS, text)] = &self.warned[..] else { panic!("{self:?}") };
         assert_eq!(self.ended, None);
         text
     }
@@ -158,7 +161,7 @@ async fn what_is_told_is_short_plain_and_without_secrets() {
 async fn who_answers_within_10_seconds_or_was_not_asked_is_left_alone() {
     let story = play(async |child| {
         child.says("Starting up\nProceed? [y/N] \n").await;
-        sleep(just_under(SLOW)).await;
+        sleep(just_under(TEN_SECONDS)).await;
         child.says(ANSWER).await;
     });
     assert!(story.await.is_quiet());
@@ -192,12 +195,12 @@ async fn messages_behind_content_length_headers_end_a_child_after_2_seconds() {
             child.says(&frame).await;
         });
         let story = story.await;
-        assert_eq!(story.ended, Some((SECOND + FRAMED, NoMcp::Framed)));
+        assert_eq!(story.ended, Some((SECOND + TWO_SECONDS, NoMcp::Framed)));
         assert!(story.warned.is_empty());
     }
     let pretty = "Content-Length: 40\r\n\r\n{\n  \"jsonrpc\": \"2.0\"\n}\n";
     let story = play(async |child| child.says(pretty).await).await;
-    assert_eq!(story.ended, Some((FRAMED, NoMcp::Framed)));
+    assert_eq!(story.ended, Some((TWO_SECONDS, NoMcp::Framed)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +208,7 @@ async fn headers_are_no_reason_where_messages_come_or_where_they_are_http() {
     // The end of the line comes after all.
     let story = play(async |child| {
         child.says(format!("Content-Length: 36\r\n\r\n{}", ANSWER.trim_end())).await;
-        sleep(just_under(FRAMED)).await;
+        sleep(just_under(TWO_SECONDS)).await;
         child.says("\n").await;
     });
     assert!(story.await.is_quiet());
@@ -237,7 +240,7 @@ async fn a_line_without_an_end_ends_a_child_30_seconds_after_it_is_too_long() {
         }
     };
     // 1500 bytes are there after two seconds.
-    let due = Some((2 * SECOND + MUTE, NoMcp::Endless));
+    let due = Some((2 * SECOND + HALF_A_MINUTE, NoMcp::Endless));
     assert_eq!(play_told(false, babble).await.ended, due);
     let story = play_told(false, async |child| {
         child.says(ANSWER).await;
@@ -247,7 +250,7 @@ async fn a_line_without_an_end_ends_a_child_30_seconds_after_it_is_too_long() {
     let story = play(async |child| {
         child.says(ANSWER).await;
         child.says([b'x'; 1500]).await;
-        sleep(just_under(MUTE)).await;
+        sleep(just_under(HALF_A_MINUTE)).await;
         child.says("\n").await;
     });
     assert!(story.await.is_quiet());
@@ -261,7 +264,10 @@ async fn much_noise_before_the_first_message_is_as_good_as_an_endless_line() {
             sleep(SECOND).await;
         }
     };
-    assert_eq!(play_told(false, noise).await.ended, Some((2 * SECOND + MUTE, NoMcp::Endless)));
+    assert_eq!(
+        play_told(false, noise).await.ended,
+        Some((2 * SECOND + HALF_A_MINUTE, NoMcp::Endless))
+    );
     // Who has spoken may print what it likes.
     let story = play_told(false, async |child| {
         child.says(ANSWER).await;
@@ -269,7 +275,7 @@ async fn much_noise_before_the_first_message_is_as_good_as_an_endless_line() {
     });
     assert!(story.await.is_quiet());
     let story = play_told(false, async |child| {
-        let enough = timeout(MUTE, noise(child)).await;
+        let enough = timeout(HALF_A_MINUTE, noise(child)).await;
         assert!(enough.is_err());
         child.says(ANSWER).await;
     });
