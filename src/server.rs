@@ -115,7 +115,7 @@ impl Behind {
     }
 
     fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
-        let Config { limits, access, path, .. } = config;
+        let Config { limits, access, .. } = config;
         let secrets: &[Secret] = match access {
             Access::Tokens(tokens) => tokens,
             Access::Anonymous => &[],
@@ -130,16 +130,16 @@ impl Behind {
                 drain.clone(),
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
-            Kind::Upstream(config) => {
-                let upstream = Arc::new(Upstream::new(&config)?);
+            Kind::Upstream(asked) => {
+                let upstream = Arc::new(Upstream::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
-                    &config,
+                    &asked,
                     limits.max_line_bytes,
                     tally.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, config.pass, path);
+                let front = Front::new(upstream, asked.pass, config);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };

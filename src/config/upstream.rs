@@ -7,6 +7,10 @@ use http::{HeaderName, Uri};
 
 use super::Secret;
 
+/// Requests that may be under way at once on passed paths behind the token; as many without one, and
+/// as many event streams without one.
+pub(crate) const PASSED_AT_ONCE: usize = 512;
+
 /// An MCP server that speaks HTTP, and what of it clients may reach.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -43,6 +47,13 @@ impl Upstream {
     #[must_use]
     pub fn shown(&self) -> String {
         shown(&self.url)
+    }
+
+    /// How many requests without a token may be under way to it at once on passed paths, event
+    /// streams included.
+    #[must_use]
+    pub fn open_at_once(&self) -> usize {
+        if self.pass.iter().any(|rule| rule.open) { 2 * PASSED_AT_ONCE } else { 0 }
     }
 
     /// The one at this URL, with the defaults of the command line.
