@@ -73,6 +73,8 @@ pub(crate) struct Session {
     closing: CancellationToken,
     /// For calls that go under an id of the edge's own.
     ids: AtomicU64,
+    /// Held while the edge initialises the backend.
+    beginning: tokio::sync::Mutex<()>,
 }
 
 impl Session {
@@ -101,6 +103,7 @@ impl Session {
             settled: Notify::new(),
             closing: CancellationToken::new(),
             ids: AtomicU64::new(1),
+            beginning: tokio::sync::Mutex::default(),
         });
         let (own, stopping) = (Arc::clone(&session), drain.stopping());
         drain.spawn_behind(async move {
@@ -328,6 +331,17 @@ impl Session {
     ) -> Result<(), Reason> {
         let asked = message.id().is_some_and(|id| self.state().answered(id));
         if asked { self.tell(message, caller).await } else { Ok(()) }
+    }
+
+    /// Initialises the backend in the edge's own name if no client did or is about to. Whoever comes
+    /// meanwhile waits: no call may overtake `initialized`.
+    pub(super) async fn initialize_if_fresh(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+    ) -> Result<(), Reason> {
+        let _beginning = self.beginning.lock().await;
+        let fresh = self.version().is_none() && self.calls() == 0;
+        if fresh { self.initialize(caller).await } else { Ok(()) }
     }
 
     /// Initialises the backend in the edge's own name, where no client did.

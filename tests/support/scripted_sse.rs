@@ -34,6 +34,8 @@ pub(crate) enum Deed {
     Fall,
     /// Answer and 202 once [`ScriptedSse::let_go`] was said.
     Held,
+    /// 202, and the answer once [`ScriptedSse::let_go`] was said.
+    Late,
     /// It asks the client something on the stream, and does nothing before that is answered.
     Ask,
     /// It answers with this status.
@@ -79,6 +81,11 @@ impl ScriptedSse {
     pub(crate) fn upstream(&self) -> Upstream {
         let url = format!("http://{}/sse", self.address).parse().unwrap();
         Upstream { kind: UpstreamKind::Sse, ..Upstream::new(url) }
+    }
+
+    /// The methods that came up; streams are `GET`.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        self.books.seen.lock().unwrap().iter().map(Seen::method).collect()
     }
 
     /// How often a message with this method came up; streams are `GET`.
@@ -143,6 +150,14 @@ async fn answer(
             drop(books.held.acquire().await.unwrap());
             well(&seen)
         }
+        Deed::Late => {
+            let books = Arc::clone(&books);
+            drop(tokio::spawn(async move {
+                drop(books.held.acquire().await.unwrap());
+                answer_with(well(&seen), &seen, &books, &path);
+            }));
+            return Ok(plain(202));
+        }
         Deed::Ask => {
             let params = json!({ "message": "well?", "requestedSchema": {} });
             let asked = json!({ "jsonrpc": "2.0", "id": 0, "method": "elicitation/create",
@@ -156,12 +171,17 @@ async fn answer(
     if message["method"].is_null() {
         books.answered.add_permits(1);
     }
-    if let Some(mut answer) = result.filter(|_| !message["id"].is_null()) {
-        answer["jsonrpc"] = json!("2.0");
-        answer["id"] = message["id"].clone();
-        say(&books, &path, &answer);
-    }
+    answer_with(result, &seen, &books, &path);
     Ok(plain(202))
+}
+
+fn answer_with(result: Option<Value>, seen: &Seen, books: &Books, path: &str) {
+    let id = &seen.json()["id"];
+    if let Some(mut answer) = result.filter(|_| !id.is_null()) {
+        answer["jsonrpc"] = json!("2.0");
+        answer["id"] = id.clone();
+        say(books, path, &answer);
+    }
 }
 
 fn plain(status: u16) -> Response<Frames> {

@@ -97,6 +97,12 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
             () = say.closed() => None,
         };
         let Some(first) = first else { return };
+        let asks = matches!(first.message.kind(), Kind::Request { .. });
+        if !asks && shared.known().is_none() {
+            // Its `initialize` failed: it would hold up the next one for nothing.
+            tracing::debug!(message = ?first.message, "no session to say it in: dropped");
+            continue;
+        }
         let spoken = tokio::select! {
             spoken = shared.spoken(&first.caller) => spoken,
             () = say.closed() => return,
