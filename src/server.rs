@@ -273,6 +273,7 @@ impl Server {
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
+            front.look(&drain);
         }
         drain.spawn_vital(listener.run(connection));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
@@ -328,6 +329,7 @@ pub async fn serve_stdio(
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
+        front.look(&drain);
     }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let broken = drain.broken();

@@ -78,6 +78,17 @@ impl Front {
             upstream.close_idle();
         });
     }
+
+    /// Has the operator told if the upstream takes no connection. The start waits for nothing.
+    pub(crate) fn look(&self, drain: &Drain) {
+        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        drain.spawn_behind(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = upstream.look() => {}
+            }
+        });
+    }
 }
 
 /// Everything above the connections.

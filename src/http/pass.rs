@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request,
+};
 use http_body::Body;
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -215,7 +217,11 @@ impl App {
         // Whoever waits for a stream may wait long for its begin, too.
         let patience = (!wants_events).then_some(front.upstream.patience());
         let request = self.upward(arrived, front, principal)?;
+        let host = request.headers().get(header::HOST).cloned();
         let response = self.carry((front, arrived.tag), request, patience, body).await?;
+        if let (StatusCode::MISDIRECTED_REQUEST, Some(host)) = (response.status(), &host) {
+            front.upstream.refused_host(response.status(), host);
+        }
         if response.status().is_informational() {
             return Err(failed(arrived.tag, Fault::Broken("it changes the protocol".into())));
         }
@@ -234,7 +240,7 @@ impl App {
             silence: front.upstream.patience(),
             request: arrived.tag.clone(),
         };
-        Ok(passed::response(response, front.upstream.url(), terms))
+        Ok(passed::response(response, (front.upstream.url(), host.as_ref()), terms))
     }
 
     /// The head of the request that goes up.

@@ -47,17 +47,17 @@ pub(super) fn is_events(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// The response of this upstream, as it goes down. What it says of itself and of TLS is for the edge
+/// The response of this upstream, which was sent this `Host`, as it goes down. What it says of itself and of TLS is for the edge
 /// to say.
 pub(super) fn response(
     response: Response<Arriving>,
-    upstream: &Uri,
+    (upstream, host): (&Uri, Option<&HeaderValue>),
     terms: Terms,
 ) -> Response<ReplyBody> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        if let Some(place) = headers.get(&name).and_then(|place| here(place, upstream)) {
+        if let Some(place) = headers.get(&name).and_then(|place| here(place, upstream, host)) {
             drop(headers.insert(name, place));
         }
     }
@@ -76,10 +76,19 @@ pub(super) fn response(
     response
 }
 
-/// A place at the upstream, which clients cannot reach, as one at the edge. None if it is elsewhere,
-/// or would lead elsewhere then.
-fn here(place: &HeaderValue, upstream: &Uri) -> Option<HeaderValue> {
-    let origin = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
+/// A place at the upstream, which clients cannot reach, as one at the edge. The upstream may take
+/// itself for the `host` that it was sent, and cannot know by which scheme clients come. None if the
+/// place is elsewhere, or would lead elsewhere then.
+fn here(place: &HeaderValue, upstream: &Uri, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let own = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
+    let host = host.and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| upstream.authority().is_none_or(|own| own.as_str() != *host));
+    let sent = ["http", "https"].into_iter().filter_map(|it| Some(format!("{it}://{}", host?)));
+    std::iter::once(own).chain(sent).find_map(|origin| beneath(place, &origin))
+}
+
+/// The path of a place beneath this origin.
+fn beneath(place: &HeaderValue, origin: &str) -> Option<HeaderValue> {
     let (start, rest) = place.as_bytes().split_at_checked(origin.len())?;
     // Browsers take control characters out, and then two slashes for the begin of a host.
     let elsewhere =
@@ -305,7 +314,8 @@ mod tests {
     fn places_at_the_upstream_are_places_here() {
         let upstream = Uri::from_static("http://Inner:8000/mcp");
         let of = |place: &str| {
-            let place = here(&HeaderValue::from_str(place).unwrap(), &upstream)?;
+            let sent = HeaderValue::from_static("mcp.example.com");
+            let place = here(&HeaderValue::from_str(place).unwrap(), &upstream, Some(&sent))?;
             Some(place.to_str().unwrap().to_owned())
         };
         for (place, found) in [
@@ -313,6 +323,11 @@ mod tests {
             ("HTTP://INNER:8000", Some("/")),
             ("http://inner:8000?a", Some("/?a")),
             ("http://inner:8000#a", Some("/#a")),
+            ("http://mcp.example.com/a", Some("/a")),
+            ("https://mcp.example.com/a?b", Some("/a?b")),
+            ("https://mcp.example.com:8443/a", None),
+            ("https://mcp.example.com.evil.example/", None),
+            ("ftp://mcp.example.com/a", None),
             ("/a", None),
             ("http://inner:80001/a", None),
             ("http://inner:8000.evil.example/", None),

@@ -51,6 +51,8 @@ struct Books {
     /// Streams that are open, by their path for messages.
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
     held: Semaphore,
+    /// Messages whose answers come late, and where they were posted.
+    late: Mutex<Vec<(String, Seen)>>,
     answered: Semaphore,
 }
 
@@ -70,6 +72,7 @@ impl ScriptedSse {
             seen: Mutex::default(),
             streams: Mutex::default(),
             held: Semaphore::new(0),
+            late: Mutex::default(),
             answered: Semaphore::new(0),
         });
         let mut serving = JoinSet::new();
@@ -101,7 +104,11 @@ impl ScriptedSse {
 
     /// Answers what is held, from now on.
     pub(crate) fn let_go(&self) {
+        let mut late = self.books.late.lock().unwrap();
         self.books.held.add_permits(1);
+        for (path, seen) in late.drain(..) {
+            answer_with(well(&seen), &seen, &self.books, &path);
+        }
     }
 
     /// Ends its streams.
@@ -151,12 +158,12 @@ async fn answer(
             well(&seen)
         }
         Deed::Late => {
-            let books = Arc::clone(&books);
-            drop(tokio::spawn(async move {
-                drop(books.held.acquire().await.unwrap());
-                answer_with(well(&seen), &seen, &books, &path);
-            }));
-            return Ok(plain(202));
+            let mut late = books.late.lock().unwrap();
+            if books.held.available_permits() == 0 {
+                late.push((path, seen));
+                return Ok(plain(202));
+            }
+            well(&seen)
         }
         Deed::Ask => {
             let params = json!({ "message": "well?", "requestedSchema": {} });

@@ -136,7 +136,7 @@ impl Session {
                             return Some(connected);
                         }
                         Err(text) => {
-                            tracing::debug!(text, "cannot connect to the upstream");
+                            self.shared.warn(&text);
                             self.is_down(&text).await;
                             rest = Some(self.rest());
                             break;
@@ -317,7 +317,7 @@ impl Session {
             return None;
         }
         match answer {
-            Ok(Answer::Accepted | Answer::Json(_) | Answer::Events(_)) => {
+            Ok(Answer::Accepted { .. } | Answer::Json(_) | Answer::Events(_)) => {
                 if message.method() == Some("notifications/initialized") {
                     self.learn();
                 }
