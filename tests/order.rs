@@ -65,7 +65,7 @@ fn lines() -> String {
         call(2, "tools/list", json!({})),
         call(3, "tools/call", json!({ "name": "echo", "arguments": { "text": "a" } })),
     ];
-    messages.iter().map(|message| format!("{message}\n")).collect()
+    messages.map(|message| message.to_string()).join("\n")
 }
 
 /// What an edge on stdin and stdout answers to all of this at once.
