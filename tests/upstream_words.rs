@@ -4,16 +4,16 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::Stdio;
 
 use mcp_edge::Behind;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Act, EDGE, Scripted, ScriptedSse, Seen, TOKEN, TestServer, bounded, config, hello};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::Command;
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
 
 /// What `initialize` is answered, and what is logged, before an upstream at this URL.
@@ -195,9 +195,9 @@ async fn the_wrong_kind_is_named_to_caller_and_operator() {
     .await;
 }
 
-/// A running edge's log, line by line.
-fn serving(url: &str) -> (std::process::Child, BufReader<std::process::ChildStderr>) {
-    let mut edge = std::process::Command::new(EDGE)
+/// An edge that serves, and its log, line by line.
+fn serving(url: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let mut edge = Command::new(EDGE)
         .args(["--insecure-http", "--port=0", "--log-format=json", "--upstream", url])
         .args(["--upstream-connect-timeout=200ms"])
         .env_clear()
@@ -206,53 +206,53 @@ fn serving(url: &str) -> (std::process::Child, BufReader<std::process::ChildStde
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let log = BufReader::new(edge.stderr.take().unwrap());
+    let log = BufReader::new(edge.stderr.take().unwrap()).lines();
     (edge, log)
 }
 
-#[test]
-fn a_dead_upstream_is_named_at_the_start_which_waits_for_nothing() {
-    let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let dead = free.local_addr().unwrap();
-    drop(free);
-    let (mut edge, log) = serving(&format!("http://{dead}/mcp?key=secret"));
-    let (mut serves, mut warned) = (false, None);
-    for line in log.lines().map(Result::unwrap) {
-        assert!(!line.contains("secret"), "{line}");
-        serves |= line.contains("\"serving\"");
-        if line.contains("nobody serves at the upstream yet") {
-            warned = Some(line);
+#[tokio::test]
+async fn a_dead_upstream_is_named_at_the_start_which_waits_for_nothing() {
+    bounded(async {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let dead = free.local_addr().unwrap();
+        drop(free);
+        let (_edge, mut log) = serving(&format!("http://{dead}/mcp?key=secret"));
+        let (mut serves, mut warned) = (false, String::new());
+        while !serves || warned.is_empty() {
+            let line = log.next_line().await.unwrap().unwrap();
+            assert!(!line.contains("secret"), "{line}");
+            serves |= line.contains("\"serving\"");
+            if line.contains("nobody serves at the upstream yet") {
+                warned = line;
+            }
         }
-        if serves && warned.is_some() {
-            break;
+        for word in ["WARN", "--upstream (MCP_UPSTREAM)", "--upstream-wait", &dead.to_string()] {
+            assert!(warned.contains(word), "{warned}");
         }
-    }
-    edge.kill().unwrap();
-    edge.wait().unwrap();
-    let warned = warned.unwrap();
-    for word in ["WARN", "--upstream (MCP_UPSTREAM)", "--upstream-wait", &dead.to_string()] {
-        assert!(warned.contains(word), "{warned}");
-    }
+    })
+    .await;
 }
 
-#[test]
-fn an_upstream_that_is_there_is_not_spoken_of_at_the_start() {
-    let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (mut edge, log) = serving(&format!("http://{}/mcp", socket.local_addr().unwrap()));
-    let (mut looked, mut lines) = (false, log.lines().map(Result::unwrap));
-    for line in lines.by_ref() {
-        if line.contains("\"serving\"") {
-            // It looks, and leaves again without a word.
-            let (mut peer, _) = socket.accept().unwrap();
-            looked = std::io::Read::read(&mut peer, &mut [0; 1]).unwrap() == 0;
-            break;
+#[tokio::test]
+async fn an_upstream_that_is_there_is_not_spoken_of_at_the_start() {
+    bounded(async {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (edge, mut log) = serving(&format!("http://{}/mcp", socket.local_addr().unwrap()));
+        // It looks, and leaves again without a word.
+        let (mut peer, _) = socket.accept().await.unwrap();
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0);
+        let mut seen = Vec::new();
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("\"serving\"") {
+                let pid = Pid::from_raw(edge.id().unwrap().try_into().unwrap()).unwrap();
+                kill_process(pid, Signal::TERM).unwrap();
+            }
+            seen.push(line);
         }
-    }
-    let pid = rustix::process::Pid::from_child(&edge);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let rest: Vec<String> = lines.collect();
-    edge.wait().unwrap();
-    assert!(looked && !rest.iter().any(|line| line.contains("nobody serves")), "{rest:?}");
+        assert!(!seen.iter().any(|line| line.contains("nobody serves")), "{seen:?}");
+    })
+    .await;
 }
