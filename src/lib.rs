@@ -39,8 +39,8 @@ pub use backend::stdio::shim::{is_stage as is_shim_stage, run as run_shim};
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
 pub use config::{
     Access, BadToken, BadTokenFile, CertFiles, ChildCommand, ChildLimits, Config, Limits,
-    MIN_TOKEN, PassRule, Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamKind,
-    parse_token, parse_token_file,
+    MIN_TOKEN, PassRule, Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamHost,
+    UpstreamKind, parse_token, parse_token_file,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};

@@ -122,7 +122,7 @@ impl Behind {
     }
 
     fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
-        let Config { limits, access, path, .. } = config;
+        let Config { limits, access, .. } = config;
         let secrets: &[Secret] = match access {
             Access::Tokens(tokens) => tokens,
             Access::Anonymous => &[],
@@ -137,16 +137,16 @@ impl Behind {
                 drain.clone(),
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
-            Kind::Upstream(config) => {
-                let upstream = Arc::new(Upstream::new(&config)?);
+            Kind::Upstream(asked) => {
+                let upstream = Arc::new(Upstream::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
-                    &config,
+                    &asked,
                     limits.max_line_bytes,
                     tally.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, config.pass, path);
+                let front = Front::new(upstream, asked.pass, config);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -330,6 +330,7 @@ impl Server {
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
+            front.look(&drain);
         }
         drain.spawn_vital(listener.run(connection));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
@@ -385,6 +386,7 @@ pub async fn serve_stdio(
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
+        front.look(&drain);
     }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let broken = drain.broken();

@@ -168,6 +168,10 @@ pub(crate) struct Upstream {
     /// What it speaks: sse (HTTP+SSE), streamable (Streamable HTTP), or auto to find out
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
     pub(crate) upstream_kind: UpstreamKind,
+    /// Host that the upstream is sent: a name that it takes, perhaps with a port, or client for the
+    /// one that each client sent; without it that of the URL
+    #[arg(long, value_name = "NAME")]
+    pub(crate) upstream_host: Option<String>,
     /// PEM file with the CAs for an https upstream; without it the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) upstream_ca: Option<PathBuf>,

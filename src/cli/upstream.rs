@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use http::{HeaderName, Uri};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
-use mcp_edge::{PassRule, Secret, Upstream};
+use mcp_edge::{PassRule, Secret, Upstream, UpstreamHost};
 
 use super::access::read;
 use super::args::{self, UpstreamKind};
@@ -36,6 +37,7 @@ pub(super) fn upstream(
             UpstreamKind::Sse => mcp_edge::UpstreamKind::Sse,
             UpstreamKind::Streamable => mcp_edge::UpstreamKind::Streamable,
         },
+        host: asked.upstream_host.as_deref().map_or(Ok(UpstreamHost::Own), host)?,
         ca: asked.upstream_ca.clone(),
         token: asked.upstream_token_file.as_deref().map(|it| token(it, warnings)).transpose()?,
         forward_headers: asked
@@ -58,6 +60,7 @@ pub(super) fn upstream(
 
 fn without(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
     let given = [
+        ("--upstream-host (MCP_UPSTREAM_HOST)", asked.upstream_host.is_some()),
         ("--upstream-ca (MCP_UPSTREAM_CA)", asked.upstream_ca.is_some()),
         ("--upstream-token-file (MCP_UPSTREAM_TOKEN_FILE)", asked.upstream_token_file.is_some()),
         ("--forward-header (MCP_FORWARD_HEADER)", !asked.forward_header.is_empty()),
@@ -94,6 +97,25 @@ fn url(text: &str) -> Result<Uri, ConfigError> {
         return Err(wrong("has a fragment (#…), which is never sent: leave it out"));
     }
     Ok(url)
+}
+
+fn host(text: &str) -> Result<UpstreamHost, ConfigError> {
+    let wrong = |reason| ConfigError::Setting {
+        option: "--upstream-host (MCP_UPSTREAM_HOST)",
+        value: text.to_owned(),
+        reason,
+    };
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("client") {
+        return Ok(UpstreamHost::Client);
+    }
+    let no_name = "is no host: write it as mcp.example.com or localhost:8000, or the word client";
+    let authority: Authority = text.parse().map_err(|_invalid| wrong(no_name))?;
+    let port = authority.as_str() == authority.host() || authority.port_u16().is_some();
+    if !port || authority.host().is_empty() || text.contains('@') {
+        return Err(wrong(no_name));
+    }
+    HeaderValue::try_from(text).map(UpstreamHost::Named).map_err(|_invalid| wrong(no_name))
 }
 
 /// A password or key in a URL must not be in the error about it.
@@ -233,6 +255,23 @@ mod tests {
         }
         let text = url("ftp://127.0.0.1/mcp?key=1").unwrap_err().to_string();
         assert!(text.contains("\"ftp://127.0.0.1/mcp?…\""), "{text}");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_the_clients() {
+        let named = |text: &str| match host(text) {
+            Ok(UpstreamHost::Named(name)) => Some(name.to_str().unwrap().to_owned()),
+            Ok(UpstreamHost::Client) => Some("the client's".to_owned()),
+            Ok(UpstreamHost::Own) | Err(_) => None,
+        };
+        for good in ["mcp.example.com", "localhost:8000", "[::1]:8000", "client:80"] {
+            assert_eq!(named(good).as_deref(), Some(good));
+        }
+        assert_eq!(named(" Client ").as_deref(), Some("the client's"));
+        for bad in ["", " ", "http://a.example", "a.example/b", "me@a.example", "a b", "a:b", ":80"]
+        {
+            assert_eq!(named(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -38,7 +38,6 @@ use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Provenance, Transport};
 use crate::config::{Config, PassRule, TlsSource};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
-use crate::limit::PerClient;
 use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
 use crate::proxied::{Prefix, TrustedProxies};
 use crate::shutdown::Drain;
@@ -64,9 +63,9 @@ pub(crate) struct Front {
 
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
-    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, unified: &str) -> Self {
-        let rules = Rules::new(pass, unified, upstream.url().path());
-        Self { upstream, rules, places: Places::default() }
+    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, config: &Config) -> Self {
+        let rules = Rules::new(pass, &config.path, upstream.url().path());
+        Self { upstream, rules, places: Places::new(config.limits.streams_per_ip) }
     }
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.
@@ -78,6 +77,17 @@ impl Front {
                 () = upstream.keep_swept() => {}
             }
             upstream.close_idle();
+        });
+    }
+
+    /// Has the operator told if the upstream takes no connection. The start waits for nothing.
+    pub(crate) fn look(&self, drain: &Drain) {
+        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        drain.spawn_behind(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = upstream.look() => {}
+            }
         });
     }
 }
@@ -93,8 +103,6 @@ pub(crate) struct App {
     max_headers: usize,
     max_header_bytes: usize,
     front: Option<Front>,
-    /// Places of event streams that are passed through.
-    streams: PerClient,
     proxies: TrustedProxies,
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
@@ -139,7 +147,6 @@ impl App {
             max_headers: config.limits.max_headers,
             max_header_bytes: config.limits.max_header_bytes,
             front,
-            streams: PerClient::new(config.limits.streams_per_ip),
             proxies: TrustedProxies::new(&config.trusted_proxies),
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
@@ -166,7 +173,7 @@ impl App {
 
     /// How many event streams are open.
     pub(crate) fn streams(&self) -> u64 {
-        self.mcp.streams() + self.streams.open()
+        self.mcp.streams() + self.front.as_ref().map_or(0, |front| front.places.streams())
     }
 
     /// How many child processes there are.

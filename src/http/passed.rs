@@ -50,17 +50,18 @@ pub(super) fn is_events(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// The response of this upstream, as it goes down. What it says of itself and of TLS is for the edge
-/// to say.
+/// The response of this upstream, which was sent this `Host`, as it goes down. What it says of itself
+/// and of TLS is for the edge to say.
 pub(super) fn response(
     response: Response<Arriving>,
-    upstream: &Uri,
+    (upstream, host): (&Uri, Option<&HeaderValue>),
     terms: Terms,
 ) -> Response<ReplyBody> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let place = headers.get(&name).and_then(|place| here(place, upstream, &terms.prefix));
+        let place = headers.get(&name);
+        let place = place.and_then(|place| here(place, (upstream, host), &terms.prefix));
         if let Some(place) = place {
             drop(headers.insert(name, place));
         }
@@ -81,20 +82,34 @@ pub(super) fn response(
 }
 
 /// A place at the upstream, which clients cannot reach, as one at the edge, behind what a proxy takes
-/// off. None if it is elsewhere, or would lead elsewhere then.
-fn here(place: &HeaderValue, upstream: &Uri, prefix: &Prefix) -> Option<HeaderValue> {
-    let origin = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
-    let place = place.as_bytes();
-    let (start, rest) = match place.first() {
+/// off. The upstream may take itself for the `host` that it was sent, and cannot know by which scheme
+/// clients come. `None` if the place is elsewhere, or would lead elsewhere then.
+fn here(
+    place: &HeaderValue,
+    (upstream, host): (&Uri, Option<&HeaderValue>),
+    prefix: &Prefix,
+) -> Option<HeaderValue> {
+    if place.as_bytes().starts_with(b"/") {
         // Without a host it is at the upstream already.
-        Some(b'/') if prefix.as_str().is_empty() => return None,
-        Some(b'/') => (origin.as_bytes(), place),
-        Some(_) | None => place.split_at_checked(origin.len())?,
-    };
+        return if prefix.as_str().is_empty() { None } else { moved(place.as_bytes(), prefix) };
+    }
+    let own = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
+    let host = host.and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| upstream.authority().is_none_or(|own| own.as_str() != *host));
+    let sent = ["http", "https"].into_iter().filter_map(|it| Some(format!("{it}://{}", host?)));
+    std::iter::once(own).chain(sent).find_map(|origin| {
+        let (start, rest) = place.as_bytes().split_at_checked(origin.len())?;
+        start.eq_ignore_ascii_case(origin.as_bytes()).then_some(())?;
+        moved(rest, prefix)
+    })
+}
+
+/// What follows the origin of a place, as a place at the edge.
+fn moved(rest: &[u8], prefix: &Prefix) -> Option<HeaderValue> {
     // Browsers take control characters out, and then two slashes for the begin of a host.
     let elsewhere =
         matches!(rest, [b'/', b'/' | b'\\', ..]) || rest.iter().any(u8::is_ascii_control);
-    if elsewhere || !start.eq_ignore_ascii_case(origin.as_bytes()) {
+    if elsewhere {
         return None;
     }
     let root: &[u8] = match rest.first() {
@@ -317,8 +332,10 @@ mod tests {
     fn places_at_the_upstream_are_places_here() {
         let upstream = Uri::from_static("http://Inner:8000/mcp");
         let mut headers = HeaderMap::new();
+        let sent = HeaderValue::from_static("mcp.example.com");
         let behind = |place: &str, prefix: &Prefix| {
-            let place = here(&HeaderValue::from_str(place).unwrap(), &upstream, prefix)?;
+            let place = HeaderValue::from_str(place).unwrap();
+            let place = here(&place, (&upstream, Some(&sent)), prefix)?;
             Some(place.to_str().unwrap().to_owned())
         };
         let of = |place: &str| behind(place, &Prefix::default());
@@ -327,6 +344,11 @@ mod tests {
             ("HTTP://INNER:8000", Some("/")),
             ("http://inner:8000?a", Some("/?a")),
             ("http://inner:8000#a", Some("/#a")),
+            ("http://mcp.example.com/a", Some("/a")),
+            ("https://mcp.example.com/a?b", Some("/a?b")),
+            ("https://mcp.example.com:8443/a", None),
+            ("https://mcp.example.com.evil.example/", None),
+            ("ftp://mcp.example.com/a", None),
             ("/a", None),
             ("http://inner:80001/a", None),
             ("http://inner:8000.evil.example/", None),

@@ -70,9 +70,8 @@ impl Mcp {
             Kind::Request { method, .. } => {
                 self.check_open().map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
-                let fresh = session.version().is_none() && session.calls() == 0;
-                if fresh && &**method != "initialize" {
-                    session.initialize(&caller).await.map_err(refuse)?;
+                if &**method != "initialize" {
+                    session.initialize_if_fresh(&caller).await.map_err(refuse)?;
                 }
                 session.post(message, &caller).await.map_err(refuse)?;
             }

@@ -79,6 +79,8 @@ pub(crate) struct Session {
     ids: AtomicU64,
     /// What the backend says instead of an answer to `initialize`.
     suspicion: OnceLock<String>,
+    /// Held while the edge initialises the backend.
+    beginning: tokio::sync::Mutex<()>,
 }
 
 impl Session {
@@ -108,6 +110,7 @@ impl Session {
             closing: CancellationToken::new(),
             ids: AtomicU64::new(1),
             suspicion: OnceLock::new(),
+            beginning: tokio::sync::Mutex::default(),
         });
         let (own, stopping) = (Arc::clone(&session), drain.stopping());
         drain.spawn_behind(async move {
@@ -367,6 +370,17 @@ impl Session {
     ) -> Result<(), Reason> {
         let asked = message.id().is_some_and(|id| self.state().answered(id));
         if asked { self.tell(message, caller).await } else { Ok(()) }
+    }
+
+    /// Initialises the backend in the edge's own name if no client did or is about to. Whoever comes
+    /// meanwhile waits: no call may overtake `initialized`.
+    pub(super) async fn initialize_if_fresh(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+    ) -> Result<(), Reason> {
+        let _beginning = self.beginning.lock().await;
+        let fresh = self.version().is_none() && self.calls() == 0;
+        if fresh { self.initialize(caller).await } else { Ok(()) }
     }
 
     /// Initialises the backend in the edge's own name, where no client did.

@@ -36,6 +36,8 @@ pub(crate) enum Deed {
     Fall,
     /// Answer and 202 once [`ScriptedSse::let_go`] was said.
     Held,
+    /// 202, and the answer once [`ScriptedSse::let_go`] was said.
+    Late,
     /// It asks the client something on the stream, and does nothing before that is answered.
     Ask,
     /// It answers with this status.
@@ -51,6 +53,8 @@ struct Books {
     /// Streams that are open, by their path for messages.
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
     held: Semaphore,
+    /// Messages whose answers come late, and where they were posted.
+    late: Mutex<Vec<(String, Seen)>>,
     answered: Semaphore,
 }
 
@@ -70,6 +74,7 @@ impl ScriptedSse {
             seen: Mutex::default(),
             streams: Mutex::default(),
             held: Semaphore::new(0),
+            late: Mutex::default(),
             answered: Semaphore::new(0),
         });
         let mut serving = JoinSet::new();
@@ -81,6 +86,11 @@ impl ScriptedSse {
     pub(crate) fn upstream(&self) -> Upstream {
         let url = format!("http://{}/sse", self.address).parse().unwrap();
         Upstream { kind: UpstreamKind::Sse, ..Upstream::new(url) }
+    }
+
+    /// The methods that came up; streams are `GET`.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        self.books.seen.lock().unwrap().iter().map(Seen::method).collect()
     }
 
     /// How often a message with this method came up; streams are `GET`.
@@ -96,7 +106,11 @@ impl ScriptedSse {
 
     /// Answers what is held, from now on.
     pub(crate) fn let_go(&self) {
+        let mut late = self.books.late.lock().unwrap();
         self.books.held.add_permits(1);
+        for (path, seen) in late.drain(..) {
+            answer_with(well(&seen), &seen, &self.books, &path);
+        }
     }
 
     /// Ends its streams.
@@ -149,6 +163,14 @@ async fn answer(
             drop(books.held.acquire().await.unwrap());
             well(&seen)
         }
+        Deed::Late => {
+            let mut late = books.late.lock().unwrap();
+            if books.held.available_permits() == 0 {
+                late.push((path, seen));
+                return Ok(plain(202));
+            }
+            well(&seen)
+        }
         Deed::Ask => {
             let params = json!({ "message": "well?", "requestedSchema": {} });
             let asked = json!({ "jsonrpc": "2.0", "id": 0, "method": "elicitation/create",
@@ -162,12 +184,17 @@ async fn answer(
     if message["method"].is_null() {
         books.answered.add_permits(1);
     }
-    if let Some(mut answer) = result.filter(|_| !message["id"].is_null()) {
-        answer["jsonrpc"] = json!("2.0");
-        answer["id"] = message["id"].clone();
-        say(&books, &path, &answer);
-    }
+    answer_with(result, &seen, &books, &path);
     Ok(plain(202))
+}
+
+fn answer_with(result: Option<Value>, seen: &Seen, books: &Books, path: &str) {
+    let id = &seen.json()["id"];
+    if let Some(mut answer) = result.filter(|_| !id.is_null()) {
+        answer["jsonrpc"] = json!("2.0");
+        answer["id"] = id.clone();
+        say(books, path, &answer);
+    }
 }
 
 fn plain(status: u16) -> Response<Frames> {

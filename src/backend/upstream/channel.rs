@@ -15,8 +15,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::kind::hinted;
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, Patience};
+use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said};
 use crate::caller::Caller;
@@ -124,6 +126,15 @@ impl Channel {
         request: &Message,
         caller: &Caller,
     ) -> Result<Message, Unanswered> {
+        let asked = self.ask_quietly(request, caller).await;
+        if let (Err(unanswered), Some("initialize")) = (&asked, request.method()) {
+            // Without it nothing works.
+            self.shared.warn(&unanswered.text);
+        }
+        asked
+    }
+
+    async fn ask_quietly(&self, request: &Message, caller: &Caller) -> Result<Message, Unanswered> {
         let mut patience = Patience::new(self.shared.wait);
         let mut lost = 0;
         loop {
@@ -218,7 +229,8 @@ impl Channel {
             Ok(answered) => answered,
             Err(fault @ Fault::Unreachable(_)) => return Try::Unsent(fault.to_string()),
             Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => {
-                return Try::Broken(fault.to_string());
+                let first = request.method() == Some("initialize");
+                return Try::Broken(if first { hinted(wire, &fault) } else { fault.to_string() });
             }
         };
         let named = head.get(SESSION).cloned();
@@ -227,7 +239,11 @@ impl Channel {
             Answer::Events(events) => {
                 Box::pin(self.follow(events, session, id, epoch, caller)).await
             }
-            Answer::Accepted => Err(Try::Failed(
+            Answer::Accepted { page: true } => Err(Try::Failed(
+                code::INTERNAL_ERROR,
+                self.shared.explained(format!("the upstream answered with a web page: {WHERE}")),
+            )),
+            Answer::Accepted { page: false } => Err(Try::Failed(
                 code::INTERNAL_ERROR,
                 "the upstream answered without an answer".to_owned(),
             )),
@@ -236,9 +252,12 @@ impl Channel {
                 return if session.contains_key(SESSION) && refusal.is_lost_session(Some(id)) {
                     Try::Lost(text)
                 } else {
-                    if matches!(refusal.status.as_u16(), 404 | 405) {
+                    let wrong_kind = matches!(refusal.status.as_u16(), 404 | 405);
+                    if wrong_kind {
                         self.shared.doubt();
                     }
+                    let first = wrong_kind && request.method() == Some("initialize");
+                    let text = if first { self.shared.explained(text) } else { text };
                     let code = refusal.error.map_or(code::INTERNAL_ERROR, |(code, _)| code);
                     Try::Failed(code, text)
                 };

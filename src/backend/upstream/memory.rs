@@ -75,6 +75,11 @@ impl Memory {
         self.initialize.as_ref().map(|message| message.with_id(&id))
     }
 
+    /// Was `initialize` noted?
+    pub(super) fn is_initialized(&self) -> bool {
+        self.initialize.is_some()
+    }
+
     /// Did the client say all that comes before its first call?
     pub(super) fn is_begun(&self) -> bool {
         self.initialize.is_some() && self.initialized.is_some()

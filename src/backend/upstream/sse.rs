@@ -22,6 +22,7 @@ use self::learn::{Learning, silent};
 use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
+use super::streamable::follows;
 use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
 use crate::backend::{During, Said, Told};
@@ -54,6 +55,7 @@ pub(super) async fn run(
         held: Vec::new(),
         outbox: VecDeque::new(),
         flying: HashMap::new(),
+        hello: None,
         posts: Posts::default(),
         own: HashSet::new(),
         learning: None,
@@ -104,6 +106,8 @@ struct Session {
     outbox: VecDeque<Sending>,
     /// Calls that were posted and are not answered.
     flying: HashMap<RequestId, Sending>,
+    /// The `initialize` among them: what came behind it waits for its answer.
+    hello: Option<RequestId>,
     posts: Posts,
     /// Requests of the edge's own that are not answered.
     own: HashSet<RequestId>,
@@ -133,7 +137,7 @@ impl Session {
                             return Some(connected);
                         }
                         Err(text) => {
-                            tracing::debug!(text, "cannot connect to the upstream");
+                            self.shared.warn(&text);
                             self.is_down(&text).await;
                             rest = Some(self.rest());
                             break;
@@ -180,6 +184,12 @@ impl Session {
             Kind::Notification { .. } => {
                 self.note(&told.message);
                 self.forget_cancelled(&told.message);
+                let begins = told.message.method() == Some("notifications/initialized");
+                if begins && !self.memory.is_initialized() {
+                    // Its `initialize` waits before it, and nothing of it is said again.
+                    let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
+                    self.held.push(Sending { told, until: until.or(begun), fallen });
+                }
             }
             Kind::Response { .. } => {}
         }
@@ -198,6 +208,7 @@ impl Session {
 
     /// A call is answered, or needs no answer.
     fn over(&mut self, id: &RequestId) -> Option<Sending> {
+        let _answered = self.hello.take_if(|hello| hello == id);
         self.posts.over(id);
         self.flying.remove(id)
     }
@@ -266,7 +277,12 @@ impl Session {
     }
 
     fn next_to_post(&mut self) -> Option<Sending> {
-        if self.posts.is_free() { self.outbox.pop_front() } else { None }
+        if !self.posts.is_free() {
+            return None;
+        }
+        let Some(hello) = &self.hello else { return self.outbox.pop_front() };
+        let next = self.outbox.iter().position(|next| !follows(&next.told.message, hello));
+        self.outbox.remove(next?)
     }
 
     /// Begins to post a message.
@@ -282,6 +298,9 @@ impl Session {
         let mut call = None;
         if let Kind::Request { id, .. } = message.kind() {
             call = Some(id.clone());
+            if message.method() == Some("initialize") {
+                self.hello = Some(id.clone());
+            }
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
             drop(self.flying.insert(id.clone(), Sending { told, until, fallen }));
         }
@@ -299,7 +318,7 @@ impl Session {
             return None;
         }
         match answer {
-            Ok(Answer::Accepted | Answer::Json(_) | Answer::Events(_)) => {
+            Ok(Answer::Accepted { .. } | Answer::Json(_) | Answer::Events(_)) => {
                 if message.method() == Some("notifications/initialized") {
                     self.learn();
                 }
@@ -395,7 +414,7 @@ impl Session {
         let why = format!("the upstream broke off: {why}");
         let at_once = self.quiet.is_some_and(|since| since.elapsed() < LONGEST_PAUSE);
         self.brief = if at_once { self.brief.saturating_add(1) } else { 0 };
-        self.posts = Posts::default();
+        (self.posts, self.hello) = (Posts::default(), None);
         let mut own = std::mem::take(&mut self.own);
         for (id, call) in std::mem::take(&mut self.flying) {
             if own.remove(&id) {

@@ -29,6 +29,7 @@ fn every_option_has_help_a_heading_and_a_twin() {
             "redirect-http",
             "upstream",
             "upstream-ca",
+            "upstream-host",
             "upstream-token-file",
             "workers",
         ];
@@ -49,7 +50,7 @@ fn scripts_find_the_names_they_use() {
         body-idle-timeout body-timeout idle-timeout call-timeout keep-alive-interval stream-age \
         session-idle-timeout session-age write-timeout shutdown-timeout max-header-bytes \
         max-headers max-body-bytes max-line-bytes redirect-http trusted-proxy upstream \
-        upstream-kind upstream-ca upstream-token-file forward-header pass pass-open \
+        upstream-kind upstream-host upstream-ca upstream-token-file forward-header pass pass-open \
         upstream-connections upstream-connect-timeout upstream-head-timeout upstream-wait \
         max-buffered-bytes max-unauthenticated tls-min refuse-unknown-names child-memory new-privileges report-interval";
     let top = command();
