@@ -343,16 +343,14 @@ mod tests {
         assert_eq!(url("192.0.2.7", &own, &["192.0.2.7"]), None);
         assert_eq!(url("2001:db8::1", &["localhost", "2001:db8::1", "machine"], &[]), None);
         assert_eq!(url("127.0.0.2", &["localhost", "127.0.0.2"], &[]), None);
-        let named = Some("https://edge.test:443/mcp".to_owned());
-        assert_eq!(url("192.0.2.7", &own, &["192.0.2.7", "edge.test"]), named);
-        let named = Some("https://machine:443/mcp".to_owned());
-        assert_eq!(url("0.0.0.0", &own, &["192.0.2.7"]), named);
-        let named = Some("https://localhost:443/mcp".to_owned());
-        assert_eq!(url("127.0.0.1", &own[..3], &[]), named);
+        let at = |host: &str| Some(format!("https://{host}:443/mcp"));
+        assert_eq!(url("192.0.2.7", &own, &["192.0.2.7", "edge.test"]), at("edge.test"));
+        assert_eq!(url("0.0.0.0", &own, &["192.0.2.7"]), at("machine"));
+        assert_eq!(url("127.0.0.1", &own[..3], &[]), at("localhost"));
         // A CA without constraints may be asked for an address.
         let (address, names) = ("192.0.2.7:443".parse().unwrap(), vec!["192.0.2.7".to_owned()]);
         let other = Facts { ca: None, address, names, ..facts(TokenSource::None) };
-        assert_eq!(other.claude_url(), Some("https://192.0.2.7:443/mcp".to_owned()));
+        assert_eq!(other.claude_url(), at("192.0.2.7"));
     }
 
     #[test]

@@ -20,25 +20,20 @@ pub(crate) fn take() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Says it if so many connections as may be served would need more open files than there may be.
-pub(crate) fn warn_if_too_few(settings: &Settings, limit: Option<u64>) {
+/// What to say if so many connections as may be served would need more open files than there may be.
+pub(crate) fn too_few(settings: &Settings, limit: Option<u64>) -> Option<String> {
     let connections = settings.config.limits.max_connections;
-    if let Some(TooFew { needed, limit, fit }) =
-        judge(&settings.config.limits, &settings.behind, limit)
-    {
-        let lower = if fit > 0 {
-            format!("or lower --max-connections to {fit}")
-        } else {
-            "or lower --max-connections, --max-children and --max-sessions".to_owned()
-        };
-        tracing::warn!(
-            needed,
-            limit,
-            "--max-connections {connections} and what is behind them may need {needed} open files, \
-             and the limit is {limit}: raise it (LimitNOFILE= of the unit, ulimit -n, --ulimit \
-             nofile= of a container), {lower}"
-        );
-    }
+    let TooFew { needed, limit, fit } = judge(&settings.config.limits, &settings.behind, limit)?;
+    let lower = if fit > 0 {
+        format!("or lower --max-connections to {fit}")
+    } else {
+        "or lower --max-connections, --max-children and --max-sessions".to_owned()
+    };
+    Some(format!(
+        "--max-connections {connections} and what is behind them may need {needed} open files, and the \
+         limit is {limit}: raise it (LimitNOFILE= of the unit, ulimit -n, --ulimit nofile= of a \
+         container), {lower}"
+    ))
 }
 
 /// What is missing.

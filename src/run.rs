@@ -27,11 +27,12 @@ use crate::observe::{self, complain, say};
 use crate::signals::{Signals, Told};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
-pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
+pub(crate) fn run(mut settings: Settings, log: LogSettings) -> Exit {
     let open_files = descriptors::take();
     forbid_dumps(settings.mode);
     if settings.mode == Mode::Serve {
-        descriptors::warn_if_too_few(&settings, open_files);
+        let too_few = descriptors::too_few(&settings, open_files);
+        settings.warnings.extend(too_few);
     }
     let runtime = match threads(settings.workers).enable_all().build() {
         Ok(runtime) => runtime,

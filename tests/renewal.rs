@@ -1,6 +1,12 @@
 //! Promise: SIGHUP reads certificates and keys again, all or nothing, and no request is lost; no
 //! other signal of a renewal or log rotation hook ends the edge without a drain; a terminal that
 //! goes ends it in good order.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail"
+)]
 
 mod support;
 

@@ -47,17 +47,16 @@ const ELSEWHERE: [(&[&str], &str); 6] = [
 
 /// Has an error about an option name its variable as well, and keeps to tips that help.
 pub(super) fn in_our_words(mut error: clap::Error) -> clap::Error {
-    match error.kind() {
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {}
-        ErrorKind::UnknownArgument => {
-            // How to hand it to the command: whoever mistook an option does not mean that.
-            let _tip = error.remove(ContextKind::Suggested);
-            if elsewhere(&error).is_some() {
-                let _tip = error.remove(ContextKind::SuggestedArg);
-            }
-            return error;
+    if error.kind() == ErrorKind::UnknownArgument {
+        // How to hand it to the command: whoever mistook an option does not mean that.
+        let _tip = error.remove(ContextKind::Suggested);
+        if elsewhere(&error).is_some() {
+            let _tip = error.remove(ContextKind::SuggestedArg);
         }
-        _ => return error,
+        return error;
+    }
+    if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        return error;
     }
     let Some(ContextValue::String(told)) = error.get(ContextKind::InvalidArg) else { return error };
     if let Some(long) = told.strip_prefix("--").and_then(|it| it.split(['=', '[', ' ']).next()) {

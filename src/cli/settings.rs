@@ -109,15 +109,8 @@ impl Args {
         let report = ranges::report_interval(logging.report_interval)?;
         let local = local(&limits, child.max_line_bytes, &times)?;
         let command = child::command(command, &child)?;
-        let behind = match (upstream::upstream(&upstream, &mut warnings)?, command) {
-            (Some(_), Some(_)) => {
-                return Err(ConfigError::Contradiction { one: UPSTREAM, other: COMMAND });
-            }
-            (Some(upstream), None) => Background::Upstream(Box::new(upstream)),
-            (None, Some(command)) => Background::Child(command),
-            (None, None) if dashes => return Err(ConfigError::EmptyCommand),
-            (None, None) => Background::Diagnostics,
-        };
+        let upstream = upstream::upstream(&upstream, &mut warnings)?;
+        let behind = behind(upstream, command, dashes)?;
         if transport == Transport::Stdio {
             let (mode, token_source) = (Mode::Stdio, TokenSource::None);
             return Ok(Settings {
@@ -153,6 +146,20 @@ impl Args {
         let config = Config { tls, tls_rules, access, ..config };
         let mode = Mode::Serve;
         Ok(Settings { mode, config, behind, workers, token_source, report, warnings })
+    }
+}
+
+fn behind(
+    upstream: Option<Upstream>,
+    command: Option<ChildCommand>,
+    dashes: bool,
+) -> Result<Background, ConfigError> {
+    match (upstream, command) {
+        (Some(_), Some(_)) => Err(ConfigError::Contradiction { one: UPSTREAM, other: COMMAND }),
+        (Some(upstream), None) => Ok(Background::Upstream(Box::new(upstream))),
+        (None, Some(command)) => Ok(Background::Child(command)),
+        (None, None) if dashes => Err(ConfigError::EmptyCommand),
+        (None, None) => Ok(Background::Diagnostics),
     }
 }
 

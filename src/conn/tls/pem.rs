@@ -63,12 +63,15 @@ fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)).map_err(
-        |source| match source.kind() {
-            ErrorKind::IsADirectory => TlsError::Directory { path: path.to_owned() },
-            _ => TlsError::Read { path: path.to_owned(), source },
-        },
-    )?;
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    let _length = read.map_err(|source| {
+        let path = path.to_owned();
+        if source.kind() == ErrorKind::IsADirectory {
+            TlsError::Directory { path }
+        } else {
+            TlsError::Read { path, source }
+        }
+    })?;
     Ok(tidied(&bytes))
 }
 
