@@ -9,6 +9,7 @@ pub mod fuzzing;
 mod h2;
 mod socket;
 pub(crate) mod tls;
+mod unread;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,6 +32,7 @@ use self::activity::{Activity, ConnTimes, Overdue, Reported};
 use self::framing::{Framing, HeadLimits, Violation};
 use self::socket::Watched;
 use self::tls::{EndedBy, HandshakeError, TlsAcceptor};
+use self::unread::{Received, Then};
 use crate::addr::ClientAddr;
 use crate::caller::Alpn;
 use crate::config::Config;
@@ -210,7 +212,7 @@ impl Connection {
                         self.log_end(client, &ended, &activity);
                         let violation = activity.violation();
                         let linger =
-                            ended.is_err() || violation.is_some() || activity.was_refused();
+                            ended.is_err() || violation.is_some() || activity.may_send();
                         break (violation.map_or(End::Done, End::Violation), linger);
                     }
                     () = &mut draining, if !drained => {
@@ -288,6 +290,12 @@ impl Connection {
         move |request| {
             let (app, conn, mut exchange) =
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
+            let request = request.map(|body| {
+                Received::new(body, || match activity.protocol() {
+                    Alpn::Http1 => Then::Linger(Arc::clone(&activity)),
+                    Alpn::H2 => Then::Take(self.drain.clone(), exchange.over()),
+                })
+            });
             Box::pin(async move {
                 let mut response = match job {
                     Job::Serve => app.handle(&conn, request).await,
