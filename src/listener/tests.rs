@@ -26,6 +26,22 @@ fn counted(places: &Places, outcome: Outcome) -> u64 {
     places.tally.outcomes()[outcome.name()]
 }
 
+/// What the system allows at most (tcp(7)).
+fn somaxconn() -> usize {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    most.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_to_be_accepted() {
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), places(1), Drain::default()).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Nobody accepts. What the queue does not take is tried again a second later, for a minute.
+    let burst = (0..400.min(somaxconn())).map(|_| TcpStream::connect(address));
+    let connected = timeout(Duration::from_secs(30), futures_util::future::try_join_all(burst));
+    assert!(connected.await.expect("all wait in the queue").is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
     let places = places(1);
