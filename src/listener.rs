@@ -77,9 +77,9 @@ impl Places {
         self.strangers.len()
     }
 
-    /// Takes a newcomer in; the oldest stranger gives way if that is one too many.
-    fn enter(&self) -> Arc<Stranger> {
-        let (stranger, full) = self.strangers.enter();
+    /// Takes a newcomer in; a stranger gives way if that is one too many.
+    fn enter(&self, client: ClientAddr) -> Arc<Stranger> {
+        let (stranger, full) = self.strangers.enter(client.key());
         if full {
             self.tally.count(Outcome::MaxUnauthenticated);
         }
@@ -97,7 +97,7 @@ impl Places {
         })
     }
 
-    /// Has the oldest strangers go, so that others can be accepted with what they hold.
+    /// Has strangers go, so that others can be accepted with what they hold.
     fn make_room(&self) {
         let most = (self.strangers.len() / ONE_IN).max(1);
         let went = (0..most).take_while(|_| self.strangers.give_way()).count();
@@ -200,7 +200,7 @@ impl Listener {
             match permit {
                 Some(_permit) => {
                     let arrival = Arrival::direct(stream, peer);
-                    serve(arrival, local, Some(places.enter()), &connection).await;
+                    serve(arrival, local, Some(places.enter(peer)), &connection).await;
                 }
                 None => serve_proxied(stream, peer, local, &connection, &places).await,
             }
@@ -232,7 +232,7 @@ async fn serve_proxied(
     let taken = match arrival.by {
         KnownBy::Proxy => {
             let Some(permit) = places.take(arrival.client) else { return };
-            Some((permit, places.enter()))
+            Some((permit, places.enter(arrival.client)))
         }
         KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
     };

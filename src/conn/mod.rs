@@ -151,7 +151,8 @@ impl Connection {
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Arrival { io, client, by } = arrival;
+        let Arrival { mut io, client, by } = arrival;
+        io.hear(stranger.clone());
         let speaks_for = by == KnownBy::Requests;
         let Some(tls) = &self.tls else {
             let conn = ConnInfo { client, local, tls: None, speaks_for, stranger };
