@@ -51,6 +51,28 @@ impl From<IpAddr> for ClientKey {
     }
 }
 
+/// The network that an address is in: the /24 of an IPv4 address, or the /48 of an IPv6 address.
+///
+/// Whoever has many addresses to come from has them here, most of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Network(IpAddr);
+
+impl ClientKey {
+    /// The network that this client is in.
+    pub(crate) fn network(self) -> Network {
+        match self.0 {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                Network(IpAddr::from([a, b, c, 0]))
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, c, ..] = v6.segments();
+                Network(IpAddr::from([a, b, c, 0, 0, 0, 0, 0]))
+            }
+        }
+    }
+}
+
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -66,6 +88,16 @@ mod tests {
 
     fn key(ip: &str) -> String {
         ClientKey::from(ip.parse::<IpAddr>().unwrap()).to_string()
+    }
+
+    #[test]
+    fn a_network_is_the_24_or_the_48() {
+        let network = |ip: &str| ClientKey::from(ip.parse::<IpAddr>().unwrap()).network();
+        assert_eq!(network("192.0.2.7"), network("192.0.2.254"));
+        assert_eq!(network("::ffff:192.0.2.7"), network("192.0.2.1"));
+        assert_ne!(network("192.0.2.7"), network("192.0.3.7"));
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:ffff::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:2:2::1"));
     }
 
     #[test]

@@ -102,16 +102,16 @@ pub(crate) fn check_declared<B: Body>(body: &B, limits: BodyLimits) -> Result<us
 }
 
 /// A body that goes on to somebody else as it comes, and what becomes of it.
-pub(crate) fn hand_on<B>(body: B, limits: BodyLimits) -> (Passing<B>, Fate<B>)
+pub(crate) fn hand_on<B>(body: B, limits: BodyLimits) -> (Passing<B>, Fate)
 where
     B: Body<Data = Bytes>,
 {
     let end = Instant::now() + limits.total;
-    let books = Books { error: None, done: body.is_end_stream(), rest: None };
+    let books = Books { error: None, done: body.is_end_stream() };
     let books = Arc::new(Mutex::new(books));
     let fate = Fate { end, books: Arc::clone(&books) };
     let timer = Box::pin(sleep_until(end));
-    let passing = Passing { body: Some(body), limits, end, read: 0, waits: false, timer, books };
+    let passing = Passing { body, limits, end, read: 0, waits: false, timer, books };
     (passing, fate)
 }
 
@@ -119,7 +119,7 @@ where
 /// stands behind its data (trailers) stays here.
 #[derive(Debug)]
 pub(crate) struct Passing<B> {
-    body: Option<B>,
+    body: B,
     limits: BodyLimits,
     end: Instant,
     read: usize,
@@ -127,36 +127,30 @@ pub(crate) struct Passing<B> {
     /// slow as well.
     waits: bool,
     timer: Pin<Box<Sleep>>,
-    books: Arc<Mutex<Books<B>>>,
+    books: Arc<Mutex<Books>>,
 }
 
 /// What becomes of a body that was handed on.
 #[derive(Debug)]
-pub(crate) struct Fate<B> {
+pub(crate) struct Fate {
     end: Instant,
-    books: Arc<Mutex<Books<B>>>,
+    books: Arc<Mutex<Books>>,
 }
 
 #[derive(Debug)]
-struct Books<B> {
+struct Books {
     error: Option<BodyError>,
     done: bool,
-    rest: Option<B>,
 }
 
-fn books<B>(books: &Mutex<Books<B>>) -> MutexGuard<'_, Books<B>> {
+fn books(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
     books.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<B> Fate<B> {
+impl Fate {
     /// Why it broke off, if it did.
     pub(crate) fn error(&self) -> Option<BodyError> {
         books(&self.books).error
-    }
-
-    /// The body, if whoever took it let go of it before its end.
-    pub(crate) fn rest(self) -> Option<B> {
-        books(&self.books).rest.take()
     }
 
     /// Resolves when the total time is over and the body is not, even if nobody asks it for more.
@@ -193,8 +187,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         loop {
-            let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
-            let frame = match Pin::new(&mut *body).poll_frame(context) {
+            let frame = match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_broken))) => return this.fail(BodyError::Broken),
                 Poll::Ready(None) => {
@@ -211,7 +204,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
                 }
             };
             let Ok(data) = frame.into_data() else { continue };
-            books(&this.books).done = body.is_end_stream();
+            books(&this.books).done = this.body.is_end_stream();
             this.waits = false;
             this.read = this.read.saturating_add(data.len());
             if this.read > this.limits.bytes {
@@ -222,35 +215,17 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+        self.body.size_hint()
     }
 }
 
 impl<B> Drop for Passing<B> {
     fn drop(&mut self) {
-        let mut books = books(&self.books);
-        books.done = true;
-        books.rest = self.body.take();
-    }
-}
-
-/// Takes what is left of a small body, and forgets it. A body that is not small, or does not say
-/// how large it is, is left alone.
-pub(crate) async fn discard<B>(body: B, limits: BodyLimits)
-where
-    B: Body<Data = Bytes>,
-{
-    let declared = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    if declared.is_some_and(|bytes| bytes <= limits.bytes) {
-        let BodyLimits { bytes: _, idle, total } = limits;
-        let end = Instant::now() + total;
-        let mut body = std::pin::pin!(body);
-        // How it ends makes no difference: the request is answered already.
-        while let Ok(Some(_piece)) = piece(body.as_mut(), end.min(Instant::now() + idle)).await {}
+        books(&self.books).done = true;
     }
 }
 
@@ -344,14 +319,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_nobody_takes_is_overdue_and_comes_back() {
+    async fn a_body_that_nobody_takes_is_overdue() {
         let (passing, fate) = hand_on(boxed(Duration::from_secs(1)), LIMITS);
         let begun = Instant::now();
         fate.overdue().await;
         assert_eq!(begun.elapsed(), Duration::from_mins(1));
         assert_eq!(fate.error(), Some(BodyError::Timeout));
         drop(passing);
-        assert!(fate.rest().is_some());
     }
 
     #[tokio::test(start_paused = true)]

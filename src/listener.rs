@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -28,6 +28,10 @@ use crate::tally::{Outcome, Tally};
 const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TRIES: u32 = 4;
+
+/// Connections that may wait to be accepted. The system lowers it to what it allows
+/// (`net.core.somaxconn`). A burst beyond it is dropped, and its clients try again a second later.
+const BACKLOG: u32 = 4096;
 
 /// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
 /// some seven rests to become known, and those who wait before it are let in by the dozen.
@@ -73,9 +77,9 @@ impl Places {
         self.strangers.len()
     }
 
-    /// Takes a newcomer in; the oldest stranger gives way if that is one too many.
-    fn enter(&self) -> Arc<Stranger> {
-        let (stranger, full) = self.strangers.enter();
+    /// Takes a newcomer in; a stranger gives way if that is one too many.
+    fn enter(&self, client: ClientAddr) -> Arc<Stranger> {
+        let (stranger, full) = self.strangers.enter(client.key());
         if full {
             self.tally.count(Outcome::MaxUnauthenticated);
         }
@@ -93,7 +97,7 @@ impl Places {
         })
     }
 
-    /// Has the oldest strangers go, so that others can be accepted with what they hold.
+    /// Has strangers go, so that others can be accepted with what they hold.
     fn make_room(&self) {
         let most = (self.strangers.len() / ONE_IN).max(1);
         let went = (0..most).take_while(|_| self.strangers.give_way()).count();
@@ -151,13 +155,8 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Binds this address.
-    pub(crate) async fn bind(
-        address: SocketAddr,
-        places: Places,
-        drain: Drain,
-    ) -> io::Result<Self> {
-        let socket = TcpListener::bind(address).await?;
-        Ok(Self { socket, places, drain })
+    pub(crate) fn bind(address: SocketAddr, places: Places, drain: Drain) -> io::Result<Self> {
+        Ok(Self { socket: listen(address)?, places, drain })
     }
 
     /// The address that is listened on, with the port that the system chose.
@@ -201,12 +200,24 @@ impl Listener {
             match permit {
                 Some(_permit) => {
                     let arrival = Arrival::direct(stream, peer);
-                    serve(arrival, local, Some(places.enter()), &connection).await;
+                    serve(arrival, local, Some(places.enter(peer)), &connection).await;
                 }
                 None => serve_proxied(stream, peer, local, &connection, &places).await,
             }
         });
     }
+}
+
+/// A socket that listens, with a long queue.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // What an edge before this one has left in TIME_WAIT does not keep the address taken.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves a trusted proxy. Whoever it names in a PROXY header takes a place of its own.
@@ -221,7 +232,7 @@ async fn serve_proxied(
     let taken = match arrival.by {
         KnownBy::Proxy => {
             let Some(permit) = places.take(arrival.client) else { return };
-            Some((permit, places.enter()))
+            Some((permit, places.enter(arrival.client)))
         }
         KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
     };

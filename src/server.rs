@@ -230,10 +230,10 @@ impl Server {
         let bind = |source| StartError::Bind { address: config.listen, source };
         let places = Places::new(&config, tally.clone());
         let listener = Listener::bind(config.listen, places.clone(), drain.clone());
-        let listener = listener.await.map_err(bind)?;
+        let listener = listener.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, places.clone(), drain.clone()).await?),
+            Some(address) => Some(bind_redirect(address, places.clone(), drain.clone())?),
             None => None,
         };
         let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
@@ -354,13 +354,13 @@ impl Server {
     }
 }
 
-async fn bind_redirect(
+fn bind_redirect(
     address: SocketAddr,
     places: Places,
     drain: Drain,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let bind = |source| StartError::BindRedirect { address, source };
-    let listener = Listener::bind(address, places, drain).await.map_err(bind)?;
+    let listener = Listener::bind(address, places, drain).map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
     Ok((listener, bound))
 }

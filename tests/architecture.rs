@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &["addr", "pem", "protocol", "proxied", "sample", "strangers", "tally"],
-    &["budget", "shutdown"],
+    &["addr", "pem", "protocol", "proxied", "sample", "tally"],
+    &["budget", "shutdown", "strangers"],
     &["body", "events", "jsonrpc"],
     &["caller", "config", "frames", "limit"],
     &["upstream"],

@@ -314,6 +314,27 @@ async fn half_handshakes_from_many_addresses_shut_nobody_out() {
 }
 
 #[tokio::test]
+async fn who_has_begun_a_handshake_outlasts_silent_connections() {
+    bounded(async {
+        let limits = Limits { max_unauthenticated: 10, ..config().limits };
+        let server = limited(limits).await;
+        let begun = half_handshake(&server.client().from(loopback(1))).await;
+        eventually(|| server.report().unauthenticated == 1).await;
+        let mut silent = Vec::new();
+        for last in 2..=40 {
+            silent.push(server.client().from(loopback(last)).tcp().await);
+        }
+        eventually(|| server.report().outcomes["max_unauthenticated"] == 30).await;
+        eventually(|| server.report().connections == 10).await;
+        // The oldest of all, and still there.
+        let mut byte = [0];
+        let error = begun.try_read(&mut byte).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn streams_of_one_address_are_limited() {
     bounded(async {
         let server = limited(Limits { streams_per_ip: 3, ..config().limits }).await;

@@ -240,8 +240,8 @@ pub(crate) struct Limits {
     /// Connections in all; more are closed before any TLS work, the open ones stay fast
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_connections: u32,
-    /// Connections without a request with a good token yet, their handshakes included; the oldest is
-    /// closed for a newcomer
+    /// Connections without a request with a good token yet, their handshakes included; one is closed
+    /// for a newcomer: one that is silent, or of the network with the most of them
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count::<u32>)]
     pub(crate) max_unauthenticated: u32,
     /// Sessions in all; more are answered 503 with Retry-After

@@ -110,7 +110,7 @@ pub struct Limits {
     pub streams_per_ip: u32,
     /// Open connections in all.
     pub max_connections: u32,
-    /// Open connections without a request that may pass; the oldest gives way to one more.
+    /// Open connections without a request that may pass; one of them gives way to the next.
     pub max_unauthenticated: u32,
     /// Sessions in all.
     pub max_sessions: u32,

@@ -4,6 +4,7 @@
 //! begins), and the response body (a piece was handed over, the response is over). The connection's
 //! own task asks one question: when is it too late?
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::framing::Violation;
@@ -69,6 +71,8 @@ struct State {
     blocked: Option<Instant>,
     /// Was the last request refused, or sent elsewhere? Then the peer may still be sending its body.
     refused: bool,
+    /// Was the last request's body left before its end?
+    unread: bool,
     /// Did a response break off in the middle?
     broken: bool,
     /// What the peer did to the framing, once that was read.
@@ -165,9 +169,20 @@ impl Activity {
         self.protocol == Alpn::Http1 && self.state().requests == 0
     }
 
-    /// Was the last request refused?
-    pub(super) fn was_refused(&self) -> bool {
-        self.state().refused
+    /// May the peer still be sending the last request? It was refused, or not read to its end.
+    pub(super) fn may_send(&self) -> bool {
+        let state = self.state();
+        state.refused || state.unread
+    }
+
+    /// The body of a request was left before its end.
+    pub(super) fn left_unread(&self) {
+        self.state().unread = true;
+    }
+
+    /// What is spoken.
+    pub(super) fn protocol(&self) -> Alpn {
+        self.protocol
     }
 
     /// Did a response break off, whose end the peer must not take for a good one?
@@ -211,9 +226,10 @@ impl Activity {
         state.used = true;
         state.quiet = None;
         state.head = None;
+        state.unread = false;
         let response = state.next_response;
         state.next_response += 1;
-        Exchange { activity: Arc::clone(self), response, welcome: false, made: false }
+        Exchange { activity: Arc::clone(self), response, welcome: false, made: false, over: None }
     }
 
     /// Until when this may go on, and what it is then.
@@ -269,9 +285,21 @@ pub(super) struct Exchange {
     welcome: bool,
     /// Is its response being made?
     made: bool,
+    /// Tells that it is over, by being dropped.
+    over: Option<oneshot::Sender<Infallible>>,
 }
 
+/// Resolves, with an error, when an exchange is over.
+pub(super) type Over = oneshot::Receiver<Infallible>;
+
 impl Exchange {
+    /// Resolves when it is over, and its response is with the library.
+    pub(super) fn over(&mut self) -> Over {
+        let (tell, over) = oneshot::channel();
+        self.over = Some(tell);
+        over
+    }
+
     /// The request is answered with this status.
     pub(super) fn answered(&mut self, status: StatusCode) {
         let refused =

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::addr::ClientAddr;
 use crate::proxied::{self, BadHeader, Header};
+use crate::strangers::Stranger;
 
 /// A connection, and whom it is from.
 #[derive(Debug)]
@@ -46,7 +48,11 @@ pub(super) enum BadStart {
 impl<I> Arrival<I> {
     /// From a peer that nobody has to believe.
     pub(crate) fn direct(io: I, peer: ClientAddr) -> Self {
-        Self { io: Replayed { first: Bytes::new(), io }, client: peer, by: KnownBy::Peer }
+        Self {
+            io: Replayed { first: Bytes::new(), io, heard: None },
+            client: peer,
+            by: KnownBy::Peer,
+        }
     }
 }
 
@@ -74,7 +80,7 @@ impl<I: AsyncRead + Unpin> Arrival<I> {
         };
         let mut first = Bytes::from(seen);
         first.advance(length.min(first.len()));
-        Ok(Self { io: Replayed { first, io }, client, by })
+        Ok(Self { io: Replayed { first, io, heard: None }, client, by })
     }
 }
 
@@ -83,6 +89,15 @@ impl<I: AsyncRead + Unpin> Arrival<I> {
 pub(super) struct Replayed<I> {
     first: Bytes,
     io: I,
+    /// Who speaks, until it has.
+    heard: Option<Arc<Stranger>>,
+}
+
+impl<I> Replayed<I> {
+    /// The first bytes that are read are this stranger's.
+    pub(super) fn hear(&mut self, stranger: Option<Arc<Stranger>>) {
+        self.heard = stranger;
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Replayed<I> {
@@ -91,12 +106,19 @@ impl<I: AsyncRead + Unpin> AsyncRead for Replayed<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if self.first.has_remaining() {
             let length = self.first.len().min(buffer.remaining());
             buffer.put_slice(&self.first.split_to(length));
-            return Poll::Ready(Ok(()));
+        } else {
+            ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         }
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        if buffer.filled().len() > before
+            && let Some(stranger) = self.heard.take()
+        {
+            stranger.speaks();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

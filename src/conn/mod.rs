@@ -9,6 +9,7 @@ pub mod fuzzing;
 mod h2;
 mod socket;
 pub(crate) mod tls;
+mod unread;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,6 +32,7 @@ use self::activity::{Activity, ConnTimes, Overdue, Reported};
 use self::framing::{Framing, HeadLimits, Violation};
 use self::socket::Watched;
 use self::tls::{EndedBy, HandshakeError, TlsAcceptor, TlsError, Trust};
+use self::unread::{Received, Then};
 use crate::addr::ClientAddr;
 use crate::caller::Alpn;
 use crate::config::Config;
@@ -154,7 +156,8 @@ impl Connection {
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Arrival { io, client, by } = arrival;
+        let Arrival { mut io, client, by } = arrival;
+        io.hear(stranger.clone());
         let speaks_for = by == KnownBy::Requests;
         let Some(tls) = &self.tls else {
             let conn = ConnInfo { client, local, tls: None, speaks_for, stranger };
@@ -215,7 +218,7 @@ impl Connection {
                         self.log_end(client, &ended, &activity);
                         let violation = activity.violation();
                         let linger =
-                            ended.is_err() || violation.is_some() || activity.was_refused();
+                            ended.is_err() || violation.is_some() || activity.may_send();
                         break (violation.map_or(End::Done, End::Violation), linger);
                     }
                     () = &mut draining, if !drained => {
@@ -293,6 +296,12 @@ impl Connection {
         move |request| {
             let (app, conn, mut exchange) =
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
+            let request = request.map(|body| {
+                Received::new(body, || match activity.protocol() {
+                    Alpn::Http1 => Then::Linger(Arc::clone(&activity)),
+                    Alpn::H2 => Then::Take(self.drain.clone(), exchange.over()),
+                })
+            });
             Box::pin(async move {
                 let mut response = match job {
                     Job::Serve => app.handle(&conn, request).await,

@@ -206,6 +206,24 @@ async fn a_new_connection_without_a_word_ends_at_10_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_is_answered_before_its_body_is_listened_to() {
+    let rig = Rig::new();
+    for request in ["GET /livez", "OPTIONS /mcp", "POST /nowhere"] {
+        let mut client = rig.connect();
+        let head =
+            format!("{request} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000000\r\n\r\n");
+        client.send(&head).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        // Closing on what is under way would reset the connection, and the answer would be lost.
+        for _ in 0..19 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(client.io.write_all(&[b'x'; 65536]).await.is_ok(), "{request}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_at_75_seconds() {
     let rig = Rig::new();
     let mut client = rig.connect();

@@ -15,7 +15,6 @@ mod tag;
 mod visitor;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
@@ -43,13 +42,6 @@ use crate::proxied::{Prefix, TrustedProxies};
 use crate::shutdown::Drain;
 use crate::tally::Tally;
 use crate::upstream::Upstream;
-
-/// What is taken of the body of a request that was refused before it was read.
-const DISCARDED: BodyLimits = BodyLimits {
-    bytes: 1024 * 1024,
-    idle: Duration::from_millis(100),
-    total: Duration::from_secs(1),
-};
 
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]
@@ -217,10 +209,6 @@ impl App {
             Ok(()) => self.answer(arrived, &mut body).await,
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
-        if let (true, Some(body), Version::HTTP_2) = (answered.is_err(), body, head.version) {
-            // A stream that is reset behind its answer is an error to older clients (curl 7.88).
-            body::discard(body, DISCARDED).await;
-        }
         self.finish(arrived, answered)
     }
 

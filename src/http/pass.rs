@@ -263,8 +263,7 @@ impl App {
         Ok(request)
     }
 
-    /// Sends head and body up. A body that is refused on the way comes back, as far as there is
-    /// something left of it.
+    /// Sends head and body up.
     async fn carry<B>(
         &self,
         (front, tag): (&Front, &HeaderValue),
@@ -289,13 +288,9 @@ impl App {
             sent = front.upstream.send(request, patience) => sent,
             () = fate.overdue() => Err(Fault::Late(self.body.total)),
         };
-        sent.map_err(|fault| {
-            let error = fate.error();
-            *body = fate.rest();
-            match error {
-                Some(error) => Refusal::Body(error),
-                None => failed(tag, fault),
-            }
+        sent.map_err(|fault| match fate.error() {
+            Some(error) => Refusal::Body(error),
+            None => failed(tag, fault),
         })
     }
 }

@@ -59,19 +59,19 @@ impl Cause {
                 tracing::warn!(
                     %error,
                     limit,
-                    "out of open files: new connections wait, and the oldest without a token are \
-                     closed for them. Raise the limit (LimitNOFILE= of the unit, ulimit -n, \
+                    "out of open files: new connections wait, and some without a token are closed \
+                     for them. Raise the limit (LimitNOFILE= of the unit, ulimit -n, \
                      --ulimit nofile= of a container), or lower --max-connections"
                 );
             }
             Self::SystemFiles => tracing::warn!(
                 %error,
-                "the system is out of open files: new connections wait, and the oldest without a \
-                 token are closed for them. Raise fs.file-max (sysctl), or lower --max-connections"
+                "the system is out of open files: new connections wait, and some without a token are \
+                 closed for them. Raise fs.file-max (sysctl), or lower --max-connections"
             ),
             Self::Memory => tracing::warn!(
                 %error,
-                "the system has no memory for sockets: new connections wait, and the oldest \
+                "the system has no memory for sockets: new connections wait, and some \
                  without a token are closed for them. Give it more, or lower --max-connections"
             ),
             Self::Other => tracing::warn!(%error, "connections cannot be accepted: they wait"),

@@ -26,12 +26,28 @@ fn counted(places: &Places, outcome: Outcome) -> u64 {
     places.tally.outcomes()[outcome.name()]
 }
 
+/// What the system allows at most (tcp(7)).
+fn somaxconn() -> usize {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    most.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_to_be_accepted() {
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), places(1), Drain::default()).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Nobody accepts. What the queue does not take is tried again a second later, for a minute.
+    let burst = (0..400.min(somaxconn())).map(|_| TcpStream::connect(address));
+    let connected = timeout(Duration::from_secs(30), futures_util::future::try_join_all(burst));
+    assert!(connected.await.expect("all wait in the queue").is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
     let places = places(1);
     let Some(Place::Taken(_taken)) = places.one_of_all() else { panic!("the first is taken in") };
     // A stranger that was told to go, and does not.
-    let stays = places.enter();
+    let stays = places.enter(client());
     let promised = places.one_of_all().unwrap();
     assert!(matches!(promised, Place::Promised(_)));
     stays.must_go().await;
@@ -47,7 +63,7 @@ async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second()
 async fn a_promised_place_is_had_when_its_stranger_goes() {
     let places = places(1);
     let Some(Place::Taken(taken)) = places.one_of_all() else { panic!("the first is taken in") };
-    let _stranger = places.enter();
+    let _stranger = places.enter(client());
     let promised = places.one_of_all().unwrap();
     let begun = Instant::now();
     let going = async {
@@ -127,7 +143,7 @@ async fn a_peer_that_left_costs_no_rest() {
 #[tokio::test(start_paused = true)]
 async fn where_descriptors_run_out_the_oldest_strangers_go() {
     let places = places(100);
-    let strangers: Vec<_> = (0..16).map(|_| places.enter()).collect();
+    let strangers: Vec<_> = (0..16).map(|_| places.enter(client())).collect();
     let once = |error| {
         let places = places.clone();
         async move { timeout(REST / 2, failing(&places, error, || true)).await.is_err() }
@@ -146,6 +162,25 @@ async fn where_descriptors_run_out_the_oldest_strangers_go() {
     }
     assert_eq!(places.strangers(), 0);
     assert_eq!(counted(&places, Outcome::MaxUnauthenticated), 15, "the known one stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
+    let places = places(8);
+    let taken: Vec<_> = (0..8).map_while(|_| places.one_of_all()).collect();
+    assert_eq!(taken.len(), 8);
+    let from = |last| ClientAddr::from_peer(([192, 0, last, 1], 1).into());
+    let [first, second, third, fourth] = [1, 2, 3, 3].map(|last| places.enter(from(last)));
+    let new = [4, 5, 6, 7].map(|last| places.enter(from(last)));
+    new.iter().chain([&first, &third, &fourth]).for_each(|stranger| stranger.speaks());
+    assert!(matches!(places.one_of_all(), Some(Place::Promised(_))));
+    second.must_go().await;
+    // Then one of the network with the most, whichever way it is asked for.
+    places.make_room();
+    third.must_go().await;
+    assert_eq!(places.strangers(), 6);
+    assert!(places.one_of_all().is_some());
+    first.must_go().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ import os
 import signal
 import ssl
 import sys
+import tempfile
 import time
 import traceback
 
@@ -62,7 +63,7 @@ class Answer:
         return self.status == 422 or (self.status == 200 and found.get("isError") is True)
 
 
-async def curl(edge, path, *options, token=None, body=None, base=None):
+async def curl(edge, path, *options, token=None, body=None, base=None, stdin=None):
     """One curl call that trusts the edge's CA; `-w` tells the version that was negotiated."""
     argv = ["curl", "--silent", "--show-error", "--max-time", "20", "--cacert", str(edge.ca)]
     argv += ["--dump-header", "/dev/stderr", "--write-out", "\n%{http_version}"]
@@ -71,9 +72,10 @@ async def curl(edge, path, *options, token=None, body=None, base=None):
     if body is not None:
         argv += ["-H", "Content-Type: application/json", "--data-binary", body.decode()]
     argv += [*options, (base or edge.base) + path]
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+    with open(stdin or os.devnull, "rb") as given:
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
     out, err = await asyncio.wait_for(process.communicate(), 25)
     blocks = [b for b in err.decode("latin-1").split("\r\n\r\n") if b.startswith("HTTP/")]
     assert process.returncode == 0 and blocks, f"curl {process.returncode}: {err!r}"
@@ -87,7 +89,7 @@ async def curl(edge, path, *options, token=None, body=None, base=None):
 
 
 async def refused(edge, path, *options, token=None):
-    """A POST that is refused before its body is read; see refusals_over_h2."""
+    """A POST that is refused before its body is read; over HTTP/2 see early_answers."""
     return await curl(edge, path, "--http1.1", *options, token=token, body=LIST)
 
 
@@ -164,6 +166,48 @@ async def refusals_over_h2(edge):
         except AssertionError as error:
             lost.append(str(error))
     assert not lost, f"{len(lost)} of 40 lost, as: {lost[0]}"
+
+
+@check("curl over HTTP/2 and HTTP/1.1 gets every answer that comes before its upload is over")
+async def early_answers(edge):
+    # Debian 12's curl (7.88) loses an answer that RST_STREAM follows at once.
+    with tempfile.TemporaryDirectory() as directory:
+        files = {}
+        for name, size in {"much": 1_100_000, "too much": 10_600_000}.items():
+            files[name] = os.path.join(directory, name)
+            with open(files[name], "wb") as file:
+                file.write(b"x" * size)
+        json_type = ["-H", "Content-Type: application/json"]
+        foreign = ["-H", "Origin: https://evil.example"]
+        lost = []
+        for version in ("--http2", "--http1.1"):
+            for status, path, token, name, options in (
+                (413, "/mcp", edge.token, "too much", json_type),
+                (401, "/mcp", "x" * 40, "much", json_type),
+                (401, "/mcp", "x" * 40, "too much", json_type),
+                (403, "/mcp", edge.token, "much", [*json_type, *foreign]),
+                (404, "/nowhere", edge.token, "much", json_type),
+                (405, "/sse", edge.token, "much", json_type),
+                (415, "/mcp", edge.token, "much", ["-H", "Content-Type: text/plain"]),
+                (200, "/livez", edge.token, "much", ["-X", "GET"]),
+            ):
+                if (status, version) == (200, "--http2"):
+                    # There this curl sends all of its body, and then waits for more than the end.
+                    continue
+                sent = ["--data-binary", f"@{files[name]}"]
+                # As an upload whose length nobody knows.
+                streamed = ["--upload-file", "-", "-X", "POST"]
+                for how, stdin in ((sent, None), (streamed, files[name])):
+                    if how is streamed and "GET" in options:
+                        continue
+                    try:
+                        answer = await curl(
+                            edge, path, version, *options, *how, token=token, stdin=stdin
+                        )
+                        assert answer.status == status, answer
+                    except AssertionError as error:
+                        lost.append(f"{version} {status} {name}: {error}")
+        assert not lost, f"{len(lost)} lost, as: {lost[0]}"
 
 
 @check("400: two Authorization headers, and one that is no Bearer token")

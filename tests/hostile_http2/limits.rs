@@ -32,6 +32,42 @@ async fn a_connection_says_its_limits() {
     .await;
 }
 
+/// RFC 9113 section 8.1: an answer may come before the body. Clients lose it that read the reset of
+/// their upload with it (curl 7.88).
+#[tokio::test]
+async fn an_answer_before_the_body_comes_without_a_reset_behind_it() {
+    bounded(async {
+        let server = TestServer::start(config(), Behind::diagnostics()).await;
+        let token = format!("Bearer {TOKEN}");
+        let (good, json) = (("authorization", &token[..]), ("content-type", "application/json"));
+        for (path, more, status) in [
+            ("/mcp", vec![good, json, ("content-length", "10600000")], 413),
+            ("/mcp", vec![json, ("content-length", "10600000")], 401),
+            ("/mcp", vec![json], 401),
+            ("/mcp", vec![good, json, ("origin", "https://evil.example")], 403),
+            ("/nowhere", vec![good, json, ("content-length", "1100000")], 404),
+            ("/sse", vec![good, json], 405),
+            ("/mcp", vec![good, ("content-type", "text/plain")], 415),
+        ] {
+            let mut peer = Frames::connect(&server, loopback(64)).await;
+            let block = [request("POST", path), fields(more)].concat();
+            assert!(peer.send(&frame(HEADERS, END_HEADERS, 1, &block)).await);
+            assert!(peer.send(&frame(DATA, 0, 1, &[b'x'; 16_384])).await);
+            assert_eq!(peer.answer(1).await, Verdict::Status(status), "{path}");
+            loop {
+                let came = peer.next().await.unwrap();
+                assert_ne!(came.kind, RST_STREAM, "{path} {status}");
+                if came.kind == DATA && came.flags & END_STREAM != 0 {
+                    break;
+                }
+            }
+            // What comes behind the answer in the same write comes before this.
+            assert_eq!(peer.verdict(1).await, Verdict::Alive, "{path} {status}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_reset_buys_no_more_than_the_rate() {
     bounded(async {

@@ -21,9 +21,10 @@ import door  # noqa: E402
 import floods  # noqa: E402
 import logs  # noqa: E402
 import messages  # noqa: E402
+import strangers  # noqa: E402
 import streams  # noqa: E402
 
-ROWS = [*door.ROWS, *floods.ROWS, *messages.ROWS, *streams.ROWS, *backend.ROWS, *logs.ROWS]
+ROWS = [*door.ROWS, *floods.ROWS, *messages.ROWS, *strangers.ROWS, *streams.ROWS, *backend.ROWS, *logs.ROWS]
 
 
 async def measured(row, binary, directory):

@@ -315,3 +315,89 @@ async fn who_asks_for_too_much_of_nothing_is_told_and_others_are_not() {
     };
     tokio::join!(asking, driver);
 }
+
+/// A peer that begins to send so many bytes to this path, and gets its answer before it is done;
+/// the answer's head is the next frame.
+async fn begin_upload(rig: &Rig, method: &str, path: &str, length: &str) -> Frames {
+    let mut peer = Frames::connect(rig, 65535).await;
+    while peer.next().await.0 != 4 {}
+    // The windows that it offers count from now on.
+    peer.send(4, 1, 0, &[]).await;
+    let mut block = head(method, path);
+    block.extend(field("content-type", "application/json"));
+    if !length.is_empty() {
+        block.extend(field("content-length", length));
+    }
+    peer.send(1, 4, 1, &block).await;
+    peer.send(0, 0, 1, &[b'x'; 16384]).await;
+    while peer.next().await.0 != 1 {}
+    peer
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_before_the_body_stands_for_2_seconds_before_the_reset() {
+    let rig = Rig::new();
+    for (method, path, length) in [
+        ("POST", "/mcp", "10600000"),
+        ("POST", "/nowhere", "10600000"),
+        ("POST", "/nowhere", ""),
+        ("POST", "/nowhere", "20000"),
+        ("POST", "/sse", "1100000"),
+        ("GET", "/livez", "1100000"),
+        ("OPTIONS", "/mcp", "1100000"),
+    ] {
+        let mut peer = begin_upload(&rig, method, path, length).await;
+        let mut reset = None;
+        while reset.is_none() {
+            let (kind, _, stream, payload) = peer.next().await;
+            reset = (kind == 3).then_some((stream, payload));
+        }
+        // NO_ERROR (RFC 9113 section 8.1).
+        assert_eq!(reset, Some((1, vec![0; 4])), "{method} {path} {length}");
+        assert_eq!(peer.client.begun.elapsed(), Duration::from_secs(2), "{method} {path} {length}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_ends_behind_its_answer_is_not_reset() {
+    let rig = Rig::new();
+    let mut peer = begin_upload(&rig, "POST", "/nowhere", "").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    peer.send(0, 1, 1, b"the last").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    peer.send(1, 5, 3, &head("GET", "/livez")).await;
+    loop {
+        let (kind, _, stream, _) = peer.next().await;
+        assert_ne!(kind, 3, "reset");
+        if (kind, stream) == (1, 3) {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_goes_on_and_on_is_reset_at_16_mib() {
+    let rig = Rig::new();
+    let mut peer = begin_upload(&rig, "POST", "/nowhere", "").await;
+    // Both windows were opened as far as they go.
+    let (mut stream, mut connection) = (1024 * 1024 - 16384, 1024 * 1024 - 16384);
+    let mut sent: u64 = 16384;
+    loop {
+        if stream >= 16384 && connection >= 16384 {
+            peer.send(0, 0, 1, &[b'x'; 16384]).await;
+            (stream, connection, sent) = (stream - 16384, connection - 16384, sent + 16384);
+            continue;
+        }
+        match peer.next().await {
+            (8, _, on, more) => {
+                let more = u32::from_be_bytes(more.try_into().unwrap());
+                if on == 0 { connection += more } else { stream += more }
+            }
+            (3, _, on, code) => break assert_eq!((on, code), (1, vec![0; 4])),
+            _ => {}
+        }
+    }
+    assert_eq!(peer.client.seconds(), 0);
+    let taken = LINGER_BYTES..=LINGER_BYTES + 2 * 1024 * 1024;
+    assert!(taken.contains(&sent), "{sent}");
+}
