@@ -471,7 +471,7 @@ async fn thirty_sessions_that_nobody_uses_again_lock_nobody_out() {
             let client = server.client();
             // One that came back after a pause keeps its session.
             let working = client.initialize("2025-11-25").await;
-            sleep(Duration::from_millis(1100)).await;
+            sleep(Duration::from_millis(1600)).await;
             let who = working.call(7, "tools/call", json!({ "name": "whoami" })).await;
             for _ in 0..30 {
                 visit(&client).await;
@@ -498,7 +498,7 @@ async fn a_refused_session_hears_when_the_first_place_can_be_free() {
             let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
             let client = server.client();
             let working = client.initialize("2025-11-25").await;
-            sleep(Duration::from_millis(1100)).await;
+            sleep(Duration::from_millis(1600)).await;
             working.call(1, "tools/list", json!({})).await;
             let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
             assert_eq!(refused.status, status);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A pause of this length ends a client's burst of messages.
-pub(super) const BURST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const BURST_PAUSE: Duration = Duration::from_millis(1500);
+/// Who reads the standalone stream this long without a message is a client that stays.
+const STREAM_HELD: Duration = Duration::from_mins(1);
 /// A client that sent messages after its first burst keeps its idle session for this long.
 pub(super) const RETURNED_IDLE: Duration = Duration::from_mins(5);
 
@@ -16,12 +18,14 @@ pub(super) const RETURNED_IDLE: Duration = Duration::from_mins(5);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     last: Instant,
+    /// Did its client send anything after `initialize`?
+    began: bool,
     returned: bool,
 }
 
 impl Used {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: now, returned: false }
+        Self { last: now, began: false, returned: false }
     }
 
     /// Something happened in it.
@@ -29,9 +33,17 @@ impl Used {
         self.last = now;
     }
 
-    /// Its client sent something, or read the standalone stream until now.
+    /// Its client sent something. The first message behind `initialize` belongs to the handshake,
+    /// however late it is.
     pub(super) fn by_client(&mut self, now: Instant) {
-        self.returned |= now >= self.last + BURST_PAUSE;
+        self.returned |= self.began && now >= self.last + BURST_PAUSE;
+        self.began = true;
+        self.last = now;
+    }
+
+    /// The reader of its standalone stream left.
+    pub(super) fn by_reader(&mut self, now: Instant) {
+        self.returned |= now >= self.last + STREAM_HELD;
         self.last = now;
     }
 
@@ -204,6 +216,27 @@ mod tests {
         // One of its own can go while the newcomer waits.
         let soon = choose([other(), idle(now, 4, true, 0, false)], now, now + 5 * SECOND);
         assert_eq!(soon, Choice::Wait(now + BURST_PAUSE));
+    }
+
+    #[test]
+    fn a_message_after_a_pause_is_a_return_and_a_late_handshake_is_none() {
+        let begun = now();
+        let mut used = Used::new(begun);
+        used.by_client(begun + 9 * SECOND);
+        assert!(!used.returned(), "`initialized` may be late");
+        used.by_client(begun + 9 * SECOND + BURST_PAUSE - Duration::from_millis(1));
+        assert!(!used.returned(), "the burst goes on");
+        used.by_client(begun + 9 * SECOND + 2 * BURST_PAUSE);
+        assert!(used.returned());
+    }
+
+    #[test]
+    fn a_reader_that_stayed_for_a_minute_is_a_return() {
+        let begun = now();
+        let (mut short, mut long) = (Used::new(begun), Used::new(begun));
+        short.by_reader(begun + 59 * SECOND);
+        long.by_reader(begun + 60 * SECOND);
+        assert!(!short.returned() && long.returned());
     }
 
     proptest! {

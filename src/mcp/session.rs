@@ -146,7 +146,7 @@ impl Session {
             }
             state.forget_finished();
             if stream == StreamId::STANDALONE {
-                state.used.by_client(Instant::now());
+                state.used.by_reader(Instant::now());
             } else {
                 state.used.now(Instant::now());
             }

@@ -303,12 +303,12 @@ mod tests {
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
         let (table, drain) = (SessionTable::new(9, 2), Drain::default());
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
-        sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(750)).await;
         let (two, _played) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let begun = Instant::now();
-        let soon = NoPlace::OfClient(Some(begun + Duration::from_millis(500)));
+        let soon = NoPlace::OfClient(Some(begun + Duration::from_millis(750)));
         assert_eq!(take(&table, client(1)).unwrap_err(), soon, "it may be in a burst");
-        sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(750)).await;
         let place = take(&table, client(1)).unwrap();
         assert!(one.is_ended() && !two.is_ended());
         // The place is the newcomer's at once, and the end of the session gives back no other.
@@ -330,10 +330,12 @@ mod tests {
             session
         };
         let (working, _never_used_again) = (open(), open());
+        let find = || table.find(working.id().as_str(), &ME, Transport::StreamableHttp);
+        assert!(find().is_ok());
         sleep(Duration::from_secs(2)).await;
-        assert!(table.find(working.id().as_str(), &ME, Transport::StreamableHttp).is_ok());
-        for _ in 0..60 {
-            sleep(Duration::from_secs(1)).await;
+        assert!(find().is_ok());
+        for _ in 0..30 {
+            sleep(Duration::from_secs(2)).await;
             let _newcomer = open();
         }
         assert!(!working.is_ended());
@@ -343,9 +345,10 @@ mod tests {
             .iter()
             .find(|entry| !entry.session.is_ended() && entry.session.id() != working.id());
         let last = last.map(|entry| Arc::clone(&entry.session)).unwrap();
-        sleep(Duration::from_secs(1)).await;
         last.used_by_client();
-        let free = Instant::now() + Duration::from_secs(300 - 61);
+        sleep(Duration::from_secs(2)).await;
+        last.used_by_client();
+        let free = Instant::now() + Duration::from_secs(300 - 62);
         assert_eq!(take(&table, client(1)).unwrap_err(), NoPlace::OfClient(Some(free)));
         tokio::time::sleep_until(free).await;
         assert!(take(&table, client(1)).is_ok());
@@ -381,7 +384,7 @@ mod tests {
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
         sleep(Duration::from_mins(10)).await;
         let (mine, _b) = session(take(&table, client(2)).unwrap(), &drain, &table);
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(2)).await;
         let place = take(&table, client(3)).unwrap();
         assert!(mine.is_ended() && !theirs.is_ended());
         let (_busy, _c) = session(place, &drain, &table);
