@@ -260,15 +260,28 @@ mod tests {
     async fn a_client_of_other_protocols_is_told_so() {
         let pki = Pki::new();
         let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let other = client(pki.root(), &["spdy/3"]);
-        let (server, client) = handshake(&acceptor, other, "a.example").await;
-        assert_eq!(
-            server.unwrap_err().to_string(),
-            "the client offers neither HTTP/1.1 nor HTTP/2"
-        );
-        let alert = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+        // RFC 7301 section 3.2: alert 120.
         let no_protocol = rustls::AlertDescription::NoApplicationProtocol;
-        assert_eq!(alert, rustls::Error::AlertReceived(no_protocol));
+        assert_eq!(u8::from(no_protocol), 120);
+        for version in [&TLS12, &TLS13] {
+            let mut client = client_of(pki.root(), &["h2"], &[version]);
+            // In a session that is resumed, too.
+            let (server, first) = handshake(&acceptor, client.clone(), "a.example").await;
+            let (mut server, mut first) = (server.unwrap().0, first.unwrap());
+            server.write_all(b"x").await.unwrap();
+            server.flush().await.unwrap();
+            assert_eq!(first.read_u8().await.unwrap(), b'x');
+            for offered in [["spdy/3", "h3"], ["http/1.0", "h2c"], ["http/1.1 ", "H2"]] {
+                client.alpn_protocols = offered.map(|name| name.as_bytes().to_vec()).to_vec();
+                let (server, client) = handshake(&acceptor, client.clone(), "a.example").await;
+                assert_eq!(
+                    server.unwrap_err().to_string(),
+                    "the client offers neither HTTP/1.1 nor HTTP/2"
+                );
+                let alert = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+                assert_eq!(alert, rustls::Error::AlertReceived(no_protocol), "{offered:?}");
+            }
+        }
     }
 
     #[tokio::test]
