@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub(crate) ca: Option<PathBuf>,
     /// Names of the certificate, the most telling first.
     pub(crate) names: Vec<String>,
+    /// Those of them that the operator asked for.
+    pub(crate) asked_names: Vec<String>,
     /// Where the token came from.
     pub(crate) token_source: TokenSource,
     /// The generated token; none from elsewhere, so that it cannot be printed.
@@ -38,9 +40,26 @@ impl Facts {
     }
 
     fn url_of(&self, path: &str) -> String {
+        self.url_at(&host_of(self.address.ip(), &self.names), path)
+    }
+
+    fn url_at(&self, host: &str, path: &str) -> String {
         let scheme = if self.tls { "https" } else { "http" };
-        let host = host_of(self.address.ip(), &self.names);
         format!("{scheme}://{host}:{}{path}", self.address.port())
+    }
+
+    /// The URL for Claude Code, if there is one that it can use: `BoringSSL` does not check addresses
+    /// under a constrained CA, so that it needs a name.
+    fn claude_url(&self) -> Option<String> {
+        let ip = self.address.ip();
+        if self.ca.is_none() || !is_address(&host_of(ip, &self.names)) {
+            return Some(self.url());
+        }
+        let is_name = |name: &&String| !is_address(name) && *name != "localhost";
+        // The machine's own name leads to every address of it, as far as anybody knows it.
+        let own = self.names.iter().find(is_name).filter(|_| ip.is_unspecified());
+        let name = self.asked_names.iter().find(is_name).or(own)?;
+        Some(self.url_at(name, &self.path))
     }
 
     /// One event for machines, in either log format.
@@ -98,11 +117,30 @@ impl Facts {
         )
     }
 
-    fn claude(&self) -> String {
+    fn claude(&self) -> Option<String> {
+        let url = self.claude_url()?;
         let ca = self.ca.as_deref().map(|ca| format!("NODE_EXTRA_CA_CERTS={} ", quoted_path(ca)));
         let ca = ca.unwrap_or_default();
         let header = self.header_option("--header");
-        format!("{ca}claude mcp add --transport http edge {}{header}", quoted(&self.url()))
+        Some(format!("{ca}claude mcp add --transport http edge {}{header}", quoted(&url)))
+    }
+
+    fn write_claude(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nAdd it to Claude Code:")?;
+        let Some(line) = self.claude() else {
+            let address = self.address.ip();
+            return writeln!(
+                f,
+                "  it cannot check an address under a local CA (UNSUPPORTED_CONSTRAINT_TYPE): start \
+                 again with\n  --name NAME, a host name that leads clients to {address}, and trust the \
+                 new ca.pem"
+            );
+        };
+        writeln!(f, "  {line}")?;
+        if self.ca.is_some() {
+            writeln!(f, "(and have NODE_EXTRA_CA_CERTS set as above whenever you start claude)")?;
+        }
+        Ok(())
     }
 
     fn write_trust(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,11 +185,7 @@ impl Display for Facts {
         self.write_token(f)?;
         self.write_trust(f)?;
         writeln!(f, "\nTry it:\n  {}", self.curl())?;
-        writeln!(f, "\nAdd it to Claude Code:\n  {}", self.claude())?;
-        if self.ca.is_some() {
-            writeln!(f, "(and have NODE_EXTRA_CA_CERTS set as above whenever you start claude)")?;
-        }
-        Ok(())
+        self.write_claude(f)
     }
 }
 
@@ -187,6 +221,12 @@ fn host_of(address: IpAddr, names: &[String]) -> String {
     }
 }
 
+/// Of a URL, or as a certificate has it.
+fn is_address(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
+}
+
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_no_directory| path.to_owned())
 }
@@ -217,6 +257,7 @@ mod tests {
             tls: true,
             ca: Some("/etc/my certs/ca.pem".into()),
             names: vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "edge.test".to_owned()],
+            asked_names: Vec::new(),
             token_source,
             generated: None,
         }
@@ -275,6 +316,7 @@ mod tests {
             assert!(output.status.success() && output.stderr.is_empty(), "{line}");
             String::from_utf8(output.stdout).unwrap()
         };
+        let claude = |facts: &Facts| facts.claude().unwrap();
         let shown = ca.display();
         let wanted = format!(
             "|-sS|--cacert|{shown}|-H|Authorization: Bearer s3cret|-H|Content-Type: application/json|-d|{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}}|https://localhost:8443/mcp|"
@@ -284,9 +326,31 @@ mod tests {
         let wanted = format!(
             "{shown}|mcp|add|--transport|http|edge|https://localhost:8443/mcp|--header|Authorization: Bearer s3cret|"
         );
-        assert_eq!(run(TokenSource::File(file.clone()), Facts::claude), wanted);
+        assert_eq!(run(TokenSource::File(file.clone()), claude), wanted);
         std::fs::write(&file, "s3cret\n").unwrap();
-        assert_eq!(run(TokenSource::Generated(file.clone()), Facts::claude), wanted);
+        assert_eq!(run(TokenSource::Generated(file.clone()), claude), wanted);
+    }
+
+    #[test]
+    fn claude_code_gets_a_name_wherever_there_is_one() {
+        let url = |ip: &str, names: &[&str], asked: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            let address = SocketAddr::new(ip.parse().unwrap(), 443);
+            let (names, asked_names) = (owned(names), owned(asked));
+            Facts { address, names, asked_names, ..facts(TokenSource::None) }.claude_url()
+        };
+        let own = ["localhost", "127.0.0.1", "::1", "192.0.2.7", "machine"];
+        assert_eq!(url("192.0.2.7", &own, &["192.0.2.7"]), None);
+        assert_eq!(url("2001:db8::1", &["localhost", "2001:db8::1", "machine"], &[]), None);
+        assert_eq!(url("127.0.0.2", &["localhost", "127.0.0.2"], &[]), None);
+        let at = |host: &str| Some(format!("https://{host}:443/mcp"));
+        assert_eq!(url("192.0.2.7", &own, &["192.0.2.7", "edge.test"]), at("edge.test"));
+        assert_eq!(url("0.0.0.0", &own, &["192.0.2.7"]), at("machine"));
+        assert_eq!(url("127.0.0.1", &own[..3], &[]), at("localhost"));
+        // A CA without constraints may be asked for an address.
+        let (address, names) = ("192.0.2.7:443".parse().unwrap(), vec!["192.0.2.7".to_owned()]);
+        let other = Facts { ca: None, address, names, ..facts(TokenSource::None) };
+        assert_eq!(other.claude_url(), at("192.0.2.7"));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) enum BodyError {
     #[error("the body broke off")]
     Broken,
     /// There is no memory for it.
-    #[error("{0}: try again later")]
+    #[error("{0}")]
     Short(Short),
 }
 

@@ -59,11 +59,16 @@ struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Short {
     /// The peer's own.
-    #[error("this client's messages take up all the memory that one client may have")]
+    #[error(
+        "this client's messages take up all the memory that one client may have: try again later"
+    )]
     Peer,
     /// All of them.
-    #[error("the memory for messages is used up")]
+    #[error("the memory for messages is used up: try again later")]
     All,
+    /// The message takes more than the peer may ever have: it will not fit later, either.
+    #[error("the message takes more memory than one client may ever have")]
+    Ever,
 }
 
 impl Level {
@@ -143,7 +148,7 @@ impl Budget {
 impl Part {
     fn try_take(&self, bytes: usize) -> Result<(), Short> {
         if !self.level.try_take(bytes) {
-            return Err(self.refuse(Short::Peer));
+            return Err(self.refuse(self.short_of(bytes)));
         }
         if !self.whole.level.try_take(bytes) {
             self.level.give_back(bytes);
@@ -163,10 +168,15 @@ impl Part {
         }
     }
 
+    /// Why so many bytes are not there.
+    fn short_of(&self, bytes: usize) -> Short {
+        if bytes > self.level.most { Short::Ever } else { Short::Peer }
+    }
+
     fn refuse(&self, short: Short) -> Short {
         self.whole.short.notify_waiters();
         self.whole.tally.count(match short {
-            Short::Peer => Outcome::PeerMemoryFull,
+            Short::Peer | Short::Ever => Outcome::PeerMemoryFull,
             Short::All => Outcome::MemoryFull,
         });
         short
@@ -210,10 +220,15 @@ impl Quota {
     /// Are so many bytes there now? Nothing is taken.
     pub(crate) fn check(&self, bytes: usize) -> Result<(), Short> {
         match &self.0 {
-            Some(part) if !part.level.has(bytes) => Err(part.refuse(Short::Peer)),
+            Some(part) if !part.level.has(bytes) => Err(part.refuse(part.short_of(bytes))),
             Some(part) if !part.whole.level.has(bytes) => Err(part.refuse(Short::All)),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Could so many bytes be there, if nothing else were held?
+    pub(crate) fn could_have(&self, bytes: usize) -> bool {
+        self.0.as_ref().is_none_or(|part| bytes <= part.level.most)
     }
 
     /// Resolves when memory runs short for somebody. Whom that concerns ([`Self::is_short`]) and who
@@ -256,7 +271,12 @@ impl Share {
     /// Makes it so many bytes; fewer always, more if they are there.
     pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Short> {
         match (&self.part, bytes.checked_sub(self.bytes)) {
-            (Some(part), Some(more)) if more > 0 => part.try_take(more)?,
+            (Some(part), Some(more)) if more > 0 => {
+                if bytes > part.level.most {
+                    return Err(part.refuse(Short::Ever));
+                }
+                part.try_take(more)?;
+            }
             (Some(part), None) => part.give_back(self.bytes - bytes),
             (Some(_), Some(_)) | (None, _) => {}
         }
@@ -311,7 +331,9 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Nothing yet, of at most `most` bytes.
     pub(crate) fn new(quota: &Quota, most: usize) -> Result<Self, Short> {
-        Ok(Self { bytes: Vec::new(), share: quota.try_take(PER_MESSAGE)?, most })
+        let share = quota.try_take(PER_MESSAGE)?;
+        let whole = quota.0.as_ref().map_or(most, |part| part.level.most);
+        Ok(Self { bytes: Vec::new(), share, most: most.min(whole.saturating_sub(PER_MESSAGE)) })
     }
 
     /// How many there are.
@@ -390,6 +412,25 @@ mod tests {
     }
 
     #[test]
+    fn what_could_never_fit_is_told_apart_from_what_does_not_fit_now() {
+        let (budget, tally) = budget(4000);
+        let quota = budget.of(key(1));
+        let held = quota.try_take(900).unwrap();
+        assert_eq!(quota.try_take(1000).unwrap_err(), Short::Peer);
+        assert_eq!(quota.try_take(1001).unwrap_err(), Short::Ever);
+        assert_eq!((quota.check(101), quota.check(1001)), (Err(Short::Peer), Err(Short::Ever)));
+        assert!(quota.could_have(1000) && !quota.could_have(1001));
+        assert!(Quota::default().could_have(usize::MAX));
+        drop(held);
+        assert_eq!(tally.outcomes()["peer_memory_full"], 4);
+        // The room doubles up to what can be had, and no further.
+        let mut gathered = Gathered::new(&quota, 8000).unwrap();
+        gathered.add(&[1; 500]).unwrap();
+        gathered.add(&[1; 244]).unwrap();
+        assert_eq!(gathered.add(&[1; 1]), Err(Short::Ever));
+    }
+
+    #[test]
     fn a_share_follows_its_bytes_to_the_last_slice() {
         let (budget, _) = budget(4000);
         let quota = budget.of(key(1));
@@ -424,7 +465,7 @@ mod tests {
             gathered.add(&[1; 100]).unwrap();
             assert_eq!(budget.taken(), gathered.bytes.capacity() + PER_MESSAGE);
         }
-        assert_eq!(gathered.add(&[1; 6000]), Err(Short::Peer));
+        assert_eq!(gathered.add(&[1; 6000]), Err(Short::Ever));
         let whole = gathered.whole();
         assert_eq!((whole.len(), budget.taken()), (5000, 5000 + PER_MESSAGE));
         drop(whole);

@@ -20,25 +20,20 @@ pub(crate) fn take() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Says it if so many connections as may be served would need more open files than there may be.
-pub(crate) fn warn_if_too_few(settings: &Settings, limit: Option<u64>) {
+/// What to say if so many connections as may be served would need more open files than there may be.
+pub(crate) fn too_few(settings: &Settings, limit: Option<u64>) -> Option<String> {
     let connections = settings.config.limits.max_connections;
-    if let Some(TooFew { needed, limit, fit }) =
-        judge(&settings.config.limits, &settings.behind, limit)
-    {
-        let lower = if fit > 0 {
-            format!("or lower --max-connections to {fit}")
-        } else {
-            "or lower --max-connections, --max-children and --max-sessions".to_owned()
-        };
-        tracing::warn!(
-            needed,
-            limit,
-            "--max-connections {connections} and what is behind them may need {needed} open files, \
-             and the limit is {limit}: raise it (LimitNOFILE= of the unit, ulimit -n, --ulimit \
-             nofile= of a container), {lower}"
-        );
-    }
+    let TooFew { needed, limit, fit } = judge(&settings.config.limits, &settings.behind, limit)?;
+    let lower = if fit > 0 {
+        format!("or lower --max-connections to {fit}")
+    } else {
+        "or lower --max-connections, --max-children and --max-sessions".to_owned()
+    };
+    Some(format!(
+        "--max-connections {connections} and what is behind them may need {needed} open files, and the \
+         limit is {limit}: raise it (LimitNOFILE= of the unit, ulimit -n, --ulimit nofile= of a \
+         container), {lower}"
+    ))
 }
 
 /// What is missing.
@@ -57,9 +52,11 @@ fn judge(limits: &Limits, behind: &Background, limit: Option<u64>) -> Option<Too
         Background::Diagnostics => (1, 0),
         Background::Child(_) => (1, OF_A_CHILD * u64::from(limits.max_children)),
         Background::Upstream(upstream) => {
-            let idle = u64::try_from(upstream.connections).unwrap_or(u64::MAX);
+            // Strangers make many requests over one connection.
+            let others = upstream.connections.saturating_add(upstream.open_at_once());
+            let others = u64::try_from(others).unwrap_or(u64::MAX);
             // Each session has a stream there.
-            (2, idle.saturating_add(u64::from(limits.max_sessions)))
+            (2, others.saturating_add(u64::from(limits.max_sessions)))
         }
     };
     let fixed = fixed.saturating_add(RESERVE);
@@ -70,7 +67,7 @@ fn judge(limits: &Limits, behind: &Background, limit: Option<u64>) -> Option<Too
 
 #[cfg(test)]
 mod tests {
-    use mcp_edge::{ChildCommand, Upstream};
+    use mcp_edge::{ChildCommand, PassRule, Upstream};
 
     use super::*;
 
@@ -93,7 +90,12 @@ mod tests {
         assert_eq!(needed(&Background::Diagnostics), (1000 + 32, 999));
         let url = "http://127.0.0.1:8000/mcp".parse().unwrap();
         let upstream = Upstream { connections: 8, ..Upstream::new(url) };
+        let open = PassRule { path: "/health".to_owned(), beneath: false, open: true };
+        let opened = Upstream { pass: vec![open], ..upstream.clone() };
         assert_eq!(needed(&Background::Upstream(Box::new(upstream))), (2000 + 508 + 32, 999));
+        // Of strangers as many as have places there.
+        let (more, _) = needed(&Background::Upstream(Box::new(opened)));
+        assert_eq!(more, 2000 + 508 + 1024 + 32);
     }
 
     #[test]

@@ -21,6 +21,10 @@ use crate::jsonrpc::Skim;
 /// What an idle pipe's buffer takes, and the length from which a line keeps the buffer it is in.
 const SMALL: usize = 8 * 1024;
 
+/// A longer line gets a buffer for the longest at once: what a buffer grows out of stays with the
+/// allocator for a while, while memory that nobody has written to costs nothing.
+const LARGE: usize = 1024 * 1024;
+
 /// How long a pipe is listened to after the process that owned it is gone, and how many bytes are
 /// taken: all it wrote is in the pipe by then, but whoever else holds the other end could go on
 /// for ever. The kernel lets a pipe grow to 1 MiB (pipe(7)).
@@ -38,6 +42,15 @@ pub(crate) enum Line {
     Rest(Skim),
 }
 
+/// What reading has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A line.
+    Line(Line),
+    /// No whole line is there; more bytes are waited for next.
+    Unfinished,
+}
+
 /// Why a line is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
@@ -51,6 +64,8 @@ pub(crate) enum Cut {
 #[derive(Debug)]
 pub(crate) struct Splitter {
     buffer: Vec<u8>,
+    /// How long the buffer may grow before more is taken of the quota.
+    granted: usize,
     /// Where the next line starts.
     start: usize,
     /// Before here is no LF but those already split at.
@@ -70,6 +85,7 @@ impl Splitter {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             buffer: Vec::new(),
+            granted: 0,
             start: 0,
             scanned: 0,
             skipping: None,
@@ -88,10 +104,10 @@ impl Splitter {
         if self.buffer.is_empty() && self.buffer.capacity() > SMALL {
             self.shrink();
         }
-        if self.buffer.capacity() == self.buffer.len() {
+        if self.granted <= self.buffer.len() {
             self.grow();
         }
-        let spare = self.buffer.capacity() - self.buffer.len();
+        let spare = self.granted.saturating_sub(self.buffer.len());
         let allowed = self.allowed();
         (&mut self.buffer).limit(spare.min(allowed))
     }
@@ -103,16 +119,19 @@ impl Splitter {
     fn grow(&mut self) {
         let more = self.buffer.len().max(SMALL).min(self.allowed());
         let size = self.buffer.len().saturating_add(more);
-        if size > SMALL && self.share.set(size - SMALL).is_err() {
+        let whole = if size > LARGE { self.allowed() } else { more };
+        let short = size > SMALL && self.share.set(size - SMALL).is_err();
+        if short || self.buffer.try_reserve_exact(whole).is_err() {
             self.cut(Cut::Short);
             self.shrink();
-            return self.buffer.reserve_exact(SMALL.min(self.allowed()));
+            self.granted = SMALL.min(self.allowed());
+            return self.buffer.reserve_exact(self.granted);
         }
-        self.buffer.reserve_exact(more);
+        self.granted = size;
     }
 
     fn shrink(&mut self) {
-        self.buffer = Vec::new();
+        (self.buffer, self.granted) = (Vec::new(), 0);
         self.share = self.quota.take_anyway(0);
     }
 
@@ -150,6 +169,11 @@ impl Splitter {
                 return line;
             }
         }
+    }
+
+    /// What is there of the line that comes in; nothing of one that is skipped.
+    fn unfinished(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
     }
 
     /// What is left when no more bytes come.
@@ -207,6 +231,7 @@ impl Splitter {
         let rest = self.buffer.split_off(after);
         let rest_share = self.quota.take_anyway(rest.capacity().saturating_sub(SMALL));
         let mut line = std::mem::replace(&mut self.buffer, rest);
+        self.granted = self.buffer.capacity();
         drop(std::mem::replace(&mut self.share, rest_share));
         line.truncate(end);
         line.drain(..self.start);
@@ -230,6 +255,8 @@ pub(crate) struct Frames<R> {
     from: R,
     split: Splitter,
     ended: bool,
+    /// It was told that no whole line is there.
+    looked: bool,
     /// The process that owned the other end is gone.
     exited: CancellationToken,
     patience: Duration,
@@ -242,6 +269,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             from,
             split: Splitter::new(max),
             ended: false,
+            looked: false,
             exited,
             patience: LAST_WORDS,
             allowance: LAST_BYTES,
@@ -258,14 +286,38 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     /// The next line, or none at the end. An unfinished last line is a line.
     pub(crate) async fn next(&mut self) -> Option<Line> {
         loop {
-            if let Some(line) = self.split.next() {
+            if let Step::Line(line) = self.step().await? {
                 return Some(line);
             }
+        }
+    }
+
+    /// The next line, or that there is none yet: then what is there of one is
+    /// [`Self::unfinished`]. None at the end.
+    pub(crate) async fn step(&mut self) -> Option<Step> {
+        loop {
+            if let Some(line) = self.split.next() {
+                return Some(Step::Line(line));
+            }
             if self.ended {
-                return self.split.last();
+                return self.split.last().map(Step::Line);
+            }
+            if !std::mem::replace(&mut self.looked, true) {
+                return Some(Step::Unfinished);
             }
             self.ended = self.fill().await == 0;
+            self.looked = false;
         }
+    }
+
+    /// What is there of the line that comes in.
+    pub(crate) fn unfinished(&self) -> &[u8] {
+        self.split.unfinished()
+    }
+
+    /// Have all bytes come? Then a line that is handed out had no end.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended
     }
 
     async fn fill(&mut self) -> usize {
@@ -377,6 +429,32 @@ mod tests {
         assert!(splitter.buffer.capacity() <= SMALL);
     }
 
+    #[test]
+    fn a_line_that_never_ends_takes_its_limit_once_and_nothing_afterwards() {
+        let (max, mut sizes) = (16 << 20, std::collections::BTreeSet::new());
+        let budget = Budget::new(64 << 20, 0, Tally::default());
+        let mut splitter = Splitter::new(max);
+        splitter.quota = budget.quota();
+        splitter.share = splitter.quota.take_anyway(0);
+        let (mut poured, mut cut) = (0, 0);
+        while poured < 3 * max {
+            let mut room = splitter.room();
+            let n = room.remaining_mut().min(256 * 1024);
+            room.put_bytes(b'x', n);
+            poured += n;
+            let _new = sizes.insert(splitter.buffer.capacity());
+            cut += usize::from(splitter.next().is_some());
+            if poured > max {
+                assert!(splitter.room().remaining_mut() <= SMALL && budget.taken() == 0);
+            } else {
+                assert!(budget.taken() <= 2 * poured);
+            }
+        }
+        // What the buffer grew out of counts, too: the allocator keeps it for a while.
+        let all = sizes.iter().sum::<usize>();
+        assert!(cut == 1 && all <= max + 2 * LARGE + SMALL, "{cut} {all}: {sizes:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pipe_that_stays_open_is_left_soon_after_the_exit() {
         let (mut theirs, ours) = tokio::io::duplex(64);
@@ -417,7 +495,7 @@ mod tests {
             panic!("{lines:?}");
         };
         assert_eq!((&head[..], next), (&text.as_bytes()[..SMALL], &whole("next")));
-        assert_eq!(skim.answers(), Some(7.into()));
+        assert_eq!(skim.answers(), [7.into()]);
     }
 
     #[test]
@@ -442,7 +520,7 @@ mod tests {
             let [Line::Cut(_, Cut::Short), Line::Rest(skim)] = &lines[..] else {
                 panic!("{lines:?}");
             };
-            assert_eq!(skim.answers(), Some(7.into()));
+            assert_eq!(skim.answers(), [7.into()]);
             drop(filled);
             splitter.room().put_slice(b"next\n");
             let next = splitter.next().unwrap();

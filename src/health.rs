@@ -91,13 +91,19 @@ impl HealthCheck {
     ///
     /// What went wrong on the way.
     pub async fn run(&self) -> Result<(), Unhealthy> {
-        let address = reachable(self.address);
+        let address = self.reachable();
         let asked = tokio::time::timeout(PATIENCE, self.ask(address)).await;
         let status = asked.map_err(|_elapsed| Unhealthy::Silent(address))??;
         match status {
             StatusCode::OK => Ok(()),
             status => Err(Unhealthy::Status { address, status }),
         }
+    }
+
+    /// Where it is asked: an edge that listens everywhere, where every machine reaches itself.
+    #[must_use]
+    pub fn reachable(&self) -> SocketAddr {
+        reachable(self.address)
     }
 
     async fn ask(&self, address: SocketAddr) -> Result<StatusCode, Unhealthy> {

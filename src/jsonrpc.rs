@@ -27,6 +27,7 @@ use self::envelope::{Envelope, Members};
 pub use self::id::RequestId;
 use self::known::{KnownParams, Negotiated, string};
 pub(crate) use self::skim::Skim;
+pub(crate) use self::text::error_in;
 use self::text::{as_text, blame, range_within, utf8};
 
 /// Copies of so many bytes are not accounted for.
@@ -196,37 +197,26 @@ impl Message {
         bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
     }
 
-    /// A request of the edge's or an embedded server's own.
+    /// A request of the edge's or an embedded server's own; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn request(id: &RequestId, method: &str, params: &Value) -> Self {
-        let method_json = Value::from(method);
-        Self::made(format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":{method_json},"params":{params}}}"#
-        ))
+        let (method, params) = (Value::from(method), member("params", params));
+        Self::made(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}{params}}}"#))
     }
 
     /// A notification; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn notification(method: &str, params: &Value) -> Self {
-        let method = Value::from(method);
-        Self::made(match params {
-            Value::Null => format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#),
-            Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Array(_)
-            | Value::Object(_) => {
-                format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
-            }
-        })
+        let (method, params) = (Value::from(method), member("params", params));
+        Self::made(format!(r#"{{"jsonrpc":"2.0","method":{method}{params}}}"#))
     }
 
-    /// Tells that nobody waits for the answer to a request any more.
+    /// Tells that nobody waits for the answer to a request any more. The `reason` is for people.
     #[must_use]
-    pub fn cancellation(id: &RequestId, reason: &str) -> Self {
-        let reason = Value::from(reason);
+    pub fn cancellation(id: &RequestId, reason: Option<&str>) -> Self {
+        let reason = member("reason", &Value::from(reason));
         Self::made(format!(
-            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}{reason}}}}}"#
         ))
     }
 
@@ -429,6 +419,11 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ({} bytes)", self.kind, self.bytes.len())
     }
+}
+
+/// A further member of an object; nothing where its value is null.
+fn member(name: &str, value: &Value) -> String {
+    if value.is_null() { String::new() } else { format!(r#","{name}":{value}"#) }
 }
 
 /// A JSON-RPC error as bytes. An id that could not be read is left out, not `null`.
@@ -659,6 +654,35 @@ mod tests {
         assert!(batch(&format!("[{note},{note},{note},{note}]")).is_err());
         assert!(Message::is_batch(b" \n["));
         assert!(!Message::is_batch(b"{}"));
+    }
+
+    #[test]
+    fn what_the_edge_says_itself_has_no_member_that_may_be_left_out() {
+        let none = Value::Null;
+        for (message, text) in [
+            (Message::request(&1.into(), "ping", &none), r#""id":1,"method":"ping""#),
+            (Message::notification("n", &none), r#""method":"n""#),
+            (
+                Message::cancellation(&1.into(), None),
+                r#""method":"notifications/cancelled","params":{"requestId":1}"#,
+            ),
+        ] {
+            let text = format!(r#"{{"jsonrpc":"2.0",{text}}}"#);
+            assert_eq!(std::str::from_utf8(message.bytes()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn the_error_of_an_answer_is_read_whatever_its_id_is() {
+        for id in ["", r#""id":null,"#, r#""id":0,"#, r#""id":1.5,"#] {
+            let text =
+                format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":-32700,"message":"m"}}}}"#);
+            assert_eq!(error_in(text.as_bytes()), Some((-32_700, "m".to_owned())), "{text}");
+        }
+        let huge = br#"{"error":{"code":99999999999,"message":"m"}}"#;
+        assert_eq!(error_in(huge), Some((code::INTERNAL_ERROR, "m".to_owned())));
+        assert_eq!(error_in(br#"{"id":1,"result":{}}"#), None);
+        assert_eq!(error_in(br#"{"error":"m"}"#), None);
     }
 
     #[test]

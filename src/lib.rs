@@ -18,9 +18,11 @@ pub mod jsonrpc;
 mod limit;
 mod listener;
 mod mcp;
+mod pem;
 mod protocol;
 mod proxied;
 mod report;
+mod sample;
 mod server;
 mod shutdown;
 mod strangers;
@@ -37,13 +39,13 @@ pub use backend::stdio::shim::{is_stage as is_shim_stage, run as run_shim};
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
 pub use config::{
     Access, BadToken, BadTokenFile, CertFiles, ChildCommand, ChildLimits, Config, Limits,
-    MIN_TOKEN, PassRule, Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamKind,
-    parse_token, parse_token_file,
+    MIN_TOKEN, PassRule, Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamHost,
+    UpstreamKind, parse_token, parse_token_file,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use report::{Report, Reporter};
-pub use server::{Behind, Server, StartError, serve_stdio};
+pub use server::{Behind, Certificates, LoadedCertificates, Server, StartError, serve_stdio};
 pub use upstream::UpstreamError;
 /// May `--forward-header` name this field?
 pub use upstream::may_go_up;

@@ -7,6 +7,7 @@ mod exit;
 mod log;
 mod observe;
 mod run;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         return mcp_edge::run_shim(rest);
     }
     let typed = program.into_iter().chain(rest);
-    let exit = match cli::parse(typed, |name| std::env::var_os(name)) {
+    let exit = match cli::parse(typed, std::env::vars_os()) {
         Ok(Asked::Run(args)) => start(*args),
         Ok(Asked::Health(health)) => run::ask(&health.check()),
         Err(error) => explain(&error),

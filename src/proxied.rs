@@ -1,8 +1,9 @@
 //! Who a connection or a request really comes from, where a trusted proxy stands in front.
 //!
 //! [`read`] knows both versions of the PROXY protocol (sections 2.1 and 2.2 of
-//! `proxy-protocol.txt`), [`TrustedProxies`] the `X-Forwarded-For` header. Whatever is unclear is
-//! refused: a client that could choose its address would escape every limit.
+//! `proxy-protocol.txt`), [`TrustedProxies`] the `X-Forwarded-For` header, [`Prefix`] the
+//! `X-Forwarded-Prefix` header. Whatever is unclear is refused: a client that could choose its
+//! address would escape every limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -27,6 +28,10 @@ const FIXED: usize = 16;
 pub(crate) const MAX_HEADER: usize = FIXED + 4096;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+
+/// Bytes of the longest prefix.
+const LONGEST_PREFIX: usize = 256;
 
 /// How many entries of `X-Forwarded-For` are looked at.
 const MOST_ENTRIES: usize = 64;
@@ -211,6 +216,44 @@ fn inet6(block: &[u8]) -> Option<SocketAddr> {
 #[error("X-Forwarded-For has no address where the client's should be")]
 pub(crate) struct BadForwarded;
 
+/// `X-Forwarded-Prefix` is no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("X-Forwarded-Prefix must come once and be a plain path, as /tools, of 256 bytes at most")]
+pub(crate) struct BadPrefix;
+
+/// The path that a trusted proxy took off the front of what its client asked for. Links that the
+/// client follows begin with it. Has no slash at its end; empty where nothing was taken off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Prefix(String);
+
+impl Prefix {
+    /// The prefix that the header names; the empty one if there is no such header.
+    ///
+    /// # Errors
+    /// [`BadPrefix`] where it comes twice, or a client could find another host or path in it: an
+    /// empty or a dot segment, percent-encoding, a query, a backslash.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, BadPrefix> {
+        let mut named = headers.get_all(FORWARDED_PREFIX).iter();
+        let text = match (named.next(), named.next()) {
+            (None, _) => return Ok(Self::default()),
+            (Some(value), None) => value.to_str().map_err(|_not_ascii| BadPrefix)?,
+            (Some(_), Some(_)) => return Err(BadPrefix),
+        };
+        let path = text.strip_suffix('/').unwrap_or(text);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@:+=/".contains(&byte);
+        let is_plain = text.starts_with('/')
+            && text.len() <= LONGEST_PREFIX
+            && path.bytes().all(allowed)
+            && !path.split('/').skip(1).any(|segment| matches!(segment, "" | "." | ".."));
+        if is_plain { Ok(Self(path.to_owned())) } else { Err(BadPrefix) }
+    }
+
+    /// As it stands in front of a path.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The networks whose word is taken.
 #[derive(Clone, Debug)]
 pub(crate) struct TrustedProxies(Box<[IpNet]>);
@@ -314,6 +357,56 @@ mod tests {
 
     fn present(length: usize, source: &str) -> Header {
         Header::Present { length, source: Some(source.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_prefix_is_a_plain_path_that_comes_once() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(FORWARDED_PREFIX, value.parse().unwrap());
+            }
+            Prefix::of(&headers).map(|prefix| prefix.as_str().to_owned())
+        };
+        assert_eq!(of(&[]), Ok(String::new()));
+        let longest = format!("/{}", "x".repeat(LONGEST_PREFIX - 1));
+        for (value, prefix) in [
+            ("/a", "/a"),
+            ("/a/b-c._~@:+=/", "/a/b-c._~@:+="),
+            ("/", ""),
+            ("/...", "/..."),
+            (&longest, &longest),
+        ] {
+            assert_eq!(of(&[value]).as_deref(), Ok(prefix), "{value}");
+        }
+        let long = format!("{longest}x");
+        for bad in [
+            "",
+            "a",
+            "//",
+            "//a",
+            "/a//",
+            "/a//b",
+            "/.",
+            "/..",
+            "/a/../b",
+            "/a/./",
+            "/a?b",
+            "/a#b",
+            "/\\a",
+            "/a b",
+            "/%2e%2e/a",
+            "/a,/b",
+            "/a, /b",
+            "/\u{e9}",
+            "http://a/",
+            "/a\"b",
+            "/a<b",
+            &long,
+        ] {
+            assert_eq!(of(&[bad]), Err(BadPrefix), "{bad}");
+        }
+        assert_eq!(of(&["/a", "/a"]), Err(BadPrefix));
     }
 
     #[test]

@@ -2,18 +2,19 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
 use mcp_edge::{
-    Behind, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError, TlsSource,
+    Behind, Certificates, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError,
+    TlsSource,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -23,13 +24,15 @@ use crate::cli::{bind_redirect_text, bind_text};
 use crate::descriptors;
 use crate::exit::Exit;
 use crate::observe::{self, complain, say};
+use crate::signals::{Signals, Told};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
-pub(crate) fn run(settings: Settings, log: LogSettings) -> Exit {
+pub(crate) fn run(mut settings: Settings, log: LogSettings) -> Exit {
     let open_files = descriptors::take();
     forbid_dumps(settings.mode);
     if settings.mode == Mode::Serve {
-        descriptors::warn_if_too_few(&settings, open_files);
+        let too_few = descriptors::too_few(&settings, open_files);
+        settings.warnings.extend(too_few);
     }
     let runtime = match threads(settings.workers).enable_all().build() {
         Ok(runtime) => runtime,
@@ -85,7 +88,12 @@ pub(crate) fn ask(check: &HealthCheck) -> Exit {
         }
     };
     match runtime.block_on(check.run()) {
-        Ok(()) => Exit::Success,
+        Ok(()) => {
+            // A closed stdout is no sign of illness.
+            let _told =
+                writeln!(io::stdout(), "healthy: {} answered 200 to GET /livez", check.reachable());
+            Exit::Success
+        }
         Err(error) => {
             say(format_args!("unhealthy: {}", observe::chain(&error)));
             Exit::Unhealthy
@@ -108,16 +116,22 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(log, &error),
     };
-    let told = CancellationToken::new();
+    let (told, renewals) = (CancellationToken::new(), Notify::new());
     let twice = async {
-        let name = signals.next().await;
-        tracing::info!("{name}: finishing what is in flight; a second signal ends at once");
-        told.cancel();
-        signals.next().await
+        loop {
+            match signals.next().await {
+                Told::Finish(name) if told.is_cancelled() => return name,
+                // Shells and systemd send SIGHUP right behind the signal that counts.
+                Told::Reread | Told::TerminalGone if told.is_cancelled() => {}
+                Told::Reread => renewals.notify_one(),
+                Told::Finish(name) => finish(name, &told),
+                Told::TerminalGone => finish("SIGHUP, for the terminal has gone", &told),
+            }
+        }
     };
     let shutdown = told.clone().cancelled_owned();
     tokio::select! {
-        exit = live(settings, log, shutdown) => exit,
+        exit = live(settings, log, &renewals, shutdown) => exit,
         name = twice => {
             tracing::warn!("{name}: ending at once");
             Exit::Interrupted
@@ -125,8 +139,18 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
     }
 }
 
-async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output = ()>) -> Exit {
-    let Settings { mode, config, behind, workers: _, token_source, report } = settings;
+fn finish(name: &str, told: &CancellationToken) {
+    tracing::info!("{name}: finishing what is in flight; a second signal ends at once");
+    told.cancel();
+}
+
+async fn live(
+    settings: Settings,
+    log: LogSettings,
+    renewals: &Notify,
+    shutdown: impl Future<Output = ()>,
+) -> Exit {
+    let Settings { mode, config, behind, workers: _, token_source, report, warnings } = settings;
     let (behind, backend) = match behind {
         Background::Diagnostics => {
             ("the built-in diagnostics server".to_owned(), Behind::diagnostics())
@@ -137,8 +161,14 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
         }
     };
     if mode == Mode::Stdio {
+        warn_of(&warnings);
         tracing::info!(transport = "stdio", behind, "speaking on stdin and stdout");
-        return match mcp_edge::serve_stdio(&config, backend, shutdown).await {
+        let speaking = mcp_edge::serve_stdio(&config, backend, shutdown);
+        let ended = tokio::select! {
+            ended = speaking => ended,
+            never = reread(None, renewals) => match never {},
+        };
+        return match ended {
             Ok(true) => Exit::Success,
             // It has been said why.
             Ok(false) => Exit::Internal,
@@ -155,16 +185,58 @@ async fn live(settings: Settings, log: LogSettings, shutdown: impl Future<Output
         }
         Err(error) => return not_started(log, &error),
     };
+    warn_of(&warnings);
     tell(&facts(asked, &server, behind, token_source), log);
     let reporting = report_every(report, server.reporter());
+    let rereading = reread(server.certificates(), renewals);
     let finished = tokio::select! {
         finished = server.run(shutdown) => finished,
         never = reporting => match never {},
+        never = rereading => match never {},
     };
     if !finished {
         tracing::warn!("the time of --shutdown-timeout is over: closed what was left");
     }
     Exit::Success
+}
+
+fn warn_of(oddities: &[String]) {
+    for oddity in oddities {
+        tracing::warn!("{oddity}");
+    }
+}
+
+/// Reads the certificates again, as often as it is asked for.
+async fn reread(certificates: Option<Certificates>, renewals: &Notify) -> Infallible {
+    loop {
+        renewals.notified().await;
+        let Some(certificates) = certificates.clone() else {
+            tracing::info!(
+                "SIGHUP: no certificate is served, so that there is nothing to read again"
+            );
+            continue;
+        };
+        // A disk may be slow, and a named pipe never end.
+        match tokio::task::spawn_blocking(move || certificates.reload()).await {
+            Ok(Ok(loaded)) => {
+                let files: Vec<_> =
+                    loaded.files.iter().map(|it| it.display().to_string()).collect();
+                tracing::info!(
+                    names = loaded.names.join(","),
+                    not_after = %humantime::format_rfc3339_seconds(loaded.not_after),
+                    "SIGHUP: read the certificates and keys again: {}; new connections get them, open \
+                     ones go on. Tokens, --upstream-ca and options are read at the start only",
+                    files.join(", ")
+                );
+            }
+            Ok(Err(error)) => tracing::error!(
+                "SIGHUP: nothing was replaced, the certificates of before are still served: {}",
+                observe::chain(&error)
+            ),
+            // The panic has logged where it was.
+            Err(_panicked) => {}
+        }
+    }
 }
 
 /// Writes how the server stands, this often.
@@ -212,6 +284,10 @@ fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSour
         path: asked.path,
         behind,
         tls: !matches!(asked.tls, TlsSource::None),
+        asked_names: match asked.tls {
+            TlsSource::SelfSigned { dir: _, names } => names,
+            TlsSource::Files(_) | TlsSource::None => Vec::new(),
+        },
         ca: server.ca(),
         names: server.names().to_vec(),
         token_source,
@@ -224,6 +300,9 @@ fn tell(facts: &Facts, log: LogSettings) {
         let mut stdout = io::stdout().lock();
         // A closed stdout is no reason not to serve.
         let _told = write!(stdout, "{facts}").and_then(|()| stdout.flush());
+        if io::stdout().is_terminal() && io::stderr().is_terminal() {
+            return;
+        }
     }
     // Scripts read this line; it is JSON whatever the log's format is.
     observe::as_json(|| facts.log());
@@ -247,27 +326,6 @@ fn described(command: &ChildCommand) -> String {
         words.push("…".to_owned());
     }
     format!("{}, one process for each session", words.join(" "))
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { terminate, interrupt })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 #[cfg(test)]

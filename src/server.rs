@@ -31,6 +31,13 @@ use crate::upstream::{Upstream, UpstreamError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Pages without an origin of their own may call, and so may everybody: any page can put itself
+    /// into a frame without an origin.
+    #[error(
+        "the origin null is allowed and no token is set: any web page can call as null, and start the \
+         MCP server; set a token, or leave null out"
+    )]
+    NullOrigin,
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -115,7 +122,7 @@ impl Behind {
     }
 
     fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
-        let Config { limits, access, path, .. } = config;
+        let Config { limits, access, .. } = config;
         let secrets: &[Secret] = match access {
             Access::Tokens(tokens) => tokens,
             Access::Anonymous => &[],
@@ -130,16 +137,16 @@ impl Behind {
                 drain.clone(),
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
-            Kind::Upstream(config) => {
-                let upstream = Arc::new(Upstream::new(&config)?);
+            Kind::Upstream(asked) => {
+                let upstream = Arc::new(Upstream::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
-                    &config,
+                    &asked,
                     limits.max_line_bytes,
                     tally.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, config.pass, path);
+                let front = Front::new(upstream, asked.pass, config);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -153,6 +160,44 @@ struct Redirect {
     listener: Listener,
     connection: Arc<Connection>,
     address: SocketAddr,
+}
+
+/// The certificates of a server, while it runs. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    connection: Arc<Connection>,
+    app: Arc<App>,
+}
+
+/// What was read: see [`Certificates::reload`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadedCertificates {
+    /// The files of certificates and keys, in the order in which they were read.
+    pub files: Vec<PathBuf>,
+    /// The names that the certificates are for, lower case; wildcards as `*.example.com`.
+    pub names: Vec<String>,
+    /// When the first of the certificates expires.
+    pub not_after: SystemTime,
+}
+
+impl Certificates {
+    /// Reads every certificate and key again, from the files that [`Config::tls`] names. Those of
+    /// [`TlsSource::SelfSigned`] are made or renewed first where that is due.
+    ///
+    /// All or nothing. New connections get what was read, and requests may be addressed to its
+    /// names. Open connections, and handshakes that have begun, go on with what they have; session
+    /// tickets of before are not taken (RFC 8446 section 4.6.1), so that clients that come back make
+    /// a full handshake. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
+    pub fn reload(&self) -> Result<LoadedCertificates, TlsError> {
+        let loaded = self.connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
+        let Trust { ca: _, names, files, not_after } = loaded?;
+        self.app.guard().rename(&names);
+        Ok(LoadedCertificates { files, names, not_after })
+    }
 }
 
 /// A server that has its socket, and waits to be run.
@@ -175,6 +220,11 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what cannot be used, and what to do.
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
+        if matches!(config.access, Access::Anonymous)
+            && config.allow_origins.iter().any(|origin| origin == "null")
+        {
+            return Err(StartError::NullOrigin);
+        }
         let tally = Tally::default();
         let drain = Drain::new(tally.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };
@@ -245,6 +295,13 @@ impl Server {
         self.trust.as_ref().map_or(&[], |trust| &trust.names)
     }
 
+    /// The certificates, to be read again while the server runs; none without TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<Certificates> {
+        let _tls = self.trust.as_ref()?;
+        Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
+    }
+
     /// Tells how the server stands, for as long as somebody asks.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
@@ -273,6 +330,7 @@ impl Server {
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
+            front.look(&drain);
         }
         drain.spawn_vital(listener.run(connection));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
@@ -328,6 +386,7 @@ pub async fn serve_stdio(
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);
+        front.look(&drain);
     }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let broken = drain.broken();

@@ -38,6 +38,8 @@ pub(crate) enum Outcome {
     SpawnFailed,
     /// Idle children that were ended because their places were needed.
     IdleGivenUp,
+    /// An idle session was ended because a newcomer needed its place.
+    SessionEvicted,
     /// A task that panicked: a fault of the edge's own, or of a handler linked in.
     Panicked,
     /// Memory for messages was asked for, and all of it is taken.
@@ -50,6 +52,8 @@ pub(crate) enum Outcome {
     LineTooLong,
     /// A line of a child for which there is no memory.
     LineUnbuffered,
+    /// A line of a child, or of an upstream, that was meant for an answer and cannot be read.
+    AnswerUnreadable,
     /// A reader that was cut off its stream, on which it read too little.
     ReaderCut,
     /// Events that nobody read, and that a stream has no room for any more.
@@ -72,6 +76,8 @@ pub(crate) enum Outcome {
     SessionAge,
     /// A child process that did not end when it was asked to, and was killed.
     ChildKilled,
+    /// A child process that was ended because it is certain to speak no MCP.
+    ChildNoMcp,
     /// A program that ended as soon as it was started.
     StartFailed,
     /// The program kept failing, and further starts were held back.
@@ -97,12 +103,14 @@ impl Outcome {
         Self::Http2Broken,
         Self::SpawnFailed,
         Self::IdleGivenUp,
+        Self::SessionEvicted,
         Self::Panicked,
         Self::MemoryFull,
         Self::PeerMemoryFull,
         Self::LineSkipped,
         Self::LineTooLong,
         Self::LineUnbuffered,
+        Self::AnswerUnreadable,
         Self::ReaderCut,
         Self::EventsDropped,
         Self::EventsShed,
@@ -114,6 +122,7 @@ impl Outcome {
         Self::SessionIdle,
         Self::SessionAge,
         Self::ChildKilled,
+        Self::ChildNoMcp,
         Self::StartFailed,
         Self::CrashLoop,
         Self::OrphansKilled,
@@ -136,12 +145,14 @@ impl Outcome {
             Self::Http2Broken => "http2_broken",
             Self::SpawnFailed => "spawn_failed",
             Self::IdleGivenUp => "idle_given_up",
+            Self::SessionEvicted => "session_evicted",
             Self::Panicked => "panics",
             Self::MemoryFull => "memory_full",
             Self::PeerMemoryFull => "peer_memory_full",
             Self::LineSkipped => "line_skipped",
             Self::LineTooLong => "line_too_long",
             Self::LineUnbuffered => "line_unbuffered",
+            Self::AnswerUnreadable => "answer_unreadable",
             Self::ReaderCut => "reader_cut",
             Self::EventsDropped => "events_dropped",
             Self::EventsShed => "events_shed",
@@ -153,6 +164,7 @@ impl Outcome {
             Self::SessionIdle => "session_idle",
             Self::SessionAge => "session_age",
             Self::ChildKilled => "child_killed",
+            Self::ChildNoMcp => "child_no_mcp",
             Self::StartFailed => "start_failed",
             Self::CrashLoop => "crash_loop",
             Self::OrphansKilled => "orphans_killed",

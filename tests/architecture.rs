@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Lowest first: the library, up to its façade, then the binary. Two on one line do not know each
 /// other.
 const FLOORS: &[&[&str]] = &[
-    &["addr", "protocol", "proxied", "tally"],
+    &["addr", "pem", "protocol", "proxied", "sample", "tally"],
     &["budget", "shutdown", "strangers"],
     &["body", "events", "jsonrpc"],
     &["caller", "config", "frames", "limit"],
@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["server"],
     &["fuzzing"],
     &["lib"],
-    &["exit", "cli", "log"],
+    &["exit", "cli", "log", "signals"],
     &["banner", "descriptors", "observe"],
     &["run"],
     &["main"],

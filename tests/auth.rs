@@ -431,3 +431,218 @@ async fn a_head_of_more_than_32_kib_is_431_over_http2() {
     let server = started(config()).await;
     bounded(heads_within_32_kib(server.client().h2())).await;
 }
+
+#[tokio::test]
+async fn what_the_operator_forwards_a_listed_page_may_send() {
+    bounded(async {
+        let upside = support::Upside::new().await;
+        let upstream = mcp_edge::Upstream {
+            forward_headers: vec!["x-user-role".parse().unwrap(), "x-tenant".parse().unwrap()],
+            ..upside.passing(&["/p/*"])
+        };
+        let config = Config { allow_origins: vec![PAGE.to_owned()], ..config() };
+        let server = TestServer::start(config, Behind::upstream(upstream)).await;
+        for client in both(&server) {
+            for (path, asked, allowed) in [
+                ("/mcp", "X-User-Role, x-evil, authorization", "x-user-role, authorization"),
+                ("/sse", "x-tenant", "x-tenant"),
+                ("/mcp", "if-none-match", ""),
+                (
+                    "/p/a",
+                    "x-user-role,if-none-match,range,cookie",
+                    "x-user-role, if-none-match, range",
+                ),
+            ] {
+                let request = client
+                    .request("OPTIONS", path)
+                    .header("origin", PAGE)
+                    .header("access-control-request-method", "POST")
+                    .header("access-control-request-headers", asked);
+                let answer = client.bare(request).await;
+                assert_eq!(answer.status, 204, "{path}");
+                assert_eq!(answer.header("access-control-allow-headers"), allowed, "{path}");
+            }
+            let every = client.bare(client.request("OPTIONS", "/mcp").header("origin", PAGE)).await;
+            assert!(every.header("access-control-allow-headers").contains("x-user-role"));
+            let read = client.bare(client.request("GET", "/nope").header("origin", PAGE)).await;
+            assert!(read.header("access-control-expose-headers").contains("x-request-id"));
+        }
+        assert!(upside.is_untouched().await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_of_null_is_listed_by_that_word_only() {
+    bounded(async {
+        let list = |origins: &[&str]| origins.iter().map(|it| (*it).to_owned()).collect();
+        for (origins, status) in [(list(&["null"]), 200), (list(&[PAGE]), 403)] {
+            let server = started(Config { allow_origins: origins, ..config() }).await;
+            for client in both(&server) {
+                let answer =
+                    posted(&client, fine(&client, "POST", "/mcp").header("origin", "null")).await;
+                assert_eq!(answer.status, status);
+                let allowed = if status == 200 { "null" } else { "" };
+                assert_eq!(answer.header("access-control-allow-origin"), allowed);
+                let stranger = client.stranger();
+                let asked = fine(&stranger, "POST", "/mcp").header("origin", "null");
+                let unknown = posted(&stranger, asked).await;
+                assert_eq!(unknown.status, if status == 200 { 401 } else { 403 });
+                for other in ["Null", "null,", "null null", "file://"] {
+                    let asked = fine(&stranger, "POST", "/mcp").header("origin", other);
+                    assert_eq!(posted(&stranger, asked).await.status, 403, "{other}");
+                }
+            }
+        }
+        let open = Config {
+            access: Access::Anonymous,
+            allow_origins: list(&["null"]),
+            tls: mcp_edge::TlsSource::None,
+            ..config()
+        };
+        let behind = Behind::handler(Fixture::new().0);
+        let refused = Box::pin(mcp_edge::Server::bind(open, behind)).await.unwrap_err();
+        assert!(refused.to_string().contains("null"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_start_nothing() {
+    bounded(async {
+        let upside = support::Upside::new().await;
+        let open =
+            Config { access: Access::Anonymous, allow_origins: vec![PAGE.to_owned()], ..config() };
+        let server = TestServer::start(open, upside.behind(&["/p/*", "open:/o/*"])).await;
+        for client in both(&server) {
+            let sent = |method: &str, path: &str, site: &str, origin: Option<&str>| {
+                let request = fine(&client, method, path).header("sec-fetch-site", site);
+                let request = match origin {
+                    Some(origin) => request.header("origin", origin),
+                    None => request,
+                };
+                let client = client.clone();
+                async move { client.bare(request).await }
+            };
+            for site in ["cross-site", "same-site", "Same-Origin", "nonsense", ""] {
+                for (method, path) in [
+                    ("GET", "/sse"),
+                    ("GET", "/mcp"),
+                    ("POST", "/mcp"),
+                    ("DELETE", "/mcp"),
+                    ("POST", "/messages"),
+                    ("GET", "/mcp/tools"),
+                    ("GET", "/tools/list"),
+                    ("POST", "/mcp/call-tool"),
+                    ("GET", "/p/a"),
+                    ("GET", "/o/a"),
+                    ("GET", "/nope"),
+                ] {
+                    let answer = sent(method, path, site, None).await;
+                    assert_eq!(answer.status, 403, "{method} {path} {site}");
+                    assert_eq!(plain(&answer)["error"], "cross_site", "{method} {path} {site}");
+                }
+            }
+            // Its owner typed the address, the page is the edge's own, or it is listed.
+            for (site, origin) in [
+                ("none", None),
+                ("same-origin", None),
+                ("cross-site", Some(PAGE)),
+                ("same-site", Some(PAGE)),
+            ] {
+                let answer = sent("PUT", "/mcp", site, origin).await;
+                assert_eq!(answer.status, 405, "{site} {origin:?}");
+            }
+            for path in ["/livez", "/health", "/healthz"] {
+                assert_eq!(sent("GET", path, "cross-site", None).await.status, 200, "{path}");
+            }
+            let twice = fine(&client, "GET", "/sse")
+                .header("sec-fetch-site", "none")
+                .header("sec-fetch-site", "none");
+            assert_eq!(client.bare(twice).await.status, 403);
+        }
+        assert!(upside.is_untouched().await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_path_says_where_mcp_lives() {
+    bounded(async {
+        let server = started(Config { path: "/api/mcp".to_owned(), ..config() }).await;
+        for client in both(&server) {
+            for (path, told) in [
+                ("/", " /api/mcp "),
+                ("/mcp", " /api/mcp "),
+                ("/api/mcp/sse", " /sse "),
+                ("//api/mcp", ": ask for /api/mcp"),
+                ("/api//mcp", ": ask for /api/mcp"),
+                ("/api/mcp//", ": ask for /api/mcp"),
+                ("//sse", ": ask for /sse"),
+                ("/api/mcp//tools/", ": ask for /api/mcp/tools"),
+                ("//livez", ": ask for /livez"),
+                ("//api//mcp//nope", " /api/mcp "),
+            ] {
+                let answer = client.bare(fine(&client, "GET", path)).await;
+                assert_eq!(
+                    (answer.status.as_u16(), &plain(&answer)["error"]),
+                    (404, &"not_found".into())
+                );
+                let text = plain(&answer)["message"].as_str().unwrap().to_owned();
+                assert!(text.contains(told), "{path}: {text}");
+                // Nothing of a stranger's is repeated.
+                assert!(!text.contains("//") && !text.contains("nope"), "{path}: {text}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_usual_health_paths_are_served_unless_a_rule_has_them() {
+    bounded(async {
+        let server = started(config()).await;
+        for client in both(&server).map(Client::stranger) {
+            for path in ["/health", "/healthz", "/health/", "/healthz/"] {
+                for method in ["GET", "HEAD"] {
+                    let answer = client.bare(client.request(method, path)).await;
+                    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{path}");
+                }
+                assert_eq!(client.bare(client.request("POST", path)).await.status, 401);
+            }
+        }
+        let client = server.client();
+        let wrong = client.bare(client.request("POST", "/health")).await;
+        assert_eq!((wrong.status.as_u16(), wrong.header("allow")), (405, "GET, HEAD"));
+        let upside = support::Upside::new().await;
+        let page = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\npage";
+        for (rule, has, has_not) in [
+            ("open:/health", &["/health"][..], &["/healthz"][..]),
+            ("open:/*", &["/health", "/healthz", "/health/"], &[]),
+            ("open:/health/*", &["/health", "/health/"], &["/healthz"]),
+        ] {
+            let server = TestServer::start(config(), upside.behind(&[rule])).await;
+            let client = server.client().stranger();
+            for path in has {
+                let asking = client.bare(client.request("GET", path));
+                let (answer, seen) = tokio::join!(asking, upside.answer(page));
+                assert_eq!(answer.body, "page", "{rule} {path}");
+                assert!(seen.starts_with(&format!("GET {path} ")), "{seen}");
+            }
+            for path in has_not {
+                let answer = client.bare(client.request("GET", path)).await;
+                assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{rule} {path}");
+            }
+        }
+        // Behind the token, whoever has none is not told that all is well.
+        let server = TestServer::start(config(), upside.behind(&["/*"])).await;
+        let stranger = server.client().stranger();
+        assert_eq!(stranger.bare(stranger.request("GET", "/health")).await.status, 401);
+        // Nor is another spelling of a page of the upstream's answered for it.
+        let server = TestServer::start(config(), upside.behind(&["open:/health"])).await;
+        let client = server.client();
+        assert_eq!(client.bare(client.request("GET", "/health/")).await.status, 404);
+        assert!(upside.is_untouched().await);
+    })
+    .await;
+}

@@ -256,3 +256,91 @@ async fn an_idle_session_takes_its_child_along() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_fails_its_call_at_once_and_its_id_is_free_again() {
+    bounded(async {
+        let mark = Mark::new();
+        let bad = SCRIPT.replace(
+            "case $line in",
+            r#"case $line in
+             *'"t/euckr"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"text":"\307\321\261\333"}}\n' "$id" ;;
+             *'"t/latin1"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"text":"caf\351"}}\n' "$id" ;;
+             *'"t/nan"'*) say '"id":'"$id"',"result":{"mean":NaN}' ;;
+             *'"t/deep"'*) say '"id":'"$id"',"result":'"$(printf '[%.0s' $(seq 200))$(printf ']%.0s' $(seq 200))" ;;
+             *'"t/null"'*) say '"id":'"$id"',"result":{},"error":null' ;;
+             *'"t/twice"'*) say '"id":'"$id"',"result":{},"result":{}' ;;"#,
+        );
+        let times = Times { call: Duration::from_secs(5), ..config().times };
+        let server = TestServer::start(Config { times, ..config() }, mark.sh(&bad)).await;
+        let session = server.client().initialize("2025-11-25").await;
+        let begun = Instant::now();
+        for (method, why) in [
+            ("t/euckr", "not UTF-8"),
+            ("t/latin1", "not UTF-8"),
+            ("t/nan", "NaN"),
+            ("t/deep", "nested deeper than 128 levels"),
+            ("t/null", "exclude each other"),
+            ("t/twice", "duplicate member `result`"),
+        ] {
+            let answer = session.call(31, method, json!({})).await;
+            told(&answer, &["the MCP server's answer cannot be read", why]);
+            assert_eq!(answer["id"], 31);
+            assert!(session.call(31, "t/pid", json!({})).await["result"]["pid"].is_i64());
+            told(&bare(&server.client(), method).await.json(), &["cannot be read", why]);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert_eq!(server.report().outcomes["answer_unreadable"], 12);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+/// Answers each line in a frame, as servers of the Language Server Protocol do.
+const FRAMES: &str = r#"
+while IFS= read -r line; do
+  id=${line#*'"id":'}; id=${id%%,*}
+  body='{"jsonrpc":"2.0","id":'$id',"result":{}}'
+  printf 'Content-Length: %d\r\n\r\n%s' ${#body} "$body"
+done
+"#;
+
+#[tokio::test]
+async fn a_server_that_frames_its_messages_is_told_of_within_seconds() {
+    bounded(async {
+        let mark = Mark::new();
+        let times = Times { call: Duration::from_secs(8), ..config().times };
+        let server = TestServer::start(Config { times, ..config() }, mark.sh(FRAMES)).await;
+        let client = server.client();
+        let words = ["the server frames its messages with Content-Length headers; MCP over stdio \
+                      wants one JSON text a line"];
+        let begun = Instant::now();
+        let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
+        told(&refused.message(), &words);
+        told(&bare(&client, "tools/list").await.json(), &words);
+        assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+        assert_eq!(server.report().outcomes["child_no_mcp"], 2);
+        mark.gone().await;
+        assert!(server.stop().await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_child_says_on_stdout_before_it_ends_joins_its_last_words() {
+    bounded(async {
+        let mark = Mark::new();
+        let script = "echo 'Error: no config file'; printf 'giving up'; echo hm >&2; exit 1";
+        let server = TestServer::start(config(), mark.sh(script)).await;
+        let client = server.client();
+        let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
+        let words = ["status 1; its last words: hm; its last words on stdout: Error: no config \
+                      file\ngiving up"];
+        told(&refused.message(), &words);
+        told(&bare(&client, "tools/list").await.json(), &words);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}

@@ -255,3 +255,123 @@ async fn a_child_that_does_not_start_fails_all_who_waited_for_one() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bare_call_that_takes_events_only_gets_its_answer_as_one() {
+    bounded(async {
+        let mark = Mark::new();
+        let child = TestServer::start(config(), mark.sh(SCRIPT)).await;
+        let (linked, _told) = TestServer::fixture().await;
+        let (ping, echo, pid) = ((json!("a"), "ping"), (json!(7), "f/echo"), (json!(8), "t/pid"));
+        for (server, calls) in [(&child, [&ping, &pid]), (&linked, [&ping, &echo])] {
+            for client in [server.client(), server.client().h2()] {
+                for (id, method) in calls {
+                    let request = client
+                        .request("POST", "/mcp")
+                        .header("content-type", "application/json")
+                        .header("accept", "text/event-stream");
+                    let body = call(id.clone(), method, json!({})).to_string();
+                    let request = request.body(Full::new(body.into())).unwrap();
+                    let mut stream = client.open(request).await.events();
+                    assert_eq!(stream.headers.get("mcp-session-id"), None);
+                    let event = stream.next().await.unwrap();
+                    assert_eq!((event.name.as_deref(), &event.id), (Some("message"), &None));
+                    let answer = event.message().unwrap();
+                    assert_eq!(&answer["id"], id);
+                    assert!(answer["result"].is_object(), "{answer}");
+                    assert!(stream.next().await.is_none(), "nothing follows");
+                }
+            }
+        }
+        // So is a ping in a session, which a busy child would leave waiting.
+        let session = child.client().initialize("2025-11-25").await;
+        let mut ping = session.posting(call(9, "ping", json!({})).to_string());
+        ping.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+        let mut stream = child.client().open(ping).await.events();
+        assert_eq!(stream.message().await["id"], 9);
+        assert!(child.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+/// A server that knows integers for ids only, and notes what it is told.
+const INTEGERS: &str = r#"
+say() { printf '{"jsonrpc":"2.0",%s}\n' "$1"; }
+while IFS= read -r line; do
+  printf '%s\n' "$line" >>"$DIR/told"
+  id=${line#*'"id":'}; id=${id%%,*}
+  case $line in
+    *'"id":"'*) say '"id":0,"error":{"code":-32600,"message":"the id must be a number"}' ;;
+    *'"method":"initialize"'*) say '"id":'"$id"',"result":{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"sh","version":"1"}}' ;;
+    *'"method":"tools/list"'*) say '"id":'"$id"',"result":{"tools":[]}' ;;
+    *'"id":'*) say '"id":'"$id"',"result":{}' ;;
+  esac
+done
+"#;
+
+#[tokio::test]
+async fn the_edge_speaks_the_plainest_mcp_to_a_backend() {
+    bounded(async {
+        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let times = Times { call: Duration::from_secs(5), ..config().times };
+        let behind = mark.sh_in(INTEGERS, dir.path());
+        let server = TestServer::start(Config { times, ..config() }, behind).await;
+        let client = server.client();
+        let answer = ask(&client, &call("mine", "tools/list", json!({}))).await.json();
+        assert_eq!(answer["result"]["tools"], json!([]), "{answer}");
+        let tools = client.bare(client.request("GET", "/mcp/tools")).await;
+        assert_eq!((tools.status.as_u16(), tools.json()), (200, json!({ "tools": [] })));
+        assert_eq!(client.bare(client.request("GET", "/readyz")).await.status, 200);
+        let told = std::fs::read_to_string(dir.path().join("told")).unwrap();
+        let told: Vec<Value> =
+            told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let hello = json!({
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
+        });
+        let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello });
+        let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let list = |id: i64| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" });
+        let mut asked = list(2);
+        // That one's parameters are the client's own.
+        asked["params"] = json!({});
+        let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+        assert_eq!(told, [hello.clone(), ready.clone(), asked, list(3), hello, ready, ping]);
+        assert!(server.stop().await);
+        mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_initialize_without_its_id_is_heard_at_once() {
+    bounded(async {
+        for named in ["", r#""id":null,"#, r#""id":0,"#] {
+            let mark = Mark::new();
+            let times = Times { call: Duration::from_secs(5), ..config().times };
+            let script = format!(
+                r#"read -r line
+                printf '{{"jsonrpc":"2.0",{named}"error":{{"code":-32001,"message":"no licence"}}}}\n'
+                cat >/dev/null"#
+            );
+            let server = TestServer::start(Config { times, ..config() }, mark.sh(&script)).await;
+            let client = server.client();
+            let begun = Instant::now();
+            let answer = ask(&client, &call(1, "tools/list", json!({}))).await.json();
+            let text = answer["error"]["message"].as_str().unwrap();
+            assert!(text.contains("no licence"), "{text}");
+            let mut hello = hello("2025-06-18");
+            hello["id"] = json!("a");
+            let answer = client.send(client.post("/mcp", &hello)).await.message();
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("a"), &json!(-32_001)));
+            let tools = client.bare(client.request("GET", "/mcp/tools")).await;
+            assert_eq!(tools.status, 502, "{tools:?}");
+            assert_eq!(client.bare(client.request("GET", "/readyz")).await.status, 503);
+            assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+            assert!(server.stop().await);
+            mark.gone().await;
+        }
+    })
+    .await;
+}

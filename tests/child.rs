@@ -142,3 +142,11 @@ fn a_killed_edge_takes_its_child_along() {
     // Its end of the pipe is closed as well.
     assert_eq!(output.read_to_string(&mut String::new()).unwrap(), 0);
 }
+
+/// A hook may signal every process of the edge's name, and keepers have it too.
+#[test]
+fn a_keeper_is_not_ended_by_signals_that_are_for_the_edge() {
+    let script = "kill -HUP $PPID; kill -QUIT $PPID; kill -USR2 $PPID; kill -TERM $PPID; exit 7";
+    let output = through_shim(&["sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+}

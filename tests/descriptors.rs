@@ -190,12 +190,14 @@ async fn an_upstream_that_cannot_be_reached_for_want_of_them_costs_its_call_only
         let url = format!("--upstream=http://{}/mcp", upside.address);
         let options = [&PATIENT[..], &["--upstream-wait=200ms", &url]].concat();
         let edge = Edge::start(&options, &[]);
+        // The start looks whether somebody is there.
+        eventually(|| upside.taken() == 1).await;
         let (mut kept, newcomers) = all_taken(&edge).await;
         let mut conn = kept.pop().unwrap();
         let look = call(7, "tools/call", json!({ "name": "look", "arguments": {} }));
         let answer = conn.send(edge.client.post("/mcp", &look)).await.json();
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32603)));
-        assert_eq!(upside.taken(), 0);
+        assert_eq!(upside.taken(), 1);
         drop(kept);
         assert_eq!(newcomers.join_all().await.len(), 5);
         let answer = conn.send(edge.client.post("/mcp", &look)).await.json();

@@ -243,3 +243,33 @@ async fn a_client_that_came_back_without_a_word_is_served() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_endpoint_stays_beneath_the_path_that_was_asked() {
+    bounded(async {
+        let config = mcp_edge::Config { path: "/api/v1/mcp".to_owned(), ..config() };
+        let behind = mcp_edge::Behind::handler(support::Fixture::new().0);
+        let server = TestServer::start(config, behind).await;
+        for client in clients(&server) {
+            for (path, beneath) in [
+                ("/api/v1/mcp", "/api/v1/mcp/messages?sessionId="),
+                ("/api/v1/mcp/", "/api/v1/mcp/messages?sessionId="),
+                ("/sse", "/messages?sessionId="),
+            ] {
+                let mut legacy = Legacy::open(&client, path).await;
+                assert!(legacy.endpoint.starts_with(beneath), "{path}: {}", legacy.endpoint);
+                legacy.initialize("2024-11-05").await;
+                // Both paths take the messages of any such session, with a slash at the end too.
+                let id = legacy.endpoint.split_once('=').unwrap().1.to_owned();
+                for path in ["/api/v1/mcp/messages", "/api/v1/mcp/messages/", "/messages"] {
+                    legacy.endpoint = format!("{path}?sessionId={id}");
+                    let echo = legacy.ask(&call(path, "f/echo", json!({}))).await;
+                    assert_eq!(echo["id"], path);
+                }
+            }
+            let other = client.bare(client.request("GET", "/api/v1/mcp/messages")).await;
+            assert_eq!((other.status.as_u16(), other.header("allow")), (405, "POST, OPTIONS"));
+        }
+    })
+    .await;
+}

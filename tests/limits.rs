@@ -16,7 +16,7 @@ use support::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 async fn limited(limits: Limits) -> TestServer {
     TestServer::start(Config { limits, ..config() }, Behind::handler(Fixture::new().0)).await
@@ -399,11 +399,13 @@ async fn sessions_are_limited_for_one_address_and_in_all() {
             limited(Limits { sessions_per_ip: 2, max_sessions: 3, ..config().limits }).await;
         let (one, other) = (server.client(), server.client().from(loopback(2)));
         let first = one.initialize("2025-11-25").await;
-        one.initialize("2025-11-25").await;
+        let second = one.initialize("2025-11-25").await;
+        let _streams = (first.listen(None).await, second.listen(None).await);
         let refused = one.send(one.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!((refused.status.as_u16(), refused.json().get("id")), (429, Some(&json!(0))));
         assert!(retry_after(&refused) >= 1);
-        other.initialize("2025-11-25").await;
+        let third = other.initialize("2025-11-25").await;
+        let _stream = third.listen(None).await;
         let refused = other.send(other.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!(refused.status, 503);
         assert!(retry_after(&refused) >= 1);
@@ -431,6 +433,7 @@ async fn children_are_limited_and_idle_warm_ones_give_way() {
         assert_eq!(mark.programs().len(), 1);
         let first = client.initialize("2025-11-25").await;
         let second = client.initialize("2025-11-25").await;
+        let _streams = (first.listen(None).await, second.listen(None).await);
         assert_eq!(mark.programs().len(), 2, "the warm one gave way");
         let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
         assert_eq!(refused.status, 503);
@@ -443,6 +446,66 @@ async fn children_are_limited_and_idle_warm_ones_give_way() {
         second.call(2, "tools/list", json!({})).await;
         assert!(server.stop().await);
         mark.gone().await;
+    })
+    .await;
+}
+
+/// One connect of a hosted client: it never uses its session again, and never ends it.
+async fn visit(client: &Client) {
+    let session = client.initialize("2025-11-25").await;
+    session.call(1, "tools/call", json!({ "name": "echo", "arguments": { "text": "x" } })).await;
+}
+
+#[tokio::test]
+async fn thirty_sessions_that_nobody_uses_again_lock_nobody_out() {
+    within(Duration::from_mins(2), async {
+        let defaults = Limits::default();
+        let per_ip = Limits { sessions_per_ip: defaults.sessions_per_ip, ..config().limits };
+        for limits in [
+            per_ip.clone(),
+            Limits { max_sessions: 7, ..config().limits },
+            Limits { max_children: 5, ..per_ip },
+        ] {
+            let (places, mark) = (limits.max_children, Mark::new());
+            let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+            let client = server.client();
+            // One that came back after a pause keeps its session.
+            let working = client.initialize("2025-11-25").await;
+            sleep(Duration::from_millis(1100)).await;
+            let who = working.call(7, "tools/call", json!({ "name": "whoami" })).await;
+            for _ in 0..30 {
+                visit(&client).await;
+            }
+            let again = working.call(8, "tools/call", json!({ "name": "whoami" })).await;
+            assert_eq!(who["result"]["structuredContent"], again["result"]["structuredContent"]);
+            let evicted = server.report().outcomes["session_evicted"];
+            assert!(evicted >= 10, "{evicted} of 31 sessions at {places} places for processes");
+            assert!(mark.programs().len() <= usize::try_from(places).unwrap());
+            assert!(server.stop().await);
+            mark.gone().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_session_hears_when_the_first_place_can_be_free() {
+    bounded(async {
+        let limits = Limits { sessions_per_ip: 1, ..config().limits };
+        let mark = Mark::new();
+        let children = Limits { max_children: 1, ..config().limits };
+        for (limits, status) in [(limits, 429), (children, 503)] {
+            let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+            let client = server.client();
+            let working = client.initialize("2025-11-25").await;
+            sleep(Duration::from_millis(1100)).await;
+            working.call(1, "tools/list", json!({})).await;
+            let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
+            assert_eq!(refused.status, status);
+            let wait = retry_after(&refused);
+            assert!((290..=300).contains(&wait), "five idle minutes: {wait}");
+            assert!(server.stop().await);
+        }
     })
     .await;
 }
@@ -461,6 +524,42 @@ async fn heads_that_are_too_large_are_charged_like_any_other() {
         }
         assert_eq!(statuses.first(), Some(&431));
         assert!(statuses.contains(&429), "{statuses:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_has_a_generous_rate_of_its_own() {
+    const ASKED: u64 = 1500;
+    bounded(async {
+        let server = limited(Limits { requests_per_second: 1, burst: 0, ..config().limits }).await;
+        for (last, path) in [(11, "/livez"), (12, "/readyz"), (13, "/health"), (14, "/healthz")] {
+            let client = server.client().stranger().from(loopback(last)).h2();
+            let mut conn = client.connect().await;
+            let begun = Instant::now();
+            let (mut well, mut refused) = (0, 0);
+            for _ in 0..ASKED {
+                let request = client.request("GET", path).body(Full::default()).unwrap();
+                let answer = conn.send(request).await;
+                if answer.status == 200 {
+                    assert!(answer.body.is_empty());
+                    well += 1;
+                    if refused > 0 {
+                        break;
+                    }
+                } else {
+                    assert_eq!((answer.status.as_u16(), retry_after(&answer)), (429, 1), "{path}");
+                    assert_eq!(answer.json()["error"], "rate_limited");
+                    refused += 1;
+                }
+            }
+            let due = u64::try_from(begun.elapsed().as_millis() / 10).unwrap();
+            assert!((101..=102 + due).contains(&well), "{path}: {well} passed, {due} became due");
+            assert!(refused > 0 || due + 101 >= ASKED, "{path}: {well} passed");
+            // It is no part of the rate of calls, nor is that one a part of it.
+            let caller = server.client().from(loopback(last));
+            assert_eq!(bare_call(&caller).await.status, 200);
+        }
     })
     .await;
 }

@@ -222,3 +222,83 @@ fn the_edge_dumps_no_core() {
     assert_eq!(status.signal(), Some(6));
     assert!(!status.core_dumped());
 }
+
+/// Asks for `path` with these fields; the status of the answer.
+fn asked(edge: &Edge, path: &str, fields: &str) -> u16 {
+    let mut peer = edge.connect();
+    let head = format!("GET {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+    peer.get_mut().write_all(head.as_bytes()).unwrap();
+    answer(&mut peer)
+}
+
+/// The fields of a request to the edge itself, with a good token and these.
+fn good(more: &str) -> String {
+    format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{more}")
+}
+
+/// A kind, the status, the fields that lead to it, what is told to have been asked, and what would
+/// allow it.
+type Told = (&'static str, u16, String, &'static str, &'static str);
+
+fn kinds() -> [Told; 6] {
+    let wrong = "Host: localhost\r\nAuthorization: Bearer hunter2-hunter2-hunter2\r\n";
+    let (host, page) = ("mcp.example.com", "https://app.example:8443");
+    let site = good("Sec-Fetch-Site: cross-site\r\n");
+    let twice = good(&format!("Authorization: Bearer {TOKEN}\r\n"));
+    [
+        (
+            "foreign_host",
+            403,
+            format!("Host: {host}:443\r\nAuthorization: Bearer {TOKEN}\r\n"),
+            host,
+            "--allow-host mcp.example.com (",
+        ),
+        (
+            "foreign_origin",
+            403,
+            good(&format!("Origin: {page}\r\n")),
+            page,
+            "--allow-origin https://app.example:8443 (",
+        ),
+        ("cross_site", 403, site, "", "--allow-origin ORIGIN ("),
+        ("wrong_token", 401, wrong.to_owned(), "", "MCP_AUTH_TOKEN or --auth-token-file"),
+        ("no_token", 401, "Host: localhost\r\n".to_owned(), "", "`Authorization: Bearer TOKEN`"),
+        ("bad_authorization", 400, twice, "", "`Authorization: Bearer TOKEN`"),
+    ]
+}
+
+#[test]
+fn a_refusal_that_an_operator_can_mend_is_told_with_what_would_allow_it() {
+    let mut edge = Edge::start(&["--burst=1000"]);
+    // What looks for weak spots at random is no news.
+    assert_eq!(asked(&edge, "/wp-login.php", "Host: localhost\r\n"), 401);
+    for (kind, status, fields, asked_for, option) in kinds() {
+        for _ in 0..3 {
+            assert_eq!(asked(&edge, "/mcp", &fields), status, "{kind}");
+        }
+        let event = edge.event(|event| event["refusal"] == kind);
+        assert_eq!((&event["level"], &event["left_out"]), (&"INFO".into(), &0.into()), "{event}");
+        assert_eq!(event["asked"].as_str().unwrap_or_default(), asked_for, "{event}");
+        assert!(event["message"].as_str().unwrap().contains(option), "{event}");
+        assert!(event["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{event}");
+        assert_eq!(event["request"].as_str().unwrap().len(), 16, "{event}");
+        let text = event.to_string();
+        assert!(!text.contains("hunter2") && !text.contains(TOKEN), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_host_or_origin_is_not_shown() {
+    let host = format!("Host: {}.example\r\n", "x".repeat(5000));
+    for (kind, fields) in [
+        ("foreign_host", host),
+        ("foreign_origin", good(&format!("Origin: https://a.example/{TOKEN}\r\n"))),
+    ] {
+        let mut edge = Edge::start(&[]);
+        assert_eq!(asked(&edge, "/mcp", &fields), 403, "{kind}");
+        let event = edge.event(|event| event["refusal"] == kind);
+        assert_eq!(event.get("asked"), None, "{event}");
+        let text = event.to_string();
+        assert!(text.len() < 600 && !text.contains(TOKEN), "{text}");
+    }
+}

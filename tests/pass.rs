@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use mcp_edge::{Behind, Config, Limits, Times, Upstream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Client, TOKEN, Taken, TestServer, Upside, bounded, config};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
@@ -885,13 +886,14 @@ async fn requests_under_way_take_places_and_give_them_back() {
             all.push((raw, upside.asked().await.0));
         }
         let client = server.client();
-        for path in ["/open", "/p/a"] {
-            let refused = client.bare(client.request("GET", path)).await;
-            let error = &refused.json()["error"];
-            assert_eq!((refused.status.as_u16(), error), (429, &"too_many_requests".into()));
-            assert!(!refused.header("retry-after").is_empty());
-        }
+        let refused = client.bare(client.request("GET", "/open")).await;
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status.as_u16(), error), (429, &"too_many_requests".into()));
+        assert!(!refused.header("retry-after").is_empty());
         assert!(upside.is_untouched().await);
+        // Behind the token there are other places.
+        let asking = client.bare(client.request("GET", "/p/a"));
+        assert_eq!(tokio::join!(asking, upside.answer(OK)).0.status, 200);
         // Others have places of their own, and so have event streams.
         let other = server.client().from(support::loopback(2));
         let asking = other.bare(other.request("GET", "/open"));
@@ -911,6 +913,45 @@ async fn requests_under_way_take_places_and_give_them_back() {
             all.last_mut().unwrap().1.send(OK).await;
         };
         assert_eq!(tokio::join!(asking, answering).0.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_take_no_place_from_token_holders() {
+    let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    bounded(async {
+        let limits = Limits { streams_per_ip: 1, ..config().limits };
+        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        // Eight addresses, each with all the requests that it may have under way on the open path.
+        let (mut conns, mut held) = (Vec::new(), Vec::new());
+        for last in 2..10 {
+            let stranger = server.client().from(support::loopback(last)).stranger().h2();
+            let mut conn = stranger.connect().await;
+            for _ in 0..64 {
+                let request = stranger.request("GET", "/open").body(Full::default()).unwrap();
+                let half = async {
+                    let (mut taken, _) = upside.asked().await;
+                    taken.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
+                    taken
+                };
+                let (response, taken) = tokio::join!(conn.begin(request), half);
+                held.push((response.unwrap(), taken));
+            }
+            conns.push(conn);
+        }
+        let newcomer = server.client().stranger();
+        let refused = newcomer.bare(newcomer.request("GET", "/open")).await;
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status.as_u16(), error), (503, &"requests_full".into()));
+        // Neither a new address nor one of the eight is refused with a token.
+        for last in [1, 2] {
+            let client = server.client().from(support::loopback(last));
+            let asking = client.bare(client.request("GET", "/p/a"));
+            assert_eq!(tokio::join!(asking, upside.answer(OK)).0.status, 200);
+            let _stream = open(&client, &upside, "text/event-stream").await.unwrap();
+        }
     })
     .await;
 }

@@ -366,3 +366,97 @@ async fn the_address_for_plain_http_believes_the_same() {
     })
     .await;
 }
+
+/// The endpoint that an HTTP+SSE client is given.
+async fn endpoint(
+    server: &TestServer,
+    from: u8,
+    header: &[u8],
+    path: &str,
+    fields: &str,
+) -> String {
+    let mut client = announced(server, from, header).await.unwrap();
+    client.send(get(path, &format!("accept: text/event-stream\r\n{fields}"))).await;
+    let seen = client.until("?sessionId=").await;
+    let (_, event) = seen.split_once("event: endpoint\ndata: ").unwrap();
+    event.split_once('?').unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn every_link_begins_with_the_prefix_that_a_proxy_names() {
+    bounded(async {
+        let (server, upside) = behind_a_proxy(config()).await;
+        let upside = std::sync::Arc::new(upside);
+        for (prefix, shown) in [("/tools/one", "/tools/one"), ("/a/", "/a"), ("/", "")] {
+            let fields = format!("x-forwarded-prefix: {prefix}\r\n");
+            let mut client = announced(&server, PROXY, b"").await.unwrap();
+            client.send(get("/a", &fields)).await;
+            let address = upside.address;
+            let elsewhere = format!(
+                "HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: http://{address}/x?y\r\n\
+                 content-location: /z\r\nconnection: close\r\n\r\n"
+            );
+            let seen = upside.answer(&elsewhere).await;
+            assert!(!seen.contains("prefix"), "{seen}");
+            let answer = client.answer().await.unwrap();
+            let links = format!("\r\nlocation: {shown}/x?y\r\ncontent-location: {shown}/z\r\n");
+            assert!(answer.head.contains(&links), "{answer:?}");
+            client.send(get("/nope", &fields)).await;
+            let lost = client.answer().await.unwrap();
+            assert!(lost.body.contains(&format!(" {shown}/mcp ")), "{lost:?}");
+        }
+        // The client of a proxy that knows only TCP, and strangers, name none.
+        let fields = "x-forwarded-prefix: /evil\r\nx-forwarded-prefix: nonsense\r\n";
+        for (from, header) in [(PROXY, v1("192.0.2.7")), (STRANGER, Vec::new())] {
+            let mut client = announced(&server, from, &header).await.unwrap();
+            client.send(get("/nope", fields)).await;
+            let lost = client.answer().await.unwrap();
+            assert!(lost.status == 404 && !lost.body.contains("evil"), "{lost:?}");
+        }
+        for bad in [
+            "evil",
+            "//evil.example",
+            "/a//b",
+            "/..",
+            "/a/./b",
+            "/a?b",
+            "/a#b",
+            "/\\b",
+            "/a b",
+            "/%2e%2e",
+            "/a, /b",
+            "/é",
+            "http://evil.example/",
+            &"/x".repeat(200),
+        ] {
+            let mut client = announced(&server, PROXY, b"").await.unwrap();
+            client.send(get("/nope", &format!("x-forwarded-prefix: {bad}\r\n"))).await;
+            let answer = client.answer().await.unwrap();
+            assert_eq!((answer.status, &answer.json()["error"]), (400, &"bad_forwarded".into()));
+        }
+        let mut client = announced(&server, PROXY, b"").await.unwrap();
+        let twice = "x-forwarded-prefix: /a\r\nx-forwarded-prefix: /b\r\n";
+        client.send(get("/nope", twice)).await;
+        assert_eq!(client.answer().await.unwrap().status, 400);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_sse_client_behind_a_prefix_posts_beneath_it() {
+    bounded(async {
+        let proxy = format!("127.0.0.{PROXY}/32").parse().unwrap();
+        let path = "/api/v1/mcp".to_owned();
+        let config = Config { trusted_proxies: vec![proxy], path, ..config() };
+        let server = TestServer::start(config, mcp_edge::Behind::diagnostics()).await;
+        for (path, beneath) in [("/api/v1/mcp", "/api/v1/mcp/messages"), ("/sse", "/messages")] {
+            let prefix = "x-forwarded-prefix: /edge-1\r\n";
+            let named = endpoint(&server, PROXY, b"", path, prefix).await;
+            assert_eq!(named, format!("/edge-1{beneath}"));
+            assert_eq!(endpoint(&server, PROXY, b"", path, "").await, beneath);
+            assert_eq!(endpoint(&server, STRANGER, b"", path, prefix).await, beneath);
+            assert_eq!(endpoint(&server, PROXY, &v1("192.0.2.7"), path, prefix).await, beneath);
+        }
+    })
+    .await;
+}

@@ -146,12 +146,37 @@ async fn the_place_of_its_child_goes_to_whoever_needs_it() {
         let client = server.client();
         assert!(ready(&client).await);
         let session = client.initialize("2025-11-25").await;
+        let stream = session.listen(None).await;
         assert_eq!(mark.programs().len(), 1);
         sleep(Duration::from_millis(2100)).await;
         // A client that came now would be refused, too.
         assert!(!ready(&client).await);
         let echo = json!({ "name": "echo", "arguments": { "text": "x" } });
         assert_eq!(session.call(1, "tools/call", echo).await["result"]["content"][0]["text"], "x");
+        drop(stream);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edge_full_of_sessions_that_nobody_uses_is_ready() {
+    bounded(async {
+        let mark = Mark::new();
+        let limits = Limits { max_children: 2, ..config().limits };
+        let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+        let client = server.client();
+        let (_first, _second) =
+            (client.initialize("2025-11-25").await, client.initialize("2025-11-25").await);
+        while !ready(&client).await {
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(server.report().outcomes["session_evicted"], 1);
+        // A newcomer gets the place of the other session, and the probe keeps its own.
+        client.initialize("2025-11-25").await;
+        assert_eq!(server.report().outcomes["session_evicted"], 2);
+        sleep(Duration::from_millis(2100)).await;
+        assert!(ready(&client).await);
+        assert_eq!(server.report().outcomes["session_evicted"], 2);
     })
     .await;
 }
@@ -175,6 +200,23 @@ async fn who_waits_when_the_drain_begins_hears_of_it_at_once() {
         assert!(stopped.elapsed() < Duration::from_secs(1), "{:?}", stopped.elapsed());
         assert!(server.stop().await);
         mark.gone().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_frames_its_messages_is_not_ready_and_is_given_up_for_it() {
+    bounded(async {
+        let mark = Mark::new();
+        let script = r"read -r line; printf 'Content-Length: 2\r\n\r\n{}'; sleep 1000";
+        let server = TestServer::start(config(), mark.sh(script)).await;
+        let begun = Instant::now();
+        assert!(!ready(&server.client().stranger()).await);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        eventually(|| server.report().outcomes["child_no_mcp"] == 1).await;
+        mark.gone().await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert!(server.stop().await);
     })
     .await;
 }

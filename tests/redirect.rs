@@ -241,3 +241,30 @@ async fn the_binary_says_where_it_is_or_why_it_cannot_be() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_trusted_proxys_prefix_leads_the_place() {
+    bounded(async {
+        let server = redirecting(Config {
+            trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+            ..config()
+        })
+        .await;
+        let port = server.address.port();
+        let request = "GET /x?y HTTP/1.1\r\nhost: localhost\r\nx-forwarded-prefix: /edge\r\n\r\n";
+        let answer = asked(&server, request).await;
+        let place = format!("https://localhost:{port}/edge/x?y");
+        assert_eq!(field(&answer, "location"), Some(&*place));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_on_another_page_is_sent_on_too() {
+    bounded(async {
+        let server = redirecting(config()).await;
+        let request = "GET /x HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: cross-site\r\n\r\n";
+        assert_eq!(asked(&server, request).await.status, 301);
+    })
+    .await;
+}

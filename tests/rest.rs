@@ -229,6 +229,7 @@ async fn a_backend_that_does_not_start_is_a_fault_and_a_full_house_is_busy() {
         let (server, _dir) = scripted(Config { limits, ..config() }).await;
         let client = server.client();
         let session = client.initialize("2025-11-25").await;
+        let _stream = session.listen(None).await;
         for refused in [get(&client, "/tools/list").await, call(&client, "moan", json!({})).await] {
             is(&refused, 503, "children_full");
             assert_eq!(refused.header("retry-after"), "5");

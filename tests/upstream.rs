@@ -758,3 +758,48 @@ async fn a_client_that_is_initialised_often_has_one_stream_opened() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn ids_of_the_edges_own_are_integers() {
+    bounded(async {
+        let upside = Scripted::new(|_| Act::Well).await;
+        let kind = mcp_edge::UpstreamKind::Auto;
+        let server = edge(Upstream { kind, ..upside.upstream() }).await;
+        assert!(bare(&server.client(), &calling("mine", "look")).await["result"].is_object());
+        let session = server.client().initialize("2025-06-18").await;
+        session.post(&calling("other", "look")).await;
+        eventually(|| upside.methods().iter().any(|it| it == "tools/list")).await;
+        let ids: Vec<Value> = upside.seen().iter().map(|seen| seen.json()["id"].clone()).collect();
+        let own: Vec<i64> = ids.iter().filter_map(Value::as_i64).collect();
+        let clients: Vec<&Value> = ids.iter().filter(|id| id.is_string()).collect();
+        assert!(own.len() >= 4 && own.iter().all(|id| *id < 10), "{ids:?}");
+        // The client's own ids go up as they came, where it has a session.
+        assert_eq!(clients, ["other"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_without_an_id_fails_its_call_with_what_it_says() {
+    bounded(async {
+        let nameless = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32050,"message":"no seat"}}"#;
+        let upside = Scripted::new(move |seen| match seen.tool().as_deref() {
+            Some("look") => Act::Say(200, nameless.to_owned()),
+            Some("act") => Act::Events(format!("data: {nameless}\n\n")),
+            Some("pay") => Act::Say(200, r#"{"jsonrpc":"2.0","id":5,"result":NaN}"#.to_owned()),
+            _ => Act::Well,
+        });
+        let upside = upside.await;
+        let server = edge(upside.upstream()).await;
+        let session = server.client().initialize("2025-06-18").await;
+        for tool in ["look", "act"] {
+            let answer = session.post(&calling(5, tool)).await.message();
+            let error = json!({ "code": -32_050, "message": "no seat" });
+            assert_eq!((&answer["id"], &answer["error"]), (&json!(5), &error), "{tool}");
+        }
+        let answer = session.post(&calling(5, "pay")).await.message();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(5), &json!(-32_603)));
+        assert_eq!(server.report().outcomes["answer_unreadable"], 3);
+    })
+    .await;
+}

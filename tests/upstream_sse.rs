@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mcp_edge::{Behind, Upstream};
+use mcp_edge::{Behind, Config, Times, Upstream};
 use serde_json::{Value, json};
 use support::{Deed, ScriptedSse, Seen, TestServer, bounded, call, config, eventually, note};
 use tokio::task::JoinSet;
@@ -195,6 +195,29 @@ async fn a_stream_that_fell_while_the_tools_were_read_has_them_read_again() {
         let answer = session.post(&calling(2, "look")).await.message();
         assert!(answer["result"].is_object(), "{answer}");
         assert_eq!(upside.calls("look"), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_fails_its_call_at_once() {
+    bounded(async {
+        let raw = r#"{"jsonrpc":"2.0","id":ID,"result":{},"error":null}"#;
+        let broken = move |seen: &Seen| {
+            if is_call(seen, "act") { Deed::Raw(raw.to_owned()) } else { Deed::Well }
+        };
+        let upside = ScriptedSse::new(broken).await;
+        let times = Times { call: Duration::from_secs(5), ..config().times };
+        let behind = Behind::upstream(upside.upstream());
+        let server = TestServer::start(Config { times, ..config() }, behind).await;
+        let session = server.client().initialize("2025-06-18").await;
+        for _ in 0..2 {
+            let answer = session.post(&calling("mine", "act")).await.message();
+            let text = answer["error"]["message"].as_str().unwrap();
+            assert!(text.contains("cannot be read: not a JSON-RPC 2.0 message"), "{text}");
+        }
+        assert_eq!(server.report().outcomes["answer_unreadable"], 2);
+        assert_eq!(upside.count("GET"), 1);
     })
     .await;
 }

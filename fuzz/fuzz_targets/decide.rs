@@ -1,5 +1,5 @@
-//! Invariant: whatever the facts, only a request for us, from no foreign page, within the rate, and
-//! with a good token passes; and a whole guard admits none but such, at most burst + rate x time.
+//! Invariant: whatever the facts, only a request for us, from no foreign page or site, within the
+//! rate, and with a good token passes; and a whole guard admits none but such, at most burst + rate x time.
 #![no_main]
 
 use std::net::IpAddr;
@@ -17,6 +17,7 @@ use mcp_edge_fuzz::headers;
 struct Visit {
     host: u8,
     origin: u8,
+    site: u8,
     token: u8,
     client: u8,
     wait: u16,
@@ -24,7 +25,7 @@ struct Visit {
 
 #[derive(Arbitrary, Debug)]
 struct Input {
-    facts: (u8, u8, u8, u8, u32),
+    facts: (u8, u8, u8, u8, u8, u32),
     open: bool,
     rate: u8,
     burst: u8,
@@ -33,11 +34,16 @@ struct Input {
 
 const HOSTS: [&str; 4] = ["mcp.example.com", "evil.example", "mcp.example.com:8443", ""];
 const ORIGINS: [&str; 4] = ["", "https://app.example", "https://evil.example", "null"];
+const SITES: [&str; 5] = ["", "none", "same-origin", "same-site", "cross-site"];
 
 fuzz_target!(|input: Input| {
-    let (host, origin, rate, token, wait) = input.facts;
-    let fine = host % 3 == 0 && origin % 4 != 3 && rate % 2 == 0 && token % 5 == 0;
-    assert_eq!(passes(host, origin, rate, token, Duration::from_millis(wait.into())), fine);
+    let (host, origin, site, rate, token, wait) = input.facts;
+    let from_here = match origin % 4 {
+        0 => site % 3 != 2,
+        page => page != 3,
+    };
+    let fine = host % 3 == 0 && from_here && rate % 2 == 0 && token % 5 == 0;
+    assert_eq!(passes(host, origin, site, rate, token, Duration::from_millis(wait.into())), fine);
 
     let per_second = u32::from(input.rate % 20) + 1;
     let access = match input.open {
@@ -66,9 +72,10 @@ fuzz_target!(|input: Input| {
             time += wait + Duration::from_millis(1);
             let host = HOSTS[usize::from(visit.host % 4)];
             let origin = ORIGINS[usize::from(visit.origin % 4)];
+            let site = SITES[usize::from(visit.site % 5)];
             let bearer = [TOKEN, "another-token-of-it", ""][usize::from(visit.token % 3)];
             let mut text = String::new();
-            for (name, value) in [("host", host), ("origin", origin)] {
+            for (name, value) in [("host", host), ("origin", origin), ("sec-fetch-site", site)] {
                 if !value.is_empty() {
                     text.push_str(&format!("{name}: {value}\n"));
                 }
@@ -81,7 +88,7 @@ fuzz_target!(|input: Input| {
             let ip = IpAddr::from([203, 0, 113, client as u8]);
             let verdict = door.visit(ip, &Uri::from_static("/mcp"), &map).await;
             let fine = host.starts_with("mcp.")
-                && matches!(visit.origin % 4, 0 | 1)
+                && matches!((visit.origin % 4, visit.site % 5), (0, 0..=2) | (1, _))
                 && (input.open || bearer == TOKEN);
             assert!(verdict != Verdict::Admitted || fine, "{visit:?} was admitted");
             admitted[client] += u64::from(verdict == Verdict::Admitted);

@@ -166,7 +166,7 @@ fn take(step: &Step, books: &mut Books, model: &mut Model, readers: &mut Vec<Rea
             route(books, model, &question, *during);
         }
         Step::CancelQuestion { id } => {
-            let note = Message::cancellation(&of(*id), &serial.to_string());
+            let note = Message::cancellation(&of(*id), Some(&serial.to_string()));
             route(books, model, &note, None);
         }
         Step::Reply { id } => {

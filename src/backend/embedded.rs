@@ -281,8 +281,7 @@ impl EmbeddedSession {
                 match self.quota.try_take(jsonrpc::weight(message.params())) {
                     Ok(share) => self.start(id.clone(), method, &message, caller, share),
                     Err(short) => {
-                        let text = format!("{short}: try again later");
-                        self.answer(id, &Err(CallError::internal(text))).await;
+                        self.answer(id, &Err(CallError::internal(short.to_string()))).await;
                     }
                 }
             }

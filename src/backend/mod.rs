@@ -70,6 +70,14 @@ impl Backend {
         }
     }
 
+    /// Does it read parameters as values, which take more memory than their text?
+    pub(crate) fn reads_values(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            Self::Stdio(_) | Self::Upstream(_) => false,
+        }
+    }
+
     /// How many processes there are.
     pub(crate) fn children(&self) -> u32 {
         match self {
@@ -107,6 +115,9 @@ pub(crate) enum Said {
         /// What was wrong.
         text: String,
     },
+    /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
+    /// for whoever waits in vain.
+    Suspect(String),
     /// The backend is gone; nothing follows. The text says why, for the client that waits:
     /// exit status and last stderr lines.
     Gone(String),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use mcp_edge::{Access, BadToken, BadTokenFile, Secret, parse_token, parse_token_file};
 
 use super::ConfigError;
-use super::settings::TokenSource;
+use super::settings::{TokenSource, Warnings};
 
 /// No token file is larger; what is larger is some other file.
 const MAX_FILE: u64 = 1 << 20;
@@ -31,7 +31,10 @@ pub(super) struct Asked {
 }
 
 /// Finds the tokens, or decides that there are none. May make one and keep it: to be called last.
-pub(super) fn decide(asked: Asked) -> Result<(Access, TokenSource), ConfigError> {
+pub(super) fn decide(
+    asked: Asked,
+    warnings: &mut Warnings,
+) -> Result<(Access, TokenSource), ConfigError> {
     let Asked { variable, file, anonymous, host, keep_in } = asked;
     match (variable, file) {
         (Some(_), Some(file)) => Err(ConfigError::TwoTokens { file }),
@@ -46,8 +49,10 @@ pub(super) fn decide(asked: Asked) -> Result<(Access, TokenSource), ConfigError>
             let token = token.map_err(ConfigError::Token)?;
             Ok((Access::Tokens(vec![token]), TokenSource::Environment))
         }
-        (None, Some(file)) => Ok((Access::Tokens(from_file(&file)?), TokenSource::File(file))),
-        (None, None) => without_token(anonymous, host, keep_in),
+        (None, Some(file)) => {
+            Ok((Access::Tokens(from_file(&file, warnings)?), TokenSource::File(file)))
+        }
+        (None, None) => without_token(anonymous, host, keep_in, warnings),
     }
 }
 
@@ -55,41 +60,43 @@ fn without_token(
     anonymous: bool,
     host: IpAddr,
     keep_in: Option<PathBuf>,
+    warnings: &mut Warnings,
 ) -> Result<(Access, TokenSource), ConfigError> {
     let local = host.to_canonical().is_loopback();
     if anonymous {
-        tracing::warn!(
+        warnings.push(format!(
             "--allow-anonymous (MCP_ALLOW_ANONYMOUS): everybody who reaches {host} may call"
-        );
+        ));
         return Ok((Access::Anonymous, TokenSource::None));
     }
     match keep_in {
         _ if !local => Err(ConfigError::NoToken { host }),
         Some(dir) => {
             let file = dir.join("token");
-            Ok((Access::Tokens(kept(&file)?), TokenSource::Generated(file)))
+            Ok((Access::Tokens(kept(&file, warnings)?), TokenSource::Generated(file)))
         }
         None => {
-            tracing::warn!(
+            warnings.push(
                 "no token is set: everybody on this machine may call; set MCP_AUTH_TOKEN"
+                    .to_owned(),
             );
             Ok((Access::Anonymous, TokenSource::None))
         }
     }
 }
 
-fn from_file(file: &Path) -> Result<Vec<Secret>, ConfigError> {
+fn from_file(file: &Path, warnings: &mut Warnings) -> Result<Vec<Secret>, ConfigError> {
     let unread = |source| ConfigError::TokenFileUnread { file: file.to_owned(), source };
-    parse_token_file(&read(file).map_err(unread)?)
+    parse_token_file(&read(file, warnings).map_err(unread)?)
         .map_err(|fault| ConfigError::TokenFile { file: file.to_owned(), fault })
 }
 
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path, warnings: &mut Warnings) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.mode() & 0o004 != 0 {
         let path = path.display();
-        tracing::warn!("other users may read the token file {path}: `chmod 600` it");
+        warnings.push(format!("other users may read the token file {path}: `chmod 600` it"));
     }
     let mut bytes = Vec::new();
     let length = file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
@@ -103,9 +110,9 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The token of an earlier start, so that clients keep working; or a new one.
-fn kept(file: &Path) -> Result<Vec<Secret>, ConfigError> {
+fn kept(file: &Path, warnings: &mut Warnings) -> Result<Vec<Secret>, ConfigError> {
     let not_kept = |source| ConfigError::TokenNotKept { file: file.to_owned(), source };
-    match read(file) {
+    match read(file, warnings) {
         Ok(bytes) => parse_token_file(&bytes)
             .map_err(|fault: BadTokenFile| ConfigError::KeptToken { file: file.to_owned(), fault }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -152,6 +159,10 @@ mod tests {
             host: IpAddr::from([127, 0, 0, 1]),
             keep_in: None,
         }
+    }
+
+    fn decide(asked: Asked) -> Result<(Access, TokenSource), ConfigError> {
+        super::decide(asked, &mut Warnings::new())
     }
 
     fn error(asked: Asked) -> String {

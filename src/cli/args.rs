@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use humantime::Duration;
+use mcp_edge::TlsVersion;
 
-use super::value::{Bytes, Switch, count, host, port};
+use super::value::{Bytes, Duration, Switch, count, host, listen, port, tls_version};
 
 /// Everything `mcp-edge [OPTIONS] [-- COMMAND [ARG]...]` takes.
 #[derive(Args, Clone, Debug)]
@@ -36,8 +36,8 @@ pub(crate) struct Options {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Serving")]
 pub(crate) struct Serving {
-    /// How MCP is spoken: sse, http and http-stream all serve every HTTP transport on one port;
-    /// stdio speaks on stdin and stdout and opens no port
+    /// How MCP is spoken: sse, http, http-stream and streamable-http all serve every HTTP transport
+    /// on one port; stdio speaks on stdin and stdout and opens no port
     #[arg(long, value_name = "KIND", default_value = "http", ignore_case = true)]
     pub(crate) transport: Transport,
     /// Address to listen on: an IP address or localhost; 0.0.0.0 is every IPv4 address
@@ -50,16 +50,18 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "PATH", default_value = "/mcp")]
     pub(crate) path: String,
     /// Address and port, as 0.0.0.0:80, to listen on for plain HTTP only to redirect to https
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
     pub(crate) redirect_http: Option<SocketAddr>,
     /// Threads that serve; without it one for each CPU
     #[arg(long, value_name = "COUNT", value_parser = count::<usize>)]
     pub(crate) workers: Option<usize>,
 }
 
-/// `sse`, `http` and `http-stream` mean the same: all are served at once.
+/// `sse`, `http` and `http-stream` mean the same: all are served at once. So do the words of the
+/// SDKs for Streamable HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
+    #[value(aliases = STREAMABLE, alias = "streamable")]
     Http,
     Sse,
     HttpStream,
@@ -87,8 +89,8 @@ pub(crate) struct Certificates {
     /// A further host name or IP address for the certificate of --self-signed; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Vec<String>,
-    /// The oldest version of TLS that is spoken
-    #[arg(long, value_name = "VERSION", default_value = "1.2")]
+    /// The oldest version of TLS that is spoken: 1.2 or 1.3
+    #[arg(long, value_name = "VERSION", default_value = "1.2", value_parser = tls_version)]
     pub(crate) tls_min: TlsVersion,
     /// Refuse clients that ask for a name that no certificate has; else they get the first one
     #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
@@ -113,7 +115,8 @@ pub(crate) struct Access {
     #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1,
           require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub(crate) allow_anonymous: Switch,
-    /// Origin that a browser may call from, as https://app.example.com; repeatable; others get 403
+    /// Origin that a browser may call from, as https://app.example.com; repeatable; others get 403.
+    /// `null` is for pages that have none, as files; it needs a token
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) allow_origin: Vec<String>,
     /// Name that requests may be addressed to, beside the certificate's names and --host;
@@ -165,6 +168,10 @@ pub(crate) struct Upstream {
     /// What it speaks: sse (HTTP+SSE), streamable (Streamable HTTP), or auto to find out
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
     pub(crate) upstream_kind: UpstreamKind,
+    /// Host that the upstream is sent: a name that it takes, perhaps with a port, or client for the
+    /// one that each client sent; without it that of the URL
+    #[arg(long, value_name = "NAME")]
+    pub(crate) upstream_host: Option<String>,
     /// PEM file with the CAs for an https upstream; without it the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) upstream_ca: Option<PathBuf>,
@@ -195,22 +202,25 @@ pub(crate) struct Upstream {
     pub(crate) upstream_wait: Duration,
 }
 
-/// As operators write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TlsVersion {
-    #[value(name = "1.2")]
-    Tls12,
-    #[value(name = "1.3")]
-    Tls13,
-}
-
 /// What the upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum UpstreamKind {
     Auto,
     Sse,
+    #[value(aliases = STREAMABLE, aliases = ["http", "http-stream"])]
     Streamable,
 }
+
+/// What SDKs and clients call Streamable HTTP, in any case.
+const STREAMABLE: [&str; 7] = [
+    "streamable-http",
+    "streamable_http",
+    "streamablehttp",
+    "http-streamable",
+    "httpstreamable",
+    "http_stream",
+    "httpstream",
+];
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
@@ -297,7 +307,7 @@ pub(crate) struct Times {
     /// A write that makes no progress; then the connection is closed
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) write_timeout: Duration,
-    /// From SIGTERM or SIGINT until everything is closed; a second signal does it at once
+    /// From SIGTERM, SIGINT or SIGQUIT until everything is closed; a second signal does it at once
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) shutdown_timeout: Duration,
 }

@@ -60,14 +60,37 @@ fn executable(program: &str, path: Option<&OsStr>) -> Result<(), ConfigError> {
         let directories = path.map(std::env::split_paths).into_iter().flatten();
         directories.map(|directory| directory.join(program)).collect()
     };
-    if program.is_empty() || !candidates.iter().any(|it| it.exists()) {
+    if program.is_empty() {
+        return Err(ConfigError::EmptyCommand);
+    }
+    if !candidates.iter().any(|it| it.exists()) {
+        let word = program.split_whitespace().next().unwrap_or_default();
+        if let Some(name) = set_variable(word) {
+            return Err(ConfigError::VariableBeforeCommand { name: name.to_owned() });
+        }
+        if word.len() < program.trim_end().len() {
+            return Err(ConfigError::QuotedCommand { word: word.to_owned() });
+        }
         let place = if program.contains('/') { "" } else { " in PATH" };
         return Err(ConfigError::CommandMissing { program: program.to_owned(), place });
     }
     if candidates.iter().any(|it| is_executable(it)) {
         return Ok(());
     }
-    Err(ConfigError::CommandNotExecutable { program: program.to_owned() })
+    let program = program.to_owned();
+    Err(if candidates.iter().all(|it| it.is_dir() || !it.exists()) {
+        ConfigError::CommandIsDirectory { program }
+    } else {
+        ConfigError::CommandNotExecutable { program }
+    })
+}
+
+/// The name in `NAME=value`, as shells read it before a command.
+fn set_variable(word: &str) -> Option<&str> {
+    let (name, _) = word.split_once('=')?;
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_name = name.bytes().all(letters) && !name.starts_with(|it: char| it.is_ascii_digit());
+    Some(name).filter(|name| is_name && !name.is_empty())
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -147,9 +170,9 @@ mod tests {
                 .contains("\"no-such-program\" is not found in PATH")
         );
         assert!(error(&["./no/such"], &[], &[]).contains("\"./no/such\" is not found:"));
-        assert!(error(&[""], &[], &[]).contains("not found"));
+        assert!(error(&[""], &[], &[]).contains("nothing stands behind `--`"));
         assert!(error(&["/etc/passwd"], &[], &[]).contains("chmod +x"));
-        assert!(error(&["/etc"], &[], &[]).contains("no executable file"));
+        assert!(error(&["/etc"], &[], &[]).contains("is a directory"));
         assert!(command(Vec::new(), &child(&[], &[])).unwrap().is_none());
     }
 }

@@ -97,9 +97,15 @@ pub(crate) enum ConfigError {
     /// An origin that no browser sends.
     #[error(
         "--allow-origin (MCP_ALLOW_ORIGIN) {value:?} {reason}: write scheme, host and port only, as \
-         https://app.example.com"
+         https://app.example.com, or null for pages that have none"
     )]
     Origin { value: String, reason: &'static str },
+    /// Every web page could call.
+    #[error(
+        "--allow-origin (MCP_ALLOW_ORIGIN) null lets any web page call, and no token is set: set \
+         MCP_AUTH_TOKEN or --auth-token-file (MCP_AUTH_TOKEN_FILE), or leave null out"
+    )]
+    NullWithoutToken,
     /// A number, size or time that cannot work.
     #[error("{option} is {value}: give {least} to {most}")]
     OutOfRange { option: String, value: String, least: String, most: String },
@@ -144,6 +150,31 @@ pub(crate) enum ConfigError {
         "{option} names MCP_AUTH_TOKEN, which the child never gets: give its own secrets other names"
     )]
     TokenToChild { option: &'static str },
+    /// `--`, and no program.
+    #[error(
+        "nothing stands behind `--` (is a variable empty?): give the command there, or leave `--` out \
+         to have the built-in diagnostics server answer"
+    )]
+    EmptyCommand,
+    /// A command line in quotes. What follows its first word may be secret.
+    #[error(
+        "the command \"{word} …\" is one word with spaces in it, and no such file exists: drop the \
+         quotes around it, as in `-- npx -y some-mcp-server`"
+    )]
+    QuotedCommand { word: String },
+    /// `NAME=value program`, as shells have it. The value may be secret.
+    #[error(
+        "the command begins with a value for {name}, which only a shell would set: give --env \
+         {name}=VALUE (MCP_ENV) before `--`, or --pass-env {name} (MCP_PASS_ENV) where this \
+         environment has it"
+    )]
+    VariableBeforeCommand { name: String },
+    /// A directory in place of a program.
+    #[error(
+        "the command {program:?} is a directory: give the program in it, or its interpreter first, as \
+         in `-- node {program}/index.js`"
+    )]
+    CommandIsDirectory { program: String },
     /// The program is not there.
     #[error(
         "command {program:?} is not found{place}: check the spelling, install it, or give its full \

@@ -2,12 +2,14 @@
 //!
 //! An option wins over its variable, a variable over the default. The variables are laid under the
 //! command line as further options, so that there is one parser and one set of errors; the process
-//! environment is only read through a function, which tests replace by a map.
+//! environment comes in as an argument, for which tests have a map.
 
 mod access;
 mod args;
 mod child;
+mod environment;
 mod error;
+mod hints;
 mod names;
 mod ranges;
 mod settings;
@@ -16,15 +18,18 @@ mod tests;
 mod upstream;
 mod value;
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use args::{Certificates, Options, Serving};
 pub(crate) use args::{LogFormat, LogLevel};
+use environment::Link;
 pub(crate) use error::{ConfigError, bind_redirect_text, bind_text};
+pub(crate) use hints::hint;
+use hints::in_our_words;
 pub(crate) use settings::{Background, LogSettings, Mode, Settings, TokenSource};
 
 /// What was typed.
@@ -66,6 +71,10 @@ pub(crate) struct Args {
     options: Options,
     /// `MCP_AUTH_TOKEN`: in the environment only, because options show in `ps`.
     auth_token: Option<OsString>,
+    /// Was `--` typed?
+    dashes: bool,
+    /// What is odd in the environment.
+    notices: Vec<String>,
 }
 
 /// What to do.
@@ -77,19 +86,22 @@ pub(crate) enum Asked {
     Health(Box<Health>),
 }
 
-/// Reads the command line `argv` (program name first) and the environment through `var`.
+/// Reads the command line `argv` (program name first) and the environment.
 ///
 /// # Errors
 ///
 /// What clap has to say, `--help` and `--version` among it.
 pub(crate) fn parse(
     argv: impl IntoIterator<Item = OsString>,
-    var: impl Fn(&str) -> Option<OsString>,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Asked, clap::Error> {
-    let var = |name: &str| var(name).filter(|value| !value.is_empty());
+    let vars: BTreeMap<_, _> = vars.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let var = |name: &str| vars.get(OsStr::new(name)).cloned();
     let mut argv: Vec<_> = argv.into_iter().collect();
+    let dashes = argv.iter().any(|word| word == "--");
     let command = command();
-    let typed = command.clone().try_get_matches_from(&argv).map_err(naming_variables)?;
+    let ours: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).map(twin).collect();
+    let typed = command.clone().try_get_matches_from(&argv).map_err(in_our_words)?;
     let (at, twins) = match typed.subcommand() {
         Some((name, matches)) => {
             (2, command.find_subcommand(name).map(|it| from_environment(it, matches, &var)))
@@ -98,11 +110,14 @@ pub(crate) fn parse(
     };
     let at = at.min(argv.len());
     argv.splice(at..at, twins.unwrap_or_default());
-    let matches = command.try_get_matches_from(&argv).map_err(naming_variables)?;
+    let matches = command.try_get_matches_from(&argv).map_err(in_our_words)?;
     let CommandLine { options, action } = CommandLine::from_arg_matches(&matches)?;
     Ok(match action {
         Some(Subcommands::Health(health)) => Asked::Health(Box::new(health)),
-        None => Asked::Run(Box::new(Args { options, auth_token: var(AUTH_TOKEN) })),
+        None => {
+            let notices = notices(&vars, &ours, &typed, &options.child.pass_env);
+            Asked::Run(Box::new(Args { options, auth_token: var(AUTH_TOKEN), dashes, notices }))
+        }
     })
 }
 
@@ -142,7 +157,9 @@ fn from_environment(
     let mut options = Vec::new();
     for arg in command.get_arguments().filter(absent) {
         let Some(long) = arg.get_long() else { continue };
-        let Some(value) = var(&twin(long)) else {
+        let name = twin(long);
+        let theirs = |value: &OsString| Link::of(&name, &value.to_string_lossy()).is_some();
+        let Some(value) = var(&name).filter(|value| !theirs(value)) else {
             continue;
         };
         let list = matches!(arg.get_action(), ArgAction::Append);
@@ -156,6 +173,41 @@ fn from_environment(
     options
 }
 
+/// What is odd among the variables: those of others that have a name of ours, and those that were
+/// probably meant to be ours. What is handed on to the child by name is its own.
+fn notices(
+    vars: &BTreeMap<OsString, OsString>,
+    ours: &[String],
+    typed: &ArgMatches,
+    passed: &[String],
+) -> Vec<String> {
+    let is_typed = |name: &str| {
+        let id = name.strip_prefix("MCP_").unwrap_or_default().to_ascii_lowercase();
+        typed.try_contains_id(&id).is_ok()
+            && typed.value_source(&id) == Some(ValueSource::CommandLine)
+    };
+    let mut notices = Vec::new();
+    for (name, value) in vars {
+        let Some(name) = name.to_str() else { continue };
+        let value = value.to_string_lossy();
+        match Link::of(name, &value) {
+            Some(link) if !is_typed(name) => notices.push(link.warning(&value)),
+            Some(_) => {}
+            None if passed.iter().any(|passed| passed == name) => {}
+            None => {
+                let ours = ours.iter().map(String::as_str).chain([AUTH_TOKEN]);
+                if let Some(our) = environment::meant(name, ours) {
+                    notices.push(format!(
+                        "{name} is set, and nothing here reads it: is {our} meant? If it is for the \
+                         server behind, --pass-env {name} says so"
+                    ));
+                }
+            }
+        }
+    }
+    notices
+}
+
 /// A list in one variable: comma-separated; `MCP_ENV` one a line, because values may hold commas.
 fn pieces(long: &str, value: OsString) -> Vec<OsString> {
     let Some(text) = value.to_str() else {
@@ -166,25 +218,4 @@ fn pieces(long: &str, value: OsString) -> Vec<OsString> {
         _ => text.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect(),
     };
     pieces.into_iter().map(OsString::from).collect()
-}
-
-/// Lets an error about an option name its variable as well.
-fn naming_variables(mut error: clap::Error) -> clap::Error {
-    let about_values = [ErrorKind::InvalidValue, ErrorKind::ValueValidation];
-    let told = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(told)) if about_values.contains(&error.kind()) => told,
-        _ => return error,
-    };
-    if let Some(long) = told.strip_prefix("--").and_then(|it| it.split(['=', '[', ' ']).next()) {
-        let told = format!("{told} ({})", twin(long));
-        let _before = error.insert(ContextKind::InvalidArg, ContextValue::String(told));
-    }
-    error
-}
-
-/// What helps beyond clap's own words: the command to run is easily typed without `--`.
-pub(crate) fn hint(error: &clap::Error) -> Option<&'static str> {
-    matches!(error.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument).then_some(
-        "The command to run stands behind `--`: mcp-edge --self-signed -- npx -y some-mcp-server",
-    )
 }

@@ -43,7 +43,10 @@ pub(super) fn path(text: &str) -> Result<String, ConfigError> {
     Ok(path.to_owned())
 }
 
-/// Origins as browsers send them: lower case, nothing behind host and port.
+/// What pages send that have no origin of their own.
+pub(super) const NULL_ORIGIN: &str = "null";
+
+/// Origins as browsers send them: lower case, nothing behind host and port; or `null`.
 pub(super) fn origins(texts: &[String]) -> Result<Vec<String>, ConfigError> {
     texts.iter().map(|text| origin(text)).collect()
 }
@@ -52,6 +55,9 @@ fn origin(text: &str) -> Result<String, ConfigError> {
     let wrong = |reason| Err(ConfigError::Origin { value: text.to_owned(), reason });
     if text == "*" {
         return wrong("would let every web page in");
+    }
+    if text == NULL_ORIGIN {
+        return Ok(text.to_owned());
     }
     let Some((scheme, authority)) = text.split_once("://") else {
         return wrong("has no scheme");
@@ -161,13 +167,15 @@ mod tests {
     fn an_origin_is_scheme_host_and_port() {
         let one = |text: &str| origins(&[text.to_owned()]).map(|mut it| it.remove(0));
         assert_eq!(one("https://App.example.com").unwrap(), "https://app.example.com");
-        for good in ["http://localhost:6274", "https://[::1]:8443", "https://[::1]", "app://x"] {
+        for good in
+            ["http://localhost:6274", "https://[::1]:8443", "https://[::1]", "app://x", "null"]
+        {
             assert_eq!(one(good).unwrap(), good);
         }
         for bad in [
             "",
             "*",
-            "null",
+            "Null",
             "app.example.com",
             "https://",
             "https://a/",

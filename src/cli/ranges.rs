@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mcp_edge::{Limits, Times};
 
-use super::value::Bytes;
+use super::value::{self, Bytes};
 use super::{ConfigError, args, twin};
 
 const KIB: usize = 1 << 10;
@@ -52,9 +52,7 @@ pub(super) fn workers(workers: Option<usize>) -> Result<Option<NonZeroUsize>, Co
 }
 
 /// Between two reports; zero is never.
-pub(super) fn report_interval(
-    interval: humantime::Duration,
-) -> Result<Option<Duration>, ConfigError> {
+pub(super) fn report_interval(interval: value::Duration) -> Result<Option<Duration>, ConfigError> {
     let interval = time("report-interval", *interval, Duration::ZERO)?;
     Ok(Some(interval).filter(|interval| !interval.is_zero()))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mcp_edge::{
-    Access, CertFiles, ChildCommand, Config, HealthCheck, TlsRules, TlsSource, TlsVersion, Upstream,
+    Access, CertFiles, ChildCommand, Config, HealthCheck, TlsRules, TlsSource, Upstream,
 };
 
 use super::args::{self, Certificates, Logging, Options, Serving, Transport};
@@ -27,7 +27,12 @@ pub(crate) struct Settings {
     pub(crate) token_source: TokenSource,
     /// Between two reports; none are written where there is none.
     pub(crate) report: Option<Duration>,
+    /// What to say once it serves: before an error that ends the start it would only be in the way.
+    pub(crate) warnings: Warnings,
 }
+
+/// Lines for the log.
+pub(super) type Warnings = Vec<String>;
 
 /// What stands behind the edge.
 #[derive(Clone, Debug)]
@@ -82,7 +87,12 @@ impl Args {
     ///
     /// The first setting that is wrong or contradicts another.
     pub(crate) fn check(self) -> Result<Settings, ConfigError> {
-        let Self { options, auth_token } = self;
+        let Self { options, auth_token, dashes, notices } = self;
+        // At once: they may well be the reason of an error.
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        let mut warnings = Warnings::new();
         let Options {
             serving,
             certificates,
@@ -99,21 +109,23 @@ impl Args {
         let report = ranges::report_interval(logging.report_interval)?;
         let local = local(&limits, child.max_line_bytes, &times)?;
         let command = child::command(command, &child)?;
-        let behind = match (upstream::upstream(&upstream)?, command) {
-            (Some(_), Some(_)) => {
-                return Err(ConfigError::Contradiction { one: UPSTREAM, other: COMMAND });
-            }
-            (Some(upstream), None) => Background::Upstream(Box::new(upstream)),
-            (None, Some(command)) => Background::Child(command),
-            (None, None) => Background::Diagnostics,
-        };
+        let upstream = upstream::upstream(&upstream, &mut warnings)?;
+        let behind = behind(upstream, command, dashes)?;
         if transport == Transport::Stdio {
             let (mode, token_source) = (Mode::Stdio, TokenSource::None);
-            return Ok(Settings { mode, config: local, behind, workers, token_source, report });
+            return Ok(Settings {
+                mode,
+                config: local,
+                behind,
+                workers,
+                token_source,
+                report,
+                warnings,
+            });
         }
         let path = names::path(&path)?;
         let tls_rules = tls_rules(&certificates);
-        let tls = tls(certificates, host)?;
+        let tls = tls(certificates, host, &mut warnings)?;
         if redirect_http.is_some() && matches!(tls, TlsSource::None) {
             return Err(ConfigError::Contradiction { one: REDIRECT, other: INSECURE });
         }
@@ -126,9 +138,28 @@ impl Args {
             redirect_http,
             ..local
         };
-        let (access, token_source) = allowed(access, auth_token, host, &tls)?;
+        if let Background::Upstream(upstream) = &behind {
+            upstream::check_messages(&upstream.pass, &config.path)?;
+        }
+        let (access, token_source) = allowed(access, auth_token, host, &tls, &mut warnings)?;
+        check_null(&config.allow_origins, &access, &mut warnings)?;
         let config = Config { tls, tls_rules, access, ..config };
-        Ok(Settings { mode: Mode::Serve, config, behind, workers, token_source, report })
+        let mode = Mode::Serve;
+        Ok(Settings { mode, config, behind, workers, token_source, report, warnings })
+    }
+}
+
+fn behind(
+    upstream: Option<Upstream>,
+    command: Option<ChildCommand>,
+    dashes: bool,
+) -> Result<Background, ConfigError> {
+    match (upstream, command) {
+        (Some(_), Some(_)) => Err(ConfigError::Contradiction { one: UPSTREAM, other: COMMAND }),
+        (Some(upstream), None) => Ok(Background::Upstream(Box::new(upstream))),
+        (None, Some(command)) => Ok(Background::Child(command)),
+        (None, None) if dashes => Err(ConfigError::EmptyCommand),
+        (None, None) => Ok(Background::Diagnostics),
     }
 }
 
@@ -152,6 +183,7 @@ fn allowed(
     variable: Option<OsString>,
     host: IpAddr,
     tls: &TlsSource,
+    warnings: &mut Warnings,
 ) -> Result<(Access, TokenSource), ConfigError> {
     let args::Access {
         auth_token_file,
@@ -165,7 +197,28 @@ fn allowed(
         TlsSource::Files(_) | TlsSource::None => None,
     };
     let anonymous = allow_anonymous.0;
-    access::decide(access::Asked { variable, file: auth_token_file, anonymous, host, keep_in })
+    let file = auth_token_file;
+    access::decide(access::Asked { variable, file, anonymous, host, keep_in }, warnings)
+}
+
+/// Any page can put itself into a frame that has no origin: only a token keeps those out.
+fn check_null(
+    origins: &[String],
+    access: &Access,
+    warnings: &mut Warnings,
+) -> Result<(), ConfigError> {
+    if !origins.iter().any(|origin| origin == names::NULL_ORIGIN) {
+        return Ok(());
+    }
+    if matches!(access, Access::Anonymous) {
+        return Err(ConfigError::NullWithoutToken);
+    }
+    warnings.push(
+        "--allow-origin (MCP_ALLOW_ORIGIN) null: files and sandboxed frames of any web page may call \
+         and read the answers, if they have a token"
+            .to_owned(),
+    );
+    Ok(())
 }
 
 impl Health {
@@ -195,14 +248,15 @@ const REDIRECT: &str = "--redirect-http (MCP_REDIRECT_HTTP)";
 const INSECURE: &str = "--insecure-http (MCP_INSECURE_HTTP)";
 
 fn tls_rules(certificates: &Certificates) -> TlsRules {
-    let oldest = match certificates.tls_min {
-        args::TlsVersion::Tls12 => TlsVersion::Tls12,
-        args::TlsVersion::Tls13 => TlsVersion::Tls13,
-    };
-    TlsRules { oldest, refuse_unknown_names: certificates.refuse_unknown_names.0 }
+    let Certificates { tls_min: oldest, refuse_unknown_names, .. } = certificates;
+    TlsRules { oldest: *oldest, refuse_unknown_names: refuse_unknown_names.0 }
 }
 
-fn tls(certificates: Certificates, host: IpAddr) -> Result<TlsSource, ConfigError> {
+fn tls(
+    certificates: Certificates,
+    host: IpAddr,
+    warnings: &mut Warnings,
+) -> Result<TlsSource, ConfigError> {
     let Certificates {
         cert,
         key,
@@ -222,7 +276,7 @@ fn tls(certificates: Certificates, host: IpAddr) -> Result<TlsSource, ConfigErro
         (false, false, false) => Err(ConfigError::NoCertificate),
         (true, false, false) => {
             if !names.is_empty() {
-                tracing::warn!("--name (MCP_NAME) does nothing without --self-signed");
+                warnings.push("--name (MCP_NAME) does nothing without --self-signed".to_owned());
             }
             pairs(cert, key)
         }

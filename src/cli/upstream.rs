@@ -2,18 +2,25 @@
 
 use std::path::Path;
 
-use http::{HeaderName, Uri};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
-use mcp_edge::{PassRule, Secret, Upstream};
+use mcp_edge::{PassRule, Secret, Upstream, UpstreamHost};
 
 use super::access::read;
 use super::args::{self, UpstreamKind};
+use super::settings::Warnings;
 use super::{ConfigError, ranges};
 
 const UPSTREAM: &str = "--upstream (MCP_UPSTREAM)";
+const PASS: &str = "--pass (MCP_PASS)";
+const PASS_OPEN: &str = "--pass-open (MCP_PASS_OPEN)";
 
 /// The upstream, if one is asked for. Options that need one and have none are refused.
-pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
+pub(super) fn upstream(
+    asked: &args::Upstream,
+    warnings: &mut Warnings,
+) -> Result<Option<Upstream>, ConfigError> {
     let Some(text) = &asked.upstream else { return without(asked) };
     let url = url(text)?;
     if asked.upstream_ca.is_some() && url.scheme_str() == Some("http") {
@@ -22,16 +29,17 @@ pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, Confi
             other: "an --upstream (MCP_UPSTREAM) with http",
         });
     }
-    let closed = pass("--pass (MCP_PASS)", &asked.pass, false);
-    let open = pass("--pass-open (MCP_PASS_OPEN)", &asked.pass_open, true);
+    let closed = pass(PASS, &asked.pass, false);
+    let open = pass(PASS_OPEN, &asked.pass_open, true);
     Ok(Some(Upstream {
         kind: match asked.upstream_kind {
             UpstreamKind::Auto => mcp_edge::UpstreamKind::Auto,
             UpstreamKind::Sse => mcp_edge::UpstreamKind::Sse,
             UpstreamKind::Streamable => mcp_edge::UpstreamKind::Streamable,
         },
+        host: asked.upstream_host.as_deref().map_or(Ok(UpstreamHost::Own), host)?,
         ca: asked.upstream_ca.clone(),
-        token: asked.upstream_token_file.as_deref().map(token).transpose()?,
+        token: asked.upstream_token_file.as_deref().map(|it| token(it, warnings)).transpose()?,
         forward_headers: asked
             .forward_header
             .iter()
@@ -52,11 +60,12 @@ pub(super) fn upstream(asked: &args::Upstream) -> Result<Option<Upstream>, Confi
 
 fn without(asked: &args::Upstream) -> Result<Option<Upstream>, ConfigError> {
     let given = [
+        ("--upstream-host (MCP_UPSTREAM_HOST)", asked.upstream_host.is_some()),
         ("--upstream-ca (MCP_UPSTREAM_CA)", asked.upstream_ca.is_some()),
         ("--upstream-token-file (MCP_UPSTREAM_TOKEN_FILE)", asked.upstream_token_file.is_some()),
         ("--forward-header (MCP_FORWARD_HEADER)", !asked.forward_header.is_empty()),
-        ("--pass (MCP_PASS)", !asked.pass.is_empty()),
-        ("--pass-open (MCP_PASS_OPEN)", !asked.pass_open.is_empty()),
+        (PASS, !asked.pass.is_empty()),
+        (PASS_OPEN, !asked.pass_open.is_empty()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(ConfigError::NeedsUpstream { option }),
@@ -90,6 +99,25 @@ fn url(text: &str) -> Result<Uri, ConfigError> {
     Ok(url)
 }
 
+fn host(text: &str) -> Result<UpstreamHost, ConfigError> {
+    let wrong = |reason| ConfigError::Setting {
+        option: "--upstream-host (MCP_UPSTREAM_HOST)",
+        value: text.to_owned(),
+        reason,
+    };
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("client") {
+        return Ok(UpstreamHost::Client);
+    }
+    let no_name = "is no host: write it as mcp.example.com or localhost:8000, or the word client";
+    let authority: Authority = text.parse().map_err(|_invalid| wrong(no_name))?;
+    let port = authority.as_str() == authority.host() || authority.port_u16().is_some();
+    if !port || authority.host().is_empty() || text.contains('@') {
+        return Err(wrong(no_name));
+    }
+    HeaderValue::try_from(text).map(UpstreamHost::Named).map_err(|_invalid| wrong(no_name))
+}
+
 /// A password or key in a URL must not be in the error about it.
 fn hidden(text: &str) -> String {
     match (text.find('?'), text.rfind('@')) {
@@ -104,11 +132,11 @@ fn hidden(text: &str) -> String {
     }
 }
 
-fn token(file: &Path) -> Result<Secret, ConfigError> {
-    let bytes = read(file)
+fn token(file: &Path, warnings: &mut Warnings) -> Result<Secret, ConfigError> {
+    let bytes = read(file, warnings)
         .map_err(|source| ConfigError::UpstreamTokenUnread { file: file.to_owned(), source })?;
     let text = String::from_utf8(bytes).unwrap_or_default();
-    let token = text.trim();
+    let token = text.trim_start_matches('\u{feff}').trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ConfigError::UpstreamToken { file: file.to_owned() });
     }
@@ -169,6 +197,19 @@ fn pass<'a>(
     })
 }
 
+/// Refuses a rule that names where HTTP+SSE clients of the unified path post their messages: they
+/// would reach the upstream, which knows nothing of their sessions.
+pub(super) fn check_messages(rules: &[PassRule], unified: &str) -> Result<(), ConfigError> {
+    let messages = |rule: &&PassRule| rule.path.strip_prefix(unified) == Some("/messages");
+    let Some(rule) = rules.iter().find(messages) else { return Ok(()) };
+    Err(ConfigError::Setting {
+        option: if rule.open { PASS_OPEN } else { PASS },
+        value: rule.path.clone(),
+        reason: "is where SSE clients of --path (MCP_SSE_PATH) post their messages: give the \
+                 upstream's page another path",
+    })
+}
+
 /// Networks of proxies that are trusted.
 pub(super) fn proxies(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
     let network = |text: &String| {
@@ -214,6 +255,23 @@ mod tests {
         }
         let text = url("ftp://127.0.0.1/mcp?key=1").unwrap_err().to_string();
         assert!(text.contains("\"ftp://127.0.0.1/mcp?…\""), "{text}");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_the_clients() {
+        let named = |text: &str| match host(text) {
+            Ok(UpstreamHost::Named(name)) => Some(name.to_str().unwrap().to_owned()),
+            Ok(UpstreamHost::Client) => Some("the client's".to_owned()),
+            Ok(UpstreamHost::Own) | Err(_) => None,
+        };
+        for good in ["mcp.example.com", "localhost:8000", "[::1]:8000", "client:80"] {
+            assert_eq!(named(good).as_deref(), Some(good));
+        }
+        assert_eq!(named(" Client ").as_deref(), Some("the client's"));
+        for bad in ["", " ", "http://a.example", "a.example/b", "me@a.example", "a b", "a:b", ":80"]
+        {
+            assert_eq!(named(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Values as operators write them: `10MiB`, `yes`, `localhost`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::str::FromStr;
 
 use clap::builder::ValueParserFactory;
+use mcp_edge::TlsVersion;
 
 /// An address to listen on.
 ///
@@ -19,6 +21,63 @@ pub(crate) fn host(text: &str) -> Result<IpAddr, &'static str> {
     bare.parse().map_err(|_not_an_address| {
         "give an IP address of this machine (127.0.0.1, 0.0.0.0, ::) or localhost"
     })
+}
+
+/// An address and a port to listen on.
+///
+/// # Errors
+///
+/// Whatever misses one of the two.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    text.parse().map_err(|_not_both| {
+        let give = |rest: String| format!("give address and port, as {rest}");
+        match (text.parse::<u16>(), host(text)) {
+            (Ok(port), _) => give(format!("0.0.0.0:{port} for every IPv4 address")),
+            (_, Ok(ip)) => give(SocketAddr::new(ip, 80).to_string()),
+            _ => give("0.0.0.0:80 for every IPv4 address".to_owned()),
+        }
+    })
+}
+
+/// A version of TLS.
+///
+/// # Errors
+///
+/// Whatever is not spoken.
+pub(crate) fn tls_version(text: &str) -> Result<TlsVersion, &'static str> {
+    match text.trim() {
+        "1.2" => Ok(TlsVersion::Tls12),
+        "1.3" => Ok(TlsVersion::Tls13),
+        _ => Err("give 1.2 or 1.3; older versions are broken, and not spoken (RFC 8996)"),
+    }
+}
+
+/// A length of time: a number and its unit, as `500ms`, `10s`, `30m`, `1h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Duration(std::time::Duration);
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        humantime::parse_duration(text).map(Self).map_err(|_no_duration| {
+            if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+                format!("it has no unit: write {text}s, or {text}ms, {text}m or {text}h")
+            } else {
+                "give a number and its unit, as 500ms, 30s, 10m or 1h".to_owned()
+            }
+        })
+    }
+}
+
+impl Deref for Duration {
+    type Target = std::time::Duration;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// A whole number.

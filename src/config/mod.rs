@@ -12,8 +12,8 @@ use ipnet::IpNet;
 
 pub use secret::Secret;
 pub use token::{BadToken, BadTokenFile, MIN_TOKEN, parse_token, parse_token_file};
-pub(crate) use upstream::shown;
-pub use upstream::{PassRule, Upstream, UpstreamKind};
+pub(crate) use upstream::{PASSED_AT_ONCE, shown};
+pub use upstream::{PassRule, Upstream, UpstreamHost, UpstreamKind};
 
 /// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
 /// `Config { tls: TlsSource::None, ..Config::default() }`.

@@ -59,6 +59,8 @@ pub fn parse_token(text: &str) -> Result<Secret, BadToken> {
 /// The first line that is no token, or that there is none at all.
 pub fn parse_token_file(bytes: &[u8]) -> Result<Vec<Secret>, BadTokenFile> {
     let mut tokens = Vec::new();
+    // Some editors begin a file with a byte order mark.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {

@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 
 use super::Secret;
+
+/// Requests that may be under way at once on passed paths behind the token; as many without one, and
+/// as many event streams without one.
+pub(crate) const PASSED_AT_ONCE: usize = 512;
 
 /// An MCP server that speaks HTTP, and what of it clients may reach.
 #[derive(Clone, Debug)]
@@ -14,6 +18,8 @@ pub struct Upstream {
     pub url: Uri,
     /// What it speaks there.
     pub kind: UpstreamKind,
+    /// Which `Host` it is sent.
+    pub host: UpstreamHost,
     /// PEM file with the CAs that its certificate must lead to; the system's where there is none.
     pub ca: Option<PathBuf>,
     /// The edge's own bearer token for it. The client's never goes up.
@@ -30,6 +36,8 @@ pub struct Upstream {
     pub head: Duration,
     /// How long a call that it never got waits for it to come (back) up.
     pub wait: Duration,
+    /// Is the log to say so if it takes no connection at the start?
+    pub check_at_start: bool,
 }
 
 /// A URL as it may be shown: its query may hold a key.
@@ -45,12 +53,20 @@ impl Upstream {
         shown(&self.url)
     }
 
+    /// How many requests without a token may be under way to it at once on passed paths, event
+    /// streams included.
+    #[must_use]
+    pub fn open_at_once(&self) -> usize {
+        if self.pass.iter().any(|rule| rule.open) { 2 * PASSED_AT_ONCE } else { 0 }
+    }
+
     /// The one at this URL, with the defaults of the command line.
     #[must_use]
     pub fn new(url: Uri) -> Self {
         Self {
             url,
             kind: UpstreamKind::Auto,
+            host: UpstreamHost::Own,
             ca: None,
             token: None,
             forward_headers: Vec::new(),
@@ -59,6 +75,7 @@ impl Upstream {
             connect: Duration::from_secs(5),
             head: Duration::from_mins(1),
             wait: Duration::from_secs(10),
+            check_at_start: true,
         }
     }
 }
@@ -72,6 +89,18 @@ pub enum UpstreamKind {
     Sse,
     /// Streamable HTTP of 2025-03-26 to 2025-11-25.
     Streamable,
+}
+
+/// Which `Host` an upstream is sent. Its certificate is checked against its URL in any case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The authority of its URL.
+    Own,
+    /// This name, perhaps with a port.
+    Named(HeaderValue),
+    /// The one that the client sent. What the edge asks in its own name carries the last one of a
+    /// client that was let in, and before the first the authority of the URL.
+    Client,
 }
 
 /// A path of the upstream that is passed through as it is.

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -31,7 +31,7 @@ pub(crate) use self::arrival::{Arrival, KnownBy};
 use self::activity::{Activity, ConnTimes, Overdue, Reported};
 use self::framing::{Framing, HeadLimits, Violation};
 use self::socket::Watched;
-use self::tls::{EndedBy, HandshakeError, TlsAcceptor};
+use self::tls::{EndedBy, HandshakeError, TlsAcceptor, TlsError, Trust};
 use self::unread::{Received, Then};
 use crate::addr::ClientAddr;
 use crate::caller::Alpn;
@@ -122,6 +122,11 @@ impl Connection {
             Some(tls) => tls.keep_fresh().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Reads the certificates again; nothing where there is no TLS. See [`TlsAcceptor::reload`].
+    pub(crate) fn reload(&self, now: SystemTime) -> Option<Result<Trust, TlsError>> {
+        self.tls.as_ref().map(|tls| tls.reload(now))
     }
 
     /// Has a trusted proxy say whom a connection is from; nothing if it does not in time, or badly.

@@ -158,8 +158,7 @@ fn call(method: &str) -> String {
 async fn a_silent_handshake_ends_at_10_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
-    let (tls, _) =
-        TlsAcceptor::new(&source, TlsRules::default(), std::time::SystemTime::now()).unwrap();
+    let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
     let rig = Rig::with(Some(tls));
     let mut silent = rig.connect();
     let mut partial = rig.connect();

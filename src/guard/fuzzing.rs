@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 
-use super::origin::HostMatch;
+use super::origin::{HostMatch, SiteMatch};
 use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
 use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
@@ -73,10 +73,10 @@ impl Names {
     }
 }
 
-/// Do facts pass? Each is chosen by a number: of host 0 is ours, of origin 3 is foreign, of rate 0
-/// is within, of token 0 is valid.
+/// Do facts pass? Each is chosen by a number: of host 0 is ours, of origin 0 is absent and 3 is
+/// foreign, of site 2 is foreign, of rate 0 is within, of token 0 is valid.
 #[must_use]
-pub fn passes(host: u8, origin: u8, rate: u8, token: u8, wait: Duration) -> bool {
+pub fn passes(host: u8, origin: u8, site: u8, rate: u8, token: u8, wait: Duration) -> bool {
     let host = match host % 3 {
         0 => HostMatch::Ours,
         1 => HostMatch::Foreign,
@@ -88,6 +88,11 @@ pub fn passes(host: u8, origin: u8, rate: u8, token: u8, wait: Duration) -> bool
         2 => OriginMatch::Allowed,
         _ => OriginMatch::Foreign,
     };
+    let site = match site % 3 {
+        0 => SiteMatch::Absent,
+        1 => SiteMatch::Own,
+        _ => SiteMatch::Foreign,
+    };
     let rate = if rate % 2 == 0 { RateMatch::Within } else { RateMatch::Over(wait) };
     let token = match token % 5 {
         0 => TokenMatch::Valid(Principal::Anonymous),
@@ -96,7 +101,7 @@ pub fn passes(host: u8, origin: u8, rate: u8, token: u8, wait: Duration) -> bool
         3 => TokenMatch::Malformed,
         _ => TokenMatch::NotCompared,
     };
-    decide(Facts { host, origin, rate, token }).is_ok()
+    decide(Facts { host, origin, site, rate, token }).is_ok()
 }
 
 /// What became of a visit.

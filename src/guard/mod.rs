@@ -11,6 +11,7 @@ mod token;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
@@ -19,7 +20,7 @@ pub(crate) use self::origin::{OriginMatch, OriginPolicy};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::token::Tokens;
 
-use self::origin::HostMatch;
+use self::origin::{HostMatch, SiteMatch};
 use self::rate::RateMatch;
 use self::token::TokenMatch;
 use crate::addr::ClientKey;
@@ -27,11 +28,20 @@ use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
 use crate::tally::Tally;
 
+/// How often one address may ask for health: a second, and at once beyond the first. No probe comes
+/// near it.
+const PROBES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+const PROBES_AT_ONCE: u32 = 100;
+
 /// What the guard judges by.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    origins: OriginPolicy,
+    origins: RwLock<Arc<OriginPolicy>>,
+    /// What the edge is known by whatever certificate it shows: names of the start, and `--allow-host`.
+    hosts: Vec<String>,
     rate: Rate,
+    /// Of questions for health, which no other request is charged to.
+    probes: Rate,
     rate_wait: Duration,
     access: Lock,
 }
@@ -60,6 +70,7 @@ pub(crate) struct Visit<'a> {
 struct Facts {
     host: HostMatch,
     origin: OriginMatch,
+    site: SiteMatch,
     rate: RateMatch,
     token: TokenMatch,
 }
@@ -87,6 +98,8 @@ pub(crate) enum Deny {
     Host,
     /// It comes from a page of somebody else's.
     Origin,
+    /// It comes from a page of another site, which does not say where that is.
+    Site,
     /// Its client asks too fast; this long until the next place.
     Rate(Duration),
     /// There is no token.
@@ -103,6 +116,8 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
         Facts { host: HostMatch::Malformed, .. } => Err(Deny::HostMalformed),
         Facts { host: HostMatch::Foreign, .. } => Err(Deny::Host),
         Facts { origin: OriginMatch::Foreign, .. } => Err(Deny::Origin),
+        // An origin that is known says more than its site.
+        Facts { site: SiteMatch::Foreign, origin: OriginMatch::Absent, .. } => Err(Deny::Site),
         Facts { rate: RateMatch::Over(wait), .. } => Err(Deny::Rate(wait)),
         Facts { token: TokenMatch::Malformed, .. } => Err(Deny::TokenMalformed),
         Facts { token: TokenMatch::Wrong, .. } => Err(Deny::TokenWrong),
@@ -111,7 +126,15 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
         }
         Facts {
             host: HostMatch::Ours,
-            origin: OriginMatch::Absent | OriginMatch::Own | OriginMatch::Allowed,
+            origin: OriginMatch::Absent,
+            site: SiteMatch::Absent | SiteMatch::Own,
+            rate: RateMatch::Within,
+            token: TokenMatch::Valid(principal),
+        }
+        | Facts {
+            host: HostMatch::Ours,
+            origin: OriginMatch::Own | OriginMatch::Allowed,
+            site: SiteMatch::Absent | SiteMatch::Own | SiteMatch::Foreign,
             rate: RateMatch::Within,
             token: TokenMatch::Valid(principal),
         } => Ok(Admitted { principal }),
@@ -135,7 +158,14 @@ impl Guard {
         };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            origins: RwLock::new(Arc::new(OriginPolicy::new(
+                hosts.clone(),
+                &config.allow_origins,
+                loopback,
+                scheme,
+            ))),
+            hosts,
+            probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
             rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
@@ -143,6 +173,18 @@ impl Guard {
                 Access::Anonymous => Lock::Open,
             },
         }
+    }
+
+    /// Takes up the names of new certificates. Those of the start stay: a connection that was opened
+    /// under one of them goes on.
+    pub(crate) fn rename(&self, names: &[String]) {
+        let hosts = [names, &self.hosts].concat();
+        let fresh = Arc::new(self.origins().with_hosts(hosts));
+        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn origins(&self) -> Arc<OriginPolicy> {
+        Arc::clone(&self.origins.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
@@ -171,19 +213,53 @@ impl Guard {
         decide(self.facts(visit, rate, nobody)).map(drop)
     }
 
+    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
+    /// lead there.
+    pub(crate) fn admit_onward(&self, visit: Visit<'_>) -> Result<(), Deny> {
+        let rate = self.rate.take(visit.client);
+        let nobody = TokenMatch::Valid(Principal::Anonymous);
+        let facts = self.facts(visit, rate, nobody);
+        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
+    }
+
+    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
+    /// of its own.
+    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
+        match self.probes.take(client) {
+            RateMatch::Within => Ok(()),
+            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
+        }
+    }
+
     /// Where a request comes from, as a browser says it.
     pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins.origin(visit.uri, visit.headers, visit.local)
+        self.origins().origin(visit.uri, visit.headers, visit.local)
     }
 
     /// Forgets clients that were not seen for a while; runs for ever.
     pub(crate) async fn keep_swept(&self) {
-        self.rate.keep_swept().await;
+        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
+    }
+
+    /// What an operator would allow if a request that was denied should have passed, as far as it
+    /// can be shown; none of a token, and none where it is not said.
+    pub(crate) fn shown(visit: Visit<'_>, deny: Deny) -> Option<String> {
+        match deny {
+            Deny::Host => origin::shown_host(visit.uri, visit.headers),
+            Deny::Origin => origin::shown_origin(visit.headers).map(str::to_owned),
+            Deny::HostMalformed
+            | Deny::Site
+            | Deny::Rate(_)
+            | Deny::TokenMissing
+            | Deny::TokenWrong
+            | Deny::TokenMalformed => None,
+        }
     }
 
     fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
-        let host = self.origins.host(visit.uri, visit.headers, visit.local);
-        Facts { host, origin: self.origin(visit), rate, token }
+        let host = self.origins().host(visit.uri, visit.headers, visit.local);
+        let site = SiteMatch::of(visit.headers);
+        Facts { host, origin: self.origin(visit), site, rate, token }
     }
 
     /// Takes a place in the client's bucket, and waits for one within `rate_wait`.
@@ -213,6 +289,7 @@ mod tests {
         Facts {
             host: HostMatch::Ours,
             origin: OriginMatch::Absent,
+            site: SiteMatch::Absent,
             rate: RateMatch::Within,
             token: TokenMatch::Valid(Principal::Anonymous),
         }
@@ -226,6 +303,9 @@ mod tests {
             (Facts { host: HostMatch::Foreign, ..fine() }, Deny::Host),
             (Facts { host: HostMatch::Malformed, ..fine() }, Deny::HostMalformed),
             (Facts { origin: OriginMatch::Foreign, ..fine() }, Deny::Origin),
+            (Facts { site: SiteMatch::Foreign, ..fine() }, Deny::Site),
+            (Facts { site: SiteMatch::Foreign, token: TokenMatch::Missing, ..fine() }, Deny::Site),
+            (Facts { site: SiteMatch::Own, origin: OriginMatch::Foreign, ..fine() }, Deny::Origin),
             (Facts { rate: RateMatch::Over(second), ..fine() }, Deny::Rate(second)),
             (Facts { token: TokenMatch::Missing, ..fine() }, Deny::TokenMissing),
             (Facts { token: TokenMatch::Wrong, ..fine() }, Deny::TokenWrong),
@@ -238,6 +318,28 @@ mod tests {
         ] {
             assert_eq!(decide(facts).unwrap_err(), deny);
         }
+    }
+
+    #[test]
+    fn a_page_of_another_site_needs_an_origin_that_may_call() {
+        for origin in [OriginMatch::Own, OriginMatch::Allowed] {
+            let facts = Facts { site: SiteMatch::Foreign, origin, ..fine() };
+            assert!(decide(facts).is_ok(), "{origin:?}");
+        }
+        assert!(decide(Facts { site: SiteMatch::Own, ..fine() }).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_may_ask_for_health_101_times_at_once_and_100_times_a_second() {
+        let guard = guard(Duration::ZERO);
+        let (one, other) = (ClientKey::from(LOCAL), ClientKey::from(IpAddr::from([192, 0, 2, 7])));
+        let passed = |client| (0..500).filter(|_| guard.admit_probe(client).is_ok()).count();
+        assert_eq!((passed(one), passed(other)), (101, 101));
+        assert_eq!(guard.admit_probe(one), Err(Deny::Rate(Duration::from_millis(10))));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(passed(one), 100);
+        // The rate of all other requests is another.
+        assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
     }
 
     fn guard(rate_wait: Duration) -> Guard {

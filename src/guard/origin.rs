@@ -5,7 +5,15 @@
 use std::net::IpAddr;
 
 use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+
+/// What a page sends that has no origin of its own: a file, or a frame in a sandbox (RFC 6454
+/// section 7).
+const NULL: &str = "null";
+/// Where the page is that a browser sends a request for (Fetch Metadata, section 2.3).
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Bytes of a host or an origin that are shown of a request.
+const SHOWN: usize = 128;
 
 /// The names this edge is addressed by, and the origins that may call it from a browser.
 #[derive(Clone, Debug)]
@@ -14,6 +22,8 @@ pub(crate) struct OriginPolicy {
     hosts: Vec<String>,
     /// Origins as configured, parsed.
     origins: Vec<Origin>,
+    /// May pages call that have no origin of their own? They send `null`.
+    null: bool,
     /// Is the edge bound to a loopback address? Then every loopback name is its own.
     loopback: bool,
     /// The scheme that the edge is reached by.
@@ -52,6 +62,45 @@ pub(crate) enum OriginMatch {
     Foreign,
 }
 
+/// Whether a browser says that a page of another site sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SiteMatch {
+    /// No browser, or one that does not say.
+    Absent,
+    /// A page of the same origin, or its user.
+    Own,
+    /// A page from anywhere else, a neighbour on the same domain too; or it is not clear.
+    Foreign,
+}
+
+impl SiteMatch {
+    /// Looks at the `Sec-Fetch-Site` of a request, which no page can write itself.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut named = headers.get_all(SITE).iter();
+        match (named.next().map(HeaderValue::as_bytes), named.next()) {
+            (None, _) => Self::Absent,
+            (Some(b"same-origin" | b"none"), None) => Self::Own,
+            (Some(_), _) => Self::Foreign,
+        }
+    }
+}
+
+/// The host that a request names, as `--allow-host` takes it; none if that is no host, or long.
+pub(super) fn shown_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let named = || headers.get(header::HOST)?.to_str().ok()?.parse::<Authority>().ok();
+    let authority = uri.authority().cloned().or_else(named)?;
+    let host = authority.host().to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    (is_exact(&authority) && host.len() <= SHOWN).then(|| host.to_owned())
+}
+
+/// The origin that a request names, as `--allow-origin` takes it; none if that is none, or long.
+pub(super) fn shown_origin(headers: &HeaderMap) -> Option<&str> {
+    let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
+    let is_one = origin == NULL || Origin::parse(origin).is_some();
+    (is_one && origin.len() <= SHOWN).then_some(origin)
+}
+
 impl OriginPolicy {
     /// `hosts` are the edge's own names; `origins` those allowed beside its own.
     pub(crate) fn new(
@@ -61,8 +110,15 @@ impl OriginPolicy {
         scheme: &'static str,
     ) -> Self {
         let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        let null = origins.iter().any(|origin| origin == NULL);
         let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
-        Self { hosts, origins, loopback, scheme }
+        Self { hosts, origins, null, loopback, scheme }
+    }
+
+    /// The same for an edge with these names of its own.
+    pub(super) fn with_hosts(&self, hosts: Vec<String>) -> Self {
+        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        Self { hosts, ..self.clone() }
     }
 
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.
@@ -101,6 +157,9 @@ impl OriginPolicy {
             (Some(value), None) => value,
             (Some(_), Some(_)) => return OriginMatch::Foreign,
         };
+        if self.null && value == NULL {
+            return OriginMatch::Allowed;
+        }
         let Some(origin) = value.to_str().ok().and_then(Origin::parse) else {
             return OriginMatch::Foreign;
         };
@@ -315,6 +374,62 @@ mod tests {
         }
         for foreign in ["http://evil.example", "https://[localhost]", "https://[127.0.0.1]"] {
             assert_eq!(match_of(&loopback(), foreign), OriginMatch::Foreign, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn null_is_listed_by_that_word_only() {
+        let list = |origins: &[&str]| {
+            let origins: Vec<_> = origins.iter().map(|it| (*it).to_owned()).collect();
+            OriginPolicy::new(vec!["mcp.example.com".into()], &origins, false, "https")
+        };
+        let match_of = |policy: &OriginPolicy, value: &str| {
+            policy.origin(&Uri::from_static("/mcp"), &headers("origin", &[value]), LOCAL)
+        };
+        let named = list(&["https://a.example", "null"]);
+        assert_eq!(match_of(&named, "null"), OriginMatch::Allowed);
+        assert_eq!(match_of(&named, "https://a.example"), OriginMatch::Allowed);
+        for foreign in ["NULL", "null/", "file://", "https://null", ""] {
+            assert_eq!(match_of(&named, foreign), OriginMatch::Foreign, "{foreign}");
+        }
+        for policy in [list(&["https://null"]), list(&["NULL"]), loopback()] {
+            assert_eq!(match_of(&policy, "null"), OriginMatch::Foreign);
+        }
+    }
+
+    #[test]
+    fn only_the_own_page_and_its_user_are_the_own_site() {
+        assert_eq!(SiteMatch::of(&HeaderMap::new()), SiteMatch::Absent);
+        for own in ["same-origin", "none"] {
+            assert_eq!(SiteMatch::of(&headers("sec-fetch-site", &[own])), SiteMatch::Own);
+        }
+        for foreign in ["cross-site", "same-site", "None", "same-origin, none", "", "new-word"] {
+            let map = headers("sec-fetch-site", &[foreign]);
+            assert_eq!(SiteMatch::of(&map), SiteMatch::Foreign, "{foreign}");
+        }
+        let mut twice = headers("sec-fetch-site", &["none"]);
+        twice.append("sec-fetch-site", "none".parse().unwrap());
+        assert_eq!(SiteMatch::of(&twice), SiteMatch::Foreign);
+    }
+
+    #[test]
+    fn what_is_shown_is_a_host_or_an_origin() {
+        let host = |value: &str| shown_host(&Uri::from_static("/"), &headers("host", &[value]));
+        assert_eq!(host("MCP.example.com.:8443").as_deref(), Some("mcp.example.com"));
+        assert_eq!(host("[2001:db8::1]:1").as_deref(), Some("[2001:db8::1]"));
+        let target = Uri::from_static("https://a.example/");
+        assert_eq!(shown_host(&target, &HeaderMap::new()).as_deref(), Some("a.example"));
+        let long = "x".repeat(SHOWN + 1);
+        for bad in ["me:secret@a.example", "a b", "a:99999", &long, ""] {
+            assert_eq!(host(bad), None, "{bad}");
+        }
+        let shown = |value: &str| shown_origin(&headers("origin", &[value])).map(str::to_owned);
+        for good in ["https://a.example:1", "null", "http://[::1]"] {
+            assert_eq!(shown(good).as_deref(), Some(good));
+        }
+        let long = format!("https://{long}");
+        for bad in ["https://me:secret@a.example", "https://a.example/secret", &long, "secret"] {
+            assert_eq!(shown(bad), None, "{bad}");
         }
     }
 

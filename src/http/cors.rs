@@ -3,10 +3,12 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::reply::{self, ReplyBody};
+use crate::upstream::Passable;
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate, retry-after");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, x-request-id",
+);
 /// On paths that are passed through there are more.
 const PASSED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -33,27 +35,35 @@ pub(super) fn is_preflight(request: &HeaderMap) -> bool {
 }
 
 /// The answer to a preflight from an allowed origin, for a path that is passed through or not.
-pub(super) fn preflight(request: &HeaderMap, passed: bool) -> Response<ReplyBody> {
+/// Fields that the operator has `forwarded` to an upstream may come from a page, too.
+pub(super) fn preflight(
+    request: &HeaderMap,
+    passed: bool,
+    forwarded: &[HeaderName],
+) -> Response<ReplyBody> {
     let mut response = reply::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     let methods = if passed { PASSED_METHODS } else { METHODS };
     drop(headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods));
     drop(headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE));
-    if let Ok(names) = HeaderValue::try_from(vetted(request)) {
+    if let Ok(names) = HeaderValue::try_from(vetted(request, passed, forwarded)) {
         drop(headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names));
     }
     response
 }
 
 /// The fields that were asked for and are allowed; all that are allowed where none was asked for.
-fn vetted(request: &HeaderMap) -> String {
+fn vetted(request: &HeaderMap, passed: bool, forwarded: &[HeaderName]) -> String {
     let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
     let Some(asked) = asked.and_then(|value| value.to_str().ok()) else {
-        return ALLOWED.join(", ");
+        let all = ALLOWED.into_iter().chain(forwarded.iter().map(HeaderName::as_str));
+        return all.collect::<Vec<_>>().join(", ");
     };
     let names = asked.split(',').map(|name| name.trim().to_ascii_lowercase());
     let allowed = names.filter(|name| {
         ALLOWED.contains(&name.as_str())
+            || forwarded.iter().any(|listed| listed.as_str() == name)
+            || (passed && Passable::has(name))
             || (name.starts_with(ALLOWED_PREFIX) && HeaderName::try_from(name).is_ok())
     });
     allowed.collect::<Vec<_>>().join(", ")
@@ -74,9 +84,14 @@ mod tests {
     #[test]
     fn only_vetted_fields_are_allowed() {
         let mut request = HeaderMap::new();
-        assert_eq!(vetted(&request), ALLOWED.join(", "));
-        let asked = "Authorization, X-Evil, mcp-param-region,mcp-session-id";
+        let forwarded = ["x-user-role".parse().unwrap()];
+        assert_eq!(vetted(&request, false, &[]), ALLOWED.join(", "));
+        assert!(vetted(&request, false, &forwarded).ends_with(", last-event-id, x-user-role"));
+        let asked = "Authorization, X-Evil, mcp-param-region,mcp-session-id, X-User-Role, Range";
         request.insert("access-control-request-headers", asked.parse().unwrap());
-        assert_eq!(vetted(&request), "authorization, mcp-param-region, mcp-session-id");
+        let own = "authorization, mcp-param-region, mcp-session-id";
+        assert_eq!(vetted(&request, false, &[]), own);
+        assert_eq!(vetted(&request, false, &forwarded), format!("{own}, x-user-role"));
+        assert_eq!(vetted(&request, true, &forwarded), format!("{own}, x-user-role, range"));
     }
 }

@@ -10,6 +10,9 @@ pub(crate) const SSE_PATH: &str = "/sse";
 pub(crate) const LIVEZ_PATH: &str = "/livez";
 /// Says that what stands behind answers; open to everybody, and empty.
 pub(crate) const READYZ_PATH: &str = "/readyz";
+/// Where platforms look for health unasked: the same as [`LIVEZ_PATH`], unless a rule of the
+/// operator's passes them on.
+const HEALTH_PATHS: [&str; 2] = ["/health", "/healthz"];
 /// The whole list of tools for scripts, beside the one beneath the unified path.
 pub(crate) const TOOLS_PATH: &str = "/tools/list";
 
@@ -53,6 +56,7 @@ impl Route {
             Some("") => return Self::Mcp,
             Some("/tools") => return Self::Tools,
             Some("/call-tool") => return Self::CallTool,
+            Some(MESSAGES_PATH) => return Self::Messages,
             Some(_) | None => {}
         }
         match path {
@@ -69,14 +73,8 @@ impl Route {
     /// Do its clients speak no JSON-RPC?
     pub(super) fn is_plain(self) -> bool {
         match self {
-            Self::Tools | Self::CallTool => true,
-            Self::Mcp
-            | Self::Sse
-            | Self::Messages
-            | Self::Livez
-            | Self::Readyz
-            | Self::OAuthProbe
-            | Self::Unknown => false,
+            Self::Tools | Self::CallTool | Self::Livez | Self::Readyz => true,
+            Self::Mcp | Self::Sse | Self::Messages | Self::OAuthProbe | Self::Unknown => false,
         }
     }
 
@@ -128,7 +126,7 @@ pub(super) struct Fields<'a> {
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadHead {
-    /// A body that is not `application/json`, or is encoded.
+    /// A body that is not `application/json`, is not in UTF-8, or is encoded.
     MediaType,
     /// A field that must be visible ASCII and come once.
     Field(&'static str),
@@ -202,17 +200,54 @@ pub(super) fn asks_for_events(headers: &HeaderMap) -> bool {
     accept(headers).events
 }
 
+/// Do platforms look for health at this path without being told to?
+pub(super) fn is_usual_for_health(path: &str) -> bool {
+    HEALTH_PATHS.contains(&path.strip_suffix('/').unwrap_or(path))
+}
+
+/// Says of a path where nothing lives where MCP does, and of one with slashes too many which path
+/// was meant. Nothing of the path itself is repeated.
+pub(super) fn whereabouts(path: &str, unified: &str, prefix: &str) -> String {
+    match merged(path, unified) {
+        Some(meant) => format!("this path has too many slashes: ask for {prefix}{meant}"),
+        None => format!(
+            "nothing lives at this path: MCP is at {prefix}{unified} (Streamable HTTP, SSE, single \
+             POSTs) and at {prefix}{SSE_PATH} (SSE)"
+        ),
+    }
+}
+
+/// The path with one slash where several stand, if it has a route then: proxies such as nginx merge
+/// them, and people forget that.
+pub(super) fn merged(path: &str, unified: &str) -> Option<String> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let merged = segments.fold(String::new(), |merged, segment| merged + "/" + segment);
+    let doubled = path.contains("//");
+    let known = || !matches!(Route::of(&merged, unified), Route::Unknown | Route::OAuthProbe);
+    (doubled && known()).then_some(merged)
+}
+
+/// Is the text that `Content-Type` names one of JSON's (RFC 8259 section 8.1), or a part of it?
+fn is_unicode(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else { return true };
+    let value = value.trim().trim_matches('"');
+    !name.trim().eq_ignore_ascii_case("charset")
+        || ["utf-8", "utf8", "us-ascii"].iter().any(|name| value.eq_ignore_ascii_case(name))
+}
+
 /// A body must say that it is JSON, and come as it is.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<(), BadHead> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (types.next(), types.next()) else {
         return Err(BadHead::MediaType);
     };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let mut parts = value.to_str().unwrap_or_default().split(';');
+    let essence = parts.next().unwrap_or_default();
+    let unicode = parts.all(is_unicode);
     let plain = headers.get_all(header::CONTENT_ENCODING).iter().all(|encoding| {
         encoding.to_str().is_ok_and(|text| text.trim().eq_ignore_ascii_case("identity"))
     });
-    if plain && essence.trim().eq_ignore_ascii_case("application/json") {
+    if plain && unicode && essence.trim().eq_ignore_ascii_case("application/json") {
         Ok(())
     } else {
         Err(BadHead::MediaType)
@@ -262,6 +297,10 @@ mod tests {
             ("/sse", Route::Sse),
             ("/sse/", Route::Sse),
             ("/messages/", Route::Messages),
+            ("/mcp/unified/messages", Route::Messages),
+            ("/mcp/unified/messages/", Route::Messages),
+            ("/mcp/unified/messages/x", Route::Unknown),
+            ("/health", Route::Unknown),
             ("/livez", Route::Livez),
             ("/readyz/", Route::Readyz),
             ("/mcp/unified/tools/", Route::Tools),
@@ -285,6 +324,30 @@ mod tests {
             ("/tools/call-tool", Route::CallTool),
         ] {
             assert_eq!(Route::of(path, "/tools"), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn slashes_too_many_are_taken_for_what_was_meant() {
+        for (path, meant) in [
+            ("//a/mcp", Some("/a/mcp")),
+            ("/a//mcp//", Some("/a/mcp")),
+            ("///sse", Some("/sse")),
+            ("//messages", Some("/messages")),
+            ("/a/mcp//tools", Some("/a/mcp/tools")),
+            ("//", None),
+            ("//nope", None),
+            ("/a/mcp", None),
+            ("//token", None),
+        ] {
+            assert_eq!(merged(path, "/a/mcp").as_deref(), meant, "{path}");
+        }
+        let told = whereabouts("//a//mcp", "/a/mcp", "/edge");
+        assert_eq!(told, "this path has too many slashes: ask for /edge/a/mcp");
+        let told = whereabouts("/nope", "/a/mcp", "/edge");
+        assert!(told.contains(" /edge/a/mcp (") && told.contains(" /edge/sse ("), "{told}");
+        for (path, usual) in [("/health", true), ("/healthz/", true), ("/health/x", false)] {
+            assert_eq!(is_usual_for_health(path), usual, "{path}");
         }
     }
 
@@ -330,8 +393,20 @@ mod tests {
 
     #[test]
     fn a_body_must_be_plain_json() {
-        for good in ["application/json", "Application/JSON; charset=utf-8"] {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            "application/json; charset=utf8; v=1",
+            "application/json; CharSet=US-ASCII",
+            "application/json;",
+        ] {
             assert_eq!(check_content(&headers("content-type", &[good])), Ok(()), "{good}");
+        }
+        for charset in ["utf-16", "\"utf-16\"", "utf-8; charset=utf-16", "", "utf-8x", "latin1"] {
+            let text = format!("application/json; charset={charset}");
+            let checked = check_content(&headers("content-type", &[&text]));
+            assert_eq!(checked, Err(BadHead::MediaType), "{charset}");
         }
         for bad in [&[][..], &["text/plain"], &["application/jsonx"], &["application/json"; 2]] {
             assert_eq!(check_content(&headers("content-type", bad)), Err(BadHead::MediaType));

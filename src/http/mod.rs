@@ -4,6 +4,7 @@ mod cors;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod head;
+mod notice;
 mod pass;
 mod passed;
 mod redirect;
@@ -13,32 +14,31 @@ mod rules;
 mod tag;
 mod visitor;
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header, request};
 use http_body::Body;
+use tokio::time::Instant;
 
 pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
 pub(crate) use self::visitor::ConnInfo;
 
 use self::head::{Fields, Route};
+use self::notice::Notices;
 use self::pass::Places;
 use self::refusal::Refusal;
 use self::rules::Rules;
 use self::tag::RequestTags;
-use crate::addr::ClientAddr;
+use self::visitor::Forwarded;
 use crate::body::{self, BodyError, BodyLimits};
 use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Provenance, Transport};
 use crate::config::{Config, PassRule, TlsSource};
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
-use crate::limit::PerClient;
-use crate::mcp::{Accept, Ask, Mcp, Verb};
-use crate::proxied::TrustedProxies;
+use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
+use crate::proxied::{Prefix, TrustedProxies};
 use crate::shutdown::Drain;
 use crate::tally::Tally;
 use crate::upstream::Upstream;
@@ -55,9 +55,9 @@ pub(crate) struct Front {
 
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
-    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, unified: &str) -> Self {
-        let rules = Rules::new(pass, unified, upstream.url().path());
-        Self { upstream, rules, places: Places::default() }
+    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, config: &Config) -> Self {
+        let rules = Rules::new(pass, &config.path, upstream.url().path());
+        Self { upstream, rules, places: Places::new(config.limits.streams_per_ip) }
     }
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.
@@ -71,11 +71,23 @@ impl Front {
             upstream.close_idle();
         });
     }
+
+    /// Has the operator told if the upstream takes no connection. The start waits for nothing.
+    pub(crate) fn look(&self, drain: &Drain) {
+        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        drain.spawn_behind(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = upstream.look() => {}
+            }
+        });
+    }
 }
 
 /// Everything above the connections.
 #[derive(Debug)]
 pub(crate) struct App {
+    /// The unified path, without a slash at its end.
     path: String,
     guard: Guard,
     mcp: Mcp,
@@ -83,12 +95,11 @@ pub(crate) struct App {
     max_headers: usize,
     max_header_bytes: usize,
     front: Option<Front>,
-    /// Places of event streams that are passed through.
-    streams: PerClient,
     proxies: TrustedProxies,
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
     requests: RequestTags,
+    notices: Notices,
     tally: Tally,
     drain: Drain,
 }
@@ -100,6 +111,8 @@ struct Arrived<'a> {
     visit: Visit<'a>,
     head: &'a request::Parts,
     route: Route,
+    /// What stands in front of the paths that its client knows.
+    prefix: &'a Prefix,
     /// Its name.
     tag: &'a HeaderValue,
 }
@@ -115,7 +128,7 @@ impl App {
         drain: Drain,
     ) -> Self {
         Self {
-            path: config.path.clone(),
+            path: config.path.strip_suffix('/').unwrap_or(&config.path).to_owned(),
             guard,
             mcp,
             body: BodyLimits {
@@ -126,10 +139,10 @@ impl App {
             max_headers: config.limits.max_headers,
             max_header_bytes: config.limits.max_header_bytes,
             front,
-            streams: PerClient::new(config.limits.streams_per_ip),
             proxies: TrustedProxies::new(&config.trusted_proxies),
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
+            notices: Notices::default(),
             tally,
             drain,
         }
@@ -152,7 +165,7 @@ impl App {
 
     /// How many event streams are open.
     pub(crate) fn streams(&self) -> u64 {
-        self.mcp.streams() + self.streams.open()
+        self.mcp.streams() + self.front.as_ref().map_or(0, |front| front.places.streams())
     }
 
     /// How many child processes there are.
@@ -180,22 +193,38 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (head, body) = request.into_parts();
-        let route = Route::of(head.uri.path(), &self.path);
+        let route = self.route(head.uri.path());
         let tag = self.requests.next();
-        let (conn, named) = self.client(conn, &head);
-        let visit = visit(&conn, &head);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
+        let Forwarded { conn, prefix, malformed } =
+            Forwarded::of(&self.proxies, conn, &head.headers);
+        let (visit, prefix) = (visit(&conn, &head), &prefix);
+        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
         let asks_health = matches!(route, Route::Livez | Route::Readyz);
         if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
-            let well = route == Route::Livez || Box::pin(self.mcp.ready()).await;
-            return self.finish(arrived, Ok(reply::health(well)));
+            let answered = self.health(arrived).await;
+            return self.finish(arrived, answered);
         }
         let mut body = Some(body);
-        let answered = match named.and_then(|()| self.check_size(&head)) {
+        let answered = match malformed.map_or_else(|| self.check_size(&head), Err) {
             Ok(()) => self.answer(arrived, &mut body).await,
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
         self.finish(arrived, answered)
+    }
+
+    /// Where a path leads. Where platforms look for health unasked there is the edge's own, unless
+    /// the operator has the upstream's passed on.
+    fn route(&self, path: &str) -> Route {
+        let is_passed = || self.front.as_ref().is_some_and(|front| front.rules.have(path));
+        let route = Route::of(path, &self.path);
+        let usual = route == Route::Unknown && head::is_usual_for_health(path);
+        if usual && !is_passed() { Route::Livez } else { route }
+    }
+
+    async fn health(&self, arrived: Arrived<'_>) -> Result<Response<ReplyBody>, Refusal> {
+        self.guard.admit_probe(arrived.conn.client.key())?;
+        let well = arrived.route == Route::Livez || Box::pin(self.mcp.ready()).await;
+        Ok(reply::health(well))
     }
 
     /// What every answer gets.
@@ -204,11 +233,12 @@ impl App {
         arrived: Arrived<'_>,
         answered: Result<Response<ReplyBody>, Refusal>,
     ) -> Response<ReplyBody> {
-        let Arrived { conn, visit, head, route, tag } = arrived;
+        let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
             let (client, refused) = (conn.client, refusal.label());
             self.tally.refused(refused);
             tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
+            self.notices.tell(arrived, &refusal, Instant::now());
             refusal.response(route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =
@@ -221,26 +251,6 @@ impl App {
             reply::strip_body(&mut response);
         }
         response
-    }
-
-    /// The connection as this request has it: a trusted proxy says for whom it speaks.
-    fn client<'a>(
-        &self,
-        conn: &'a ConnInfo,
-        head: &request::Parts,
-    ) -> (Cow<'a, ConnInfo>, Result<(), Refusal>) {
-        if !conn.speaks_for {
-            return (Cow::Borrowed(conn), Ok(()));
-        }
-        match self.proxies.forwarded_for(&head.headers) {
-            Ok(None) => (Cow::Borrowed(conn), Ok(())),
-            Ok(Some(ip)) => {
-                // Its port is not told.
-                let client = ClientAddr::from_peer(SocketAddr::new(ip, 0));
-                (Cow::Owned(ConnInfo { client, ..conn.clone() }), Ok(()))
-            }
-            Err(_malformed) => (Cow::Borrowed(conn), Err(Refusal::Forwarded)),
-        }
     }
 
     fn check_size(&self, head: &request::Parts) -> Result<(), Refusal> {
@@ -271,7 +281,8 @@ impl App {
         let preflight = passed.is_none() || cors::is_preflight(&head.headers);
         if head.method == Method::OPTIONS && preflight {
             self.guard.admit_stranger(visit)?;
-            return Ok(cors::preflight(&head.headers, passed.is_some()));
+            let forwarded = self.front.as_ref().map_or(&[][..], |front| front.upstream.forward());
+            return Ok(cors::preflight(&head.headers, passed.is_some(), forwarded));
         }
         if let Some(passed) = passed {
             return self.pass(arrived, passed, body).await;
@@ -283,7 +294,7 @@ impl App {
         arrived.conn.is_known();
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
         let quota = self.mcp.budget().of(arrived.conn.client.key());
-        let verb = self.verb(route, head, &fields, body, &quota).await?;
+        let verb = self.verb(arrived, &fields, body, &quota).await?;
         let ask = self.ask(arrived, &admitted, &fields, verb, quota);
         Ok(reply::answer(self.mcp.exchange(ask).await?))
     }
@@ -291,8 +302,7 @@ impl App {
     /// What the request wants; its body is read for that, if it has one.
     async fn verb<'a, B>(
         &self,
-        route: Route,
-        head: &'a request::Parts,
+        arrived: Arrived<'a>,
         fields: &Fields<'a>,
         body: &mut Option<B>,
         quota: &Quota,
@@ -300,11 +310,18 @@ impl App {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let Arrived { head, route, prefix, .. } = arrived;
+        let prefix = prefix.as_str();
         match (route, &head.method) {
             (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body, quota).await?)),
-            (Route::Mcp, &Method::GET) => Ok(Verb::Get(fields.last_event)),
+            (Route::Mcp, &Method::GET) => {
+                let messages = format!("{prefix}{}{MESSAGES_PATH}", self.path);
+                Ok(Verb::Get { last: fields.last_event, messages })
+            }
             (Route::Mcp, &Method::DELETE) => Ok(Verb::Delete),
-            (Route::Sse, &Method::GET) => Ok(Verb::OpenSse),
+            (Route::Sse, &Method::GET) => {
+                Ok(Verb::OpenSse { messages: format!("{prefix}{MESSAGES_PATH}") })
+            }
             (Route::Messages, &Method::POST) => {
                 let session = head::session_in_query(head);
                 Ok(Verb::PostMessage(session, self.read(head, body, quota).await?))
@@ -323,7 +340,9 @@ impl App {
                 | Route::CallTool,
                 _,
             ) => Err(Refusal::Method(route)),
-            (Route::OAuthProbe | Route::Unknown, _) => Err(Refusal::NotFound),
+            (Route::OAuthProbe | Route::Unknown, _) => {
+                Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
+            }
         }
     }
 
@@ -337,9 +356,9 @@ impl App {
     ) -> Ask<'a> {
         let Arrived { conn, head, .. } = arrived;
         let accept = match verb {
-            Verb::Get(_) | Verb::OpenSse => {
+            Verb::Get { .. } | Verb::OpenSse { .. } => {
                 let nothing_else =
-                    matches!(verb, Verb::OpenSse) && !head.headers.contains_key(ACCEPT);
+                    matches!(verb, Verb::OpenSse { .. }) && !head.headers.contains_key(ACCEPT);
                 Accept {
                     events: nothing_else || head::takes_stream(&head.headers),
                     ..fields.accept

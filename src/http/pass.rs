@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request,
+};
 use http_body::Body;
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +21,7 @@ use crate::addr::ClientKey;
 use crate::body::{self, BodyError};
 use crate::budget::Quota;
 use crate::caller::Principal;
-use crate::config::PassRule;
+use crate::config::{PASSED_AT_ONCE, PassRule};
 use crate::limit::{PerClient, Permit};
 use crate::mcp::Reason;
 use crate::upstream::{self, Arriving, Fault, Outgoing, Passable};
@@ -39,40 +41,82 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Requests that may be under way at once, each with a connection of its own to the upstream: of
-/// one client, enough for any page, and in all.
+/// one client, enough for any page.
 const PER_CLIENT: u32 = 64;
-const IN_ALL: usize = 512;
 
-/// Places of requests that are passed through, event streams aside.
+/// Places of requests that are passed through. Open rules have places of their own: strangers must
+/// never hold one that a request with a token needs.
 #[derive(Debug)]
 pub(super) struct Places {
-    each: PerClient,
-    all: Arc<Semaphore>,
+    open: Pool,
+    closed: Pool,
 }
 
-impl Default for Places {
-    fn default() -> Self {
-        Self { each: PerClient::new(PER_CLIENT), all: Arc::new(Semaphore::new(IN_ALL)) }
+/// Places of requests under open rules, or under closed ones.
+#[derive(Debug)]
+struct Pool {
+    each: PerClient,
+    all: Arc<Semaphore>,
+    each_streams: PerClient,
+    /// None where a token is wanted: who has one is not a stranger, and has its connections only.
+    all_streams: Option<Arc<Semaphore>>,
+}
+
+impl Pool {
+    fn new(streams_per_client: u32, all_streams: Option<Arc<Semaphore>>) -> Self {
+        Self {
+            each: PerClient::new(PER_CLIENT),
+            all: Arc::new(Semaphore::new(PASSED_AT_ONCE)),
+            each_streams: PerClient::new(streams_per_client),
+            all_streams,
+        }
     }
+
+    fn take(&self, client: ClientKey) -> Result<Place, Unpassed> {
+        let own = self.each.try_take(client).ok_or(Unpassed::ClientFull)?;
+        Ok(Place { _own: own, _all: Some(one_of(&self.all)?) })
+    }
+
+    fn take_stream(&self, client: ClientKey) -> Result<Place, Refusal> {
+        let own = self.each_streams.try_take(client).ok_or(Reason::ClientStreamsFull)?;
+        let all = self.all_streams.as_ref().map(one_of).transpose()?;
+        Ok(Place { _own: own, _all: all })
+    }
+}
+
+fn one_of(all: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unpassed> {
+    // Closed it never is.
+    Arc::clone(all).try_acquire_owned().map_err(|_none_left| Unpassed::Full)
 }
 
 impl Places {
-    fn take(&self, client: ClientKey) -> Result<Place, Unpassed> {
-        let own = self.each.try_take(client).ok_or(Unpassed::ClientFull)?;
-        let all = Arc::clone(&self.all).try_acquire_owned();
-        // Closed it never is.
-        let all = all.map_err(|_none_left| Unpassed::Full)?;
-        Ok(Place { _own: own, _all: Some(all) })
+    /// `streams_per_client` is how many event streams one client may have open.
+    pub(super) fn new(streams_per_client: u32) -> Self {
+        let all_streams = Arc::new(Semaphore::new(PASSED_AT_ONCE));
+        Self {
+            open: Pool::new(streams_per_client, Some(all_streams)),
+            closed: Pool::new(streams_per_client, None),
+        }
+    }
+
+    fn under(&self, rule: &PassRule) -> &Pool {
+        if rule.open { &self.open } else { &self.closed }
+    }
+
+    /// Event streams that are open.
+    pub(super) fn streams(&self) -> u64 {
+        self.open.each_streams.open() + self.closed.each_streams.open()
     }
 }
 
-/// The place of a request that is passed through: of an event stream, one among the streams.
+/// The place of a request that is passed through, or of an event stream.
 #[derive(Debug)]
 pub(super) struct Place {
     _own: Permit,
     _all: Option<OwnedSemaphorePermit>,
 }
 
+#[cfg(test)]
 impl Place {
     pub(super) fn of_stream(place: Permit) -> Self {
         Self { _own: place, _all: None }
@@ -166,22 +210,24 @@ impl App {
         };
         check(&front.rules, rule, arrived.head)?;
         let client = arrived.conn.client.key();
-        let stream = || {
-            let place = self.streams.try_take(client).ok_or(Reason::ClientStreamsFull)?;
-            Ok::<_, Refusal>(Place::of_stream(place))
-        };
+        let places = front.places.under(rule);
         let wants_events = head::asks_for_events(&arrived.head.headers);
-        let mut place = if wants_events { stream()? } else { front.places.take(client)? };
+        let mut place =
+            if wants_events { places.take_stream(client)? } else { places.take(client)? };
         // Whoever waits for a stream may wait long for its begin, too.
         let patience = (!wants_events).then_some(front.upstream.patience());
         let request = self.upward(arrived, front, principal)?;
+        let host = request.headers().get(header::HOST).cloned();
         let response = self.carry((front, arrived.tag), request, patience, body).await?;
+        if let (StatusCode::MISDIRECTED_REQUEST, Some(host)) = (response.status(), &host) {
+            front.upstream.refused_host(response.status(), host);
+        }
         if response.status().is_informational() {
             return Err(failed(arrived.tag, Fault::Broken("it changes the protocol".into())));
         }
         let events = passed::is_events(response.headers());
         if events && !wants_events {
-            match stream() {
+            match places.take_stream(client) {
                 Ok(among_streams) => place = among_streams,
                 // It is done: refused, it would be done again.
                 Err(_full) if !arrived.head.method.is_safe() => {}
@@ -192,9 +238,10 @@ impl App {
             place,
             events: events.then(|| self.drain.draining()),
             silence: front.upstream.patience(),
+            prefix: arrived.prefix.clone(),
             request: arrived.tag.clone(),
         };
-        Ok(passed::response(response, front.upstream.url(), terms))
+        Ok(passed::response(response, (front.upstream.url(), host.as_ref()), terms))
     }
 
     /// The head of the request that goes up.
@@ -283,10 +330,34 @@ mod tests {
         }
     }
 
+    fn key(last: u8) -> ClientKey {
+        ClientKey::from(std::net::IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn strangers_never_take_a_place_that_a_token_holder_needs() {
+        let places = Places::new(64);
+        let rule = |open| PassRule { path: String::new(), beneath: true, open };
+        let (open, closed) = (places.under(&rule(true)), places.under(&rule(false)));
+        let strangers = || (0..8).flat_map(|last| (0..64).map(move |_| key(last)));
+        let taken: Vec<_> = strangers().map(|client| open.take(client).unwrap()).collect();
+        let streams: Vec<_> = strangers().map(|client| open.take_stream(client).unwrap()).collect();
+        assert_eq!(open.take(key(9)).unwrap_err(), Unpassed::Full);
+        let full = open.take_stream(key(9)).unwrap_err();
+        assert!(matches!(full, Refusal::Unpassed(Unpassed::Full)), "{full:?}");
+        // Neither in all, nor of an address that strangers have as well.
+        for last in [0, 9] {
+            assert!(closed.take(key(last)).is_ok() && closed.take_stream(key(last)).is_ok());
+        }
+        assert_eq!(places.streams(), 512);
+        drop((taken, streams));
+        assert!(open.take(key(9)).is_ok() && open.take_stream(key(9)).is_ok());
+    }
+
     #[test]
     fn places_are_of_one_client_and_in_all() {
-        let places = Places::default();
-        let of = |last: u8| places.take(ClientKey::from(std::net::IpAddr::from([192, 0, 2, last])));
+        let places = Places::new(1);
+        let of = |last: u8| places.closed.take(key(last));
         let mut taken: Vec<_> =
             (0..8).flat_map(|last| (0..64).map(move |_| last)).map(of).collect();
         assert!(taken.iter().all(Result::is_ok));

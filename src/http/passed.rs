@@ -14,6 +14,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::pass::{Place, end_to_end};
 use super::reply::ReplyBody;
 use crate::mcp::error_event;
+use crate::proxied::Prefix;
 use crate::upstream::Arriving;
 
 /// What a response is passed down under.
@@ -25,6 +26,8 @@ pub(super) struct Terms {
     pub(super) events: Option<WaitForCancellationFutureOwned>,
     /// How long the body of another response may say nothing.
     pub(super) silence: Duration,
+    /// What stands in front of the paths that the client knows.
+    pub(super) prefix: Prefix,
     /// The name of the request.
     pub(super) request: HeaderValue,
 }
@@ -47,17 +50,19 @@ pub(super) fn is_events(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// The response of this upstream, as it goes down. What it says of itself and of TLS is for the edge
-/// to say.
+/// The response of this upstream, which was sent this `Host`, as it goes down. What it says of itself
+/// and of TLS is for the edge to say.
 pub(super) fn response(
     response: Response<Arriving>,
-    upstream: &Uri,
+    (upstream, host): (&Uri, Option<&HeaderValue>),
     terms: Terms,
 ) -> Response<ReplyBody> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        if let Some(place) = headers.get(&name).and_then(|place| here(place, upstream)) {
+        let place = headers.get(&name);
+        let place = place.and_then(|place| here(place, (upstream, host), &terms.prefix));
+        if let Some(place) = place {
             drop(headers.insert(name, place));
         }
     }
@@ -76,22 +81,43 @@ pub(super) fn response(
     response
 }
 
-/// A place at the upstream, which clients cannot reach, as one at the edge. None if it is elsewhere,
-/// or would lead elsewhere then.
-fn here(place: &HeaderValue, upstream: &Uri) -> Option<HeaderValue> {
-    let origin = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
-    let (start, rest) = place.as_bytes().split_at_checked(origin.len())?;
+/// A place at the upstream, which clients cannot reach, as one at the edge, behind what a proxy takes
+/// off. The upstream may take itself for the `host` that it was sent, and cannot know by which scheme
+/// clients come. `None` if the place is elsewhere, or would lead elsewhere then.
+fn here(
+    place: &HeaderValue,
+    (upstream, host): (&Uri, Option<&HeaderValue>),
+    prefix: &Prefix,
+) -> Option<HeaderValue> {
+    if place.as_bytes().starts_with(b"/") {
+        // Without a host it is at the upstream already.
+        return if prefix.as_str().is_empty() { None } else { moved(place.as_bytes(), prefix) };
+    }
+    let own = format!("{}://{}", upstream.scheme_str()?, upstream.authority()?);
+    let host = host.and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| upstream.authority().is_none_or(|own| own.as_str() != *host));
+    let sent = ["http", "https"].into_iter().filter_map(|it| Some(format!("{it}://{}", host?)));
+    std::iter::once(own).chain(sent).find_map(|origin| {
+        let (start, rest) = place.as_bytes().split_at_checked(origin.len())?;
+        start.eq_ignore_ascii_case(origin.as_bytes()).then_some(())?;
+        moved(rest, prefix)
+    })
+}
+
+/// What follows the origin of a place, as a place at the edge.
+fn moved(rest: &[u8], prefix: &Prefix) -> Option<HeaderValue> {
     // Browsers take control characters out, and then two slashes for the begin of a host.
     let elsewhere =
         matches!(rest, [b'/', b'/' | b'\\', ..]) || rest.iter().any(u8::is_ascii_control);
-    if elsewhere || !start.eq_ignore_ascii_case(origin.as_bytes()) {
+    if elsewhere {
         return None;
     }
-    match rest.first() {
-        Some(b'/') => HeaderValue::from_bytes(rest).ok(),
-        None | Some(b'?' | b'#') => HeaderValue::from_bytes(&[b"/", rest].concat()).ok(),
-        Some(_) => None,
-    }
+    let root: &[u8] = match rest.first() {
+        Some(b'/') => b"",
+        None | Some(b'?' | b'#') => b"/",
+        Some(_) => return None,
+    };
+    HeaderValue::from_bytes(&[prefix.as_str().as_bytes(), root, rest].concat()).ok()
 }
 
 /// The body of a response of the upstream's. Dropping it ends the request there.
@@ -121,7 +147,7 @@ impl<B> fmt::Debug for Passed<B> {
 
 impl<B> Passed<B> {
     fn new(body: B, terms: Terms, plain: bool) -> Self {
-        let Terms { place, events, silence, request } = terms;
+        let Terms { place, events, silence, prefix: _, request } = terms;
         let events = events.map(|draining| Events { draining: Box::pin(draining), plain });
         let timer = Box::pin(sleep(silence));
         Self { body: Some(body), _place: place, events, silence, timer, waits: false, request }
@@ -239,6 +265,7 @@ mod tests {
             place: Place::of_stream(PerClient::new(1).try_take(local).unwrap()),
             events: events.map(Drain::draining),
             silence: SILENCE,
+            prefix: Prefix::default(),
             request: HeaderValue::from_static("0"),
         };
         Passed::new(StreamBody::new(frames), terms, true)
@@ -304,15 +331,24 @@ mod tests {
     #[test]
     fn places_at_the_upstream_are_places_here() {
         let upstream = Uri::from_static("http://Inner:8000/mcp");
-        let of = |place: &str| {
-            let place = here(&HeaderValue::from_str(place).unwrap(), &upstream)?;
+        let mut headers = HeaderMap::new();
+        let sent = HeaderValue::from_static("mcp.example.com");
+        let behind = |place: &str, prefix: &Prefix| {
+            let place = HeaderValue::from_str(place).unwrap();
+            let place = here(&place, (&upstream, Some(&sent)), prefix)?;
             Some(place.to_str().unwrap().to_owned())
         };
+        let of = |place: &str| behind(place, &Prefix::default());
         for (place, found) in [
             ("http://inner:8000/a/b?c#d", Some("/a/b?c#d")),
             ("HTTP://INNER:8000", Some("/")),
             ("http://inner:8000?a", Some("/?a")),
             ("http://inner:8000#a", Some("/#a")),
+            ("http://mcp.example.com/a", Some("/a")),
+            ("https://mcp.example.com/a?b", Some("/a?b")),
+            ("https://mcp.example.com:8443/a", None),
+            ("https://mcp.example.com.evil.example/", None),
+            ("ftp://mcp.example.com/a", None),
             ("/a", None),
             ("http://inner:80001/a", None),
             ("http://inner:8000.evil.example/", None),
@@ -325,6 +361,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(of(place).as_deref(), found, "{place}");
+        }
+        headers.insert("x-forwarded-prefix", HeaderValue::from_static("/edge/1/"));
+        let prefix = Prefix::of(&headers).unwrap();
+        for (place, found) in [
+            ("http://inner:8000/a", Some("/edge/1/a")),
+            ("http://inner:8000?a", Some("/edge/1/?a")),
+            ("/a?b#c", Some("/edge/1/a?b#c")),
+            ("/", Some("/edge/1/")),
+            ("//evil.example/", None),
+            ("/\\evil.example/", None),
+            ("/\t/evil.example/", None),
+            ("a/b", None),
+            ("https://elsewhere.example/a", None),
+        ] {
+            assert_eq!(behind(place, &prefix).as_deref(), found, "{place}");
         }
     }
 

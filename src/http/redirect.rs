@@ -6,8 +6,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use super::head::{self, Route};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody};
+use super::visitor::Forwarded;
 use super::{App, Arrived, ConnInfo, visit};
 use crate::guard::Deny;
+use crate::proxied::Prefix;
 
 impl App {
     /// Sends a request to the same path at `port` over TLS. Its body is not looked at.
@@ -19,10 +21,11 @@ impl App {
     ) -> Response<ReplyBody> {
         let (head, _body) = request.into_parts();
         let tag = self.requests.next();
-        let (conn, named) = self.client(conn, &head);
-        let (visit, route) = (visit(&conn, &head), Route::Unknown);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, tag: &tag };
-        let sent = match named.and_then(|()| self.check_size(&head)) {
+        let Forwarded { conn, prefix, malformed } =
+            Forwarded::of(&self.proxies, conn, &head.headers);
+        let (visit, route, prefix) = (visit(&conn, &head), Route::Unknown, &prefix);
+        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
+        let sent = match malformed.map_or_else(|| self.check_size(&head), Err) {
             Ok(()) => self.send_on(arrived, port),
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
@@ -33,9 +36,10 @@ impl App {
 
     fn send_on(&self, arrived: Arrived<'_>, port: u16) -> Result<Response<ReplyBody>, Refusal> {
         // Only hosts that are ours come through here.
-        self.guard.admit_stranger(arrived.visit)?;
+        self.guard.admit_onward(arrived.visit)?;
         let head = arrived.head;
-        let location = location(head, port).ok_or(Refusal::Denied(Deny::HostMalformed))?;
+        let location =
+            location(head, arrived.prefix, port).ok_or(Refusal::Denied(Deny::HostMalformed))?;
         let mut response = reply::empty(match head.method {
             Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
             // Method and body must stay what they are.
@@ -47,7 +51,7 @@ impl App {
 }
 
 /// The same over TLS. The host has been looked at.
-fn location(head: &request::Parts, port: u16) -> Option<HeaderValue> {
+fn location(head: &request::Parts, prefix: &Prefix, port: u16) -> Option<HeaderValue> {
     let host = head::host(head)?;
     let host: Authority = host.to_str().ok()?.parse().ok()?;
     let host = host.host();
@@ -55,7 +59,8 @@ fn location(head: &request::Parts, port: u16) -> Option<HeaderValue> {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     // `OPTIONS *` has no path, and what stands behind the port must not become a part of it.
     let target = if target.starts_with('/') { target } else { "/" };
-    HeaderValue::try_from(format!("https://{host}{port}{target}")).ok()
+    let prefix = prefix.as_str();
+    HeaderValue::try_from(format!("https://{host}{port}{prefix}{target}")).ok()
 }
 
 #[cfg(test)]
@@ -65,7 +70,7 @@ mod tests {
     fn to(method: &str, target: &str, host: &str, port: u16) -> Option<String> {
         let request = Request::builder().method(method).uri(target).header("host", host);
         let head = request.body(()).unwrap().into_parts().0;
-        location(&head, port).map(|it| it.to_str().unwrap().to_owned())
+        location(&head, &Prefix::default(), port).map(|it| it.to_str().unwrap().to_owned())
     }
 
     #[test]

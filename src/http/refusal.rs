@@ -12,6 +12,7 @@ use crate::budget::Short;
 use crate::guard::Deny;
 use crate::jsonrpc::{self, RequestId, code};
 use crate::mcp::{Reason, Refused};
+use crate::proxied::{BadForwarded, BadPrefix};
 use crate::upstream::Fault;
 
 /// How long a client is asked to stay away when a place is missing.
@@ -22,8 +23,8 @@ const PLACE_RETRY: Duration = Duration::from_secs(5);
 pub(super) enum Refusal {
     /// The guard does not let it pass.
     Denied(Deny),
-    /// Nothing lives at this path.
-    NotFound,
+    /// Nothing lives at this path; what does near it.
+    NotFound(String),
     /// There is no authorization server here.
     NoOAuth,
     /// The route does not know the method.
@@ -37,7 +38,9 @@ pub(super) enum Refusal {
     /// The transport refuses it.
     Mcp(Refused),
     /// A proxy does not say well whom it speaks for.
-    Forwarded,
+    Forwarded(BadForwarded),
+    /// A proxy does not say well what it took off the path.
+    ForwardedPrefix(BadPrefix),
     /// It is for the upstream, and is not passed there.
     Unpassed(Unpassed),
 }
@@ -45,6 +48,18 @@ pub(super) enum Refusal {
 impl From<Deny> for Refusal {
     fn from(deny: Deny) -> Self {
         Self::Denied(deny)
+    }
+}
+
+impl From<BadForwarded> for Refusal {
+    fn from(malformed: BadForwarded) -> Self {
+        Self::Forwarded(malformed)
+    }
+}
+
+impl From<BadPrefix> for Refusal {
+    fn from(malformed: BadPrefix) -> Self {
+        Self::ForwardedPrefix(malformed)
     }
 }
 
@@ -115,7 +130,12 @@ impl Verdict {
     }
 
     fn later(self) -> Self {
-        self.with(Extra::RetryAfter(PLACE_RETRY))
+        self.place_in(None)
+    }
+
+    /// A place can be free after this time. Unless that is known, anybody may leave at any moment.
+    fn place_in(self, wait: Option<Duration>) -> Self {
+        self.with(Extra::RetryAfter(wait.unwrap_or(PLACE_RETRY)))
     }
 }
 
@@ -150,7 +170,7 @@ impl Refusal {
         use StatusCode as S;
         match self {
             Self::Denied(deny) => denied(*deny),
-            Self::NotFound => plain(S::NOT_FOUND, "not_found", "nothing lives at this path"),
+            Self::NotFound(whereabouts) => plain(S::NOT_FOUND, "not_found", whereabouts.as_str()),
             Self::NoOAuth => plain(
                 S::NOT_FOUND,
                 "not_found",
@@ -165,7 +185,7 @@ impl Refusal {
                 S::UNSUPPORTED_MEDIA_TYPE,
                 code::TRANSPORT,
                 "unsupported_media_type",
-                "Content-Type must be application/json, without Content-Encoding",
+                "Content-Type must be application/json, in UTF-8, without Content-Encoding",
             ),
             Self::Head(BadHead::Field(name)) => {
                 let text = format!("the header {name} must come once, in visible ASCII");
@@ -187,11 +207,12 @@ impl Refusal {
                 rpc(status, code::INVALID_REQUEST, label, error.to_string())
             }
             Self::Mcp(refused) => refused_by_mcp(&refused.reason),
-            Self::Forwarded => plain(
-                S::BAD_REQUEST,
-                "bad_forwarded",
-                "X-Forwarded-For has no address where the client's should be",
-            ),
+            Self::Forwarded(malformed) => {
+                plain(S::BAD_REQUEST, "bad_forwarded", malformed.to_string())
+            }
+            Self::ForwardedPrefix(malformed) => {
+                plain(S::BAD_REQUEST, "bad_forwarded", malformed.to_string())
+            }
             Self::Unpassed(unpassed) => not_passed(unpassed),
         }
     }
@@ -200,11 +221,12 @@ impl Refusal {
 /// There is no memory for a message of the client's.
 fn short_of_memory(short: Short) -> Verdict {
     use StatusCode as S;
-    let (status, label) = match short {
-        Short::Peer => (S::TOO_MANY_REQUESTS, "too_many_bytes"),
-        Short::All => (S::SERVICE_UNAVAILABLE, "bytes_full"),
-    };
-    rpc(status, code::TRANSPORT, label, format!("{short}: try again later")).later()
+    let verdict = |status, label| rpc(status, code::TRANSPORT, label, short.to_string());
+    match short {
+        Short::Peer => verdict(S::TOO_MANY_REQUESTS, "too_many_bytes").later(),
+        Short::All => verdict(S::SERVICE_UNAVAILABLE, "bytes_full").later(),
+        Short::Ever => verdict(S::PAYLOAD_TOO_LARGE, "message_too_large"),
+    }
 }
 
 fn denied(deny: Deny) -> Verdict {
@@ -223,6 +245,12 @@ fn denied(deny: Deny) -> Verdict {
             S::FORBIDDEN,
             "foreign_origin",
             "pages of that Origin may not call; its operator can add it with --allow-origin",
+        ),
+        Deny::Site => plain(
+            S::FORBIDDEN,
+            "cross_site",
+            "pages of other sites may lead no browser here; a page may call from an Origin that \
+             the operator adds with --allow-origin",
         ),
         Deny::Rate(wait) => {
             let text = "too many requests from this address";
@@ -318,10 +346,16 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::NoBatch | Reason::InitializeInBatch | Reason::ModernInBatch => invalid("batch"),
         Reason::DuplicateId => invalid("duplicate_id"),
         Reason::TooManyCalls => transport(S::TOO_MANY_REQUESTS, "too_many_calls").later(),
-        Reason::ClientSessionsFull => transport(S::TOO_MANY_REQUESTS, "too_many_sessions").later(),
+        Reason::ClientSessionsFull(wait) => {
+            transport(S::TOO_MANY_REQUESTS, "too_many_sessions").place_in(*wait)
+        }
         Reason::ClientStreamsFull => transport(S::TOO_MANY_REQUESTS, "too_many_streams").later(),
-        Reason::SessionsFull => transport(S::SERVICE_UNAVAILABLE, "sessions_full").later(),
-        Reason::ChildrenFull => transport(S::SERVICE_UNAVAILABLE, "children_full").later(),
+        Reason::SessionsFull(wait) => {
+            transport(S::SERVICE_UNAVAILABLE, "sessions_full").place_in(*wait)
+        }
+        Reason::ChildrenFull(wait) => {
+            transport(S::SERVICE_UNAVAILABLE, "children_full").place_in(*wait)
+        }
         Reason::Draining => transport(S::SERVICE_UNAVAILABLE, "draining").later(),
         Reason::BackendBusy => broken(S::SERVICE_UNAVAILABLE, "backend_busy").later(),
         Reason::CrashLoop { wait, why: _ } => {
@@ -333,7 +367,9 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
         Reason::BackendError { .. } | Reason::BadAnswer(_) => {
             broken(S::BAD_GATEWAY, "backend_error")
         }
-        Reason::CallTimeout(_) => broken(S::GATEWAY_TIMEOUT, "call_timeout"),
+        Reason::CallTimeout(_) | Reason::NeverSpoke { .. } => {
+            broken(S::GATEWAY_TIMEOUT, "call_timeout")
+        }
         Reason::NotACall(_) => plain(S::BAD_REQUEST, "not_a_call", text),
         Reason::UnknownTool => plain(S::NOT_FOUND, "unknown_tool", text),
         Reason::BadArguments(_) => plain(S::UNPROCESSABLE_ENTITY, "bad_arguments", text),

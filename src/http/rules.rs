@@ -34,6 +34,13 @@ impl Rules {
         self.given.find(path, route)
     }
 
+    /// Does a rule have this path, with or without a slash at its end?
+    pub(super) fn have(&self, path: &str) -> bool {
+        let bare = unslashed(path);
+        let has = |path: &str| self.find(path, Route::Unknown).is_some();
+        has(bare) || has(&format!("{bare}/"))
+    }
+
     /// Will every server take the path, which falls under this rule, for what it looks like? A
     /// path that the rule names itself is the operator's own word.
     pub(super) fn is_plain(&self, rule: &PassRule, path: &str) -> bool {
@@ -275,6 +282,33 @@ mod tests {
         let all = rules(&["/*"]);
         for path in ["/sse", "/messages", "/messages/", "/mcp"] {
             assert_eq!(found(&all, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn where_messages_are_posted_is_not_given_away() {
+        let all = rules(&["open:/*", "/mcp/*"]);
+        for path in ["/mcp/messages", "/mcp/messages/", "/messages"] {
+            assert_eq!(found(&all, path), None, "{path}");
+        }
+        assert_eq!(found(&all, "/mcp/messages/x").as_deref(), Some("/mcp/*"));
+        let rule = all.find("/MCP/messages", Route::Unknown).unwrap();
+        for path in ["/MCP/messages", "/mcp/%6dessages", "/mcp/messages;a"] {
+            assert!(!all.is_plain(rule, path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_rule_has_a_path_with_or_without_a_slash_at_its_end() {
+        for (rule, path, has) in [
+            ("/health", "/health", true),
+            ("/health", "/health/", true),
+            ("/health/", "/health", true),
+            ("open:/*", "/healthz", true),
+            ("/health/*", "/healthz", false),
+            ("/health/x", "/health", false),
+        ] {
+            assert_eq!(rules(&[rule]).have(path), has, "{rule} {path}");
         }
     }
 

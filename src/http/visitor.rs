@@ -1,10 +1,15 @@
-//! Where a request came from, as far as its connection tells.
+//! Where a request came from, as far as its connection tells, and a proxy that is believed.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use http::HeaderMap;
+
+use super::refusal::Refusal;
 use crate::addr::ClientAddr;
 use crate::caller::TlsFacts;
+use crate::proxied::{Prefix, TrustedProxies};
 use crate::strangers::Stranger;
 
 /// What is known of the connection that a request came on.
@@ -28,5 +33,40 @@ impl ConnInfo {
         if let Some(stranger) = &self.stranger {
             stranger.is_known();
         }
+    }
+}
+
+/// What a request says of whoever is behind a proxy that is believed.
+pub(super) struct Forwarded<'a> {
+    /// The connection as this request has it.
+    pub(super) conn: Cow<'a, ConnInfo>,
+    /// What the proxy took off the path.
+    pub(super) prefix: Prefix,
+    /// What the proxy did not say well.
+    pub(super) malformed: Option<Refusal>,
+}
+
+impl<'a> Forwarded<'a> {
+    /// Reads it, where a trusted proxy speaks for others.
+    pub(super) fn of(proxies: &TrustedProxies, conn: &'a ConnInfo, headers: &HeaderMap) -> Self {
+        let mut found =
+            Self { conn: Cow::Borrowed(conn), prefix: Prefix::default(), malformed: None };
+        if !conn.speaks_for {
+            return found;
+        }
+        match Prefix::of(headers) {
+            Ok(prefix) => found.prefix = prefix,
+            Err(malformed) => found.malformed = Some(malformed.into()),
+        }
+        match proxies.forwarded_for(headers) {
+            Ok(None) => {}
+            Ok(Some(ip)) => {
+                // Its port is not told.
+                let client = ClientAddr::from_peer(SocketAddr::new(ip, 0));
+                found.conn = Cow::Owned(ConnInfo { client, ..conn.clone() });
+            }
+            Err(malformed) => found.malformed = Some(malformed.into()),
+        }
+        found
     }
 }

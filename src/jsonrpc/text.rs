@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
-use super::Malformed;
 use super::cost::is_too_deep;
+use super::{Malformed, code};
 
 /// The bytes as text.
 pub(super) fn utf8(bytes: &Bytes) -> Result<&str, Malformed> {
@@ -28,6 +29,21 @@ pub(super) fn blame(error: &serde_json::Error) -> Malformed {
         | serde_json::error::Category::Syntax
         | serde_json::error::Category::Eof => Malformed::Syntax(error.to_string()),
     }
+}
+
+/// Code and text of the error that an answer holds, whatever its id is.
+pub(crate) fn error_in(answer: &[u8]) -> Option<(i32, String)> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Fault,
+    }
+    #[derive(Deserialize)]
+    struct Fault {
+        code: i64,
+        message: String,
+    }
+    let Answer { error: Fault { code, message } } = serde_json::from_slice(answer).ok()?;
+    Some((i32::try_from(code).unwrap_or(code::INTERNAL_ERROR), message))
 }
 
 /// Where `part` stands in `whole`, of which it is a slice.

@@ -1,4 +1,5 @@
-//! A POST with no session, no handshake and no `Accept`: one call, one JSON answer.
+//! A POST with no session, no handshake and no `Accept`: one call, one JSON answer (or one event, for
+//! a client that takes no JSON).
 //!
 //! The calls are served by a few warm sessions that the edge initialised itself. Each call goes
 //! under an id of the edge's own, so that callers who share a session never share an id.
@@ -94,7 +95,7 @@ impl WarmPool {
     }
 
     /// The least busy session that there is.
-    fn any(&self, principal: &Principal) -> Option<Arc<Session>> {
+    pub(super) fn any(&self, principal: &Principal) -> Option<Arc<Session>> {
         let shelves = self.shelves();
         let open = shelves.get(principal)?.sessions.iter().filter(|session| !session.is_ended());
         open.min_by_key(|session| session.calls()).map(Arc::clone)
@@ -151,13 +152,19 @@ impl Mcp {
     /// One call without a session.
     pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
         let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
+        let accept = ask.accept;
         let answer = match self.answer_bare(&bare_caller(ask), message).await {
             Ok(answer) => answer,
             // It was asked: what came of that is the answer.
-            Err(fault @ (Reason::CallTimeout(_) | Reason::Unanswered { .. })) => fault.answer(&own),
+            Err(
+                fault @ (Reason::CallTimeout(_)
+                | Reason::NeverSpoke { .. }
+                | Reason::Unanswered { .. }),
+            ) => fault.answer(&own),
             Err(reason) => return Err(reason),
         };
-        Ok(Reply::Json(answer.bytes().clone(), None))
+        // JSON may have line breaks, and an event may not.
+        Ok(accept.sole(if accept.json { answer.bytes().clone() } else { answer.line() }))
     }
 
     /// Puts one request to the backend for this caller, in the call's time. The answer, result or
@@ -183,7 +190,7 @@ impl Mcp {
     ) -> Result<Message, Reason> {
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(&caller.principal)).await;
+            let warm = timeout_at(deadline, self.warm_session(&caller.principal, deadline)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
             let renamed = message.with_id(&id).charged_if_large(&caller.quota);
@@ -203,7 +210,11 @@ impl Mcp {
         Ok(answer.with_id(own).charged_if_large(&caller.quota))
     }
 
-    async fn warm_session(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+    async fn warm_session(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, Reason> {
         let seen = self.warm.failures(principal);
         let opening = loop {
             let mut filled = pin!(self.warm.filled.notified());
@@ -216,14 +227,14 @@ impl Mcp {
                 Pick::Failed(reason) => return Err(reason),
             }
         };
-        let reason = match self.open_warm(principal).await {
+        let reason = match self.open_warm(principal, deadline).await {
             Ok(session) => {
                 opening.fill(&session);
                 return Ok(session);
             }
             Err(reason) => reason,
         };
-        let any = self.warm.any(principal).filter(|_| reason == Reason::ChildrenFull);
+        let any = self.warm.any(principal).filter(|_| matches!(reason, Reason::ChildrenFull(_)));
         any.ok_or_else(|| {
             opening.fail(&reason);
             reason

@@ -1,7 +1,8 @@
 //! HTTP+SSE of 2024-11-05: a GET opens the stream and the session, POSTs beside it carry messages.
 //!
 //! The session lives as long as its stream. The endpoint is always a relative reference: the edge
-//! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy.
+//! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy. It lies beneath
+//! the path that was asked, where that is the operator's: a proxy in front may route no other here.
 
 use std::sync::Arc;
 
@@ -9,13 +10,13 @@ use bytes::Bytes;
 
 use super::sse::{EventStream, StreamKind};
 use super::streamable::{pong, request_id};
-use super::{Ask, MESSAGES_PATH, Mcp, Reason, Refused, Reply};
+use super::{Ask, Mcp, Reason, Refused, Reply};
 use crate::caller::Transport;
 use crate::jsonrpc::{Kind, Message, code};
 
 impl Mcp {
-    /// Opens the stream, and with it the session.
-    pub(super) async fn open_sse(&self, ask: Ask<'_>) -> Result<Reply, Refused> {
+    /// Opens the stream, and with it the session, whose messages are posted to the path `messages`.
+    pub(super) async fn open_sse(&self, ask: Ask<'_>, messages: &str) -> Result<Reply, Refused> {
         self.check_open()?;
         if !ask.accept.events {
             return Err(Reason::NotAStream.into());
@@ -26,7 +27,7 @@ impl Mcp {
         let kind = StreamKind {
             ids: false,
             primed: false,
-            endpoint: Some(format!("{MESSAGES_PATH}?sessionId={}", session.id().as_str())),
+            endpoint: Some(format!("{messages}?sessionId={}", session.id().as_str())),
             ..self.long_stream(None)
         };
         let draining = self.drain.draining();
@@ -61,6 +62,7 @@ impl Mcp {
         }
         let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
+        self.check_weight(&message, &ask.caller.quota, true).map_err(refuse)?;
         ask.caller.transport = Transport::HttpSse;
         ask.caller.session = Some(session.id().alias());
         let caller = Arc::new(ask.caller);
@@ -68,9 +70,8 @@ impl Mcp {
             Kind::Request { method, .. } => {
                 self.check_open().map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
-                let fresh = session.version().is_none() && session.calls() == 0;
-                if fresh && &**method != "initialize" {
-                    session.initialize(&caller).await.map_err(refuse)?;
+                if &**method != "initialize" {
+                    session.initialize_if_fresh(&caller).await.map_err(refuse)?;
                 }
                 session.post(message, &caller).await.map_err(refuse)?;
             }

@@ -6,6 +6,7 @@
 
 mod bare;
 mod direct;
+mod eviction;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod legacy;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::sse::{EventStream, error_event};
@@ -35,23 +36,28 @@ use self::bare::WarmPool;
 use self::ready::Readiness;
 use self::session::{Session, SessionTimes, Terms, Unknown};
 use self::sse::StreamKind;
-use self::table::SessionTable;
+use self::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use crate::addr::ClientKey;
 use crate::backend::{Backend, Link, OpenError, Starter};
-use crate::budget::{Budget, Quota};
+use crate::budget::{Budget, PER_MESSAGE, Quota, Short};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
 use crate::guard::Admitted;
+use crate::jsonrpc::{self, Message};
 use crate::limit::PerClient;
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
 
-/// The path that HTTP+SSE clients post their messages to.
+/// The path that HTTP+SSE clients post their messages to: by itself, and beneath the unified path.
 pub(crate) const MESSAGES_PATH: &str = "/messages";
 
-/// How long a request waits for a child's place that an idle warm child was made to give up.
-const GIVE_UP_WAIT: Duration = Duration::from_secs(5);
+/// How long a request waits for a place that something idle is about to give up: a process that is
+/// ended takes up to twice [`crate::backend::CHILD_STEP`].
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a process's place that is about to be free is asked for.
+const PLACE_POLL: Duration = Duration::from_millis(20);
 
 /// What a client accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +66,17 @@ pub(crate) struct Accept {
     pub(crate) json: bool,
     /// `text/event-stream`
     pub(crate) events: bool,
+}
+
+impl Accept {
+    /// An answer that nothing comes before or behind, in the form that the client takes.
+    fn sole(self, answer: Bytes) -> Reply {
+        if self.json {
+            Reply::Json(answer, None)
+        } else {
+            Reply::Events(EventStream::of_one(answer), None)
+        }
+    }
 }
 
 /// A request as this floor sees it: admitted, and read.
@@ -86,12 +103,20 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum Verb<'a> {
     /// POST on the unified path.
     Post(Bytes),
-    /// GET on the unified path, with its `Last-Event-ID`.
-    Get(Option<&'a str>),
+    /// GET on the unified path.
+    Get {
+        /// `Last-Event-ID`
+        last: Option<&'a str>,
+        /// Where an HTTP+SSE client is to post its messages, as it reaches the edge.
+        messages: String,
+    },
     /// DELETE on the unified path.
     Delete,
     /// GET on the HTTP+SSE path.
-    OpenSse,
+    OpenSse {
+        /// Where the client is to post its messages, as it reaches the edge.
+        messages: String,
+    },
     /// POST of a message, with the session id from its query.
     PostMessage(Option<&'a str>, Bytes),
     /// GET of the whole list of tools, without JSON-RPC.
@@ -159,9 +184,9 @@ impl Mcp {
         match std::mem::replace(&mut ask.verb, Verb::Delete) {
             Verb::Post(body) => self.post(ask, body).await,
             // Boxed: what is rare must not make every request's future large.
-            Verb::Get(last) => Box::pin(self.get(ask, last)).await,
+            Verb::Get { last, messages } => Box::pin(self.get(ask, last, &messages)).await,
             Verb::Delete => self.delete(&ask),
-            Verb::OpenSse => Box::pin(self.open_sse(ask)).await,
+            Verb::OpenSse { messages } => Box::pin(self.open_sse(ask, &messages)).await,
             Verb::PostMessage(session, body) => {
                 Box::pin(self.post_message(ask, session, body)).await
             }
@@ -173,6 +198,17 @@ impl Mcp {
     /// Refuses what would begin while the edge is going down.
     fn check_open(&self) -> Result<(), Reason> {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
+    }
+
+    /// Refuses a message that could never be read within the memory that its client may have. In a
+    /// session its text counts against the same share.
+    fn check_weight(&self, message: &Message, quota: &Quota, own: bool) -> Result<(), Reason> {
+        let text = if own { message.bytes().len().saturating_add(PER_MESSAGE) } else { 0 };
+        let read = || jsonrpc::weight(message.params()).saturating_add(text);
+        if self.backend.reads_values() && !quota.could_have(read()) {
+            return Err(Short::Ever.into());
+        }
+        Ok(())
     }
 
     /// The memory for messages.
@@ -210,47 +246,89 @@ impl Mcp {
         ask: &Ask<'_>,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let place = self.sessions.take(ask.client)?;
+        let (client, principal) = (ask.client, ask.admitted.principal());
+        let place = self.take_place(client, principal).await?;
         let quota = ask.caller.quota.clone();
-        let link = self.open_link(Starter::Client(ask.client), &quota).await?;
-        let owner = (ask.admitted.principal().clone(), transport);
-        let (id, terms) = (place.id().clone(), self.terms(quota));
+        let link = self.open_link(Starter::Client(client), &quota, Some(principal)).await?;
+        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(quota));
+        let owner = (principal.clone(), transport);
         let session = Session::start(id, owner, terms, link, place, &self.drain);
-        self.sessions.enter(&session);
+        self.sessions.enter(&session, hold);
         Ok(session)
     }
 
+    /// Takes a place for a session. Waits a moment for one that is about to be idle long enough.
+    async fn take_place(
+        &self,
+        client: ClientKey,
+        principal: &Principal,
+    ) -> Result<SessionPlace, Reason> {
+        let patience = Instant::now() + PLACE_WAIT;
+        loop {
+            let (at, reason): (_, fn(_) -> _) =
+                match self.sessions.take(client, Newcomer { principal, patience }) {
+                    Ok(place) => return Ok(place),
+                    Err(NoPlace::OfClient(at)) => (at, Reason::ClientSessionsFull),
+                    Err(NoPlace::AtAll(at)) => (at, Reason::SessionsFull),
+                    Err(NoPlace::NoRandomness) => return Err(Reason::NoRandomness),
+                };
+            match at.filter(|at| *at <= patience) {
+                Some(at) => sleep_until(at).await,
+                None => {
+                    return Err(reason(at.map(|at| at.saturating_duration_since(Instant::now()))));
+                }
+            }
+            self.check_open()?;
+        }
+    }
+
     /// Opens a session that serves calls without one, for as long as it stays warm.
-    async fn open_warm(&self, principal: &Principal) -> Result<Arc<Session>, Reason> {
+    async fn open_warm(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, Reason> {
         let quota = self.warm.quota(principal, &self.budget);
-        let link = self.open_link(Starter::Edge, &quota).await?;
+        // One that is there can be shared: nobody has to go for a further one.
+        let needed = self.warm.any(principal).is_none();
+        let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
         let owner = (principal.clone(), Transport::Bare);
         let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
         let session = Session::start(id, owner, terms, link, (), &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
-        session.initialize(&Arc::new(Caller { quota, ..Caller::stdio() })).await?;
+        let caller = Arc::new(Caller { quota, ..Caller::stdio() });
+        let begun = timeout_at(deadline, session.initialize(&caller)).await;
+        begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
         unknown.known();
         Ok(session)
     }
 
-    /// Opens a link to the backend; what is only kept at hand gives up
-    /// its place if there is none.
-    async fn open_link(&self, who: Starter, quota: &Quota) -> Result<Link, Reason> {
-        let deadline = Instant::now() + GIVE_UP_WAIT;
+    /// Opens a link to the backend. If every place for a process is taken, what is only kept at
+    /// hand gives its place up, else an idle session does if it is needed for a principal.
+    async fn open_link(
+        &self,
+        who: Starter,
+        quota: &Quota,
+        needed_for: Option<&Principal>,
+    ) -> Result<Link, Reason> {
+        let mut patience = Instant::now() + PLACE_WAIT;
         let mut given_up = false;
         loop {
             match self.backend.open(who, quota) {
                 Ok(link) => return Ok(link),
+                Err(OpenError::Full(_)) if given_up => {}
                 Err(OpenError::Full(_)) => {
-                    if self.warm.give_up() | self.readiness.give_up() {
-                        self.tally.count(Outcome::IdleGivenUp);
+                    if let Err(at) = self.give_up_process(needed_for, patience) {
+                        if at.is_none_or(|at| at > patience) {
+                            return Err(Reason::ChildrenFull(
+                                at.map(|at| at.saturating_duration_since(Instant::now())),
+                            ));
+                        }
+                    } else {
                         given_up = true;
+                        patience = Instant::now() + PLACE_WAIT;
                     }
-                    if !given_up || Instant::now() >= deadline {
-                        return Err(Reason::ChildrenFull);
-                    }
-                    sleep(Duration::from_millis(20)).await;
                 }
                 Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
                 Err(error @ OpenError::Spawn { .. }) => {
@@ -258,6 +336,35 @@ impl Mcp {
                     return Err(Reason::BackendFailed(report(&error)));
                 }
             }
+            if Instant::now() >= patience {
+                return Err(Reason::ChildrenFull(None));
+            }
+            self.check_open()?;
+            sleep(PLACE_POLL).await;
+        }
+    }
+
+    /// Ends what holds a process and can do without. The error says when something can, if that is
+    /// known. The probe's session goes last: it is how a full edge shows that it still serves.
+    fn give_up_process(
+        &self,
+        needed_for: Option<&Principal>,
+        patience: Instant,
+    ) -> Result<(), Option<Instant>> {
+        if self.warm.give_up() {
+            self.tally.count(Outcome::IdleGivenUp);
+            return Ok(());
+        }
+        let evicted = match needed_for {
+            Some(principal) => self.sessions.evict(None, Newcomer { principal, patience }),
+            None => Err(None),
+        };
+        match evicted {
+            Err(at) if at.is_none_or(|at| at > patience) && self.readiness.give_up() => {
+                self.tally.count(Outcome::IdleGivenUp);
+                Ok(())
+            }
+            evicted => evicted.map(drop),
         }
     }
 

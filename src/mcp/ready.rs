@@ -8,15 +8,16 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bare::Waiting;
 use super::session::{Session, SessionTimes, Terms};
-use super::table::SessionId;
-use super::{Mcp, Reason, report};
-use crate::backend::{OpenError, Starter};
+use super::table::{Newcomer, SessionId};
+use super::{Mcp, PLACE_POLL, Reason, report};
+use crate::backend::{Link, OpenError, Starter};
+use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Transport};
 use crate::jsonrpc::Message;
 
@@ -54,6 +55,8 @@ struct Books {
     closed_until: Option<Instant>,
     /// Since when the session's backend does not answer.
     silent: Option<Instant>,
+    /// It was logged that the backend is not ready.
+    told: bool,
 }
 
 /// What to do for an asker.
@@ -90,7 +93,7 @@ impl Books {
         self.verdict = Some((good, now + if good { GOOD } else { BAD }));
         let since = *self.silent.get_or_insert(now);
         if good {
-            self.silent = None;
+            (self.silent, self.told) = (None, false);
         } else if now >= since + SILENCE {
             self.end_session();
         }
@@ -107,6 +110,17 @@ impl Books {
 impl Readiness {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs why the backend is not ready. True if as a warning: once, until it is ready again.
+    fn tell(&self, reason: &Reason) -> bool {
+        let first = !std::mem::replace(&mut self.books().told, true);
+        if first {
+            tracing::warn!(%reason, "the MCP server is not ready: /readyz answers 503");
+        } else {
+            tracing::debug!(%reason, "not ready");
+        }
+        first
     }
 
     /// Ends the session if no question is open, and opens none for a while. Says if there was one.
@@ -161,7 +175,8 @@ impl Mcp {
                 Look::Known(good) => return good,
                 Look::Wait(until) => until,
                 Look::Ask => {
-                    self.ask_backend(Question(Some(Arc::clone(&self.readiness))));
+                    let question = Question(Some(Arc::clone(&self.readiness)));
+                    self.ask_backend(question, now + WAIT).await;
                     now + WAIT
                 }
             };
@@ -174,45 +189,74 @@ impl Mcp {
         }
     }
 
-    /// Has the question answered, on a task of its own: whoever asked may leave.
-    fn ask_backend(&self, question: Question) {
+    /// Has the question answered, on a task of its own: whoever asked may leave. A place for a
+    /// process may take until `deadline`.
+    async fn ask_backend(&self, question: Question, deadline: Instant) {
         let held = self.readiness.books().session.clone().filter(|session| !session.is_ended());
         let (session, new) = match held {
             Some(session) => (session, false),
-            None => match self.open_for_readiness() {
+            None => match self.open_for_readiness(deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
-                    tracing::debug!(%reason, "not ready");
+                    let _warned = self.readiness.tell(&reason);
                     return question.settle(false);
                 }
             },
         };
+        let (readiness, stopping) = (Arc::clone(&self.readiness), self.drain.clone());
         self.drain.spawn_behind(async move {
             let asked = ask(&session, new).await;
-            if let Err(reason) = &asked {
-                tracing::debug!(%reason, "not ready");
+            if let Err(reason) = &asked
+                && !stopping.is_draining()
+            {
+                let _warned = readiness.tell(reason);
             }
             question.settle(asked.is_ok());
         });
     }
 
-    fn open_for_readiness(&self) -> Result<Arc<Session>, Reason> {
-        let mut books = self.readiness.books();
-        books.closed_until = Some(Instant::now() + OPEN_PAUSE);
-        books.silent = None;
-        // Clients need the places more: nobody gives one up for this.
+    async fn open_for_readiness(&self, deadline: Instant) -> Result<Arc<Session>, Reason> {
+        {
+            let mut books = self.readiness.books();
+            books.closed_until = Some(Instant::now() + OPEN_PAUSE);
+            books.silent = None;
+        }
         let quota = self.budget.quota();
-        let link = self.backend.open(Starter::Edge, &quota).map_err(|error| match error {
-            OpenError::Full(_) => Reason::ChildrenFull,
-            OpenError::Held { wait, why } => Reason::CrashLoop { wait, why },
-            OpenError::Spawn { .. } => Reason::BackendFailed(report(&error)),
-        })?;
+        let link = self.open_link_for_readiness(&quota, deadline).await?;
         let times = SessionTimes { idle: IDLE, ..self.times };
         let owner = (Principal::Anonymous, Transport::Bare);
         let terms = Terms { times, ..self.terms(quota) };
         let session = Session::start(SessionId::random()?, owner, terms, link, (), &self.drain);
-        books.session = Some(Arc::clone(&session));
+        self.readiness.books().session = Some(Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Only a session that gives way to a newcomer as well gives way to this: an edge that is full
+    /// of such sessions still serves.
+    async fn open_link_for_readiness(
+        &self,
+        quota: &Quota,
+        deadline: Instant,
+    ) -> Result<Link, Reason> {
+        let mut evicted = false;
+        loop {
+            match self.backend.open(Starter::Edge, quota) {
+                Ok(link) => return Ok(link),
+                Err(OpenError::Full(_)) => {
+                    let nobody =
+                        Newcomer { principal: &Principal::Anonymous, patience: Instant::now() };
+                    evicted = evicted || self.sessions.evict(None, nobody).is_ok();
+                    if !evicted || Instant::now() >= deadline {
+                        return Err(Reason::ChildrenFull(None));
+                    }
+                }
+                Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
+                Err(error @ OpenError::Spawn { .. }) => {
+                    return Err(Reason::BackendFailed(report(&error)));
+                }
+            }
+            sleep(PLACE_POLL).await;
+        }
     }
 }
 
@@ -220,12 +264,12 @@ async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
     let caller = Arc::new(Caller::stdio());
     if new {
         let begun = timeout(SILENCE, session.initialize(&caller)).await;
-        let begun = begun.unwrap_or(Err(Reason::CallTimeout(SILENCE)));
+        let begun = begun.unwrap_or_else(|_elapsed| Err(session.late(SILENCE)));
         begun.inspect_err(|_failed| session.close())?;
     }
     let id = session.next_id();
     let waiting = Waiting::new(session, id.clone());
-    let ping = Message::request(&id, "ping", &json!({}));
+    let ping = Message::request(&id, "ping", &Value::Null);
     let asking = async { session.call(vec![ping], false, &caller).await?.outcome().await };
     let answer = timeout(PATIENCE, asking).await.map_err(|_late| Reason::CallTimeout(PATIENCE))?;
     waiting.done();

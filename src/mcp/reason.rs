@@ -59,18 +59,25 @@ pub(crate) enum Reason {
     /// Too many calls of one session at once.
     #[error("too many calls of this session are waiting for their answers")]
     TooManyCalls,
-    /// Too many sessions in all.
-    #[error("all places for sessions are taken")]
-    SessionsFull,
-    /// Too many sessions of one client.
-    #[error("this address has too many sessions")]
-    ClientSessionsFull,
+    /// Too many sessions in all. How long until the first place can be free, if that is known.
+    #[error(
+        "all places for sessions are taken, and no session has been idle for long enough to end it"
+    )]
+    SessionsFull(Option<Duration>),
+    /// Too many sessions of one client, likewise.
+    #[error(
+        "this address has too many sessions, none of which has been idle for long enough to end it"
+    )]
+    ClientSessionsFull(Option<Duration>),
     /// Too many streams of one client.
     #[error("this address has too many open streams")]
     ClientStreamsFull,
-    /// Too many child processes.
-    #[error("all places for MCP server processes are taken")]
-    ChildrenFull,
+    /// Too many child processes. How long until the first place can be free, if that is known.
+    #[error(
+        "all places for MCP server processes are taken, and no session has been idle for long \
+         enough to end it"
+    )]
+    ChildrenFull(Option<Duration>),
     /// The backend ends as soon as it is started.
     #[error(
         "the MCP server behind this edge ends as soon as it is started, and is not started again \
@@ -91,6 +98,14 @@ pub(crate) enum Reason {
         .0.as_secs()
     )]
     CallTimeout(Duration),
+    /// The backend did not answer `initialize` in its time, and said something else.
+    #[error("the MCP server did not answer `initialize` within {} seconds: {text}", .time.as_secs())]
+    NeverSpoke {
+        /// Its time.
+        time: Duration,
+        /// What it said, and what that looks like.
+        text: String,
+    },
     /// The backend, or its session, ended before it answered, or could not be reached.
     #[error("{text}")]
     Unanswered {
@@ -126,7 +141,7 @@ pub(crate) enum Reason {
     #[error("the server is stopping")]
     Draining,
     /// There is no memory for what is asked.
-    #[error("{0}: try again later")]
+    #[error("{0}")]
     Short(Short),
     /// The operating system has no randomness to give.
     #[error("no randomness for a session id")]

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
 use super::bare::bare_caller;
 use super::{Ask, Mcp, Reason, Reply};
-use crate::budget::{Gathered, Quota};
+use crate::budget::{Gathered, Quota, Short};
 use crate::caller::Caller;
 use crate::jsonrpc::{Message, code};
 
@@ -43,6 +43,7 @@ impl Mcp {
     pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
         let call = PlainCall::read(&body, &ask.caller.quota)?;
         drop(body);
+        self.check_weight(&call.message, &ask.caller.quota, false)?;
         let caller = bare_caller(ask);
         Ok(Reply::Json(self.in_time(self.call_plain(&caller, call)).await?, None))
     }
@@ -67,7 +68,7 @@ impl Mcp {
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
         let mut pages = Pages::new(wanted, &caller.quota)?;
-        let mut params = json!({});
+        let mut params = Value::Null;
         loop {
             let request = Message::request(&1.into(), "tools/list", &params);
             let page = result_of(&self.answer_bare(caller, request).await?)?;
@@ -85,6 +86,7 @@ impl Mcp {
         let deadline = Instant::now() + self.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
+            Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
             Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
         }
@@ -151,7 +153,7 @@ struct Tool {
 impl<'a> Pages<'a> {
     fn new(wanted: Option<&'a str>, quota: &Quota) -> Result<Self, Reason> {
         let mut tools = Gathered::new(quota, MAX_LIST)?;
-        tools.add(OPENING)?;
+        tools.add(OPENING).map_err(of_list)?;
         Ok(Self { wanted, found: false, tools, cursors: HashSet::new(), count: 0, bytes: 0 })
     }
 
@@ -167,9 +169,9 @@ impl<'a> Pages<'a> {
         for tool in tools {
             self.look_at(tool.get());
             if self.tools.len() > OPENING.len() {
-                self.tools.add(b",")?;
+                self.tools.add(b",").map_err(of_list)?;
             }
-            self.tools.add(tool.get().as_bytes())?;
+            self.tools.add(tool.get().as_bytes()).map_err(of_list)?;
         }
         let Some(cursor) = next.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
         if self.count >= MAX_PAGES {
@@ -192,8 +194,18 @@ impl<'a> Pages<'a> {
 
     /// The whole list, as one page would have it.
     fn whole(mut self) -> Result<Bytes, Reason> {
-        self.tools.add(b"]}")?;
+        self.tools.add(b"]}").map_err(of_list)?;
         Ok(self.tools.whole())
+    }
+}
+
+/// A list that never fits is no fault of whoever asks for it.
+fn of_list(short: Short) -> Reason {
+    match short {
+        Short::Ever => {
+            Reason::BadAnswer("its list of tools takes more memory than one client may have")
+        }
+        Short::Peer | Short::All => short.into(),
     }
 }
 

@@ -5,17 +5,17 @@ mod pump;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reason;
+use super::eviction::Usage;
 use super::log::Turn;
 use super::reader::Reader;
 use super::state::{Onto, State, StreamId};
@@ -23,10 +23,14 @@ use super::table::SessionId;
 use crate::backend::{Link, Told};
 use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Transport};
-use crate::jsonrpc::{Message, RequestId};
+use crate::jsonrpc::{Message, RequestId, error_in};
 use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
+
+/// The id of an `initialize` of the edge's own in a session whose client has ids of its own, which
+/// count from 0 or 1. An integer, and of 32 bits: some servers know no other.
+const BESIDE_A_CLIENT: u64 = 0x7fff_ffff;
 
 /// Lengths of time that a session is held to.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,10 @@ pub(crate) struct Session {
     closing: CancellationToken,
     /// For calls that go under an id of the edge's own.
     ids: AtomicU64,
+    /// What the backend says instead of an answer to `initialize`.
+    suspicion: OnceLock<String>,
+    /// Held while the edge initialises the backend.
+    beginning: tokio::sync::Mutex<()>,
 }
 
 impl Session {
@@ -101,6 +109,8 @@ impl Session {
             settled: Notify::new(),
             closing: CancellationToken::new(),
             ids: AtomicU64::new(1),
+            suspicion: OnceLock::new(),
+            beginning: tokio::sync::Mutex::default(),
         });
         let (own, stopping) = (Arc::clone(&session), drain.stopping());
         drain.spawn_behind(async move {
@@ -135,7 +145,11 @@ impl Session {
                 log.detach(turn);
             }
             state.forget_finished();
-            state.touch(Instant::now());
+            if stream == StreamId::STANDALONE {
+                state.used.by_client(Instant::now());
+            } else {
+                state.used.now(Instant::now());
+            }
         }
         self.room.notify_waiters();
         self.changed.notify_one();
@@ -161,9 +175,14 @@ impl Session {
         self.transport
     }
 
+    /// Does it belong to this principal?
+    pub(super) fn is_of(&self, principal: &Principal) -> bool {
+        self.principal == *principal
+    }
+
     /// May this principal use it? An ended session is nobody's.
     pub(super) fn is_open_to(&self, principal: &Principal) -> bool {
-        self.principal == *principal && !self.state().is_ended()
+        self.is_of(principal) && !self.state().is_ended()
     }
 
     pub(super) fn version(&self) -> Option<ProtocolVersion> {
@@ -192,9 +211,32 @@ impl Session {
         }
     }
 
-    /// Notes that the client is there.
-    pub(super) fn touch(&self) {
-        self.state().touch(Instant::now());
+    /// Notes that the client sent something.
+    pub(super) fn used_by_client(&self) {
+        self.state().used.by_client(Instant::now());
+    }
+
+    /// How it is used. `None` if it has ended.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.state().usage()
+    }
+
+    /// Ends the session for a newcomer, unless its client has come back since it was chosen.
+    pub(super) fn evict(&self, chosen_for: Usage) -> bool {
+        let unchanged = {
+            let mut state = self.state();
+            let unchanged = state.usage() == Some(chosen_for);
+            if unchanged {
+                state.close();
+            }
+            unchanged
+        };
+        if unchanged {
+            tracing::debug!(session = %self.id.alias(), "evicted: a newcomer needs its place");
+            self.count(Outcome::SessionEvicted);
+            self.closing.cancel();
+        }
+        unchanged
     }
 
     /// Ends the session: from now on it is unknown, and its backend is ended.
@@ -275,7 +317,7 @@ impl Session {
     /// Forgets a call whose client is gone, and tells the backend to.
     pub(super) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {
-            let message = Message::cancellation(id, "the client went away");
+            let message = Message::cancellation(id, None);
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
             drop(self.tell.try_send(Told { message, caller }));
@@ -330,6 +372,17 @@ impl Session {
         if asked { self.tell(message, caller).await } else { Ok(()) }
     }
 
+    /// Initialises the backend in the edge's own name if no client did or is about to. Whoever comes
+    /// meanwhile waits: no call may overtake `initialized`.
+    pub(super) async fn initialize_if_fresh(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+    ) -> Result<(), Reason> {
+        let _beginning = self.beginning.lock().await;
+        let fresh = self.version().is_none() && self.calls() == 0;
+        if fresh { self.initialize(caller).await } else { Ok(()) }
+    }
+
     /// Initialises the backend in the edge's own name, where no client did.
     pub(super) async fn initialize(self: &Arc<Self>, caller: &Arc<Caller>) -> Result<(), Reason> {
         let params = json!({
@@ -337,16 +390,29 @@ impl Session {
             "capabilities": {},
             "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
         });
-        let id = RequestId::Text("mcp-edge-initialize".into());
+        let id = match self.transport {
+            Transport::Bare => self.next_id(),
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
+                BESIDE_A_CLIENT.into()
+            }
+        };
         let request = Message::request(&id, "initialize", &params);
         let answer = self.call(vec![request], false, caller).await?.answer().await;
         if self.state().is_refused() || answer.is_none() {
             self.close();
-            let text = answer.as_ref().and_then(error_message);
+            let text = answer.as_ref().and_then(|answer| Some(error_in(answer)?.1));
             return Err(Reason::BackendFailed(text.unwrap_or_else(|| "no answer".to_owned())));
         }
         let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
         self.tell(ready, caller).await
+    }
+
+    /// What is told of an `initialize` that was not answered within `time`.
+    pub(super) fn late(&self, time: Duration) -> Reason {
+        match self.suspicion.get() {
+            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
+            None => Reason::CallTimeout(time),
+        }
     }
 
     /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
@@ -415,19 +481,6 @@ impl Drop for Closing {
         self.0.state().end("the session ended", Instant::now());
         self.0.settled.notify_waiters();
     }
-}
-
-fn error_message(answer: &Bytes) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: Fault,
-    }
-    #[derive(Deserialize)]
-    struct Fault {
-        message: String,
-    }
-    let Answer { error: Fault { message } } = serde_json::from_slice(answer).ok()?;
-    Some(message)
 }
 
 #[cfg(test)]

@@ -153,6 +153,23 @@ impl EventStream {
         }
     }
 
+    /// One event, and the end: the answer to a call that no client can come back for.
+    pub(super) fn of_one(data: Bytes) -> Self {
+        let first = std::iter::once(Bytes::from_static(COMMENT)).chain(event(None, data));
+        Self {
+            timer: Box::pin(sleep_until(Instant::now())),
+            reader: None,
+            first: first.collect(),
+            ids: false,
+            hints: false,
+            patient: false,
+            keep_alive: Duration::ZERO,
+            ends: None,
+            draining: None,
+            _permit: None,
+        }
+    }
+
     /// Ends the stream although nothing is wrong; tells the client when to come back, if it knows
     /// what that means.
     fn farewell(&mut self) {
@@ -265,6 +282,14 @@ mod tests {
             assert!(held.map(Bytes::len).sum::<usize>() <= COPIED + 48);
             assert!(pieces.iter().all(|piece| piece.len() <= PIECE));
         }
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_one_event_ends_behind_it() {
+        use http_body_util::BodyExt;
+        let stream = EventStream::of_one(Bytes::from_static(b"{}"));
+        let whole = stream.collect().await.unwrap().to_bytes();
+        assert_eq!(whole, ":\n\nevent: message\ndata: {}\n\n");
     }
 
     #[test]

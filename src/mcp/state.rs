@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Reason;
+use super::eviction::{Usage, Used};
 use super::log::{EventLog, Turn};
 use crate::backend::During;
 use crate::budget::{PER_MESSAGE, Quota};
@@ -78,7 +79,7 @@ pub(super) struct State {
     asked: VecDeque<(RequestId, StreamId)>,
     logs: BTreeMap<StreamId, EventLog>,
     next_stream: u64,
-    last_used: Instant,
+    pub(super) used: Used,
     ended: bool,
     /// What became of the backend, where that ended the session.
     fault: Option<String>,
@@ -97,7 +98,7 @@ impl State {
             asked: VecDeque::new(),
             logs: BTreeMap::from([(StreamId::STANDALONE, EventLog::default())]),
             next_stream: 1,
-            last_used: now,
+            used: Used::new(now),
             ended: false,
             fault: None,
             quota: Quota::default(),
@@ -160,14 +161,18 @@ impl State {
         self.calls.len()
     }
 
-    pub(super) fn touch(&mut self, now: Instant) {
-        self.last_used = now;
+    /// How it is used, for whoever needs a place. `None` if it has ended, or is about to.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let streams = self.is_read(StreamId::STANDALONE);
+        let usage =
+            Usage { idle_since: self.idle_since(), streams, returned: self.used.returned() };
+        (!self.is_ended()).then_some(usage)
     }
 
     /// Since when nothing goes on; none while a call waits or somebody reads.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let busy = !self.calls.is_empty() || self.logs.values().any(EventLog::is_attached);
-        (!busy).then_some(self.last_used)
+        (!busy).then_some(self.used.last())
     }
 
     /// When the first call is due.
@@ -322,7 +327,7 @@ impl State {
     /// Gives a call its answer; the stream ends with the last answer that it waits for.
     fn settle(&mut self, id: &RequestId, answer: &Message, now: Instant) {
         let Some(call) = self.calls.remove(id) else { return };
-        self.last_used = now;
+        self.used.now(now);
         let mut line = self.line(answer);
         if call.initialize {
             let named = answer.protocol_version();
@@ -362,7 +367,7 @@ impl State {
     /// "Cancellation"). False where it does not wait.
     pub(super) fn cancel(&mut self, id: &RequestId, now: Instant) -> bool {
         let Some(call) = self.calls.remove(id) else { return false };
-        self.last_used = now;
+        self.used.now(now);
         self.finish_if_last(call.stream);
         true
     }
@@ -543,7 +548,7 @@ mod tests {
         let stream = begin(&mut state, &request(1, None), true).unwrap();
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
         assert_eq!(state.route(&asked, &During::Call(1.into()), Instant::now()), Routed::Delivered);
-        let cancel = Message::cancellation(&7.into(), "late");
+        let cancel = Message::cancellation(&7.into(), None);
         assert_eq!(state.place(&cancel, &During::Unsaid), Some(stream));
         let answer = Message::result(&1.into(), &json!({}));
         assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);

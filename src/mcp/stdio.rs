@@ -19,7 +19,7 @@ use crate::budget::Quota;
 use crate::caller::Caller;
 use crate::config::Times;
 use crate::frames::{Frames, Line};
-use crate::jsonrpc::{self, Kind, Message, code};
+use crate::jsonrpc::{self, Kind, Message, Skim, code};
 use crate::shutdown::Drain;
 use crate::tally::Tally;
 
@@ -89,13 +89,16 @@ async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<S
     let mut lines = Frames::new(input, max_line, CancellationToken::new());
     while let Some(line) = lines.next().await {
         let parsed = match line {
-            Line::Whole(bytes) => Message::parse(bytes)
-                .map_err(|error| jsonrpc::error_text(error.id(), error.code(), &error.to_string())),
-            Line::Cut(..) => {
+            Line::Whole(bytes) => Message::parse(bytes.clone()).map_err(|error| {
+                let id = Skim::of(&bytes).asks();
+                jsonrpc::error_text(id.as_ref(), error.code(), &error.to_string())
+            }),
+            Line::Cut(..) => continue,
+            // Only now it is known whose answer this is.
+            Line::Rest(skim) => {
                 let text = format!("a line of more than {max_line} bytes");
-                Err(jsonrpc::error_text(None, code::INVALID_REQUEST, &text))
+                Err(jsonrpc::error_text(skim.asks().as_ref(), code::INVALID_REQUEST, &text))
             }
-            Line::Rest(_) => continue,
         };
         match parsed {
             Ok(message) => hand_on(message, session, &caller).await,
@@ -180,6 +183,18 @@ mod tests {
         let codes: Vec<_> = answers.iter().filter_map(|it| it.pointer("/error/code")).collect();
         assert_eq!(codes, [-32_700, -32_600]);
         assert!(answers.iter().any(|it| it.get("result").is_some()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_cannot_be_read_is_refused_under_its_id() {
+        let long = "x".repeat(2000);
+        let call =
+            |rest: &str| format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call",{rest}}}"#);
+        for line in [call(r#""params":NaN"#), call(&format!(r#""params":["{long}"]"#))] {
+            let (_, answers) = run(diagnostics(), &format!("{line}\n")).await;
+            let [answer] = &answers[..] else { panic!("{answers:?}") };
+            assert_eq!((answer.get("id"), answer.get("error").is_some()), (Some(&7.into()), true));
+        }
     }
 
     #[tokio::test(start_paused = true)]

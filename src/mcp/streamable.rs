@@ -40,6 +40,8 @@ impl Mcp {
         let id = request_id(&message).cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         check_version(&ask).map_err(refuse)?;
+        let in_session = ask.session.is_some();
+        self.check_weight(&message, &ask.caller.quota, in_session).map_err(refuse)?;
         if matches!(message.kind(), Kind::Request { .. }) {
             self.check_open().map_err(refuse)?;
         }
@@ -47,8 +49,8 @@ impl Mcp {
             return Box::pin(self.begin_session(ask, message)).await.map_err(refuse);
         }
         if let (None, Kind::Request { .. }) = (ask.session, message.kind()) {
-            if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
-                return Ok(Reply::Json(pong, None));
+            if let Some(pong) = pong(&message) {
+                return Ok(ask.accept.sole(pong));
             }
             return self.call_bare(ask, message).await.map_err(refuse);
         }
@@ -60,8 +62,8 @@ impl Mcp {
             }
         };
         let caller = introduce(&mut ask.caller, &session);
-        if let Some(pong) = pong(&message).filter(|_| ask.accept.json) {
-            return Ok(Reply::Json(pong, None));
+        if let Some(pong) = pong(&message) {
+            return Ok(ask.accept.sole(pong));
         }
         match message.kind() {
             Kind::Request { .. } => {
@@ -175,7 +177,12 @@ impl Mcp {
     }
 
     /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
-    pub(super) async fn get(&self, mut ask: Ask<'_>, last: Option<&str>) -> Result<Reply, Refused> {
+    pub(super) async fn get(
+        &self,
+        mut ask: Ask<'_>,
+        last: Option<&str>,
+        messages: &str,
+    ) -> Result<Reply, Refused> {
         self.check_open()?;
         if ask.version.is_some_and(protocol::is_modern) {
             return Err(Reason::NoStream.into());
@@ -183,7 +190,7 @@ impl Mcp {
         if ask.session.is_none() {
             return match (ask.version, ask.accept.events) {
                 (Some(_), _) => Err(Reason::NoSession.into()),
-                (None, true) => self.open_sse(ask).await,
+                (None, true) => self.open_sse(ask, messages).await,
                 (None, false) => Err(Reason::NoStream.into()),
             };
         }

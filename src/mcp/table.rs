@@ -1,17 +1,22 @@
 //! The sessions that clients know by an id, and how many there may be.
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::Reason;
+use super::eviction::{self, Candidate, Choice};
 use super::session::Session;
 use crate::addr::ClientKey;
 use crate::caller::{Principal, Transport};
 use crate::limit::{PerClient, Permit};
+
+/// How often a session is chosen for eviction until one can really be ended.
+const MAX_CHOICES: usize = 8;
 
 /// Names a session: 256 bits from the operating system, as 64 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -54,30 +59,80 @@ fn hex(bytes: &[u8]) -> String {
 /// The sessions that clients know by an id.
 #[derive(Debug)]
 pub(crate) struct SessionTable {
-    sessions: Arc<DashMap<Box<str>, Arc<Session>>>,
+    sessions: Arc<DashMap<Box<str>, Entry>>,
     places: Arc<Semaphore>,
     per_client: PerClient,
 }
 
-/// What one session holds of the limits. Dropping it gives that back and forgets the session.
+/// A session that clients can find.
+#[derive(Debug)]
+struct Entry {
+    session: Arc<Session>,
+    hold: Arc<Hold>,
+}
+
+/// What a session holds of the limits, until a newcomer takes it or the session ends.
+#[derive(Debug)]
+pub(super) struct Hold {
+    client: ClientKey,
+    places: Mutex<Option<Places>>,
+}
+
+/// A place in all, and one of the client's.
+#[derive(Debug)]
+pub(super) struct Places {
+    all: OwnedSemaphorePermit,
+    _client: Permit,
+}
+
+impl Hold {
+    fn release(&self) -> Option<Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The place of one session. Dropping it gives back what it still holds, and forgets the session.
 #[derive(Debug)]
 pub(super) struct SessionPlace {
     id: SessionId,
-    sessions: Arc<DashMap<Box<str>, Arc<Session>>>,
-    _place: OwnedSemaphorePermit,
-    _permit: Permit,
+    sessions: Arc<DashMap<Box<str>, Entry>>,
+    hold: Arc<Hold>,
 }
 
 impl SessionPlace {
     pub(super) fn id(&self) -> &SessionId {
         &self.id
     }
+
+    pub(super) fn hold(&self) -> Arc<Hold> {
+        Arc::clone(&self.hold)
+    }
 }
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
         drop(self.sessions.remove(&*self.id.0));
+        drop(self.hold.release());
     }
+}
+
+/// For whom a place is needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomer<'a> {
+    pub(super) principal: &'a Principal,
+    /// How long it waits at most.
+    pub(super) patience: Instant,
+}
+
+/// No place can be had now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// Those of the client are taken, and the first may be free at this time, if that is known.
+    OfClient(Option<Instant>),
+    /// All are taken, likewise.
+    AtAll(Option<Instant>),
+    /// There is no session id.
+    NoRandomness,
 }
 
 impl SessionTable {
@@ -90,18 +145,61 @@ impl SessionTable {
         }
     }
 
-    /// Takes a place for a session of this client.
-    pub(super) fn take(&self, client: ClientKey) -> Result<SessionPlace, Reason> {
-        let permit = self.per_client.try_take(client).ok_or(Reason::ClientSessionsFull)?;
-        let place = Arc::clone(&self.places);
-        let place = place.try_acquire_owned().map_err(|_full| Reason::SessionsFull)?;
-        let sessions = Arc::clone(&self.sessions);
-        Ok(SessionPlace { id: SessionId::random()?, sessions, _place: place, _permit: permit })
+    /// Takes a place for a session of this client: a free one, or that of an idle session, which
+    /// ends.
+    pub(super) fn take(
+        &self,
+        client: ClientKey,
+        newcomer: Newcomer<'_>,
+    ) -> Result<SessionPlace, NoPlace> {
+        let places = match self.per_client.try_take(client) {
+            None => self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?,
+            Some(permit) => {
+                let place = Arc::clone(&self.places).try_acquire_owned();
+                let evict = |_full| self.evict(None, newcomer).map(|places| places.all);
+                Places { all: place.or_else(evict).map_err(NoPlace::AtAll)?, _client: permit }
+            }
+        };
+        let hold = Arc::new(Hold { client, places: Mutex::new(Some(places)) });
+        let id = SessionId::random().map_err(|_no_randomness| NoPlace::NoRandomness)?;
+        Ok(SessionPlace { id, sessions: Arc::clone(&self.sessions), hold })
+    }
+
+    /// Ends an idle session, of this client if one is given, for a newcomer who gets its places.
+    /// The error says when the first session may be ended, if that is known.
+    pub(super) fn evict(
+        &self,
+        of: Option<ClientKey>,
+        newcomer: Newcomer<'_>,
+    ) -> Result<Places, Option<Instant>> {
+        // A session that is used or ended in just this moment makes it choose again.
+        for _ in 0..MAX_CHOICES {
+            let sessions = self.sessions.iter();
+            let sessions = sessions.filter(|entry| of.is_none_or(|of| entry.hold.client == of));
+            let candidates = sessions.filter_map(|entry| {
+                let Entry { session, hold } = entry.value();
+                let usage = session.usage()?;
+                let own = session.is_of(newcomer.principal);
+                let session = (Arc::clone(session), Arc::clone(hold), usage);
+                Some(Candidate { session, own, usage })
+            });
+            match eviction::choose(candidates, Instant::now(), newcomer.patience) {
+                Choice::Evict((session, hold, usage)) => {
+                    if let (true, Some(places)) = (session.evict(usage), hold.release()) {
+                        return Ok(places);
+                    }
+                }
+                Choice::Wait(at) => return Err(Some(at)),
+                Choice::InUse => return Err(None),
+            }
+        }
+        Err(None)
     }
 
     /// Makes a session known.
-    pub(super) fn enter(&self, session: &Arc<Session>) {
-        drop(self.sessions.insert(session.id().as_str().into(), Arc::clone(session)));
+    pub(super) fn enter(&self, session: &Arc<Session>, hold: Arc<Hold>) {
+        let entry = Entry { session: Arc::clone(session), hold };
+        drop(self.sessions.insert(session.id().as_str().into(), entry));
     }
 
     /// The open session with this id, if it is of this transport and belongs to this principal.
@@ -112,10 +210,10 @@ impl SessionTable {
         principal: &Principal,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let session = self.sessions.get(id).map(|session| Arc::clone(&session));
+        let session = self.sessions.get(id).map(|entry| Arc::clone(&entry.session));
         session
             .filter(|session| session.is_open_to(principal) && session.transport() == transport)
-            .inspect(|session| session.touch())
+            .inspect(|session| session.used_by_client())
             .ok_or(Reason::UnknownSession)
     }
 
@@ -128,8 +226,16 @@ impl SessionTable {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::time::Duration;
+
+    use tokio::time::sleep;
 
     use super::*;
+    use crate::backend::{Link, Said, Told};
+    use crate::caller::{Caller, TokenId};
+    use crate::jsonrpc::Message;
+    use crate::mcp::session::SessionTimes;
+    use crate::shutdown::Drain;
 
     fn client(last: u8) -> ClientKey {
         ClientKey::from(IpAddr::from([192, 0, 2, last]))
@@ -144,14 +250,143 @@ mod tests {
         assert!(!format!("{one:?}").contains(one.as_str()));
     }
 
+    const ME: Principal = Principal::Anonymous;
+
+    fn take(table: &SessionTable, client: ClientKey) -> Result<SessionPlace, NoPlace> {
+        take_as(table, client, &ME)
+    }
+
+    fn take_as(
+        table: &SessionTable,
+        client: ClientKey,
+        principal: &Principal,
+    ) -> Result<SessionPlace, NoPlace> {
+        table.take(client, Newcomer { principal, patience: Instant::now() })
+    }
+
+    /// A session on the table whose backend the test plays by its link.
+    fn session(place: SessionPlace, drain: &Drain, table: &SessionTable) -> (Arc<Session>, Played) {
+        session_of(ME, place, drain, table)
+    }
+
+    type Played = (tokio::sync::mpsc::Receiver<Told>, tokio::sync::mpsc::Sender<Said>);
+
+    fn session_of(
+        principal: Principal,
+        place: SessionPlace,
+        drain: &Drain,
+        table: &SessionTable,
+    ) -> (Arc<Session>, Played) {
+        let (tell, told) = tokio::sync::mpsc::channel(8);
+        let (say, said) = tokio::sync::mpsc::channel(8);
+        let hour = Duration::from_hours(1);
+        let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
+        let (id, hold) = (place.id().clone(), place.hold());
+        let owner = (principal, Transport::StreamableHttp);
+        let session = Session::start(id, owner, times, Link { tell, said }, place, drain);
+        table.enter(&session, hold);
+        (session, (told, say))
+    }
+
     #[test]
     fn places_are_limited_in_all_and_per_client() {
         let table = SessionTable::new(3, 2);
-        let (_a, b) = (table.take(client(1)).unwrap(), table.take(client(1)).unwrap());
-        assert_eq!(table.take(client(1)).unwrap_err(), Reason::ClientSessionsFull);
-        let _c = table.take(client(2)).unwrap();
-        assert_eq!(table.take(client(2)).unwrap_err(), Reason::SessionsFull);
+        let (_a, b) = (take(&table, client(1)).unwrap(), take(&table, client(1)).unwrap());
+        assert_eq!(take(&table, client(1)).unwrap_err(), NoPlace::OfClient(None));
+        let _c = take(&table, client(2)).unwrap();
+        assert_eq!(take(&table, client(2)).unwrap_err(), NoPlace::AtAll(None));
         drop(b);
-        assert!(table.take(client(2)).is_ok());
+        assert!(take(&table, client(2)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
+        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        sleep(Duration::from_millis(500)).await;
+        let (two, _played) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let begun = Instant::now();
+        let soon = NoPlace::OfClient(Some(begun + Duration::from_millis(500)));
+        assert_eq!(take(&table, client(1)).unwrap_err(), soon, "it may be in a burst");
+        sleep(Duration::from_millis(500)).await;
+        let place = take(&table, client(1)).unwrap();
+        assert!(one.is_ended() && !two.is_ended());
+        // The place is the newcomer's at once, and the end of the session gives back no other.
+        assert!(take(&table, client(1)).is_err());
+        sleep(Duration::from_millis(1)).await;
+        assert!(take(&table, client(1)).is_err());
+        assert_eq!(table.len(), 1);
+        drop(place);
+        assert!(take(&table, client(1)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
+        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let mut played = Vec::new();
+        let mut open = || {
+            let (session, link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+            played.push(link);
+            session
+        };
+        let (working, _never_used_again) = (open(), open());
+        sleep(Duration::from_secs(2)).await;
+        assert!(table.find(working.id().as_str(), &ME, Transport::StreamableHttp).is_ok());
+        for _ in 0..60 {
+            sleep(Duration::from_secs(1)).await;
+            let _newcomer = open();
+        }
+        assert!(!working.is_ended());
+        // It has been idle for a minute. Its last neighbour comes back, too: nobody goes.
+        let last = table
+            .sessions
+            .iter()
+            .find(|entry| !entry.session.is_ended() && entry.session.id() != working.id());
+        let last = last.map(|entry| Arc::clone(&entry.session)).unwrap();
+        sleep(Duration::from_secs(1)).await;
+        last.used_by_client();
+        let free = Instant::now() + Duration::from_secs(300 - 61);
+        assert_eq!(take(&table, client(1)).unwrap_err(), NoPlace::OfClient(Some(free)));
+        tokio::time::sleep_until(free).await;
+        assert!(take(&table, client(1)).is_ok());
+        assert!(working.is_ended() && !last.is_ended());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
+        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let reader = reading.listen().unwrap();
+        let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
+        let caller = Arc::new(Caller::stdio());
+        let answer = calling.call(vec![request], false, &caller).await.unwrap();
+        sleep(Duration::from_mins(50)).await;
+        assert!(take(&table, client(1)).is_err());
+        assert!(!reading.is_ended() && !calling.is_ended());
+        drop((reader, answer));
+        // Its reader stayed for long: it may come back within five minutes.
+        sleep(Duration::from_secs(299)).await;
+        assert!(take(&table, client(1)).is_err());
+        sleep(Duration::from_secs(1)).await;
+        assert!(take(&table, client(1)).is_ok());
+        assert!(reading.is_ended() && !calling.is_ended());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
+        let (table, drain) = (SessionTable::new(2, 9), Drain::default());
+        let other = Principal::Token(TokenId([7; 6]));
+        let place = take_as(&table, client(1), &other).unwrap();
+        let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
+        sleep(Duration::from_mins(10)).await;
+        let (mine, _b) = session(take(&table, client(2)).unwrap(), &drain, &table);
+        sleep(Duration::from_secs(1)).await;
+        let place = take(&table, client(3)).unwrap();
+        assert!(mine.is_ended() && !theirs.is_ended());
+        let (_busy, _c) = session(place, &drain, &table);
+        let place = take(&table, client(4)).unwrap();
+        assert!(theirs.is_ended());
+        drop(place);
     }
 }

@@ -80,6 +80,11 @@ impl Passable {
         HeaderName::from_static("mcp-protocol-version"),
     ];
 
+    /// Is a field of this name, in lower case, among them?
+    pub(crate) fn has(name: &str) -> bool {
+        Self::NAMES.iter().any(|passable| passable.as_str() == name)
+    }
+
     /// Those of `headers`.
     pub(crate) fn of(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         Self::NAMES.into_iter().flat_map(|name| {

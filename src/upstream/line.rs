@@ -17,8 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -64,7 +64,9 @@ impl Connector {
         SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
         let socket = match &self.tls {
             None => Either::Left(tcp),
-            Some((tls, name)) => Either::Right(tls.connect(name.clone(), tcp).await?),
+            Some((tls, name)) => {
+                Either::Right(tls.connect(name.clone(), tcp).await.map_err(explained)?)
+            }
         };
         let mut builder = http1::Builder::new();
         // hyper's own limit of 100 fields stays: naming it would cost an allocation each time.
@@ -73,6 +75,30 @@ impl Connector {
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
         Ok(Line { sender, connection: Box::pin(connection), over: None })
     }
+}
+
+/// A handshake that failed, with the next step where it is known.
+fn explained(error: io::Error) -> io::Error {
+    let plain = "if it speaks plain HTTP at that port, write http:// in --upstream (MCP_UPSTREAM)";
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let text = match (tls, error.kind()) {
+        (Some(rustls::Error::InvalidMessage(_)), _) => {
+            format!("it does not speak TLS there: {plain}")
+        }
+        (Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), _) => {
+            "its certificate leads to no CA that is trusted here: give its CA by --upstream-ca \
+             (MCP_UPSTREAM_CA)"
+                .to_owned()
+        }
+        (Some(rustls::Error::InvalidCertificate(wrong)), _) => {
+            format!("its certificate does not fit --upstream (MCP_UPSTREAM): {wrong}")
+        }
+        (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            format!("it broke off the TLS handshake: {plain}")
+        }
+        (Some(_) | None, _) => return error,
+    };
+    io::Error::new(error.kind(), text)
 }
 
 /// Why a request has no response.
@@ -169,6 +195,18 @@ impl Pool {
         }
     }
 
+    /// Makes a connection, and closes it again.
+    pub(super) async fn look(&self) -> io::Result<()> {
+        drop(self.connect().await?);
+        Ok(())
+    }
+
+    async fn connect(&self) -> io::Result<Line> {
+        let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
+        let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
+        connecting.await.map_err(late).and_then(|connected| connected)
+    }
+
     /// Closes every idle connection.
     pub(super) fn close_idle(&self) {
         self.idle().clear();
@@ -192,10 +230,7 @@ impl Pool {
                 }
             }
         }
-        let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
-        let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
-        let connected = connecting.await.map_err(late).and_then(|connected| connected);
-        let mut line = connected.map_err(Failed::Unreachable)?;
+        let mut line = self.connect().await.map_err(Failed::Unreachable)?;
         match line.send(request).await {
             Ok(response) => Ok(self.arriving(response, line)),
             Err((_, error)) => Err(error),

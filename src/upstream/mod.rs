@@ -5,9 +5,12 @@
 //! who asks no further. (A GET without a body is, once, where a kept connection closed on it.)
 
 mod fields;
+mod host;
 mod line;
+mod news;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -24,13 +27,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
+use self::host::Host;
 use self::line::{Connector, Failed, Pool};
 use crate::caller::Caller;
 use crate::config;
+use crate::pem::tidied;
 
 pub(crate) use self::fields::Passable;
 pub use self::fields::may_go_up;
+pub(crate) use self::host::refuses_host;
 pub(crate) use self::line::Arriving;
+pub(crate) use self::news::News;
+
+/// No file of CAs is larger: that of a system takes some hundred KiB.
+const MOST_CA_BYTES: u64 = 16 * 1024 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -78,11 +88,14 @@ impl Body for Outgoing {
 pub(crate) struct Upstream {
     pool: Arc<Pool>,
     url: Uri,
-    /// Its authority, as `Host`.
-    host: HeaderValue,
+    host: Host,
+    /// Of its refusals of that.
+    refused: News,
     token: Option<HeaderValue>,
     forward: Vec<http::HeaderName>,
     head: Duration,
+    /// How long a call waits where it is down; none if nobody is to be told of that at the start.
+    told_at_start: Option<Duration>,
 }
 
 /// Why a request has no response.
@@ -145,11 +158,15 @@ impl Upstream {
             }
         };
         let authority = config.url.authority().map_or("", |authority| authority.as_str());
-        let host = HeaderValue::try_from(authority).map_err(|_invalid| UpstreamError::Host)?;
+        let own = HeaderValue::try_from(authority).map_err(|_invalid| UpstreamError::Host)?;
+        let host = Host::new(&config.host, own);
         let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
         let pool = Pool::new(connector, config.connect, config.connections);
         let (url, forward) = (config.url.clone(), config.forward_headers.clone());
-        Ok(Self { pool, url, host, token, forward, head: config.head })
+        let refused = News::default();
+        let told_at_start = config.check_at_start.then_some(config.wait);
+        let head = config.head;
+        Ok(Self { pool, url, host, refused, token, forward, head, told_at_start })
     }
 
     /// Where the MCP endpoint is.
@@ -162,6 +179,11 @@ impl Upstream {
         &self.forward
     }
 
+    /// Has the edge a token of its own for it?
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// How long an ordinary response head may take.
     pub(crate) fn patience(&self) -> Duration {
         self.head
@@ -170,6 +192,21 @@ impl Upstream {
     /// Closes connections that have been idle for too long, for as long as it is polled.
     pub(crate) async fn keep_swept(&self) {
         self.pool.keep_swept().await;
+    }
+
+    /// Tells the operator at the start if it takes no connection.
+    pub(crate) async fn look(&self) {
+        let Some(wait) = self.told_at_start else { return };
+        if let Err(error) = self.pool.look().await {
+            tracing::warn!(
+                upstream = config::shown(&self.url),
+                error = last(&error),
+                "nobody serves at the upstream yet: each call waits for it for {} s \
+                 (--upstream-wait), then it is an error; start it, or check --upstream \
+                 (MCP_UPSTREAM)",
+                wait.as_secs_f32()
+            );
+        }
     }
 
     /// Closes every idle connection.
@@ -181,13 +218,33 @@ impl Upstream {
     /// listed, and who the client is, as the edge knows it.
     pub(crate) fn fields(&self, caller: &Caller) -> HeaderMap {
         let mut fields = fields::fresh(caller);
+        drop(fields.insert(header::HOST, self.host.of(caller)));
         if let Some(token) = &self.token {
             drop(fields.insert(header::AUTHORIZATION, token.clone()));
         }
         fields
     }
 
-    /// Sends a request to the path and query of its target. `patience` is how long the head of its
+    /// Notes for the edge's own requests how a caller who was let in addressed the edge.
+    pub(crate) fn note_host(&self, caller: &Caller) {
+        self.host.note(caller);
+    }
+
+    /// Tells the operator that the upstream refuses the `Host` that it was sent.
+    pub(crate) fn refused_host(&self, status: StatusCode, sent: &HeaderValue) {
+        if self.refused.is_new(sent.to_str().unwrap_or_default()) {
+            tracing::warn!(
+                upstream = config::shown(&self.url),
+                host = ?sent,
+                %status,
+                "the upstream refuses the Host that it is sent: give one that it takes by \
+                 --upstream-host (MCP_UPSTREAM_HOST), a name that it is known by, or `client` for \
+                 the one that each client sent; or allow this one there"
+            );
+        }
+    }
+
+    /// Sends a request with [`Self::fields`] to the path and query of its target. `patience` is how long the head of its
     /// response may take.
     ///
     /// # Errors
@@ -199,7 +256,6 @@ impl Upstream {
     ) -> Result<Response<Arriving>, Fault> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-        drop(request.headers_mut().insert(header::HOST, self.host.clone()));
         // Pinned: moved on, it would have two places in this future.
         let sending = std::pin::pin!(self.pool.send(request));
         let answered = match patience {
@@ -210,6 +266,9 @@ impl Upstream {
         };
         answered.map_err(|failed| match failed {
             Failed::Unreachable(error) => Fault::Unreachable(last(&error)),
+            Failed::Broken(error) if error.is_parse() => {
+                Fault::Broken(format!("what it sent is no HTTP: {}", last(&error)))
+            }
             Failed::Broken(error) => Fault::Broken(last(&error)),
             Failed::Gone => Fault::Broken("it closed the connection".to_owned()),
         })
@@ -264,8 +323,9 @@ fn tls(config: &config::Upstream) -> Result<ClientConfig, UpstreamError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, io::Error> {
-    let found =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut bytes = Vec::new();
+    let _read = File::open(path)?.take(MOST_CA_BYTES).read_to_end(&mut bytes)?;
+    let found = CertificateDer::pem_slice_iter(&tidied(&bytes)).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(io::Error::other)?;
     if found.is_empty() { Err(io::Error::other("no certificate in it")) } else { Ok(found) }
 }

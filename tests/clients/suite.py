@@ -75,8 +75,11 @@ UP_STEPS = {
     "curl": ([PY1, "up_raw.py"], None),
 }
 # Cells that look at time or at everything at once run alone, after the matrix.
-ALONE = ["fetch", "raw", "deployments", "faults", "restart", "chaos", "vanish"]
-SCRIPTS = ["deployments", "faults", "restart"]
+ALONE = [
+    "fetch", "browser", "programs", "readme", "raw", "deployments", "faults", "restart", "chaos",
+    "vanish",
+]
+SCRIPTS = ["browser", "programs", "readme", "deployments", "faults", "restart"]
 STREAMS_GONE = 10
 
 
@@ -84,7 +87,7 @@ class Results:
     """What the checks of one cell came to, printed in one piece when the cell is done."""
 
     def __init__(self, cell):
-        self.cell, self.lines, self.passed, self.failed = cell, [], 0, 0
+        self.cell, self.lines, self.passed, self.failed, self.skipped = cell, [], 0, 0, 0
         self.started = time.monotonic()
 
     def add(self, check, problem, seconds=None):
@@ -97,10 +100,32 @@ class Results:
             self.passed += 1
             self.lines.append(f"ok   {self.cell}: {check}{took}")
 
+    def skip(self, check, reason):
+        self.skipped += 1
+        self.lines.append(f"SKIPPED {self.cell}: {check}: {reason}")
+
     def print(self):
         took = time.monotonic() - self.started
-        summary = f"---- {self.cell}: {self.passed} passed, {self.failed} failed, {took:.0f} s"
+        counts = count(self.passed, self.failed, self.skipped)
+        summary = f"---- {self.cell}: {counts}, {took:.0f} s"
         print("\n".join([*self.lines, summary]), flush=True)
+
+
+def count(passed, failed, skipped):
+    return f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
+
+
+def versions():
+    """The programs of this machine that are clients here, or run them."""
+    found = []
+    for program in ["curl", "node", "chromium"]:
+        try:
+            told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20)
+            words = [word for word in told.stdout.split() if word[:1].isdigit() or word[:2] == "v2"]
+            found.append(f"{program} {words[0].removeprefix('v') if words else 'of no version'}")
+        except (OSError, subprocess.TimeoutExpired):
+            found.append(f"no {program}")
+    return ", ".join([*found, f"python {sys.version.split()[0]}"])
 
 
 def run_client(argv, environment, directory, results):
@@ -134,6 +159,9 @@ def run_client(argv, environment, directory, results):
             continue
         if "plan" in found:
             planned = found["plan"]
+        elif found.get("skipped"):
+            seen.add(found["check"])
+            results.skip(found["check"], found["skipped"])
         else:
             seen.add(found["check"])
             problem_here = None if found["ok"] else found["detail"] or "no reason given"
@@ -385,6 +413,7 @@ def main():
         alone = []
     elif options.check:
         alone = [name for name in alone if name in ["raw", *SCRIPTS]]
+    print(f"with {versions()}", flush=True)
     for name in matrix + alone:
         (logs / name).mkdir(parents=True)
 
@@ -398,13 +427,14 @@ def main():
 
     failed = sum(r.failed for r in found)
     passed = sum(r.passed for r in found)
+    skipped = sum(r.skipped for r in found)
     if failed:
         print("\nfailed:")
         for results in found:
             for line in results.lines:
                 if line.startswith("FAIL"):
                     print(line)
-    print(f"{passed} passed, {failed} failed", flush=True)
+    print(count(passed, failed, skipped), flush=True)
     return 1 if failed or not passed else 0
 
 

@@ -27,7 +27,9 @@ impl Upside {
     /// behind `open:` as `--pass-open` does.
     pub(crate) fn passing(&self, paths: &[&str]) -> Upstream {
         let url = format!("http://{}/mcp", self.address).parse().unwrap();
-        Upstream { pass: paths.iter().map(|path| rule(path)).collect(), ..Upstream::new(url) }
+        let pass = paths.iter().map(|path| rule(path)).collect();
+        // Its connection would be the first that the test takes.
+        Upstream { pass, check_at_start: false, ..Upstream::new(url) }
     }
 
     pub(crate) fn behind(&self, paths: &[&str]) -> Behind {

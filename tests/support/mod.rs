@@ -18,6 +18,7 @@ pub(crate) mod frames;
 mod raw;
 mod scripted;
 mod scripted_sse;
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -55,6 +56,8 @@ pub(crate) use self::raw::{RawAnswer, RawClient};
 pub(crate) use self::scripted::{Act, Scripted, Seen};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::scripted_sse::{Deed, ScriptedSse};
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use self::terminal::terminal;
 
 /// The binary under test; as a child it is the diagnostics server on stdin and stdout.
 pub(crate) const EDGE: &str = env!("CARGO_BIN_EXE_mcp-edge");
@@ -262,6 +265,14 @@ impl Mark {
             ..ChildCommand::default()
         })
     }
+}
+
+/// Does this process ignore the signal, as one does that a shell began in the background? What it
+/// starts ignores it too.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
 }
 
 /// Is the process there, and no zombie?

@@ -123,7 +123,9 @@ impl Scripted {
     /// Settings for an edge in front.
     pub(crate) fn upstream(&self) -> Upstream {
         let url = format!("http://{}/mcp", self.address).parse().unwrap();
-        Upstream { kind: UpstreamKind::Streamable, ..Upstream::new(url) }
+        // Connections are counted.
+        let check_at_start = false;
+        Upstream { kind: UpstreamKind::Streamable, check_at_start, ..Upstream::new(url) }
     }
 
     /// Everything that came up.

@@ -28,12 +28,16 @@ pub(crate) enum Deed {
     Well,
     /// 202, and this as the answer on the stream.
     Answer(Value),
+    /// 202, and this text on the stream, with the id of the call in place of `ID`.
+    Raw(String),
     /// 202, and no answer.
     Silent,
     /// It ends its streams.
     Fall,
     /// Answer and 202 once [`ScriptedSse::let_go`] was said.
     Held,
+    /// 202, and the answer once [`ScriptedSse::let_go`] was said.
+    Late,
     /// It asks the client something on the stream, and does nothing before that is answered.
     Ask,
     /// It answers with this status.
@@ -49,6 +53,8 @@ struct Books {
     /// Streams that are open, by their path for messages.
     streams: Mutex<HashMap<String, mpsc::UnboundedSender<String>>>,
     held: Semaphore,
+    /// Messages whose answers come late, and where they were posted.
+    late: Mutex<Vec<(String, Seen)>>,
     answered: Semaphore,
 }
 
@@ -68,6 +74,7 @@ impl ScriptedSse {
             seen: Mutex::default(),
             streams: Mutex::default(),
             held: Semaphore::new(0),
+            late: Mutex::default(),
             answered: Semaphore::new(0),
         });
         let mut serving = JoinSet::new();
@@ -79,6 +86,11 @@ impl ScriptedSse {
     pub(crate) fn upstream(&self) -> Upstream {
         let url = format!("http://{}/sse", self.address).parse().unwrap();
         Upstream { kind: UpstreamKind::Sse, ..Upstream::new(url) }
+    }
+
+    /// The methods that came up; streams are `GET`.
+    pub(crate) fn methods(&self) -> Vec<String> {
+        self.books.seen.lock().unwrap().iter().map(Seen::method).collect()
     }
 
     /// How often a message with this method came up; streams are `GET`.
@@ -94,7 +106,11 @@ impl ScriptedSse {
 
     /// Answers what is held, from now on.
     pub(crate) fn let_go(&self) {
+        let mut late = self.books.late.lock().unwrap();
         self.books.held.add_permits(1);
+        for (path, seen) in late.drain(..) {
+            answer_with(well(&seen), &seen, &self.books, &path);
+        }
     }
 
     /// Ends its streams.
@@ -133,6 +149,10 @@ async fn answer(
         Deed::Say(status) => return Ok(plain(status)),
         _ if seen.verb == "GET" => return Ok(stream(number, &books)),
         Deed::Silent => None,
+        Deed::Raw(text) => {
+            say(&books, &path, &text.replace("ID", &seen.json()["id"].to_string()));
+            None
+        }
         Deed::Fall => {
             books.streams.lock().unwrap().clear();
             None
@@ -141,6 +161,14 @@ async fn answer(
         Deed::Well => well(&seen),
         Deed::Held => {
             drop(books.held.acquire().await.unwrap());
+            well(&seen)
+        }
+        Deed::Late => {
+            let mut late = books.late.lock().unwrap();
+            if books.held.available_permits() == 0 {
+                late.push((path, seen));
+                return Ok(plain(202));
+            }
             well(&seen)
         }
         Deed::Ask => {
@@ -156,12 +184,17 @@ async fn answer(
     if message["method"].is_null() {
         books.answered.add_permits(1);
     }
-    if let Some(mut answer) = result.filter(|_| !message["id"].is_null()) {
-        answer["jsonrpc"] = json!("2.0");
-        answer["id"] = message["id"].clone();
-        say(&books, &path, &answer);
-    }
+    answer_with(result, &seen, &books, &path);
     Ok(plain(202))
+}
+
+fn answer_with(result: Option<Value>, seen: &Seen, books: &Books, path: &str) {
+    let id = &seen.json()["id"];
+    if let Some(mut answer) = result.filter(|_| !id.is_null()) {
+        answer["jsonrpc"] = json!("2.0");
+        answer["id"] = id.clone();
+        say(books, path, &answer);
+    }
 }
 
 fn plain(status: u16) -> Response<Frames> {
@@ -169,7 +202,7 @@ fn plain(status: u16) -> Response<Frames> {
     Response::builder().status(status).body(body).unwrap()
 }
 
-fn say(books: &Books, path: &str, message: &Value) {
+fn say(books: &Books, path: &str, message: &impl std::fmt::Display) {
     if let Some(stream) = books.streams.lock().unwrap().get(path) {
         // A client that left hears no more.
         drop(stream.send(format!("event: message\ndata: {message}\n\n")));

@@ -54,8 +54,15 @@ async fn run(order: &Order) -> Result<Option<WaitStatus>, Failure> {
     rustix::process::set_child_subreaper(Some(getpid())).map_err(cannot)?;
     let mut kill_all = signal(SignalKind::user_defined1()).map_err(cannot)?;
     let exits = signal(SignalKind::child()).map_err(cannot)?;
-    // These are for the program, which is in the same group.
-    let theirs = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    // These are for the program, which is in the same group; or for the edge, from a hook that
+    // signals all processes of its name.
+    let theirs = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+        SignalKind::user_defined2(),
+    ];
     let _caught = theirs.map(signal);
     let program = order.next_stage().spawn().map_err(cannot)?;
     let program = Pid::from_child(&program);

@@ -14,14 +14,16 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::orphans::Own;
 use super::process::{Ending, Process};
+use super::redact::Redactor;
 use super::starts::Attempt;
 use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
+use super::watch::{NoMcp, SLOW, Watch};
 use crate::backend::{CHILD_STEP, Said, Told};
 use crate::budget::Quota;
 use crate::frames::{Frames, LAST_WORDS};
@@ -66,6 +68,8 @@ enum Why {
     ClosedOutput,
     /// It closed its stdin, without which it cannot be asked.
     ClosedInput,
+    /// It speaks no MCP.
+    NoMcp(NoMcp),
     /// The edge dropped the link.
     Dropped,
     /// The edge is stopping.
@@ -78,6 +82,7 @@ impl Why {
             Self::Exited => "ended by itself",
             Self::ClosedOutput => "closed its output",
             Self::ClosedInput => "closed its input",
+            Self::NoMcp(what) => what.text(),
             Self::Dropped => "was ended with its session",
             Self::Stopping => "was ended with the edge",
         }
@@ -104,20 +109,21 @@ impl Life {
         let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
-        let last_words = LastWords::default();
-        let mut noise = Noise::of(pid, command.redactor(), tally.clone(), max_line);
+        let (watch, last_words) = (Watch::new(max_line), LastWords::default());
+        let mut noise = Noise::of(pid, command.redactor(), tally.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
             stdout::hand_on(lines, &said, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
         let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
-        let muttering = stderr::listen(muttering, pid, command.redactor(), &last_words);
+        let muttering = stderr::listen(muttering, pid, command.redactor(), &last_words, &watch);
         let mut output = pin!(join(speaking, muttering).map(drop).fuse());
 
         let working = async {
-            let feeding = feed(stdin, told, &attempt);
-            let work = work(&process, feeding, &said, &drain, &closed);
+            let feeding = feed(stdin, told, &attempt, &watch);
+            let watching = watched(&watch, command.redactor(), pid, &said, &tally);
+            let work = work(&process, feeding, watching, &said, &drain, &closed);
             let why = beside(&mut pin!(attempt.prove().fuse()), work).await;
             settle(why, &process).await
         };
@@ -125,8 +131,7 @@ impl Life {
         if why == Why::Exited {
             exited.cancel();
             // Who is left of its group may finish a line, and no more.
-            let heard = timeout(LAST_WORDS, closed.cancelled());
-            let _heard = beside(&mut output, heard).await;
+            let _heard = beside(&mut output, timeout(LAST_WORDS, closed.cancelled())).await;
             let status = reap(&mut process, own, why).await;
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
@@ -150,6 +155,27 @@ impl Life {
     }
 }
 
+/// Watches the child until it is certain that it speaks no MCP. Of one that is only slow it is told
+/// what it seems to do.
+async fn watched(
+    watch: &Watch,
+    redactor: &Redactor,
+    pid: i32,
+    said: &mpsc::Sender<Said>,
+    tally: &Tally,
+) -> NoMcp {
+    let suspect = |text: String| {
+        let why = text.as_str();
+        warn!(target: "child", pid, why, "no answer to `initialize` for {} s", SLOW.as_secs());
+        // Where there is no room, the child sends messages: then it is no mystery.
+        drop(said.try_send(Said::Suspect(text)));
+    };
+    let what = watch.verdict(redactor, suspect).await;
+    tally.count(Outcome::ChildNoMcp);
+    warn!(target: "child", pid, "the server {}: it is ended", what.text());
+    what
+}
+
 async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
     let status = process.reap().await;
     if let Some(own) = own {
@@ -169,6 +195,7 @@ async fn leave(process: &Process, place: OwnedSemaphorePermit) {
 async fn work(
     process: &Process,
     feeding: impl Future<Output = Why>,
+    watching: impl Future<Output = NoMcp>,
     said: &mpsc::Sender<Said>,
     drain: &Drain,
     closed: &CancellationToken,
@@ -177,6 +204,7 @@ async fn work(
         () = process.exited() => Why::Exited,
         () = closed.cancelled() => Why::ClosedOutput,
         why = fed(feeding, said) => why,
+        what = watching => Why::NoMcp(what),
         () = said.closed() => Why::Dropped,
         () = drain.stopping() => Why::Stopping,
     }
@@ -197,12 +225,17 @@ async fn settle(why: Why, process: &Process) -> Why {
         Why::ClosedOutput | Why::ClosedInput => {
             timeout(LAST_WORDS, process.exited()).await.map_or(why, |()| Why::Exited)
         }
-        Why::Exited | Why::Dropped | Why::Stopping => why,
+        Why::Exited | Why::NoMcp(_) | Why::Dropped | Why::Stopping => why,
     }
 }
 
 /// Writes what the child is told, as fast as it reads. What is queued goes out together.
-async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>, attempt: &Attempt) -> Why {
+async fn feed(
+    stdin: ChildStdin,
+    mut told: mpsc::Receiver<Told>,
+    attempt: &Attempt,
+    watch: &Watch,
+) -> Why {
     let mut stdin = BufWriter::new(stdin);
     let feeding = async {
         loop {
@@ -217,6 +250,7 @@ async fn feed(stdin: ChildStdin, mut told: mpsc::Receiver<Told>, attempt: &Attem
                 }
             };
             attempt.tells(&next.message);
+            watch.tells(&next.message);
             for part in next.message.line_parts() {
                 stdin.write_all(part).await?;
             }
@@ -265,7 +299,7 @@ async fn tell_gone(
     drain: &Drain,
 ) {
     match why {
-        Why::Exited | Why::ClosedOutput | Why::ClosedInput => {
+        Why::Exited | Why::ClosedOutput | Why::ClosedInput | Why::NoMcp(_) => {
             // Before anybody is told: they may ask for the next start at once.
             attempt.ended(&text);
             until_stopping(drain, said.send(Said::Gone(text)).map(drop)).await;

@@ -10,6 +10,7 @@ mod descent;
 mod environment;
 mod keeper;
 mod life;
+mod looks;
 mod orphans;
 mod process;
 mod redact;
@@ -19,6 +20,7 @@ mod stderr;
 mod stdout;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::io;
 use std::sync::Arc;

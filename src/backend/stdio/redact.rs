@@ -51,6 +51,20 @@ impl Redactor {
         text
     }
 
+    /// The bytes of a line that has no end yet as text in which no value stands, nor begins at the
+    /// end.
+    pub(super) fn unfinished(&self, bytes: &[u8]) -> String {
+        let mut text = self.text(bytes, false);
+        let begun = |value: &String| {
+            let most = value.len().min(text.len() + 1);
+            (1..most).rev().find(|n| value.get(..*n).is_some_and(|head| text.ends_with(head)))
+        };
+        let begun = self.values.iter().filter_map(begun).max().unwrap_or_default();
+        let certain = text.len().saturating_sub(begun);
+        shorten(&mut text, certain);
+        text
+    }
+
     /// The beginning of the bytes as text in which no value stands.
     pub(super) fn excerpt(&self, bytes: &[u8], most: usize) -> String {
         let head = bytes.get(..most.saturating_add(self.longest()));
@@ -98,6 +112,19 @@ mod tests {
         for most in 0..20 {
             assert!(!redactor.excerpt(b"ab 0123456789 c 0123456789", most).contains('1'));
         }
+    }
+
+    #[test]
+    fn a_value_that_is_being_written_does_not_show() {
+        let redactor = redactor(&["0123456789", "hunter22"]);
+        assert_eq!(redactor.unfinished(b"Proceed? [y/N] "), "Proceed? [y/N] ");
+        assert_eq!(redactor.unfinished(b"key 0123456789 and 01234567"), "key [redacted] and ");
+        let mut text = "key: ".to_owned();
+        for digit in '0'..='8' {
+            text.push(digit);
+            assert_eq!(redactor.unfinished(text.as_bytes()), "key: ");
+        }
+        assert_eq!(redactor.unfinished(b"0"), "");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::redact::{Redactor, shorten};
-use crate::frames::{Frames, Line};
+use super::watch::{Output, Watch};
+use crate::frames::{Frames, Line, Step};
 
 /// Bytes of a line; the rest is cut off.
 pub(super) const MAX_LINE: usize = 8 * 1024;
@@ -21,11 +22,32 @@ const KEPT_BYTES: usize = 4 * 1024;
 /// Lines of one child that are logged in a second.
 const LOGGED: u32 = 50;
 
-/// The last lines of a child, shared with whoever tells of its end.
+/// What a child said last, shared with whoever tells of its end.
 #[derive(Debug, Default)]
-pub(super) struct LastWords(Mutex<VecDeque<String>>);
+pub(super) struct LastWords {
+    pub(super) stderr: Words,
+    /// Lines that are not even meant for messages.
+    pub(super) stdout: Words,
+}
 
 impl LastWords {
+    /// The text with the last words behind it, if there are any.
+    pub(super) fn after(&self, text: &str) -> String {
+        let text = self.stderr.joined(text, "; its last words: ");
+        self.stdout.joined(&text, "; its last words on stdout: ")
+    }
+}
+
+/// The last lines of one output.
+#[derive(Debug, Default)]
+pub(super) struct Words(Mutex<VecDeque<String>>);
+
+impl Words {
+    /// Keeps a line. What is told to clients is read in terminals, too.
+    pub(super) fn hear(&self, line: &str) {
+        self.push(line.replace(|c: char| c.is_control() && c != '\t', ""));
+    }
+
     fn push(&self, mut line: String) {
         shorten(&mut line, KEPT_BYTES);
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,13 +59,12 @@ impl LastWords {
         }
     }
 
-    /// The text with the last words behind it, if there are any.
-    pub(super) fn after(&self, text: &str) -> String {
+    fn joined(&self, text: &str, opening: &str) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.is_empty() {
             return text.to_owned();
         }
-        let mut all = format!("{text}; its last words: ");
+        let mut all = format!("{text}{opening}");
         for (n, line) in lines.iter().enumerate() {
             all.push_str(if n == 0 { "" } else { "\n" });
             all.push_str(line);
@@ -58,13 +79,18 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
     pid: i32,
     redactor: &Redactor,
     last_words: &LastWords,
+    watch: &Watch,
 ) {
     let mut rate = Rate::default();
-    while let Some(line) = lines.next().await {
-        let text = match line {
-            Line::Whole(bytes) => redactor.text(&bytes, false),
-            Line::Cut(bytes, _) => redactor.text(&bytes, true),
-            Line::Rest(_) => continue,
+    while let Some(step) = lines.step().await {
+        let text = match step {
+            Step::Line(Line::Whole(bytes)) => redactor.text(&bytes, false),
+            Step::Line(Line::Cut(bytes, _)) => redactor.text(&bytes, true),
+            Step::Line(Line::Rest(_)) => continue,
+            Step::Unfinished => {
+                watch.unfinished(Output::Stderr, lines.unfinished());
+                continue;
+            }
         };
         let now = rate.admit(Instant::now());
         if let Some(dropped) = now.dropped {
@@ -74,8 +100,8 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
             // A string is logged in its debug form: control characters are escaped.
             info!(target: "child", pid, line = text.as_str(), "stderr");
         }
-        // What is told to clients is read in terminals, too.
-        last_words.push(text.replace(|c: char| c.is_control() && c != '\t', ""));
+        watch.mutters(&text);
+        last_words.stderr.hear(&text);
     }
     if rate.dropped > 0 {
         info!(target: "child", pid, dropped = rate.dropped, "lines of stderr were not logged");
@@ -125,15 +151,15 @@ mod tests {
         let words = LastWords::default();
         assert_eq!(words.after("it ended"), "it ended");
         for n in 0..100 {
-            words.push(format!("line {n}"));
+            words.stderr.push(format!("line {n}"));
         }
         let text = words.after("it ended");
         assert!(text.starts_with("it ended; its last words: line 80\nline 81\n"), "{text}");
         assert!(text.ends_with("\nline 99"));
-        words.push("x".repeat(10_000));
+        words.stderr.push("x".repeat(10_000));
         assert_eq!(words.after("").len(), KEPT_BYTES + "; its last words: ".len());
         for _ in 0..10 {
-            words.push("é".repeat(500));
+            words.stderr.push("é".repeat(500));
         }
         assert!(words.after("").len() <= KEPT_BYTES + 20);
     }

@@ -1,4 +1,5 @@
-//! What a child says: each line a message; whatever else stands there is counted and skipped.
+//! What a child says: each line a message; whatever else stands there is counted and skipped. A line
+//! that was meant for an answer, and cannot be read, is told to whoever waits for it.
 
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::redact::Redactor;
+use super::stderr::LastWords;
+use super::watch::{Output, Watch};
 use crate::backend::{During, Said};
-use crate::frames::{Cut, Frames, Line};
-use crate::jsonrpc::{Malformed, Message, RequestId, code};
+use crate::frames::{Cut, Frames, Line, Step};
+use crate::jsonrpc::{Malformed, Message, RequestId, Skim, code, error_in};
 use crate::tally::{Outcome, Tally};
 
 /// Messages taken from one line; children of 2025-03-26 may send arrays.
@@ -22,8 +25,9 @@ const MAX_BATCH: usize = 1000;
 const WARNED: u64 = 3;
 const QUIET: Duration = Duration::from_mins(1);
 
-/// Bytes of a skipped line that are shown.
+/// Bytes of a skipped line that are logged, and that are kept for the last words.
 const SHOWN: usize = 200;
+const KEPT: usize = 1000;
 
 /// Hands a child's messages on until its output ends. Once `ending`, they are thrown away: the
 /// pipe is still emptied, so that a child that writes can finish. The first message is `spoke`.
@@ -34,11 +38,19 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     ending: &CancellationToken,
     noise: &mut Noise<'_>,
 ) {
-    while let Some(line) = lines.next().await {
+    while let Some(step) = lines.step().await {
         if ending.is_cancelled() {
             continue;
         }
-        for what in heard(line, noise) {
+        let line = match step {
+            Step::Line(line) => line,
+            Step::Unfinished => {
+                noise.watch.unfinished(Output::Stdout, lines.unfinished());
+                continue;
+            }
+        };
+        let broken_off = lines.is_ended();
+        for what in heard(line, broken_off, noise) {
             spoke.cancel();
             let said = said.send(what);
             tokio::select! {
@@ -50,39 +62,89 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     }
 }
 
-fn heard(line: Line, noise: &mut Noise<'_>) -> Vec<Said> {
+/// What a line comes to. One that is `broken_off` is what a child wrote when it ended: its end says
+/// more of that than the line.
+fn heard(line: Line, broken_off: bool, noise: &mut Noise<'_>) -> Vec<Said> {
     match line {
-        Line::Whole(bytes) => {
-            let said = |message| Said::Message { message, during: During::Unsaid };
-            messages(&bytes, noise).into_iter().map(said).collect()
-        }
+        Line::Whole(bytes) => match messages(&bytes) {
+            Ok(messages) => messages.into_iter().map(|it| noise.said(it)).collect(),
+            Err(malformed) => noise.unreadable(&bytes, &malformed, broken_off),
+        },
         Line::Cut(bytes, cut) => {
             noise.lost = Some(cut);
             match cut {
-                Cut::TooLong => noise.skipped(Outcome::LineTooLong, "too long", &bytes),
+                Cut::TooLong => {
+                    noise.watch.overflows();
+                    noise.skipped(Outcome::LineTooLong, "too long", &bytes);
+                }
                 Cut::Short => noise.skipped(Outcome::LineUnbuffered, "no memory for it", &bytes),
             }
             Vec::new()
         }
         // Whoever waits for it would wait for the call's whole time.
-        Line::Rest(skim) => skim.answers().map(|id| noise.unanswered(id)).into_iter().collect(),
+        Line::Rest(skim) => {
+            noise.watch.ends_line();
+            let text = noise.loss();
+            skim.answers().into_iter().map(|id| unanswered(id, text.clone())).collect()
+        }
     }
 }
 
-fn messages(bytes: &Bytes, noise: &mut Noise<'_>) -> Vec<Message> {
-    let parsed = if Message::is_batch(bytes) {
+fn messages(bytes: &Bytes) -> Result<Vec<Message>, Malformed> {
+    if Message::is_batch(bytes) {
         Message::parse_batch(bytes, MAX_BATCH)
     } else {
         Message::parse(bytes.clone()).map(|message| vec![message])
-    };
-    parsed.unwrap_or_else(|malformed| {
-        let why = match malformed {
-            Malformed::Syntax(_) => "not JSON",
-            Malformed::TooDeep => "nested too deep",
-            Malformed::Shape { .. } => "not JSON-RPC",
-        };
-        noise.skipped(Outcome::LineSkipped, why, bytes);
-        Vec::new()
+    }
+}
+
+fn unanswered(id: RequestId, text: String) -> Said {
+    Said::Unanswered { id, code: code::INTERNAL_ERROR, text }
+}
+
+/// What `initialize` comes to that is answered under another id, or none.
+fn nameless(hello: RequestId, named: Option<&RequestId>, answer: &[u8]) -> Said {
+    let named = named.map_or_else(|| "without an id".to_owned(), |id| format!("under id {id}"));
+    let text = format!("the MCP server answered `initialize` {named}, not under {hello}");
+    match error_in(answer) {
+        Some((code, error)) => {
+            Said::Unanswered { id: hello, code, text: format!("{text}: {error}") }
+        }
+        None => unanswered(hello, text),
+    }
+}
+
+/// What is wrong with an answer, for whoever has to mend the server.
+fn fault(bytes: &[u8], malformed: &Malformed) -> String {
+    match (std::str::from_utf8(bytes), malformed) {
+        (Err(error), _) => format!(
+            "it is not UTF-8 from its byte {} on: have the server write UTF-8 (a Python one with \
+             `--env PYTHONUTF8=1`)",
+            error.valid_up_to().saturating_add(1)
+        ),
+        (Ok(text), _) if text.contains('\0') => "it holds zero bytes, as UTF-16 does".to_owned(),
+        (Ok(text), Malformed::Syntax(_)) if has_no_number(text) => {
+            "it holds NaN or Infinity, which JSON does not have".to_owned()
+        }
+        (Ok(_), _) => malformed.to_string(),
+    }
+}
+
+/// Does NaN or Infinity stand there outside of strings?
+fn has_no_number(text: &str) -> bool {
+    let (mut in_string, mut escaped) = (false, false);
+    text.bytes().enumerate().any(|(at, byte)| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'N' | b'I' if !in_string => {
+                let rest = text.get(at..).unwrap_or_default();
+                return rest.starts_with("NaN") || rest.starts_with("Infinity");
+            }
+            _ => {}
+        }
+        false
     })
 }
 
@@ -92,7 +154,8 @@ pub(super) struct Noise<'a> {
     pid: i32,
     redactor: &'a Redactor,
     tally: Tally,
-    max_line: usize,
+    watch: &'a Watch,
+    last_words: &'a LastWords,
     skipped: u64,
     warned: Option<Instant>,
     /// Why the line that comes in is lost.
@@ -100,26 +163,74 @@ pub(super) struct Noise<'a> {
 }
 
 impl<'a> Noise<'a> {
-    /// Of the child `pid`, whose lines may have `max_line` bytes.
-    pub(super) fn of(pid: i32, redactor: &'a Redactor, tally: Tally, max_line: usize) -> Self {
-        Self { pid, redactor, tally, max_line, skipped: 0, warned: None, lost: None }
+    /// Of the child `pid`.
+    pub(super) fn of(
+        pid: i32,
+        redactor: &'a Redactor,
+        tally: Tally,
+        (watch, last_words): (&'a Watch, &'a LastWords),
+    ) -> Self {
+        Self { pid, redactor, tally, watch, last_words, skipped: 0, warned: None, lost: None }
+    }
+
+    fn said(&self, message: Message) -> Said {
+        match self.watch.hears(&message) {
+            None => Said::Message { message, during: During::Unsaid },
+            Some(hello) => nameless(hello, message.id(), message.bytes()),
+        }
     }
 
     /// What the caller is told whose answer was in a line that is lost.
-    fn unanswered(&mut self, id: RequestId) -> Said {
-        let text = match self.lost.take() {
+    fn loss(&mut self) -> String {
+        match self.lost.take() {
             Some(Cut::Short) => {
                 "the edge has no memory for the MCP server's answer: try again later".to_owned()
             }
             Some(Cut::TooLong) | None => {
-                let most = self.max_line;
+                let most = self.watch.max_line();
                 format!("the MCP server's answer is longer than {most} bytes (--max-line-bytes)")
             }
-        };
-        Said::Unanswered { id, code: code::INTERNAL_ERROR, text }
+        }
     }
 
-    fn skipped(&mut self, outcome: Outcome, why: &'static str, line: &[u8]) {
+    /// A line that is no message: whoever waits for an answer in it is told what is wrong with it.
+    fn unreadable(&mut self, line: &[u8], malformed: &Malformed, broken_off: bool) -> Vec<Said> {
+        let skim = Skim::of(line);
+        if broken_off || !skim.is_rpc() {
+            let why = match malformed {
+                Malformed::Syntax(_) => "not JSON",
+                Malformed::TooDeep => "nested too deep",
+                Malformed::Shape { .. } => "not JSON-RPC",
+            };
+            let text = self.redactor.excerpt(line, KEPT);
+            self.watch.stray(line, &text);
+            if !skim.is_rpc() {
+                self.last_words.stdout.hear(&text);
+            }
+            self.skipped(Outcome::LineSkipped, why, line);
+            return Vec::new();
+        }
+        let text = fault(line, malformed);
+        let answers = skim.answers();
+        let hello = if answers.is_empty() && error_in(line).is_some() {
+            self.watch.hears_nameless()
+        } else {
+            None
+        };
+        let outcome = if answers.is_empty() && hello.is_none() {
+            Outcome::LineSkipped
+        } else {
+            Outcome::AnswerUnreadable
+        };
+        self.skipped(outcome, &text, line);
+        if let Some(hello) = hello {
+            return vec![nameless(hello, None, line)];
+        }
+        let text = format!("the MCP server's answer cannot be read: {text}");
+        answers.into_iter().map(|id| unanswered(id, text.clone())).collect()
+    }
+
+    fn skipped(&mut self, outcome: Outcome, why: &str, line: &[u8]) {
         self.tally.count(outcome);
         self.skipped = self.skipped.saturating_add(1);
         let quiet = self.warned.is_some_and(|at| at.elapsed() < QUIET);
@@ -136,24 +247,4 @@ impl<'a> Noise<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> (usize, u64) {
-        let redactor = Redactor::default();
-        let mut noise = Noise::of(1, &redactor, Tally::default(), 100);
-        let messages = messages(&Bytes::copy_from_slice(line.as_bytes()), &mut noise);
-        (messages.len(), noise.skipped)
-    }
-
-    #[test]
-    fn a_line_is_a_message_or_a_batch_or_noise() {
-        let note = r#"{"jsonrpc":"2.0","method":"a"}"#;
-        assert_eq!(read(note), (1, 0));
-        assert_eq!(read(&format!(" [{note},{note}]")), (2, 0));
-        assert_eq!(read("Listening on stdio"), (0, 1));
-        assert_eq!(read("7"), (0, 1));
-        assert_eq!(read(&format!("[{note},7]")), (0, 1));
-        assert_eq!(read("[]"), (0, 1));
-    }
-}
+mod tests;

@@ -15,12 +15,15 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::kind::hinted;
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, Patience};
+use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::jsonrpc::{Kind, Malformed, Message, RequestId, code, error_in};
+use crate::tally::Outcome;
 use crate::upstream::Fault;
 
 /// How often one call may find its session lost. An upstream that loses it each time is broken.
@@ -80,7 +83,9 @@ impl From<String> for Unanswered {
 
 impl Channel {
     pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<Said>>) -> Self {
-        Self { shared, state: Mutex::default(), renewing: tokio::sync::Mutex::default(), ear }
+        let memory = if ear.is_some() { Memory::beside_a_client() } else { Memory::default() };
+        let state = Mutex::new(State { memory, ..State::default() });
+        Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,7 +115,7 @@ impl Channel {
         self.shared.count_if(forgot);
     }
 
-    /// An id that no client has for a request of the edge's own.
+    /// An id for a request of the edge's own.
     pub(super) fn name(&self) -> RequestId {
         self.state().memory.name()
     }
@@ -121,6 +126,15 @@ impl Channel {
         request: &Message,
         caller: &Caller,
     ) -> Result<Message, Unanswered> {
+        let asked = self.ask_quietly(request, caller).await;
+        if let (Err(unanswered), Some("initialize")) = (&asked, request.method()) {
+            // Without it nothing works.
+            self.shared.warn(&unanswered.text);
+        }
+        asked
+    }
+
+    async fn ask_quietly(&self, request: &Message, caller: &Caller) -> Result<Message, Unanswered> {
         let mut patience = Patience::new(self.shared.wait);
         let mut lost = 0;
         loop {
@@ -215,7 +229,8 @@ impl Channel {
             Ok(answered) => answered,
             Err(fault @ Fault::Unreachable(_)) => return Try::Unsent(fault.to_string()),
             Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => {
-                return Try::Broken(fault.to_string());
+                let first = request.method() == Some("initialize");
+                return Try::Broken(if first { hinted(wire, &fault) } else { fault.to_string() });
             }
         };
         let named = head.get(SESSION).cloned();
@@ -224,7 +239,11 @@ impl Channel {
             Answer::Events(events) => {
                 Box::pin(self.follow(events, session, id, epoch, caller)).await
             }
-            Answer::Accepted => Err(Try::Failed(
+            Answer::Accepted { page: true } => Err(Try::Failed(
+                code::INTERNAL_ERROR,
+                self.shared.explained(format!("the upstream answered with a web page: {WHERE}")),
+            )),
+            Answer::Accepted { page: false } => Err(Try::Failed(
                 code::INTERNAL_ERROR,
                 "the upstream answered without an answer".to_owned(),
             )),
@@ -233,9 +252,12 @@ impl Channel {
                 return if session.contains_key(SESSION) && refusal.is_lost_session(Some(id)) {
                     Try::Lost(text)
                 } else {
-                    if matches!(refusal.status.as_u16(), 404 | 405) {
+                    let wrong_kind = matches!(refusal.status.as_u16(), 404 | 405);
+                    if wrong_kind {
                         self.shared.doubt();
                     }
+                    let first = wrong_kind && request.method() == Some("initialize");
+                    let text = if first { self.shared.explained(text) } else { text };
                     let code = refusal.error.map_or(code::INTERNAL_ERROR, |(code, _)| code);
                     Try::Failed(code, text)
                 };
@@ -280,7 +302,7 @@ impl Channel {
         } else {
             Message::parse(bytes.clone()).map(|message| vec![message])
         };
-        let messages = messages.map_err(|error| rubbish(&error.to_string()))?;
+        let messages = messages.map_err(|error| self.misread(bytes, &error))?;
         let mut answer = None;
         for message in messages {
             match message.kind() {
@@ -321,8 +343,8 @@ impl Channel {
                         let Some(data) = event.data.filter(|data| !data.is_empty()) else {
                             continue;
                         };
-                        let message = Message::parse(data);
-                        let message = message.map_err(|error| rubbish(&error.to_string()))?;
+                        let message = Message::parse(data.clone());
+                        let message = message.map_err(|error| self.misread(&data, &error))?;
                         if matches!(message.kind(), Kind::Response { id: of } if of == id) {
                             events.finish().await;
                             return Ok(message);
@@ -348,6 +370,15 @@ impl Channel {
                     return Err(Try::Broken(format!("the upstream broke off: {broken}")));
                 }
             }
+        }
+    }
+
+    /// What a call comes to whose answer cannot be read. An error without an id says what it means.
+    fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
+        self.shared.tally.count(Outcome::AnswerUnreadable);
+        match error_in(answer) {
+            Some((code, text)) => Try::Failed(code, text),
+            None => rubbish(&error.to_string()),
         }
     }
 

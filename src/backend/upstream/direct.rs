@@ -5,7 +5,6 @@
 //! under an id of the edge's own, so that callers who share a session never share an id.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -26,7 +25,6 @@ const MAX_CALLS: usize = 256;
 pub(super) struct Direct {
     channel: Channel,
     shared: Arc<Shared>,
-    ids: AtomicU64,
     places: Arc<Semaphore>,
 }
 
@@ -106,12 +104,7 @@ impl Direct {
         let channel = Channel::new(Arc::clone(shared), None);
         channel.note(&kind::initialize(&channel.name()));
         channel.note(&Message::notification("notifications/initialized", &serde_json::Value::Null));
-        Self {
-            channel,
-            shared: Arc::clone(shared),
-            ids: AtomicU64::new(1),
-            places: Arc::new(Semaphore::new(MAX_CALLS)),
-        }
+        Self { channel, shared: Arc::clone(shared), places: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
 
     async fn ask(
@@ -133,7 +126,7 @@ impl Direct {
         let Some(own) = request.id().filter(|_| self.channel.has_session()) else {
             return self.channel.ask(request, caller).await;
         };
-        let id = RequestId::from(self.ids.fetch_add(1, Ordering::Relaxed));
+        let id = self.channel.name();
         let waiting = Waiting { direct: self, caller, drain, id: Some(id.clone()) };
         let renamed = request.with_id(&id).charged_if_large(&caller.quota);
         let answer = self.channel.ask(&renamed, caller).await;
@@ -206,7 +199,7 @@ impl Drop for Waiting<'_> {
         let Some(id) = self.id.take() else { return };
         let (direct, caller) = (Arc::clone(self.direct), Arc::clone(self.caller));
         self.drain.spawn_behind(async move {
-            let message = Message::cancellation(&id, "the client went away");
+            let message = Message::cancellation(&id, None);
             direct.channel.tell(&message, &caller).await;
         });
     }

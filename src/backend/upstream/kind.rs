@@ -4,11 +4,16 @@ use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, SESSION, Wire};
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Message, RequestId};
 use crate::protocol::ProtocolVersion;
 use crate::upstream::Fault;
+
+/// Behind a connection that breaks off without an answer, where nothing else is known.
+const TLS_HINT: &str =
+    "; if it speaks TLS at that port, write https:// in --upstream (MCP_UPSTREAM)";
 
 /// What an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub(super) enum Spoken {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unclear {
     /// It is down: to be asked again.
-    Down(Fault),
+    Down(String),
     /// It is up, and is no MCP server, or not there.
     NotMcp(String),
 }
@@ -31,8 +36,7 @@ pub(super) enum Unclear {
 impl Unclear {
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Down(fault) => fault.to_string(),
-            Self::NotMcp(text) => text.clone(),
+            Self::Down(text) | Self::NotMcp(text) => text.clone(),
         }
     }
 }
@@ -50,11 +54,11 @@ pub(super) fn initialize(id: &RequestId) -> Message {
 /// Asks (2025-11-25, "Transports", "Backwards compatibility"): `initialize` by POST; where that is
 /// no success, a stream by GET, whose first event is `endpoint`.
 pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclear> {
-    let hello = initialize(&RequestId::Text("mcp-edge-probe".into()));
+    let hello = initialize(&1.into());
     let none = HeaderMap::new();
     let patience = wire.patience();
     let posted = wire.post(wire.url(), hello.bytes().clone(), &none, caller, Some(patience)).await;
-    let (head, answer) = posted.map_err(Unclear::Down)?;
+    let (head, answer) = posted.map_err(|fault| down(wire, &fault))?;
     let refused = match answer {
         Answer::Refused(refusal) => refusal,
         Answer::Json(_) | Answer::Events(_) => {
@@ -65,18 +69,36 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
                 }
                 return Ok(Spoken::Streamable);
             }
-            let text = "the upstream answered `initialize` with something that is no MCP";
-            return Err(Unclear::NotMcp(text.to_owned()));
+            let text = format!(
+                "the upstream answered `initialize` with something that is no MCP: {WHERE}"
+            );
+            return Err(Unclear::NotMcp(text));
         }
-        Answer::Accepted => return streams(wire, caller, "2xx without an answer").await,
+        Answer::Accepted { page: true } => return streams(wire, caller, "a web page").await,
+        Answer::Accepted { page: false } => {
+            return streams(wire, caller, "2xx without an answer").await;
+        }
     };
-    let text = refused.text();
     match refused.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Unclear::NotMcp(text)),
-        status if status.is_client_error() => streams(wire, caller, &text).await,
-        status if status.is_server_error() => Err(Unclear::Down(Fault::Broken(text))),
-        _ => Err(Unclear::NotMcp(text)),
+        _ if refused.is_clear() => Err(Unclear::NotMcp(refused.text())),
+        // So do web servers that have pages only.
+        StatusCode::NOT_IMPLEMENTED => streams(wire, caller, &refused.brief()).await,
+        status if status.is_client_error() => streams(wire, caller, &refused.brief()).await,
+        status if status.is_server_error() => Err(Unclear::Down(refused.text())),
+        _ => Err(Unclear::NotMcp(refused.text())),
     }
+}
+
+fn down(wire: &Wire, fault: &Fault) -> Unclear {
+    Unclear::Down(hinted(wire, fault))
+}
+
+/// A fault that was met before anything else is known: the scheme may be wrong, for a server with
+/// TLS takes plain HTTP for a broken handshake.
+pub(super) fn hinted(wire: &Wire, fault: &Fault) -> String {
+    let broken = matches!(fault, Fault::Broken(_)) && wire.url().scheme_str() == Some("http");
+    let hint = if broken { TLS_HINT } else { "" };
+    format!("{fault}{hint}")
 }
 
 async fn is_answered(answer: Answer, wire: &Wire) -> bool {
@@ -97,27 +119,33 @@ async fn is_answered(answer: Answer, wire: &Wire) -> bool {
             };
             timeout(wire.patience(), first).await.unwrap_or(false)
         }
-        Answer::Accepted | Answer::Refused(_) => false,
+        Answer::Accepted { .. } | Answer::Refused(_) => false,
     }
 }
 
 async fn streams(wire: &Wire, caller: &Caller, posted: &str) -> Result<Spoken, Unclear> {
     let asked = timeout(wire.patience(), wire.listen(&HeaderMap::new(), caller)).await;
-    let late = |_elapsed| Unclear::Down(Fault::Late(wire.patience()));
-    match asked.map_err(late)?.map_err(Unclear::Down)? {
+    let late = |_elapsed| Unclear::Down(Fault::Late(wire.patience()).to_string());
+    match asked.map_err(late)?.map_err(|fault| down(wire, &fault))? {
         Answer::Events(mut events) => match timeout(wire.patience(), endpoint(&mut events)).await {
             Ok(Ok(_endpoint)) => Ok(Spoken::Sse),
             Ok(Err(text)) => Err(Unclear::NotMcp(text)),
             Err(elapsed) => Err(late(elapsed)),
         },
-        Answer::Refused(refusal) => Err(Unclear::NotMcp(format!(
-            "the upstream is no MCP server at that URL: POST: {posted}; GET: {}",
-            refusal.text()
-        ))),
-        Answer::Json(_) | Answer::Accepted => Err(Unclear::NotMcp(format!(
-            "the upstream is no MCP server at that URL: POST: {posted}; GET: no event stream"
-        ))),
+        Answer::Refused(refusal) if refusal.is_clear() => Err(Unclear::NotMcp(refusal.text())),
+        Answer::Refused(refusal) => Err(no_mcp(wire, posted, &refusal.brief())),
+        Answer::Accepted { page: true } => Err(no_mcp(wire, posted, "a web page")),
+        Answer::Json(_) | Answer::Accepted { page: false } => {
+            Err(no_mcp(wire, posted, "no event stream"))
+        }
     }
+}
+
+fn no_mcp(wire: &Wire, posted: &str, got: &str) -> Unclear {
+    let path = wire.url().path();
+    Unclear::NotMcp(format!(
+        "no MCP server answers at {path} of the upstream (POST: {posted}; GET: {got}): {WHERE}"
+    ))
 }
 
 /// The first event of HTTP+SSE: where messages are to be posted.

@@ -12,28 +12,28 @@ pub(super) struct Memory {
     initialized: Option<Message>,
     level: Option<Message>,
     subscriptions: Vec<(String, Message)>,
-    /// What makes the edge's own ids unlike any client's.
+    /// The last id of the edge's own.
     own: u64,
-    names: u64,
 }
 
 impl Default for Memory {
+    /// Of a session that the edge has for itself: its own ids count from 1.
     fn default() -> Self {
-        let mut own = [0; 8];
-        // Without randomness there are no session ids either, and nobody comes here.
-        let _filled = getrandom::fill(&mut own);
-        Self {
-            initialize: None,
-            initialized: None,
-            level: None,
-            subscriptions: Vec::new(),
-            own: u64::from_le_bytes(own),
-            names: 0,
-        }
+        Self { initialize: None, initialized: None, level: None, subscriptions: Vec::new(), own: 0 }
     }
 }
 
 impl Memory {
+    /// Of a client's session: the edge's own ids are unlike any client's, which count from 0 or 1,
+    /// and fit into 32 bits like those.
+    pub(super) fn beside_a_client() -> Self {
+        let mut chance = [0; 4];
+        // Without randomness there are no session ids either, and nobody comes here.
+        let _filled = getrandom::fill(&mut chance);
+        let chance = u32::from_le_bytes(chance) % (1 << 29);
+        Self { own: (1 << 30) + u64::from(chance), ..Self::default() }
+    }
+
     /// Notes what matters of a message that went up. Says if another had to be forgotten for it.
     pub(super) fn note(&mut self, message: &Message) -> bool {
         let slot = match message.method() {
@@ -63,16 +63,21 @@ impl Memory {
         full
     }
 
-    /// An id that no client has for a request of the edge's own.
+    /// An id for a request of the edge's own. An integer: some servers know no other.
     pub(super) fn name(&mut self) -> RequestId {
-        self.names += 1;
-        RequestId::Text(format!("mcp-edge-{:016x}-{}", self.own, self.names).into())
+        self.own += 1;
+        self.own.into()
     }
 
     /// The `initialize` to say again, under an id of the edge's own.
     pub(super) fn initialize(&mut self) -> Option<Message> {
         let id = self.name();
         self.initialize.as_ref().map(|message| message.with_id(&id))
+    }
+
+    /// Was `initialize` noted?
+    pub(super) fn is_initialized(&self) -> bool {
+        self.initialize.is_some()
     }
 
     /// Did the client say all that comes before its first call?
@@ -177,6 +182,16 @@ mod tests {
         );
         assert!(rest.iter().filter_map(Message::id).all(|id| *id != 7.into()));
         assert!(rest.iter().any(|it| it.params().contains("debug")));
+    }
+
+    #[test]
+    fn the_edges_own_ids_are_integers_of_32_bits_and_no_clients() {
+        let ids = |mut memory: Memory| [(); 3].map(|()| memory.name().to_string());
+        assert_eq!(ids(Memory::default()), ["1", "2", "3"]);
+        for _ in 0..100 {
+            let ids = ids(Memory::beside_a_client()).map(|id| id.parse::<i32>().unwrap());
+            assert!(ids[0] > 1 << 30 && ids[1] == ids[0] + 1, "{ids:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod direct;
 mod kind;
 mod memory;
 mod patience;
+mod refusal;
 mod sse;
 mod streamable;
 mod tools;
@@ -34,7 +35,7 @@ use crate::config::{self, shown};
 use crate::jsonrpc::{Kind, Message, code};
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
-use crate::upstream::Upstream;
+use crate::upstream::{News, Upstream};
 
 /// The upstream, and what is known of it.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ struct Shared {
     wait: Duration,
     asked: UpstreamKind,
     spoken: Mutex<Option<Spoken>>,
+    /// What the operator was told of faults.
+    news: News,
     /// Held while it is found out what the upstream speaks. Why it could not be, the last time.
     probing: tokio::sync::Mutex<Option<String>>,
 }
@@ -75,6 +78,7 @@ impl UpstreamBackend {
             wait: config.wait,
             asked: config.kind,
             spoken: Mutex::default(),
+            news: News::default(),
             probing: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared), directs: DashMap::new(), drain }
@@ -97,6 +101,12 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
             () = say.closed() => None,
         };
         let Some(first) = first else { return };
+        let asks = matches!(first.message.kind(), Kind::Request { .. });
+        if !asks && shared.known().is_none() {
+            // Its `initialize` failed: it would hold up the next one for nothing.
+            tracing::debug!(message = ?first.message, "no session to say it in: dropped");
+            continue;
+        }
         let spoken = tokio::select! {
             spoken = shared.spoken(&first.caller) => spoken,
             () = say.closed() => return,
@@ -119,6 +129,24 @@ async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Sai
 }
 
 impl Shared {
+    /// Tells the operator what is wrong with the upstream, if that is news.
+    fn warn(&self, text: &str) {
+        if self.news.is_new(text) {
+            tracing::warn!(upstream = shown(self.wire.url()), text, "the upstream does not serve");
+        }
+    }
+
+    /// The same, with what to do where the fault may be that it speaks something else than it was
+    /// said to.
+    fn explained(&self, text: String) -> String {
+        let told = match self.asked {
+            UpstreamKind::Auto => return text,
+            UpstreamKind::Sse => "it may speak Streamable HTTP",
+            UpstreamKind::Streamable => "it may speak HTTP+SSE",
+        };
+        format!("{text}; {told}: leave --upstream-kind (MCP_UPSTREAM_KIND) out to find out")
+    }
+
     /// A subscription had to be forgotten, or not.
     fn count_if(&self, forgot: bool) {
         if forgot {
@@ -171,7 +199,7 @@ impl Shared {
             let waits = matches!(unclear, Unclear::Down(_)) && patience.pause().await;
             if !waits {
                 let text = unclear.text();
-                tracing::warn!(upstream = shown(self.wire.url()), text, "no MCP there");
+                self.warn(&text);
                 *probing = Some(text.clone());
                 return Err(text);
             }

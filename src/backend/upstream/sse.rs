@@ -22,11 +22,13 @@ use self::learn::{Learning, silent};
 use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
+use super::streamable::follows;
 use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
 use crate::backend::{During, Said, Told};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId, code};
+use crate::jsonrpc::{Kind, Malformed, Message, RequestId, Skim, code};
+use crate::tally::Outcome;
 use crate::upstream::Fault;
 
 /// Messages that wait for the POST before them. The link's own queue holds the rest.
@@ -44,7 +46,7 @@ pub(super) async fn run(
         shared: Arc::clone(shared),
         told,
         say,
-        memory: Memory::default(),
+        memory: Memory::beside_a_client(),
         epoch: 0,
         down: None,
         pause: FIRST_PAUSE,
@@ -53,6 +55,7 @@ pub(super) async fn run(
         held: Vec::new(),
         outbox: VecDeque::new(),
         flying: HashMap::new(),
+        hello: None,
         posts: Posts::default(),
         own: HashSet::new(),
         learning: None,
@@ -103,6 +106,8 @@ struct Session {
     outbox: VecDeque<Sending>,
     /// Calls that were posted and are not answered.
     flying: HashMap<RequestId, Sending>,
+    /// The `initialize` among them: what came behind it waits for its answer.
+    hello: Option<RequestId>,
     posts: Posts,
     /// Requests of the edge's own that are not answered.
     own: HashSet<RequestId>,
@@ -132,7 +137,7 @@ impl Session {
                             return Some(connected);
                         }
                         Err(text) => {
-                            tracing::debug!(text, "cannot connect to the upstream");
+                            self.shared.warn(&text);
                             self.is_down(&text).await;
                             rest = Some(self.rest());
                             break;
@@ -179,6 +184,12 @@ impl Session {
             Kind::Notification { .. } => {
                 self.note(&told.message);
                 self.forget_cancelled(&told.message);
+                let begins = told.message.method() == Some("notifications/initialized");
+                if begins && !self.memory.is_initialized() {
+                    // Its `initialize` waits before it, and nothing of it is said again.
+                    let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
+                    self.held.push(Sending { told, until: until.or(begun), fallen });
+                }
             }
             Kind::Response { .. } => {}
         }
@@ -197,6 +208,7 @@ impl Session {
 
     /// A call is answered, or needs no answer.
     fn over(&mut self, id: &RequestId) -> Option<Sending> {
+        let _answered = self.hello.take_if(|hello| hello == id);
         self.posts.over(id);
         self.flying.remove(id)
     }
@@ -265,7 +277,12 @@ impl Session {
     }
 
     fn next_to_post(&mut self) -> Option<Sending> {
-        if self.posts.is_free() { self.outbox.pop_front() } else { None }
+        if !self.posts.is_free() {
+            return None;
+        }
+        let Some(hello) = &self.hello else { return self.outbox.pop_front() };
+        let next = self.outbox.iter().position(|next| !follows(&next.told.message, hello));
+        self.outbox.remove(next?)
     }
 
     /// Begins to post a message.
@@ -281,6 +298,9 @@ impl Session {
         let mut call = None;
         if let Kind::Request { id, .. } = message.kind() {
             call = Some(id.clone());
+            if message.method() == Some("initialize") {
+                self.hello = Some(id.clone());
+            }
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
             drop(self.flying.insert(id.clone(), Sending { told, until, fallen }));
         }
@@ -298,7 +318,7 @@ impl Session {
             return None;
         }
         match answer {
-            Ok(Answer::Accepted | Answer::Json(_) | Answer::Events(_)) => {
+            Ok(Answer::Accepted { .. } | Answer::Json(_) | Answer::Events(_)) => {
                 if message.method() == Some("notifications/initialized") {
                     self.learn();
                 }
@@ -338,9 +358,26 @@ impl Session {
 
     async fn take(&mut self, data: Option<Bytes>) {
         let Some(data) = data.filter(|data| !data.is_empty()) else { return };
-        match Message::parse(data) {
+        match Message::parse(data.clone()) {
             Ok(message) => self.hear(message).await,
-            Err(error) => tracing::warn!(%error, "the upstream said something that is no message"),
+            Err(error) => {
+                tracing::warn!(%error, "the upstream said something that is no message");
+                self.misread(&data, &error).await;
+            }
+        }
+    }
+
+    /// Fails the calls whose answers cannot be read: no others come.
+    async fn misread(&mut self, data: &[u8], error: &Malformed) {
+        let text = format!("the upstream's answer cannot be read: {error}");
+        for id in Skim::of(data).answers() {
+            let Some(call) = self.over(&id) else { continue };
+            self.shared.tally.count(Outcome::AnswerUnreadable);
+            if self.own.remove(&id) {
+                self.stop_learning();
+            } else {
+                refuse(&call.told.message, code::INTERNAL_ERROR, &text, &self.say).await;
+            }
         }
     }
 
@@ -377,7 +414,7 @@ impl Session {
         let why = format!("the upstream broke off: {why}");
         let at_once = self.quiet.is_some_and(|since| since.elapsed() < LONGEST_PAUSE);
         self.brief = if at_once { self.brief.saturating_add(1) } else { 0 };
-        self.posts = Posts::default();
+        (self.posts, self.hello) = (Posts::default(), None);
         let mut own = std::mem::take(&mut self.own);
         for (id, call) in std::mem::take(&mut self.flying) {
             if own.remove(&id) {

@@ -1,12 +1,12 @@
 //! One session in front of a Streamable HTTP upstream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ pub(super) async fn run(
         say: &say,
         work: FuturesUnordered::new(),
         calls: HashMap::new(),
+        hello: None,
+        waiting: VecDeque::new(),
         begun: false,
     };
     let mut next = Some(first);
@@ -58,6 +60,8 @@ pub(super) async fn run(
 
 /// What one session may have under way. More waits in its queue: an upstream that hangs is told little.
 const MAX_WORK: usize = 256;
+/// Messages that wait here for the answer to `initialize`. The link's own queue holds the rest.
+const MAX_WAITING: usize = 4;
 
 struct Session<'a> {
     channel: &'a Channel,
@@ -66,6 +70,10 @@ struct Session<'a> {
     work: FuturesUnordered<Work<'a>>,
     /// Dropped, or cancelled, a call is given up.
     calls: HashMap<RequestId, CancellationToken>,
+    /// The `initialize` under way: its answer names the session that all else is said in.
+    hello: Option<RequestId>,
+    /// What came behind it.
+    waiting: VecDeque<Told>,
     /// The client said that it is initialised. Each further time would open one stream more.
     begun: bool,
 }
@@ -74,8 +82,21 @@ impl<'a> Session<'a> {
     /// The next message, while work goes on; none once the client is gone.
     async fn next(&mut self, told: &mut mpsc::Receiver<Told>) -> Option<Told> {
         loop {
+            if self.hello.is_none()
+                && let Some(next) = self.waiting.pop_front()
+            {
+                return Some(next);
+            }
+            let room = self.work.len() < MAX_WORK && self.waiting.len() < MAX_WAITING;
             tokio::select! {
-                told = told.recv(), if self.work.len() < MAX_WORK => return told,
+                told = told.recv(), if room => {
+                    let told = told?;
+                    if self.hello.as_ref().is_some_and(|hello| follows(&told.message, hello)) {
+                        self.waiting.push_back(told);
+                    } else {
+                        return Some(told);
+                    }
+                }
                 Some(done) = self.work.next() => self.forget(done),
                 () = self.say.closed() => return None,
             }
@@ -85,6 +106,7 @@ impl<'a> Session<'a> {
     fn forget(&mut self, done: Option<RequestId>) {
         if let Some(id) = done {
             drop(self.calls.remove(&id));
+            let _begun = self.hello.take_if(|hello| *hello == id);
         }
     }
 
@@ -93,6 +115,9 @@ impl<'a> Session<'a> {
         self.channel.note(&message);
         match message.kind() {
             Kind::Request { id, .. } => {
+                if message.method() == Some("initialize") {
+                    self.hello = Some(id.clone());
+                }
                 let cancelled = CancellationToken::new();
                 drop(self.calls.insert(id.clone(), cancelled.clone()));
                 self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
@@ -157,6 +182,16 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Is this to be said once `hello` is answered? An answer may be what the upstream waits for.
+pub(super) fn follows(message: &Message, hello: &RequestId) -> bool {
+    match message.kind() {
+        Kind::Response { .. } => false,
+        Kind::Request { .. } | Kind::Notification { .. } => {
+            message.cancelled().as_ref() != Some(hello)
+        }
+    }
+}
+
 /// One call, to its answer.
 async fn call(
     channel: &Channel,
@@ -203,7 +238,7 @@ async fn read_tools(channel: &Channel, shared: &Shared, caller: &Caller) {
     for _ in 0..MAX_PAGES {
         let params = match &cursor {
             Some(cursor) => json!({ "cursor": cursor }),
-            None => json!({}),
+            None => Value::Null,
         };
         let request = Message::request(&channel.name(), "tools/list", &params);
         let Ok(answer) = channel.ask(&request, caller).await else { return };

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
-use serde_json::Value;
 use tokio::time::timeout;
 
+use super::refusal::{Asked, Refusal, is_page};
 use crate::body::{self, BodyError, BodyLimits};
 use crate::budget::{PER_MESSAGE, Quota, Share, Short};
 use crate::caller::Caller;
 use crate::events::{Decoder, Event};
-use crate::jsonrpc::{RequestId, code};
 use crate::upstream::{self, Arriving, Fault, Upstream};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -49,65 +48,12 @@ pub(super) enum Answer {
     /// 2xx and a stream.
     Events(Box<EventBody>),
     /// 2xx and neither.
-    Accepted,
+    Accepted {
+        /// Is it a web page?
+        page: bool,
+    },
     /// Anything else.
     Refused(Refusal),
-}
-
-/// A status that is no success, and what the upstream said beside it.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    /// Code and text, where the body is a JSON-RPC error.
-    pub(super) error: Option<(i32, String)>,
-    /// The request that the error answers, where it names one.
-    answers: Option<RequestId>,
-    /// Where it redirects to.
-    location: Option<String>,
-}
-
-impl Refusal {
-    /// The edge's own, of an answer that it has no memory for.
-    fn for_want_of_memory(status: StatusCode, short: Short) -> Self {
-        let text = format!("no memory for the upstream's answer: {short}");
-        Self { status, error: Some((code::INTERNAL_ERROR, text)), answers: None, location: None }
-    }
-
-    /// What the client is told.
-    pub(super) fn text(&self) -> String {
-        let status = self.status;
-        match (&self.error, &self.location) {
-            (Some((_, text)), _) => text.clone(),
-            (None, Some(to)) => {
-                format!("the upstream redirects ({status}) to {to:?}: give that URL as --upstream")
-            }
-            (None, None) if matches!(status.as_u16(), 401 | 403) => format!(
-                "the upstream wants a credential ({status}): give the edge one by \
-                 --upstream-token-file"
-            ),
-            (None, None) => format!("the upstream answered {status}"),
-        }
-    }
-
-    /// Does it say that it does not know the session? 404 is what the specification has; servers
-    /// built on the SDKs' examples say 400 and name the session in the error. An error that answers
-    /// the request itself is the request's, whatever it speaks of: a tool may have run.
-    pub(super) fn is_lost_session(&self, request: Option<&RequestId>) -> bool {
-        let code = self.error.as_ref().map(|(code, _)| *code);
-        let of_the_transport = matches!(code, Some(code::TRANSPORT | code::SESSION_NOT_FOUND));
-        if request.is_some() && self.answers.as_ref() == request && !of_the_transport {
-            return false;
-        }
-        let named = || {
-            let text = self.error.as_ref().map(|(_, text)| text.to_ascii_lowercase());
-            text.is_some_and(|text| text.contains("session") || text.contains("not initialized"))
-        };
-        match self.status {
-            StatusCode::NOT_FOUND => true,
-            StatusCode::BAD_REQUEST => named(),
-            _ => false,
-        }
-    }
 }
 
 impl Wire {
@@ -169,6 +115,7 @@ impl Wire {
         session: &HeaderMap,
         caller: &Caller,
     ) -> Request<upstream::Outgoing> {
+        self.upstream.note_host(caller);
         let mut request = Request::new(upstream::full(body));
         *request.method_mut() = method;
         *request.uri_mut() = to.clone();
@@ -185,6 +132,9 @@ impl Wire {
         patience: Option<Duration>,
         quota: &Quota,
     ) -> Result<(HeaderMap, Answer), Fault> {
+        let host = request.headers().get(HOST).cloned();
+        let token = self.upstream.has_token();
+        let asked = Asked::new(request.method(), request.uri(), self.url(), token);
         let (head, body) = self.upstream.send(request, patience).await?.into_parts();
         let response = Response::from_parts(head, ());
         let fields = response.headers();
@@ -194,7 +144,13 @@ impl Wire {
         // A call's answer may come as late as its head may.
         let idle = patience.unwrap_or(ANSWER);
         let answer = if !response.status().is_success() {
-            Answer::Refused(Box::pin(refusal(&response, body, self.limits(), quota)).await)
+            let limits = BodyLimits { bytes: REFUSAL, ..self.limits() };
+            let said = Box::pin(body::read(body, limits, quota)).await.unwrap_or_default();
+            let refusal = Refusal::new(&response, &said, asked);
+            if let Some(host) = host.filter(|_| refusal.is_of_host()) {
+                self.upstream.refused_host(refusal.status, &host);
+            }
+            Answer::Refused(refusal)
         } else if encoded {
             return Err(Fault::Broken("it sent a compressed answer, unasked".to_owned()));
         } else if essence.eq_ignore_ascii_case("application/json") {
@@ -202,17 +158,18 @@ impl Wire {
                 Ok(read) => Answer::Json(read),
                 // It answered: to ask again would do what it did once more, and help nobody.
                 Err(BodyError::Short(short)) => {
-                    Answer::Refused(Refusal::for_want_of_memory(response.status(), short))
+                    Answer::Refused(Refusal::for_want_of_memory(response.status(), short, asked))
                 }
                 Err(error) => return Err(Fault::Broken(error.to_string())),
             }
         } else if essence.eq_ignore_ascii_case("text/event-stream") {
             Answer::Events(Box::new(EventBody::new(body, Decoder::new(self.max), quota)))
         } else {
+            let page = is_page(essence);
             // Read, so that the connection can be used again; what it says is of no use.
             let limits = BodyLimits { bytes: REFUSAL, ..self.limits() };
             drop(Box::pin(body::read(body, limits, quota)).await);
-            Answer::Accepted
+            Answer::Accepted { page }
         };
         Ok((response.into_parts().0.headers, answer))
     }
@@ -220,25 +177,6 @@ impl Wire {
     fn limits(&self) -> BodyLimits {
         BodyLimits { bytes: self.max, idle: self.upstream.patience(), total: ANSWER }
     }
-}
-
-async fn refusal(
-    response: &Response<()>,
-    body: Arriving,
-    limits: BodyLimits,
-    quota: &Quota,
-) -> Refusal {
-    let body = body::read(body, BodyLimits { bytes: REFUSAL, ..limits }, quota).await;
-    let body: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
-    let error = body.as_ref().and_then(|body| body.get("error")).and_then(|error| {
-        let code = i32::try_from(error.get("code")?.as_i64()?).ok()?;
-        Some((code, error.get("message")?.as_str()?.to_owned()))
-    });
-    let answers = body.as_ref().and_then(|body| RequestId::parse(&body.get("id")?.to_string()));
-    let status = response.status();
-    let location = response.headers().get(LOCATION).filter(|_| status.is_redirection());
-    let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Refusal { status, error, answers, location }
 }
 
 fn no_memory(short: Short) -> String {

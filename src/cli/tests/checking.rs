@@ -102,3 +102,33 @@ fn why_the_address_cannot_be_had() {
     contains(&text(ErrorKind::PermissionDenied), &[place, "CAP_NET_BIND_SERVICE"]);
     contains(&text(ErrorKind::OutOfMemory), &[place]);
 }
+
+#[test]
+fn pages_without_an_origin_need_a_word_and_a_token() {
+    let null = "--allow-origin=null";
+    let token = [("MCP_AUTH_TOKEN", TOKEN)];
+    let settings = check(&["--insecure-http", null], &token).unwrap();
+    assert_eq!(settings.config.allow_origins, ["null"]);
+    for argv in [&["--insecure-http", null][..], &["--self-signed", "--allow-anonymous", null]] {
+        let text = refused(argv, &[]);
+        contains(&text, &["--allow-origin (MCP_ALLOW_ORIGIN) null", "MCP_AUTH_TOKEN"]);
+    }
+    let text = refused(
+        &["--self-signed", "--allow-anonymous"],
+        &[("MCP_ALLOW_ORIGIN", "https://a.example,null")],
+    );
+    contains(&text, &["--allow-origin (MCP_ALLOW_ORIGIN) null"]);
+}
+
+#[test]
+fn a_pass_does_not_take_where_messages_are_posted() {
+    let upstream = "--upstream=http://127.0.0.1:8000/mcp";
+    let start = ["--insecure-http", upstream, "--path=/api/mcp"];
+    for option in ["--pass=/api/mcp/messages", "--pass-open=/api/mcp/messages/*"] {
+        let text = refused(&[&start[..], &[option]].concat(), &[]);
+        contains(&text, &["(MCP_PASS", "/api/mcp/messages", "--path (MCP_SSE_PATH)"]);
+    }
+    for option in ["--pass=/api/*", "--pass=/messages", "--pass=/api/mcp/messages/x"] {
+        assert!(check(&[&start[..], &[option]].concat(), &[]).is_ok(), "{option}");
+    }
+}

@@ -3,16 +3,14 @@
 mod checking;
 mod parsing;
 
-use std::collections::HashMap;
-
 use super::*;
 
 const TOKEN: &str = "0123456789abcdef";
 
 fn parse_with(argv: &[&str], vars: &[(&str, &str)]) -> Result<Asked, clap::Error> {
-    let vars: HashMap<_, _> = vars.iter().copied().collect();
+    let vars = vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let argv = ["mcp-edge"].iter().chain(argv).map(OsString::from);
-    parse(argv, |name| vars.get(name).map(OsString::from))
+    parse(argv, vars)
 }
 
 fn check(argv: &[&str], vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {

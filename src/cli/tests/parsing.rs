@@ -29,6 +29,7 @@ fn every_option_has_help_a_heading_and_a_twin() {
             "redirect-http",
             "upstream",
             "upstream-ca",
+            "upstream-host",
             "upstream-token-file",
             "workers",
         ];
@@ -49,7 +50,7 @@ fn scripts_find_the_names_they_use() {
         body-idle-timeout body-timeout idle-timeout call-timeout keep-alive-interval stream-age \
         session-idle-timeout session-age write-timeout shutdown-timeout max-header-bytes \
         max-headers max-body-bytes max-line-bytes redirect-http trusted-proxy upstream \
-        upstream-kind upstream-ca upstream-token-file forward-header pass pass-open \
+        upstream-kind upstream-host upstream-ca upstream-token-file forward-header pass pass-open \
         upstream-connections upstream-connect-timeout upstream-head-timeout upstream-wait \
         max-buffered-bytes max-unauthenticated tls-min refuse-unknown-names child-memory new-privileges report-interval";
     let top = command();
@@ -77,8 +78,9 @@ fn help_is_told_in_groups() {
 
 #[test]
 fn the_defaults_are_the_library_s() {
-    let Settings { mode, config, behind, workers, token_source, report } = settings(&[], &[]);
-    assert_eq!(report, None);
+    let Settings { mode, config, behind, workers, token_source, report, warnings } =
+        settings(&[], &[]);
+    assert_eq!((report, warnings), (None, Vec::new()));
     let Config { listen, path, limits, times, .. } = Config::default();
     assert_eq!(mode, Mode::Serve);
     assert_eq!((config.listen, config.path), (listen, path));

@@ -12,6 +12,7 @@ use rustls::{Error, InconsistentKeys};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
+use super::doubts::doubts;
 use super::error::TlsError;
 use super::pem;
 use crate::config::CertFiles;
@@ -31,6 +32,14 @@ pub(super) struct Facts {
     pub(super) permitted: Vec<String>,
     /// The public key, as `SubjectPublicKeyInfo`.
     pub(super) public_key: Vec<u8>,
+    /// Whose it is: the distinguished name, as it stands.
+    pub(super) subject: Vec<u8>,
+    /// Who signed it: the distinguished name, as it stands.
+    pub(super) issued_by: Vec<u8>,
+    /// The same for people.
+    pub(super) issued_by_text: String,
+    /// The common name in `subject`.
+    pub(super) common_name: Option<String>,
 }
 
 impl Facts {
@@ -42,6 +51,7 @@ impl Facts {
         let names = x509.subject_alternative_name().map_err(|e| unparsable(e.to_string()))?;
         let constraints = x509.name_constraints().map_err(|e| unparsable(e.to_string()))?;
         let issuer = x509.issuer().iter_organization().next();
+        let common_name = x509.subject().iter_common_name().next();
         Ok(Self {
             names: names
                 .iter()
@@ -57,6 +67,10 @@ impl Facts {
                 .filter_map(|subtree| name(&subtree.base))
                 .collect(),
             public_key: x509.public_key().raw.to_vec(),
+            subject: x509.subject().as_raw().to_vec(),
+            issued_by: x509.issuer().as_raw().to_vec(),
+            issued_by_text: x509.issuer().to_string(),
+            common_name: common_name.and_then(|it| it.as_str().ok()).map(str::to_owned),
         })
     }
 
@@ -103,6 +117,8 @@ pub(super) struct Served {
     pub(super) key: Arc<CertifiedKey>,
     /// Of the first certificate of the chain.
     pub(super) facts: Facts,
+    /// Why clients may refuse it all the same.
+    pub(super) doubts: Vec<String>,
 }
 
 impl Served {
@@ -116,6 +132,7 @@ impl Served {
         let chain = pem::certificates(cert)?;
         let private_key = pem::private_key(key)?;
         let all = chain.iter().map(|it| Facts::read(it, cert)).collect::<Result<Vec<_>, _>>()?;
+        let doubts = chain.first().map_or_else(Vec::new, |leaf| doubts(cert, &all, leaf));
         let Some(facts) = all.into_iter().next() else {
             return Err(TlsError::NoCertificate { path: cert.clone() });
         };
@@ -132,7 +149,7 @@ impl Served {
         let certified = CertifiedKey::new(chain, signer);
         match certified.keys_match() {
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
-                Ok(Self { key: Arc::new(certified), facts })
+                Ok(Self { key: Arc::new(certified), facts, doubts })
             }
             Err(Error::InconsistentKeys(_)) => {
                 Err(TlsError::KeyMismatch { cert: cert.clone(), key: key.clone() })

@@ -23,6 +23,15 @@ pub enum TlsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A directory in place of a file.
+    #[error(
+        "`{path}` is a directory: give the file in it, as fullchain.pem for the certificate and \
+         privkey.pem for its key"
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file could not be made or replaced.
     #[error("could not write `{path}`: check that this user may write to its directory")]
     Write {

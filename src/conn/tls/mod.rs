@@ -4,6 +4,7 @@
 //! and the caller says how long.
 
 mod certificate;
+mod doubts;
 mod error;
 mod files;
 #[cfg(fuzzing)]
@@ -19,7 +20,7 @@ mod stream;
 mod testing;
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
@@ -52,6 +53,8 @@ pub(crate) struct TlsAcceptor {
     source: TlsSource,
     rules: TlsRules,
     served: RwLock<ByProtocol>,
+    /// Held while files are read, and perhaps written: two at once would be in each other's way.
+    loading: Mutex<()>,
 }
 
 /// What is served now, for each protocol inside.
@@ -69,6 +72,8 @@ pub(crate) struct Trust {
     pub(crate) ca: Option<PathBuf>,
     /// Every DNS name and address of all certificates, lower case; wildcards as `*.example.com`.
     pub(crate) names: Vec<String>,
+    /// Where certificates and keys were read.
+    pub(crate) files: Vec<PathBuf>,
     /// When the first of the certificates expires.
     pub(crate) not_after: SystemTime,
 }
@@ -81,26 +86,32 @@ impl TlsAcceptor {
         now: SystemTime,
     ) -> Result<(Self, Trust), TlsError> {
         let (served, trust) = ByProtocol::load(source, rules, now)?;
-        Ok((Self { source: source.clone(), rules, served: RwLock::new(served) }, trust))
+        let (source, loading) = (source.clone(), Mutex::new(()));
+        Ok((Self { source, rules, served: RwLock::new(served), loading }, trust))
     }
 
     /// Renews a self-signed certificate before it expires, for as long as the server runs.
     pub(crate) async fn keep_fresh(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            if let Err(error) = self.refresh(SystemTime::now()) {
+            if matches!(self.source, TlsSource::SelfSigned { .. })
+                && let Err(error) = self.reload(SystemTime::now())
+            {
                 tracing::error!(%error, "could not renew the certificate; trying again later");
             }
         }
     }
 
-    /// Takes up what [`self_signed::prepare`] finds or makes. New connections get it.
-    fn refresh(&self, now: SystemTime) -> Result<(), TlsError> {
-        if matches!(self.source, TlsSource::SelfSigned { .. }) {
-            let (fresh, _) = ByProtocol::load(&self.source, self.rules, now)?;
-            *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        }
-        Ok(())
+    /// Reads every certificate and key again, and those of its own making after they were renewed
+    /// where that is due. All or nothing: after an error what was served is served on.
+    ///
+    /// New connections get them. Those that are open, and their handshakes, go on with what they
+    /// have; tickets of before are not taken, so that whoever comes back sees the new certificate.
+    pub(crate) fn reload(&self, now: SystemTime) -> Result<Trust, TlsError> {
+        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (fresh, trust) = ByProtocol::load(&self.source, self.rules, now)?;
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(trust)
     }
 
     fn served(&self) -> ByProtocol {
@@ -157,6 +168,9 @@ impl ByProtocol {
         let Some(not_after) = certificates.iter().map(|it| it.facts.not_after).min() else {
             return Err(TlsError::Nothing);
         };
+        for doubt in certificates.iter().flat_map(|it| &it.doubts) {
+            tracing::warn!("{doubt}");
+        }
         let mut names = Vec::new();
         for name in certificates.iter().flat_map(|it| &it.facts.names) {
             if !names.contains(name) {
@@ -173,7 +187,13 @@ impl ByProtocol {
         let ticketer = Ticketer::new()?;
         let http1 = config(&provider, rules, &resolver, &ticketer, HTTP1)?;
         let h2 = config(&provider, rules, &resolver, &ticketer, H2)?;
-        Ok((Self { http1, h2, names: by_name }, Trust { ca, names, not_after }))
+        let mut read = Vec::new();
+        for file in files.into_iter().flat_map(|it| [it.cert, it.key]) {
+            if !read.contains(&file) {
+                read.push(file);
+            }
+        }
+        Ok((Self { http1, h2, names: by_name }, Trust { ca, names, files: read, not_after }))
     }
 }
 
@@ -228,8 +248,8 @@ fn config(
 
 #[cfg(test)]
 mod tests {
-    use rustls::HandshakeKind;
     use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, HandshakeKind};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     use super::testing::{Pki, acceptor, client, client_of, handshake};
@@ -316,6 +336,46 @@ mod tests {
                 assert_eq!(client.read_u8().await.unwrap(), b'x');
             }
         }
+    }
+
+    /// One handshake that is used: was it a new one, and which certificate does the client see?
+    async fn visit(acceptor: &TlsAcceptor, client: &Arc<ClientConfig>) -> (HandshakeKind, Vec<u8>) {
+        let (server, client) = handshake(acceptor, Arc::clone(client), "a.example").await;
+        let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+        // The tickets of TLS 1.3 come with the first data.
+        server.write_all(b"x").await.unwrap();
+        server.flush().await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        let connection = client.get_ref().1;
+        let shown = connection.peer_certificates().unwrap()[0].to_vec();
+        (connection.handshake_kind().unwrap(), shown)
+    }
+
+    #[tokio::test]
+    async fn certificates_are_read_again_all_or_nothing() {
+        let pki = Pki::new();
+        let (first, second) = (pki.issue("a", &["a.example"]), pki.issue("b", &["b.example"]));
+        let acceptor = acceptor(&[first.clone(), second.clone()]);
+        let client = Arc::new(client(pki.root(), &[]));
+        let (kind, old) = visit(&acceptor, &client).await;
+        assert_eq!(kind, HandshakeKind::Full);
+        assert_eq!(visit(&acceptor, &client).await, (HandshakeKind::Resumed, old.clone()));
+
+        // The first pair is new and good, the second is broken: the first is not taken either.
+        pki.issue("a", &["a.example"]);
+        let key = std::fs::read_to_string(&second.key).unwrap();
+        pki.write("b-key.pem", "");
+        let error = acceptor.reload(SystemTime::now()).unwrap_err();
+        assert!(error.to_string().contains(&*second.key.to_string_lossy()), "{error}");
+        assert_eq!(visit(&acceptor, &client).await, (HandshakeKind::Resumed, old.clone()));
+
+        pki.write("b-key.pem", &key);
+        let trust = acceptor.reload(SystemTime::now()).unwrap();
+        assert_eq!(trust.files, [first.cert, first.key, second.cert, second.key]);
+        let (kind, new) = visit(&acceptor, &client).await;
+        assert_eq!(kind, HandshakeKind::Full, "a ticket of before shows no new certificate");
+        assert_ne!(new, old);
+        assert_eq!(visit(&acceptor, &client).await, (HandshakeKind::Resumed, new));
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Reads PEM files. The only place that knows `rustls-pemfile`.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
 use super::error::TlsError;
+use crate::pem::tidied;
 
 /// Bytes read of one file: a chain takes a few KiB, and a device file never ends.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -62,10 +63,16 @@ fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
-        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
-    Ok(bytes)
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    let _length = read.map_err(|source| {
+        let path = path.to_owned();
+        if source.kind() == ErrorKind::IsADirectory {
+            TlsError::Directory { path }
+        } else {
+            TlsError::Read { path, source }
+        }
+    })?;
+    Ok(tidied(&bytes))
 }
 
 fn is_encrypted(pem: &[u8]) -> bool {
@@ -106,7 +113,7 @@ mod tests {
         for error in [certificates(path).unwrap_err(), private_key(path).unwrap_err()] {
             assert!(error.to_string().contains("/nowhere/cert.pem"), "{error}");
             let TlsError::Read { source, .. } = error else { panic!("{error:?}") };
-            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+            assert_eq!(source.kind(), ErrorKind::NotFound);
         }
     }
 

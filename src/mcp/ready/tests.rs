@@ -1,5 +1,6 @@
 //! What askers are told, on a paused clock, with the backend played by the test.
 
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -83,7 +84,7 @@ async fn a_backend_that_ends_did_not_answer() {
     let rig = Rig::new();
     let session = Arc::clone(&rig.session);
     let ending = async {
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         rig.say.send(Said::Gone("exited".to_owned())).await.unwrap();
     };
     let (asked, ()) = tokio::join!(ask(&session, false), ending);
@@ -130,11 +131,31 @@ async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_in_vain_says_what_was_said_instead() {
+    let rig = Rig::new();
+    rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
+    let late = Reason::NeverSpoke { time: SILENCE, text: "it asks".to_owned() };
+    assert_eq!(ask(&rig.session, true).await, Err(late));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_it_is_not_ready_is_logged_once_until_it_is_ready_again() {
+    let readiness = Readiness::default();
+    let now = Instant::now();
+    for _ in 0..2 {
+        assert!(readiness.tell(&Reason::BackendBusy));
+        readiness.books().settle(false, now);
+        assert!(!readiness.tell(&Reason::BackendBusy));
+        readiness.books().settle(true, now);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
     let rig = Rig::new();
-    tokio::time::sleep(Duration::from_secs(119)).await;
+    sleep(Duration::from_secs(119)).await;
     assert!(!rig.session.is_ended());
-    tokio::time::sleep(2 * SECOND).await;
+    sleep(2 * SECOND).await;
     assert!(rig.session.is_ended());
 }
 
@@ -233,7 +254,7 @@ async fn askers_wait_three_seconds_at_most_and_hear_of_the_drain_at_once() {
     assert_eq!(begun.elapsed(), WAIT);
     mcp.readiness.books().asking = Some(Instant::now());
     let draining = async {
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         mcp.drain.begin();
     };
     let (ready, ()) = tokio::join!(mcp.ready(), draining);

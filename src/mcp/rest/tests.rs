@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::shutdown::Drain;
 use crate::tally::Tally;
@@ -77,6 +78,13 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
     large.add(&half("a")).unwrap();
     large.add(&half("b")).unwrap();
     assert!(bad(large.add(&half("c"))).contains("16 MiB"));
+    // What never fits is the list's fault, not that of whoever asks.
+    let small = Budget::new(8000, 0, Tally::default()).quota();
+    let mut small = Pages::new(None, &small).unwrap();
+    assert!(
+        bad(small.add(&page(&json!({ "tools": ["x".repeat(3000)] }).to_string())))
+            .contains("memory")
+    );
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Session {
                             return "the backend could not be initialised".to_owned();
                         }
                     }
+                    Some(Said::Suspect(text)) => drop(self.suspicion.set(text)),
                     Some(Said::Gone(why)) => {
                         tracing::warn!(session = %self.id.alias(), why, "the backend is gone");
                         let why = format!("the MCP server ended: {why}");
@@ -142,14 +143,14 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let fault = Reason::CallTimeout(self.terms.times.call);
+            let (initialize, time) = (state.is_initialize(&id), self.terms.times.call);
+            let fault = if initialize { self.late(time) } else { Reason::CallTimeout(time) };
             self.count(Outcome::CallTimeout);
-            let initialize = state.is_initialize(&id);
             let _waited = state.fail(&id, fault.clone(), now);
             if initialize {
                 return Some(fault.to_string());
             }
-            let message = Message::cancellation(&id, "timeout");
+            let message = Message::cancellation(&id, None);
             let caller = Arc::new(Caller::stdio());
             // A backend whose queue is full will hear of its end soon enough.
             drop(self.tell.try_send(Told { message, caller }));

@@ -295,3 +295,32 @@ async fn what_a_sessions_times_end_is_counted() {
     }
     assert_eq!(count("call_timeout"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_initialize_that_waits_in_vain_is_told_what_was_said_instead() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let initialize = Message::request(&0.into(), "initialize", &json!({}));
+    let reader = rig.session.call(vec![initialize], false, &rig.caller).await.unwrap();
+    rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
+    let answer = String::from_utf8(reader.answer().await.unwrap().to_vec()).unwrap();
+    let text = "the MCP server did not answer `initialize` within 300 seconds: it asks";
+    assert!(answer.contains(text), "{answer}");
+    assert!(rig.session.is_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_edges_own_initialize_has_an_integer_for_its_id() {
+    for (transport, id) in [(Transport::Bare, 1), (Transport::HttpSse, BESIDE_A_CLIENT)] {
+        let mut rig = Rig::new(transport);
+        let (session, caller) = (Arc::clone(&rig.session), Arc::clone(&rig.caller));
+        let playing = async {
+            let hello = rig.told().await;
+            assert_eq!(hello.id(), Some(&id.into()));
+            rig.say(Message::result(&id.into(), &json!({ "protocolVersion": "2025-06-18" }))).await;
+            assert_eq!(rig.told().await.method(), Some("notifications/initialized"));
+        };
+        let (begun, ()) = tokio::join!(session.initialize(&caller), playing);
+        assert_eq!(begun, Ok(()));
+    }
+    assert!(i32::try_from(BESIDE_A_CLIENT).is_ok());
+}

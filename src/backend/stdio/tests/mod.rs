@@ -76,7 +76,7 @@ async fn everything(link: &mut Link) -> (Vec<String>, String) {
                 assert!(bounded(link.said.recv()).await.is_none(), "something followed Gone");
                 return (methods, text);
             }
-            other @ (None | Some(Said::Unanswered { .. })) => {
+            other @ (None | Some(Said::Unanswered { .. } | Said::Suspect(_))) => {
                 panic!("{other:?} after {methods:?}")
             }
         }

@@ -8,7 +8,8 @@ use tokio::time::sleep;
 use super::Channel;
 use crate::backend::During;
 use crate::backend::upstream::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
-use crate::backend::upstream::wire::{Answer, EventBody, LAST_EVENT, Refusal, SESSION};
+use crate::backend::upstream::refusal::Refusal;
+use crate::backend::upstream::wire::{Answer, EventBody, LAST_EVENT, SESSION};
 use crate::caller::Caller;
 use crate::jsonrpc::Message;
 
@@ -66,7 +67,7 @@ impl Channel {
                         place.pause = (place.pause * 2).min(LONGEST_REFUSED);
                     }
                 }
-                Ok(Answer::Json(_) | Answer::Accepted) => return,
+                Ok(Answer::Json(_) | Answer::Accepted { .. }) => return,
                 Err(fault) => tracing::debug!(%fault, "the upstream's stream is down"),
             }
             sleep(place.pause).await;

@@ -35,6 +35,9 @@ impl Channel {
         self.state().half = true;
         let renewed = self.begin_again(epoch, caller, patience).await;
         *renewing = renewed.as_ref().err().map(|unanswered| unanswered.text.clone());
+        if let Some(text) = &*renewing {
+            self.shared.warn(text);
+        }
         let mut state = self.state();
         state.half = false;
         if renewed.is_ok() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 
 use super::{Caller, EventBody, Message, RequestId, Shared};
 use crate::backend::upstream::kind;
+use crate::backend::upstream::refusal::WHERE;
 use crate::backend::upstream::wire::Answer;
 use crate::jsonrpc::Kind;
 
@@ -36,8 +38,10 @@ pub(super) async fn connect(
     again: Option<(Message, Vec<Message>)>,
 ) -> Result<Connected, String> {
     let patience = shared.wire.patience();
+    // Is there a stream whose first event does not come?
+    let unnamed = AtomicBool::new(false);
     let connecting = async {
-        let mut connected = open(&shared, &caller).await?;
+        let mut connected = open(&shared, &caller, &unnamed).await?;
         if let Some((hello, rest)) = again {
             initialize(&shared, &caller, &mut connected, &hello).await?;
             for message in rest {
@@ -49,27 +53,47 @@ pub(super) async fn connect(
         }
         Ok(connected)
     };
-    let late = |_elapsed| "the upstream does not answer".to_owned();
+    let late = |_elapsed| {
+        if unnamed.load(Ordering::Relaxed) {
+            shared.doubt();
+            let text = "the upstream's event stream says no `endpoint` to post messages to";
+            shared.explained(text.to_owned())
+        } else {
+            "the upstream does not answer".to_owned()
+        }
+    };
     timeout(patience, connecting).await.map_err(late)?
 }
 
-async fn open(shared: &Shared, caller: &Caller) -> Result<Connected, String> {
+async fn open(shared: &Shared, caller: &Caller, unnamed: &AtomicBool) -> Result<Connected, String> {
     let listening = shared.wire.listen(&HeaderMap::new(), caller).await;
-    let mut events = match listening.map_err(|fault| fault.to_string())? {
+    let mut events = match listening.map_err(|fault| kind::hinted(&shared.wire, &fault))? {
         Answer::Events(events) => events,
+        Answer::Refused(refusal) if refusal.is_clear() => return Err(refusal.text()),
         Answer::Refused(refusal) => {
             shared.doubt();
-            return Err(refusal.text());
+            return Err(no_stream(shared, &refusal.brief()));
         }
-        Answer::Json(_) | Answer::Accepted => {
+        Answer::Accepted { page: true } => {
             shared.doubt();
-            return Err("the upstream gives no event stream at that URL".to_owned());
+            return Err(no_stream(shared, "a web page"));
+        }
+        Answer::Json(_) | Answer::Accepted { page: false } => {
+            shared.doubt();
+            return Err(no_stream(shared, "something else"));
         }
     };
+    unnamed.store(true, Ordering::Relaxed);
     let named = kind::endpoint(&mut events).await?;
+    unnamed.store(false, Ordering::Relaxed);
     let post = resolve(shared.wire.url(), &named)
         .ok_or_else(|| format!("the upstream's endpoint {named:?} is no URL"))?;
     Ok(Connected { events, post, early: Vec::new(), own: HashSet::new() })
+}
+
+fn no_stream(shared: &Shared, got: &str) -> String {
+    let path = shared.wire.url().path();
+    shared.explained(format!("the upstream opens no event stream at {path} ({got}): {WHERE}"))
 }
 
 async fn initialize(
@@ -106,7 +130,7 @@ async fn post(shared: &Shared, caller: &Caller, to: &Uri, message: &Message) -> 
     let posted = wire.post(to, bytes, &HeaderMap::new(), caller, Some(wire.patience())).await;
     match posted.map_err(|fault| fault.to_string())?.1 {
         Answer::Refused(refusal) => Err(refusal.text()),
-        Answer::Accepted | Answer::Json(_) | Answer::Events(_) => Ok(()),
+        Answer::Accepted { .. } | Answer::Json(_) | Answer::Events(_) => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Message, RequestId, Session, Told};
@@ -31,7 +31,7 @@ impl Session {
         let id = self.memory.name();
         let params = match &cursor {
             Some(cursor) => json!({ "cursor": cursor }),
-            None => json!({}),
+            None => Value::Null,
         };
         let message = Message::request(&id, "tools/list", &params);
         let told = Told { message, caller: Arc::clone(&self.caller) };

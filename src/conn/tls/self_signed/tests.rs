@@ -235,7 +235,7 @@ async fn a_client_that_trusts_the_ca_gets_in_by_every_name() {
         dir: server.dir.path().to_owned(),
         names: vec!["mcp.example".to_owned()],
     };
-    let (acceptor, Trust { ca, names, not_after }) =
+    let (acceptor, Trust { ca, names, files: _, not_after }) =
         TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
     assert_eq!(ca, Some(server.path("ca.pem")));
     let life = not_after.duration_since(server.now).unwrap();
@@ -273,7 +273,7 @@ async fn a_server_that_runs_for_long_renews_its_certificate() {
     let source = TlsSource::SelfSigned { dir: server.path("."), names: Vec::new() };
     let (acceptor, trust) = TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
     for (days, renewed) in [(0, false), (300, false), (370, true)] {
-        acceptor.refresh(server.now + days * DAY).unwrap();
+        let _trust = acceptor.reload(server.now + days * DAY).unwrap();
         let ca = pem::certificates(trust.ca.as_ref().unwrap()).unwrap().remove(0);
         let (_, answered) = handshake(&acceptor, client(ca, &[]), "localhost").await;
         // Made in more than a year, the new one is not valid yet for a client of today.
