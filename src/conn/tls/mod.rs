@@ -248,9 +248,13 @@ fn config(
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use rustls::version::{TLS12, TLS13};
     use rustls::{ClientConfig, HandshakeKind};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
     use super::testing::{Pki, acceptor, client, client_of, handshake};
     use super::*;
@@ -387,6 +391,20 @@ mod tests {
         assert!(text.starts_with("the client does not trust our certificate: "), "{text}");
     }
 
+    /// A connection that is broken.
+    #[derive(Debug)]
+    struct Broken(ErrorKind);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            _buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+    }
+
     #[tokio::test]
     async fn a_client_that_leaves_with_our_certificate_is_told_from_a_port_scan() {
         let pki = Pki::new();
@@ -400,6 +418,19 @@ mod tests {
         theirs.write_all(&hello).await.unwrap();
         theirs.shutdown().await.unwrap();
         assert!(matches!(acceptor.accept(ours).await, Err(HandshakeError::Left)));
+        // Node.js leaves unread what we say behind the certificate: then the system resets. Only at
+        // that point is it the certificate.
+        for kind in [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] {
+            let peer = hello.as_slice().chain(Broken(kind));
+            let ended = acceptor.accept(tokio::io::join(peer, tokio::io::sink())).await;
+            let error = ended.unwrap_err();
+            assert!(matches!(error, HandshakeError::Left), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("does not trust the certificate"), "{text}");
+            assert!(text.contains("NODE_EXTRA_CA_CERTS"), "{text}");
+        }
+        let early = tokio::io::join(Broken(ErrorKind::ConnectionReset), tokio::io::sink());
+        assert!(matches!(acceptor.accept(early).await, Err(HandshakeError::Io(_))));
     }
 
     fn ruled(files: &[CertFiles], rules: TlsRules) -> TlsAcceptor {
