@@ -1,7 +1,7 @@
 //! Request bodies within a number of bytes, an idle time and a total time: read whole ([`read`]),
 //! or handed on as they come ([`hand_on`]).
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::budget::{Gathered, Quota, Short};
@@ -62,8 +61,10 @@ where
     let end = Instant::now() + total;
     let mut body = std::pin::pin!(body);
     let mut read = Gathered::new(quota, most)?;
-    while let Some(piece) = piece(body.as_mut(), end.min(Instant::now() + idle)).await? {
-        if read.len() + piece.len() > most {
+    loop {
+        let (until, left) = (end.min(Instant::now() + idle), most.saturating_sub(read.len()));
+        let Some(piece) = piece(body.as_mut(), until, left, most).await? else { break };
+        if piece.len() > left {
             return Err(BodyError::TooLarge(most));
         }
         // A piece may be a small part of a large buffer: it is copied, and the buffer let go.
@@ -72,24 +73,42 @@ where
     Ok(read.whole())
 }
 
-/// The next piece, if it comes before `deadline`; none at the end.
-async fn piece<B>(mut body: Pin<&mut B>, deadline: Instant) -> Result<Option<Bytes>, BodyError>
+/// The next piece, if it comes before `deadline`, and no more is to come than what is `left` of the
+/// `most`; none at the end.
+async fn piece<B>(
+    mut body: Pin<&mut B>,
+    deadline: Instant,
+    left: usize,
+    most: usize,
+) -> Result<Option<Bytes>, BodyError>
 where
     B: Body<Data = Bytes>,
 {
     loop {
-        let Ok(frame) = timeout_at(deadline, body.as_mut().frame()).await else {
+        let frame = poll_fn(|context| match body.as_mut().poll_frame(context) {
+            // It need not come before it is known to be too much.
+            Poll::Pending if promises_more(&*body, left) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        });
+        let Ok(frame) = timeout_at(deadline, frame).await else {
             return Err(BodyError::Timeout);
         };
         match frame {
-            None => return Ok(None),
-            Some(Err(_broken)) => return Err(BodyError::Broken),
-            Some(Ok(frame)) => {
+            None => return Err(BodyError::TooLarge(most)),
+            Some(None) => return Ok(None),
+            Some(Some(Err(_broken))) => return Err(BodyError::Broken),
+            Some(Some(Ok(frame))) => {
                 let Ok(piece) = frame.into_data() else { continue };
                 return Ok(Some(piece));
             }
         }
     }
+}
+
+/// Does the body say that more than this is to come? So it does where the size of a chunk has come.
+fn promises_more(body: &impl Body, left: usize) -> bool {
+    !usize::try_from(body.size_hint().lower()).is_ok_and(|more| more <= left)
 }
 
 /// Looks at the size that a body declares.
@@ -195,6 +214,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
+                    let most = this.limits.bytes;
+                    if promises_more(&this.body, most.saturating_sub(this.read)) {
+                        return this.fail(BodyError::TooLarge(most));
+                    }
                     if !std::mem::replace(&mut this.waits, true) {
                         let idle = Instant::now() + this.limits.idle;
                         this.timer.as_mut().reset(this.end.min(idle));
@@ -236,7 +259,7 @@ mod tests {
     use futures_util::stream;
     use http_body::Frame;
     use http_body_util::combinators::UnsyncBoxBody;
-    use http_body_util::{Full, StreamBody};
+    use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
 

@@ -15,7 +15,8 @@ use cli::{Args, Asked};
 use exit::Exit;
 use tikv_jemallocator::Jemalloc;
 
-/// Memory that a crowd took goes back to the system some seconds after it has left.
+/// Memory that a crowd took goes back to the system within some 10 s after it has left (jemalloc's decay
+/// of dirty pages): at once would cost every call the pages that it uses.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -19,6 +19,9 @@ use crate::addr::{ClientKey, Network};
 /// One in so many strangers, the newest of them, is not judged yet: its first bytes may be on their
 /// way. They go when nobody else is left. At 3,000 newcomers a second and 256 places that is 43 ms.
 const NEW_ONE_IN: usize = 2;
+/// Networks are told apart by how many there are of each in steps of one in so many of all that there
+/// may be: a few clients of one network are no crowd, beside a flood that has one in each.
+const CROWD_ONE_IN: usize = 16;
 
 /// The strangers of one server, in the order in which they came.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ struct Hall {
 }
 
 /// Who is there, and who of them goes next. Takes logarithmic time for each change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     came: u64,
     all: BTreeMap<u64, Waiting>,
@@ -51,14 +54,21 @@ struct Waiting {
 }
 
 /// Strangers by the networks that they come from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Crowd {
+    step: usize,
     networks: BTreeMap<Network, BTreeSet<u64>>,
-    /// The networks by how many there are of each, then by who came first.
+    /// The networks by how many steps there are of each, then by who came first.
     order: BTreeSet<(usize, Reverse<u64>, Network)>,
 }
 
 impl Crowd {
+    /// Of at most so many strangers.
+    fn of(most: usize) -> Self {
+        let step = (most / CROWD_ONE_IN).max(1);
+        Self { step, networks: BTreeMap::new(), order: BTreeSet::new() }
+    }
+
     fn add(&mut self, network: Network, number: u64) {
         self.change(network, |numbers| numbers.insert(number));
     }
@@ -68,14 +78,15 @@ impl Crowd {
     }
 
     fn change(&mut self, network: Network, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
+        let step = self.step;
         let numbers = self.networks.entry(network).or_default();
         if let Some(first) = numbers.first() {
-            let _there = self.order.remove(&(numbers.len(), Reverse(*first), network));
+            let _there = self.order.remove(&(numbers.len() / step, Reverse(*first), network));
         }
         let _changed = change(numbers);
         match numbers.first() {
             Some(first) => {
-                let _new = self.order.insert((numbers.len(), Reverse(*first), network));
+                let _new = self.order.insert((numbers.len() / step, Reverse(*first), network));
             }
             None => drop(self.networks.remove(&network)),
         }
@@ -94,6 +105,11 @@ impl Hall {
 }
 
 impl Queue {
+    fn of(most: usize) -> Self {
+        let (silent, spoke) = (Crowd::of(most), Crowd::of(most));
+        Self { came: 0, all: BTreeMap::new(), new: VecDeque::new(), silent, spoke }
+    }
+
     fn crowd(&mut self, spoke: bool) -> &mut Crowd {
         if spoke { &mut self.spoke } else { &mut self.silent }
     }
@@ -153,7 +169,7 @@ impl Queue {
 impl Strangers {
     /// At most `most` at once; at least one.
     pub(crate) fn new(most: usize) -> Self {
-        Self(Arc::new(Hall { most: most.max(1), queue: Mutex::default() }))
+        Self(Arc::new(Hall { most: most.max(1), queue: Mutex::new(Queue::of(most)) }))
     }
 
     /// Takes a newcomer in. If that is one too many, another goes, which the second value says.
@@ -319,6 +335,22 @@ mod tests {
     }
 
     #[test]
+    fn a_few_of_one_network_are_no_crowd() {
+        let strangers = Strangers::new(256);
+        let old = strangers.enter(at(1, 1)).0;
+        let few: Vec<_> = (0..15).map(|last| strangers.enter(at(2, last)).0).collect();
+        let many: Vec<_> = (0..16).map(|last| strangers.enter(at(3, last)).0).collect();
+        let new: Vec<_> = (0..32).map(|net| strangers.enter(at(100 + net, 1)).0).collect();
+        for all in [&few, &many, &new] {
+            all.iter().for_each(Stranger::speaks);
+        }
+        old.speaks();
+        assert!(strangers.give_way() && goes(&many[0]));
+        assert!(strangers.give_way() && goes(&old) && !goes(&many[1]));
+        assert!(strangers.give_way() && goes(&few[0]) && !goes(&many[1]));
+    }
+
+    #[test]
     fn who_is_known_or_gone_gives_way_to_nobody() {
         let strangers = Strangers::new(2);
         let (first, _) = strangers.enter(at(1, 1));
@@ -352,7 +384,7 @@ mod tests {
                 let waiting = there.iter().filter(|it| !goes(it)).count();
                 prop_assert_eq!(queue.all.len(), waiting);
                 for (spoke, crowd) in [(false, &queue.silent), (true, &queue.spoke)] {
-                    let mut right = Crowd::default();
+                    let mut right = Crowd::of(20);
                     for (number, it) in queue.all.iter().filter(|(_, it)| !it.new && it.spoke == spoke) {
                         right.add(it.network, *number);
                     }

@@ -288,6 +288,60 @@ async fn readers_that_never_read_cost_less_than_a_mebibyte_each_and_are_cut() {
     .await;
 }
 
+/// A child that says lines of so many bytes without end, once it is asked to.
+fn large(bytes: usize) -> String {
+    let line = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"%0{bytes}d"}}}}"#
+    );
+    let large =
+        format!("case $line in\n *'\"t/large\"'*) while :; do printf '{line}\\n' 0; done ;;");
+    SCRIPT.replace("case $line in", &large)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_never_read_hold_no_more_than_a_mebibyte_and_one_event() {
+    for bytes in [100_000, 1_000_000, 4_000_000] {
+        within(Duration::from_mins(1), async {
+            let mark = Mark::new();
+            let times = Times { write: Duration::from_secs(3), ..config().times };
+            let server =
+                TestServer::start(Config { times, ..config() }, mark.sh(&large(bytes))).await;
+            let client = server.client();
+            let session = client.initialize("2025-11-25").await;
+            let tcp = client.tcp().await.unwrap();
+            SockRef::from(&tcp).set_recv_buffer_size(4096).unwrap();
+            let tls = rustls::ClientConfig::clone(&server.tls);
+            let mut raw = RawClient::over(tcp, tls).await.unwrap();
+            raw.send(format!(
+                "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\
+                 authorization: Bearer {TOKEN}\r\nmcp-session-id: {}\r\n\r\n",
+                session.id
+            ))
+            .await;
+            raw.until("\r\n\r\n").await;
+            let ask = json!({ "jsonrpc": "2.0", "method": "t/large" });
+            assert_eq!(session.post(&ask).await.status, 202);
+            let most = std::cell::Cell::new(0);
+            eventually(|| {
+                let report = server.report();
+                // What its session holds when it is gone is another matter.
+                if report.streams > 0 {
+                    most.set(most.get().max(report.buffered_bytes));
+                }
+                report.connections == 0
+            })
+            .await;
+            assert!(most.get() >= bytes, "{} bytes of {bytes}", most.get());
+            assert!(most.get() < 1024 * KIB + bytes, "{} bytes of {bytes}", most.get());
+            assert_eq!(session.delete().await.status, 204);
+            eventually(|| held(&server) == 0).await;
+            assert!(server.stop().await);
+            mark.gone().await;
+        })
+        .await;
+    }
+}
+
 /// Opens an HTTP+SSE stream, and waits for its first event.
 async fn listen(client: Client) -> support::Stream {
     let request = client.request("GET", "/sse").header("accept", "text/event-stream");

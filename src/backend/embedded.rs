@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-use super::{During, Link, QUEUE, SAID_QUEUE, Said, Told};
+use super::{During, Link, QUEUE, SAID_QUEUE, Said, Told, say};
 use crate::budget::{Quota, Share};
 use crate::caller::Caller;
 use crate::jsonrpc::{self, Kind, Message, RequestId, code};
@@ -137,7 +137,7 @@ impl Call {
         let message = message.charged(&self.quota);
         let said = Said::Message { message, during: During::Call(self.id.clone()) };
         // A closed queue means that the session ended, and this call with it.
-        drop(self.said.send(said).await);
+        drop(say(&self.said, said).await);
     }
 }
 
@@ -333,7 +333,7 @@ impl EmbeddedSession {
         let (handler, said, answered) = (Arc::clone(&self.handler), self.said.clone(), id.clone());
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
-            drop(said.send(to_said(&answered, &answer, &quota)).await);
+            drop(say(&said, to_said(&answered, &answer, &quota)).await);
         });
         drop(self.running.insert(running.id(), (id, running)));
     }

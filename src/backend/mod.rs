@@ -9,10 +9,11 @@ pub(crate) mod embedded;
 pub(crate) mod stdio;
 pub(crate) mod upstream;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::upstream::Directly;
 use crate::addr::ClientKey;
@@ -23,9 +24,12 @@ use crate::jsonrpc::{Message, RequestId};
 /// Messages that may wait on their way to a backend. A full queue makes the sender wait.
 pub(crate) const QUEUE: usize = 64;
 
-/// Messages of a backend that may wait for their session. Fewer: each may be large, and whoever does
-/// not read has them wait.
+/// Messages of a backend that may wait for their session. Fewer, and none that is [`LARGE`]: whoever
+/// does not read has them wait.
 pub(crate) const SAID_QUEUE: usize = 4;
+
+/// A message of more bytes is the only one of its backend that waits for a reader ([`say`]).
+pub(crate) const LARGE: usize = 64 * 1024;
 
 /// How long a child is given at each step of its end: after its stdin is closed, and after TERM.
 pub(crate) const CHILD_STEP: Duration = Duration::from_secs(2);
@@ -118,9 +122,33 @@ pub(crate) enum Said {
     /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
     /// for whoever waits in vain.
     Suspect(String),
+    /// Dropped when whatever was said before is with its readers.
+    Taken(oneshot::Sender<Infallible>),
     /// The backend is gone; nothing follows. The text says why, for the client that waits:
     /// exit status and last stderr lines.
     Gone(String),
+}
+
+/// Has a session hear this. What is large has been read, or there is nobody who reads it, before this
+/// returns: its backend says nothing more until then.
+///
+/// # Errors
+/// What was not said, to a session that is over.
+pub(crate) async fn say(
+    session: &mpsc::Sender<Said>,
+    said: Said,
+) -> Result<(), mpsc::error::SendError<Said>> {
+    let large = match &said {
+        Said::Message { message, .. } => message.line().len() > LARGE,
+        Said::Unanswered { .. } | Said::Suspect(_) | Said::Taken(_) | Said::Gone(_) => false,
+    };
+    session.send(said).await?;
+    if large {
+        let (tell, taken) = oneshot::channel();
+        session.send(Said::Taken(tell)).await?;
+        drop(taken.await);
+    }
+    Ok(())
 }
 
 /// What a message of a backend's belongs to.

@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::framing::Violation;
+use super::framing::{Announced, Violation};
 use super::h2::Work;
 use super::tls::EndedBy;
 use crate::caller::Alpn;
@@ -73,6 +73,8 @@ struct State {
     refused: bool,
     /// Was the last request's body left before its end?
     unread: bool,
+    /// HTTP/1.1: what is to come of the chunk under way.
+    announced: Option<Announced>,
     /// Did a response break off in the middle?
     broken: bool,
     /// What the peer did to the framing, once that was read.
@@ -173,6 +175,17 @@ impl Activity {
     pub(super) fn may_send(&self) -> bool {
         let state = self.state();
         state.refused || state.unread
+    }
+
+    /// HTTP/1.1: this is to come of the chunk under way.
+    pub(super) fn announce(&self, announced: Option<Announced>) {
+        self.state().announced = announced;
+    }
+
+    /// How many bytes of this request's body are announced, and have not come.
+    pub(super) fn announced(&self, request: u64) -> u64 {
+        let announced = self.state().announced.filter(|announced| announced.request == request);
+        announced.map_or(0, |announced| announced.bytes)
     }
 
     /// The body of a request was left before its end.
@@ -293,6 +306,11 @@ pub(super) struct Exchange {
 pub(super) type Over = oneshot::Receiver<Infallible>;
 
 impl Exchange {
+    /// Which request of the connection it is, from 0.
+    pub(super) fn number(&self) -> u64 {
+        self.response
+    }
+
     /// Resolves when it is over, and its response is with the library.
     pub(super) fn over(&mut self) -> Over {
         let (tell, over) = oneshot::channel();

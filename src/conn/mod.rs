@@ -298,7 +298,7 @@ impl Connection {
                 (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
             let request = request.map(|body| {
                 Received::new(body, || match activity.protocol() {
-                    Alpn::Http1 => Then::Linger(Arc::clone(&activity)),
+                    Alpn::Http1 => Then::Linger(Arc::clone(&activity), exchange.number()),
                     Alpn::H2 => Then::Take(self.drain.clone(), exchange.over()),
                 })
             });

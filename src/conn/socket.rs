@@ -99,7 +99,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
             return Poll::Ready(Ok(()));
         }
         self.activity.bytes_came();
-        let followed = self.framing.as_mut().map_or(Ok(()), |framing| framing.follow(came));
+        let Some(framing) = self.framing.as_mut() else { return Poll::Ready(Ok(())) };
+        let (followed, announced) = (framing.follow(came), framing.announced());
+        self.activity.announce(announced);
         let Err(violation) = followed else { return Poll::Ready(Ok(())) };
         self.violation = Some(violation);
         buffer.set_filled(before + violation.at);

@@ -205,6 +205,47 @@ async fn a_new_connection_without_a_word_ends_at_10_seconds() {
     assert_eq!(rig.connect().read_out().await, (String::new(), 10));
 }
 
+/// A head whose body comes in chunks.
+const CHUNKED: &str = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+    transfer-encoding: chunked\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_beyond_the_limit_is_refused_at_its_size_line() {
+    let rig = Rig::new();
+    // 10 MiB are allowed.
+    for (chunk, rest, status, second) in [
+        (0, "a00001", "413", 0),
+        (0, "ffffffff", "413", 0),
+        (0x60_0000, "400001", "413", 0),
+        (0, "a00000", "408", 10),
+        (0x60_0000, "400000", "408", 10),
+    ] {
+        let mut client = rig.connect();
+        client.send(CHUNKED).await;
+        if chunk > 0 {
+            let data = "x".repeat(chunk);
+            client.send(&format!("{chunk:x}\r\n{data}\r\n")).await;
+        }
+        client.send(&format!("{rest}\r\n")).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{rest}: {answer}");
+        assert_eq!(client.seconds(), second, "{rest}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_of_the_next_request_says_nothing_of_this_one() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let body = call("ping");
+    let length = body.len();
+    let first = format!("{CHUNKED}1\r\n{{\r\n{:x}\r\n{}\r\n0\r\n\r\n", length - 1, &body[1..]);
+    client.send(&format!("{first}{first}{CHUNKED}a00001\r\n")).await;
+    let answers = client.until("HTTP/1.1 413 ").await;
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
+    assert_eq!(client.seconds(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_answered_before_its_body_is_listened_to() {
     let rig = Rig::new();

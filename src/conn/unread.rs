@@ -33,8 +33,9 @@ where
 /// What happens to a body that is left before its end.
 #[derive(Debug)]
 pub(super) enum Then {
-    /// The connection ends, and its peer is listened to for a while.
-    Linger(Arc<Activity>),
+    /// The connection ends, and its peer is listened to for a while. The body is that of the request
+    /// with this number.
+    Linger(Arc<Activity>, u64),
     /// It is taken, for some time after its answer is over.
     Take(Drain, Over),
 }
@@ -72,7 +73,12 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+        let mut hint = self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint);
+        if let (Some(Then::Linger(activity, request)), None) = (&self.then, hint.exact()) {
+            // The size of a chunk comes before its data.
+            hint.set_lower(hint.lower().max(activity.announced(*request)));
+        }
+        hint
     }
 }
 
@@ -86,7 +92,7 @@ where
             return;
         };
         match then {
-            Then::Linger(activity) => activity.left_unread(),
+            Then::Linger(activity, _) => activity.left_unread(),
             Then::Take(drain, over) => drain.spawn(take(body, over)),
         }
     }

@@ -14,7 +14,8 @@ use super::Reason;
 /// Events that one stream keeps, read or not.
 const MAX_EVENTS: usize = 256;
 /// Bytes that one stream keeps. One event may be larger than that by itself. A reader that never
-/// reads costs this, what waits in queues before it, and the buffers of its connection.
+/// reads costs this, what waits in queues before it (no more than one message of those that are
+/// larger), and the buffers of its connection.
 const MAX_BYTES: usize = 192 * 1024;
 
 /// Which reader is in charge: a later one replaces an earlier one.
@@ -31,6 +32,8 @@ pub(super) struct EventLog {
     read: usize,
     bytes: usize,
     unread_bytes: usize,
+    /// Bytes of the event that the reader is still passing on to its peer.
+    in_hand: usize,
     finished: bool,
     /// Why the edge itself answered, where the backend did not.
     excuse: Option<Reason>,
@@ -87,7 +90,8 @@ impl EventLog {
     /// Must a writer wait for the reader?
     pub(super) fn is_full(&self) -> bool {
         let unread = self.events.len() - self.read;
-        self.attached && (unread >= MAX_EVENTS || self.unread_bytes >= MAX_BYTES)
+        let bytes = self.unread_bytes.saturating_add(self.in_hand);
+        self.attached && (unread >= MAX_EVENTS || bytes >= MAX_BYTES)
     }
 
     /// Says that no event will follow.
@@ -123,6 +127,7 @@ impl EventLog {
     pub(super) fn attach(&mut self) -> Turn {
         self.turn += 1;
         self.attached = true;
+        self.in_hand = 0;
         self.wake();
         Turn(self.turn)
     }
@@ -149,6 +154,7 @@ impl EventLog {
     pub(super) fn detach(&mut self, turn: Turn) {
         if turn.0 == self.turn {
             self.attached = false;
+            self.in_hand = 0;
             self.waker = None;
         }
     }
@@ -172,6 +178,23 @@ impl EventLog {
         }
         self.waker = Some(context.waker().clone());
         Poll::Pending
+    }
+
+    /// The same, for a reader that passes it on piece by piece, and asks for the next when its peer
+    /// has taken all of it.
+    pub(super) fn poll_handed(
+        &mut self,
+        turn: Turn,
+        context: &Context<'_>,
+    ) -> Poll<Option<(u64, Bytes)>> {
+        let next = self.poll_next(turn, context);
+        if turn.0 == self.turn {
+            self.in_hand = match &next {
+                Poll::Ready(Some((_, event))) => event.len(),
+                Poll::Ready(None) | Poll::Pending => 0,
+            };
+        }
+        next
     }
 
     /// Resolves when there is something to read, or nothing will come.
@@ -227,6 +250,27 @@ mod tests {
 
     fn next(log: &mut EventLog, turn: Turn) -> Poll<Option<(u64, Bytes)>> {
         log.poll_next(turn, &Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn what_its_reader_has_in_hand_counts_until_the_next_is_asked_for() {
+        let context = Context::from_waker(Waker::noop());
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        let _none = log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
+        assert!(log.is_full());
+        assert!(log.poll_handed(turn, &context).is_ready());
+        assert!(log.is_full(), "its peer has not taken it yet");
+        assert!(log.poll_handed(turn, &context).is_pending());
+        assert!(!log.is_full());
+        // One that leaves holds nothing; an answer that is taken whole is nobody's any more.
+        let _none = log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
+        assert!(log.poll_handed(turn, &context).is_ready() && log.is_full());
+        log.detach(turn);
+        let turn = log.attach();
+        assert!(!log.is_full());
+        let _none = log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
+        assert!(log.poll_next(turn, &context).is_ready() && !log.is_full());
     }
 
     #[test]

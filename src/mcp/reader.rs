@@ -40,6 +40,16 @@ impl Reader {
         next
     }
 
+    /// The same, for an event stream: it asks for the next event when its peer has taken this one.
+    pub(super) fn poll_handed(&self, context: &Context<'_>) -> Poll<Option<(u64, Bytes)>> {
+        let next = match self.session.state().log(self.stream) {
+            Some(log) => log.poll_handed(self.turn, context),
+            None => Poll::Ready(None),
+        };
+        self.session.made_room();
+        next
+    }
+
     /// What became of the backend, where the stream ended by that.
     pub(super) fn fault(&self) -> Option<String> {
         self.session.state().fault().map(str::to_owned)

@@ -227,7 +227,7 @@ impl http_body::Body for EventStream {
                 continue;
             }
             let Some(reader) = &self.reader else { return Poll::Ready(None) };
-            match reader.poll_next(context) {
+            match reader.poll_handed(context) {
                 Poll::Ready(Some((number, data))) => {
                     let id = EventId { stream: reader.stream(), number };
                     let pieces = event(self.ids.then_some(id), data);

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::redact::Redactor;
 use super::stderr::LastWords;
 use super::watch::{Output, Watch};
-use crate::backend::{During, Said};
+use crate::backend::{During, Said, say};
 use crate::frames::{Cut, Frames, Line, Step};
 use crate::jsonrpc::{Malformed, Message, RequestId, Skim, code, error_in};
 use crate::tally::{Outcome, Tally};
@@ -52,7 +52,7 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
         let broken_off = lines.is_ended();
         for what in heard(line, broken_off, noise) {
             spoke.cancel();
-            let said = said.send(what);
+            let said = say(said, what);
             tokio::select! {
                 biased;
                 () = ending.cancelled() => break,

@@ -20,7 +20,7 @@ use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, Patience};
 use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
-use crate::backend::{During, Said};
+use crate::backend::{During, Said, say};
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Malformed, Message, RequestId, code, error_in};
 use crate::tally::Outcome;
@@ -387,7 +387,7 @@ impl Channel {
         if let Some(ear) = &self.ear {
             let message = epoch::outward(message, epoch, &caller.quota);
             // A session that is over hears no more.
-            drop(ear.send(Said::Message { message, during }).await);
+            drop(say(ear, Said::Message { message, during }).await);
             return;
         }
         if let Kind::Request { id, method } = message.kind() {

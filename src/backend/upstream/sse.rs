@@ -25,7 +25,7 @@ use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::streamable::follows;
 use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
-use crate::backend::{During, Said, Told};
+use crate::backend::{self, During, Said, Told};
 use crate::caller::Caller;
 use crate::jsonrpc::{Kind, Malformed, Message, RequestId, Skim, code};
 use crate::tally::Outcome;
@@ -404,7 +404,7 @@ impl Session {
         }
         let message = epoch::outward(message, self.epoch, &self.caller.quota);
         // A session that is over hears no more.
-        drop(self.say.send(Said::Message { message, during: During::Unsaid }).await);
+        drop(backend::say(&self.say, Said::Message { message, during: During::Unsaid }).await);
     }
 
     /// Sorts the calls that were under way: what may be repeated waits, and so does what was not

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::{Shared, refuse};
-use crate::backend::{During, Said, Told};
+use crate::backend::{self, During, Said, Told};
 use crate::caller::{Caller, Transport};
 use crate::jsonrpc::{Kind, Message, RequestId};
 
@@ -214,7 +214,7 @@ async fn call(
 
 async fn answered(message: Message, say: &mpsc::Sender<Said>) {
     // Its id says what it belongs to. A session that is over hears no more.
-    drop(say.send(Said::Message { message, during: During::Unsaid }).await);
+    drop(backend::say(say, Said::Message { message, during: During::Unsaid }).await);
 }
 
 /// Lets somebody else ask for the tools, however the asking ends.

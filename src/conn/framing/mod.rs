@@ -58,6 +58,16 @@ pub(super) struct Framing {
     /// What came of a line that is not over.
     line: Vec<u8>,
     head: Head,
+    /// Heads that have ended.
+    heads: u64,
+}
+
+/// Bytes of a body that have been announced by their chunk's size, and have not come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// Which request of the connection it is, from 0.
+    pub(super) request: u64,
+    pub(super) bytes: u64,
 }
 
 /// What the next bytes are.
@@ -94,7 +104,13 @@ struct Head {
 impl Framing {
     /// A connection from its first byte on.
     pub(super) fn new(limits: HeadLimits) -> Self {
-        Self { limits, part: Part::RequestLine, line: Vec::new(), head: Head::default() }
+        Self { limits, part: Part::RequestLine, line: Vec::new(), head: Head::default(), heads: 0 }
+    }
+
+    /// What is still to come of the chunk under way.
+    pub(super) fn announced(&self) -> Option<Announced> {
+        let Part::ChunkData(bytes) = self.part else { return None };
+        Some(Announced { request: self.heads.checked_sub(1)?, bytes })
     }
 
     /// Follows the bytes that came next.
@@ -261,6 +277,7 @@ impl Framing {
         if !head.host && !head.old {
             return Err(Fault::Host);
         }
+        self.heads += 1;
         self.part = match (head.length, head.chunked) {
             (Some(_), true) => return Err(Fault::TwoLengths),
             (None, true) => Part::ChunkSize,

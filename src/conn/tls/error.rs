@@ -170,10 +170,12 @@ pub(crate) enum HandshakeError {
     /// The peer went away before it had said what it wants: a port scan, a TCP health check, a client that gave up.
     #[error("the client closed the connection before the handshake")]
     Closed,
-    /// The peer went away when it had our certificate.
+    /// The peer went away when it had our certificate, with a reset where it left something unread.
     #[error(
-        "the client closed the connection when it had our certificate, and did not say why: \
-         Node.js does so when it does not trust the certificate or its name"
+        "the client broke the connection off when it had our certificate, and did not say why: most \
+         often it does not trust the certificate or its name, as Node.js does it; give it the CA \
+         (ca.pem; to Node.js in NODE_EXTRA_CA_CERTS, before it starts), or put the intermediate \
+         certificates behind the leaf in the --cert file"
     )]
     Left,
     /// The client asks for a name that no certificate has, and such are refused.
@@ -195,9 +197,18 @@ pub(crate) enum HandshakeError {
 impl HandshakeError {
     /// An error of the part of the handshake in which the peer has our certificate.
     pub(super) fn after_hello(error: io::Error) -> Self {
-        let error = Self::from(error);
-        if matches!(error, Self::Closed) { Self::Left } else { error }
+        match Self::from(error) {
+            Self::Closed => Self::Left,
+            Self::Io(error) if is_broken_off(&error) => Self::Left,
+            error => error,
+        }
     }
+}
+
+/// Did the peer break the connection off, rather than the network or its own silence?
+fn is_broken_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | ConnectionAborted)
 }
 
 impl From<io::Error> for HandshakeError {

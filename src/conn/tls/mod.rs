@@ -248,9 +248,13 @@ fn config(
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use rustls::version::{TLS12, TLS13};
     use rustls::{ClientConfig, HandshakeKind};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
     use super::testing::{Pki, acceptor, client, client_of, handshake};
     use super::*;
@@ -280,15 +284,28 @@ mod tests {
     async fn a_client_of_other_protocols_is_told_so() {
         let pki = Pki::new();
         let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let other = client(pki.root(), &["spdy/3"]);
-        let (server, client) = handshake(&acceptor, other, "a.example").await;
-        assert_eq!(
-            server.unwrap_err().to_string(),
-            "the client offers neither HTTP/1.1 nor HTTP/2"
-        );
-        let alert = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+        // RFC 7301 section 3.2: alert 120.
         let no_protocol = rustls::AlertDescription::NoApplicationProtocol;
-        assert_eq!(alert, rustls::Error::AlertReceived(no_protocol));
+        assert_eq!(u8::from(no_protocol), 120);
+        for version in [&TLS12, &TLS13] {
+            let mut client = client_of(pki.root(), &["h2"], &[version]);
+            // In a session that is resumed, too.
+            let (server, first) = handshake(&acceptor, client.clone(), "a.example").await;
+            let (mut server, mut first) = (server.unwrap().0, first.unwrap());
+            server.write_all(b"x").await.unwrap();
+            server.flush().await.unwrap();
+            assert_eq!(first.read_u8().await.unwrap(), b'x');
+            for offered in [["spdy/3", "h3"], ["http/1.0", "h2c"], ["http/1.1 ", "H2"]] {
+                client.alpn_protocols = offered.map(|name| name.as_bytes().to_vec()).to_vec();
+                let (server, client) = handshake(&acceptor, client.clone(), "a.example").await;
+                assert_eq!(
+                    server.unwrap_err().to_string(),
+                    "the client offers neither HTTP/1.1 nor HTTP/2"
+                );
+                let alert = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+                assert_eq!(alert, rustls::Error::AlertReceived(no_protocol), "{offered:?}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -374,6 +391,20 @@ mod tests {
         assert!(text.starts_with("the client does not trust our certificate: "), "{text}");
     }
 
+    /// A connection that is broken.
+    #[derive(Debug)]
+    struct Broken(ErrorKind);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            _buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+    }
+
     #[tokio::test]
     async fn a_client_that_leaves_with_our_certificate_is_told_from_a_port_scan() {
         let pki = Pki::new();
@@ -387,6 +418,19 @@ mod tests {
         theirs.write_all(&hello).await.unwrap();
         theirs.shutdown().await.unwrap();
         assert!(matches!(acceptor.accept(ours).await, Err(HandshakeError::Left)));
+        // Node.js leaves unread what we say behind the certificate: then the system resets. Only at
+        // that point is it the certificate.
+        for kind in [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] {
+            let peer = hello.as_slice().chain(Broken(kind));
+            let ended = acceptor.accept(tokio::io::join(peer, tokio::io::sink())).await;
+            let error = ended.unwrap_err();
+            assert!(matches!(error, HandshakeError::Left), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("does not trust the certificate"), "{text}");
+            assert!(text.contains("NODE_EXTRA_CA_CERTS"), "{text}");
+        }
+        let early = tokio::io::join(Broken(ErrorKind::ConnectionReset), tokio::io::sink());
+        assert!(matches!(acceptor.accept(early).await, Err(HandshakeError::Io(_))));
     }
 
     fn ruled(files: &[CertFiles], rules: TlsRules) -> TlsAcceptor {

@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
-use crate::backend::{During, Said, Told};
+use crate::backend::{During, LARGE, Said, Told};
 use crate::caller::Caller;
 use crate::jsonrpc::{Message, code};
 use crate::mcp::Reason;
-use crate::mcp::state::Routed;
+use crate::mcp::state::{Routed, StreamId};
 use crate::tally::Outcome;
+
+/// Bytes of the smallest message that is large.
+const LARGER: usize = LARGE + 1;
+
+/// How much longer a large message is waited for than a write may take.
+const BEYOND_WRITE: Duration = Duration::from_secs(1);
 
 /// Between two times that a session gives up what it only keeps for a client that comes back.
 const SHED_PAUSE: Duration = Duration::from_millis(100);
@@ -54,6 +60,7 @@ impl Session {
                         }
                     }
                     Some(Said::Suspect(text)) => drop(self.suspicion.set(text)),
+                    Some(Said::Taken(tell)) => drop(tell),
                     Some(Said::Gone(why)) => {
                         tracing::warn!(session = %self.id.alias(), why, "the backend is gone");
                         let why = format!("the MCP server ended: {why}");
@@ -77,6 +84,7 @@ impl Session {
 
     async fn carry(&self, message: &Message, during: &During) {
         self.wait_for_room(message, during).await;
+        let stream = self.state().place(message, during);
         let routed = self.state().route(message, during, Instant::now());
         match routed {
             Routed::Delivered => {}
@@ -97,6 +105,26 @@ impl Session {
                 drop(self.tell.try_send(Told { message: refusal, caller }));
             }
         }
+        if let (Some(stream), LARGER..) = (stream, message.line().len()) {
+            self.wait_for_reader(stream).await;
+        }
+    }
+
+    /// Waits until a large message is read, or nobody reads it: the next one is not taken from the
+    /// backend before. Somewhat longer than a write may take, so that a reader that takes nothing is
+    /// gone; one that is slow is not waited for any longer.
+    async fn wait_for_reader(&self, stream: StreamId) {
+        let taken = async {
+            loop {
+                let mut room = pin!(self.room.notified());
+                let _ready = room.as_mut().enable();
+                if !self.state().is_full(stream) {
+                    return;
+                }
+                room.await;
+            }
+        };
+        drop(timeout(self.terms.times.write + BEYOND_WRITE, taken).await);
     }
 
     /// Waits while the reader of the message's stream is behind, as long as a write may take.

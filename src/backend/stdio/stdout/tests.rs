@@ -45,7 +45,9 @@ impl Rig {
 fn failed(said: Vec<Said>) -> Vec<(String, i32, String)> {
     let failed = |said| match said {
         Said::Unanswered { id, code, text } => (id.to_string(), code, text),
-        other @ (Said::Message { .. } | Said::Suspect(_) | Said::Gone(_)) => panic!("{other:?}"),
+        other @ (Said::Message { .. } | Said::Suspect(_) | Said::Taken(_) | Said::Gone(_)) => {
+            panic!("{other:?}")
+        }
     };
     said.into_iter().map(failed).collect()
 }

@@ -72,6 +72,8 @@ async fn everything(link: &mut Link) -> (Vec<String>, String) {
             Some(Said::Message { message, .. }) => {
                 methods.push(message.method().unwrap().to_owned());
             }
+            // Nobody reads what was said before.
+            Some(Said::Taken(tell)) => drop(tell),
             Some(Said::Gone(text)) => {
                 assert!(bounded(link.said.recv()).await.is_none(), "something followed Gone");
                 return (methods, text);
