@@ -27,7 +27,7 @@ use self::envelope::{Envelope, Members};
 pub use self::id::RequestId;
 use self::known::{KnownParams, Negotiated, string};
 pub(crate) use self::skim::Skim;
-pub(crate) use self::text::error_in;
+pub(crate) use self::text::{any_error_in, error_in};
 use self::text::{as_text, blame, range_within, utf8};
 
 /// Copies of so many bytes are not accounted for.

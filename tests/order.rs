@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -15,8 +14,6 @@ use support::{
     Act, Client, Deed, EDGE, Scripted, ScriptedSse, Seen, TOKEN, TestServer, bounded, call, config,
     eventually, hello, note,
 };
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -70,22 +67,7 @@ fn lines() -> String {
 
 /// What an edge on stdin and stdout answers to all of this at once.
 async fn piped(behind: &[&str], input: &str) -> Vec<Value> {
-    let mut edge = Command::new(EDGE)
-        .args(["--transport", "stdio"])
-        .args(behind)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut stdin = edge.stdin.take().unwrap();
-    stdin.write_all(input.as_bytes()).await.unwrap();
-    drop(stdin);
-    let output = edge.wait_with_output().await.unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(support::piped(behind, input).await.stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

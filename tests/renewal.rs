@@ -18,11 +18,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use support::{Client, EDGE, TOKEN, bounded, call, eventually, is_ignored, terminal, trusting};
+use support::{
+    Client, EDGE, TOKEN, bounded, ca_named, call, eventually, is_ignored, terminal, trusting,
+};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -35,10 +37,7 @@ struct Pki {
 
 impl Pki {
     fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "CA of the tests");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = ca_named("CA of the tests");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();
         let this = Self { dir, issuer };

@@ -14,10 +14,10 @@ use std::io::{BufRead, BufReader, Lines, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{TOKEN, terminal};
+use support::{TOKEN, ca_named, terminal};
 
 fn ended(argv: &[&str], vars: &[(&str, &str)]) -> (i32, String, String) {
     // One that serves although it should not is ended.
@@ -306,10 +306,7 @@ struct Pki {
 
 impl Pki {
     fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "Intermediate R11");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = ca_named("Intermediate R11");
         Self { dir: tempfile::tempdir().unwrap(), issuer }
     }
 

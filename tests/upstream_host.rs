@@ -3,15 +3,11 @@
 
 mod support;
 
-use std::process::Stdio;
-
 use http::HeaderValue;
 use http_body_util::Full;
 use mcp_edge::{Behind, PassRule, Upstream, UpstreamHost};
 use serde_json::json;
-use support::{Act, EDGE, Scripted, Seen, TestServer, bounded, call, config, hello};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use support::{Act, Scripted, Seen, TestServer, bounded, call, config, hello, piped};
 
 fn host(seen: &Seen) -> String {
     let hosts: Vec<_> = seen.headers.get_all("host").iter().collect();
@@ -90,20 +86,10 @@ async fn a_host_that_is_refused_is_told_with_the_option_that_mends_it() {
         ] {
             for kind in ["auto", "sse", "streamable"] {
                 let upside = Scripted::new(move |_| Act::Say(status, body.to_owned())).await;
-                let mut edge = Command::new(EDGE)
-                    .args(["--transport", "stdio", "--upstream-wait=0s", "--upstream-kind", kind])
-                    .args(["--upstream", &format!("http://{}/mcp?key=secret", upside.address)])
-                    .env_clear()
-                    .env("PATH", "/usr/bin:/bin")
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped())
-                    .kill_on_drop(true)
-                    .spawn()
-                    .unwrap();
-                let line = format!("{}\n", hello("2025-06-18"));
-                edge.stdin.take().unwrap().write_all(line.as_bytes()).await.unwrap();
-                let output = edge.wait_with_output().await.unwrap();
+                let url = format!("http://{}/mcp?key=secret", upside.address);
+                let options =
+                    ["--upstream-wait=0s", "--upstream-kind", kind, "--upstream", url.as_str()];
+                let output = piped(&options, &format!("{}\n", hello("2025-06-18"))).await;
                 let answer = String::from_utf8(output.stdout).unwrap();
                 let log = String::from_utf8(output.stderr).unwrap();
                 let option = "--upstream-host (MCP_UPSTREAM_HOST)";

@@ -10,7 +10,9 @@ use std::process::Stdio;
 use mcp_edge::Behind;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Act, EDGE, Scripted, ScriptedSse, Seen, TOKEN, TestServer, bounded, config, hello};
+use support::{
+    Act, EDGE, Scripted, ScriptedSse, Seen, TOKEN, TestServer, bounded, config, hello, piped,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStderr, Command};
@@ -18,20 +20,8 @@ use tokio::task::JoinSet;
 
 /// What `initialize` is answered, and what is logged, before an upstream at this URL.
 async fn told(url: &str, options: &[&str]) -> (String, String) {
-    let mut edge = Command::new(EDGE)
-        .args(["--transport", "stdio", "--upstream-wait=0s", "--upstream", url])
-        .args(options)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let line = format!("{}\n", hello("2025-06-18"));
-    edge.stdin.take().unwrap().write_all(line.as_bytes()).await.unwrap();
-    let output = edge.wait_with_output().await.unwrap();
+    let options = [&["--upstream-wait=0s", "--upstream", url], options].concat();
+    let output = piped(&options, &format!("{}\n", hello("2025-06-18"))).await;
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = answer.pointer("/error/message").unwrap().as_str().unwrap().to_owned();
     (text, String::from_utf8(output.stderr).unwrap())

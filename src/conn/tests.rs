@@ -259,7 +259,7 @@ async fn a_peer_that_is_answered_before_its_body_is_listened_to() {
         // Closing on what is under way would reset the connection, and the answer would be lost.
         for _ in 0..19 {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(client.io.write_all(&[b'x'; 65536]).await.is_ok(), "{request}");
+            assert!(client.io.write_all("x".repeat(65536).as_bytes()).await.is_ok(), "{request}");
         }
     }
 }

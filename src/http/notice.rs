@@ -1,19 +1,23 @@
 //! Refusals that an operator can mend are told at INFO: pages cannot read them, and clients often
 //! hide them. One of a kind in a while, for anybody can cause them.
 
-use std::sync::{Mutex, PoisonError};
-
 use tokio::time::Instant;
 
 use super::Arrived;
 use super::head::Route;
 use super::refusal::Refusal;
 use crate::guard::{Deny, Guard};
-use crate::sample::Samples;
+use crate::sample::{EVERY, Samples};
 
 /// What was told lately.
-#[derive(Debug, Default)]
-pub(super) struct Notices(Mutex<Samples>);
+#[derive(Debug)]
+pub(super) struct Notices(Samples);
+
+impl Default for Notices {
+    fn default() -> Self {
+        Self(Samples::every(EVERY))
+    }
+}
 
 /// What is told of one kind.
 struct Kind {
@@ -75,9 +79,7 @@ impl Notices {
     pub(super) fn tell(&self, arrived: Arrived<'_>, refusal: &Refusal, now: Instant) {
         let Refusal::Denied(deny) = refusal else { return };
         let Some(Kind { name, text, unknown }) = kind(*deny, arrived.route) else { return };
-        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(left_out) = samples.take(name, now) else { return };
-        drop(samples);
+        let Some(left_out) = self.0.take(name, now) else { return };
         let asked = Guard::shown(arrived.visit, *deny);
         let text = text.replace("{}", asked.as_deref().unwrap_or(unknown));
         let client = arrived.conn.client;

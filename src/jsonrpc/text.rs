@@ -31,8 +31,15 @@ pub(super) fn blame(error: &serde_json::Error) -> Malformed {
     }
 }
 
-/// Code and text of the error that an answer holds, whatever its id is.
+/// Code and text of the error that an answer holds, whatever its id is. A code that no answer of
+/// ours could repeat is an internal error.
 pub(crate) fn error_in(answer: &[u8]) -> Option<(i32, String)> {
+    let (code, text) = any_error_in(answer)?;
+    Some((i32::try_from(code).unwrap_or(code::INTERNAL_ERROR), text))
+}
+
+/// The same, with any code.
+pub(crate) fn any_error_in(answer: &[u8]) -> Option<(i64, String)> {
     #[derive(Deserialize)]
     struct Answer {
         error: Fault,
@@ -43,7 +50,7 @@ pub(crate) fn error_in(answer: &[u8]) -> Option<(i32, String)> {
         message: String,
     }
     let Answer { error: Fault { code, message } } = serde_json::from_slice(answer).ok()?;
-    Some((i32::try_from(code).unwrap_or(code::INTERNAL_ERROR), message))
+    Some((code, message))
 }
 
 /// Where `part` stands in `whole`, of which it is a slice.

@@ -20,7 +20,7 @@ use super::bare::bare_caller;
 use super::{Ask, Mcp, Reason, Reply};
 use crate::budget::{Gathered, Quota, Short};
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, code};
+use crate::jsonrpc::{Message, any_error_in, code};
 
 /// Pages of one list.
 const MAX_PAGES: usize = 1000;
@@ -103,21 +103,10 @@ fn result_of(answer: &Message) -> Result<Bytes, Reason> {
 }
 
 fn error_of(answer: &Message) -> Reason {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: Fault,
-    }
-    #[derive(Deserialize)]
-    struct Fault {
-        code: i64,
-        message: String,
-    }
-    match serde_json::from_slice(answer.bytes()) {
-        Ok(Answer { error: Fault { code, message } }) => {
-            Reason::BackendError { code, text: clipped(&message) }
-        }
-        Err(_other_form) => Reason::BadAnswer("its error has no code and message"),
-    }
+    any_error_in(answer.bytes())
+        .map_or(Reason::BadAnswer("its error has no code and message"), |(code, text)| {
+            Reason::BackendError { code, text: clipped(&text) }
+        })
 }
 
 fn clipped(text: &str) -> String {

@@ -7,7 +7,6 @@
 mod fields;
 mod host;
 mod line;
-mod news;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -25,22 +24,24 @@ use http_body_util::combinators::UnsyncBoxBody;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::host::Host;
 use self::line::{Connector, Failed, Pool};
 use crate::caller::Caller;
 use crate::config;
 use crate::pem::tidied;
+use crate::sample::Samples;
 
 pub(crate) use self::fields::Passable;
 pub use self::fields::may_go_up;
 pub(crate) use self::host::refuses_host;
 pub(crate) use self::line::Arriving;
-pub(crate) use self::news::News;
 
 /// No file of CAs is larger: that of a system takes some hundred KiB.
 const MOST_CA_BYTES: u64 = 16 * 1024 * 1024;
+/// Between two lines of the log about the same fault of an upstream.
+pub(crate) const PAUSE: Duration = Duration::from_mins(1);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -90,7 +91,7 @@ pub(crate) struct Upstream {
     url: Uri,
     host: Host,
     /// Of its refusals of that.
-    refused: News,
+    refused: Samples,
     token: Option<HeaderValue>,
     forward: Vec<http::HeaderName>,
     head: Duration,
@@ -163,7 +164,7 @@ impl Upstream {
         let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
         let pool = Pool::new(connector, config.connect, config.connections);
         let (url, forward) = (config.url.clone(), config.forward_headers.clone());
-        let refused = News::default();
+        let refused = Samples::every(PAUSE);
         let told_at_start = config.check_at_start.then_some(config.wait);
         let head = config.head;
         Ok(Self { pool, url, host, refused, token, forward, head, told_at_start })
@@ -232,11 +233,13 @@ impl Upstream {
 
     /// Tells the operator that the upstream refuses the `Host` that it was sent.
     pub(crate) fn refused_host(&self, status: StatusCode, sent: &HeaderValue) {
-        if self.refused.is_new(sent.to_str().unwrap_or_default()) {
+        let kind = sent.to_str().unwrap_or_default();
+        if let Some(left_out) = self.refused.take(kind, Instant::now()) {
             tracing::warn!(
                 upstream = config::shown(&self.url),
                 host = ?sent,
                 %status,
+                left_out,
                 "the upstream refuses the Host that it is sent: give one that it takes by \
                  --upstream-host (MCP_UPSTREAM_HOST), a name that it is known by, or `client` for \
                  the one that each client sent; or allow this one there"

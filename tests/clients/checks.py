@@ -3,13 +3,28 @@
 A check may return a text, such as a time that it measured; the suite prints it.
 """
 
+import argparse
 import asyncio
 import json
+import tempfile
 import time
+from pathlib import Path
 
 from walk import explain, report
 
 TIMEOUT = 60
+
+
+def parse_options(description, name):
+    """What the script was started with; `directory` is there, and its own."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("binary")
+    parser.add_argument("--check", default="")
+    parser.add_argument("--directory", type=Path, default=None)
+    found = parser.parse_args()
+    found.directory = found.directory or Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    found.directory.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 class Checks:

@@ -4,13 +4,11 @@ Usage: deployments.py EDGE_BINARY [--check PART] [--directory DIR]. One JSON lin
 steps.py. Each row has a fixture that behaves like its server. Runs in the pinned venv.
 """
 
-import argparse
 import asyncio
 import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from checks import Checks, run
+from checks import Checks, parse_options, run
 from edge import RAISED, Edge, upstream
 from raw import challenged, curl
 from up_steps import NAMES
@@ -492,11 +490,4 @@ async def main(options):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("binary")
-    parser.add_argument("--check", default="")
-    parser.add_argument("--directory", type=Path, default=None)
-    options = parser.parse_args()
-    options.directory = options.directory or Path(tempfile.mkdtemp(prefix="deployments-"))
-    options.directory.mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(options))
+    asyncio.run(main(parse_options(__doc__, "deployments")))

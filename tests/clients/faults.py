@@ -7,14 +7,11 @@ Whatever the upstream does, a caller gets a JSON-RPC error with its own id, an u
 repeated, /livez answers, and the next call is served as if nothing had been.
 """
 
-import argparse
 import asyncio
-import tempfile
 import time
-from pathlib import Path
 
 import wire
-from checks import Checks, run
+from checks import Checks, parse_options, run
 from edge import RAISED, Edge, upstream
 from upstream import free_port
 from upstreams.faulty import Faulty
@@ -279,11 +276,4 @@ async def main(options):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("binary")
-    parser.add_argument("--check", default="")
-    parser.add_argument("--directory", type=Path, default=None)
-    options = parser.parse_args()
-    options.directory = options.directory or Path(tempfile.mkdtemp(prefix="faults-"))
-    options.directory.mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(options))
+    asyncio.run(main(parse_options(__doc__, "faults")))

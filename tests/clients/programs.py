@@ -5,7 +5,6 @@ steps.py. Each program has a home of its own, trusts the edge through NODE_EXTRA
 start-up lines say, and reaches nothing but this machine. Runs in the pinned venv.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -15,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import wire
-from checks import Checks, run
+from checks import Checks, parse_options, run
 from edge import EVERYTHING, RAISED, WORK, Edge, kill, processes
 from model import TOOL, Model
 from walk import explain, report
@@ -315,11 +314,4 @@ async def main(options):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("binary")
-    parser.add_argument("--check", default="")
-    parser.add_argument("--directory", type=Path, default=None)
-    options = parser.parse_args()
-    options.directory = options.directory or Path(tempfile.mkdtemp(prefix="programs-"))
-    options.directory.mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(options))
+    asyncio.run(main(parse_options(__doc__, "programs")))

@@ -9,7 +9,6 @@ command is a line of an `sh` block, or code in the text that begins with the nam
 that is neither run nor in NOT_RUN fails.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -20,13 +19,12 @@ import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import time
 import urllib.request
 import uuid
 from pathlib import Path
 
-from checks import run
+from checks import parse_options, run
 from edge import EVERYTHING, HERE, kill, processes
 from readme_clients import LIMIT, PICTURES, PROGRAMS, SNIPPETS, rows, trusted
 from upstream import Upstream, free_port
@@ -416,11 +414,4 @@ async def main(options):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("binary")
-    parser.add_argument("--check", default="")
-    parser.add_argument("--directory", type=Path, default=None)
-    options = parser.parse_args()
-    options.directory = options.directory or Path(tempfile.mkdtemp(prefix="readme-"))
-    options.directory.mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(options))
+    asyncio.run(main(parse_options(__doc__, "readme")))

@@ -1,13 +1,34 @@
 //! The binary itself, as a process of its own.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use super::{Client, EDGE, Mark, TOKEN, trusting};
+
+/// What the binary as a server on stdin and stdout writes until it ends, which gets all of this at
+/// once.
+pub(crate) async fn piped(options: &[&str], input: &str) -> Output {
+    let mut edge = tokio::process::Command::new(EDGE)
+        .args(["--transport", "stdio"])
+        .args(options)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = edge.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).await.unwrap();
+    drop(stdin);
+    edge.wait_with_output().await.unwrap()
+}
 
 /// The binary, running. It is killed, by its number, when the test is over.
 pub(crate) struct Edge {

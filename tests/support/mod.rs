@@ -33,6 +33,7 @@ use mcp_edge::{
     Access, Behind, ChildCommand, Config, Limits, Report, Reporter, Secret, Server, Times,
     TlsSource, Upstream, UpstreamKind,
 };
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -47,7 +48,7 @@ pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,
 };
 #[allow(unused_imports, reason = "every test file uses a part of it")]
-pub(crate) use self::edge::Edge;
+pub(crate) use self::edge::{Edge, piped};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, Told};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
@@ -187,6 +188,14 @@ pub(crate) fn trusting(ca: &Path) -> Arc<ClientConfig> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Arc::new(config)
+}
+
+/// A CA of this name.
+pub(crate) fn ca_named(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 /// 127.0.0.`last`: another client to every limit.

@@ -11,13 +11,14 @@ use futures_util::FutureExt;
 use futures_util::future::{FusedFuture, join};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::orphans::Own;
+use super::places::Place;
 use super::process::{Ending, Process};
 use super::redact::Redactor;
 use super::starts::Attempt;
@@ -48,7 +49,7 @@ pub(super) struct Life {
     pub(super) quota: Quota,
     pub(super) tally: Tally,
     pub(super) drain: Drain,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// The edge's ends of a child's pipes.
@@ -186,7 +187,7 @@ async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
 }
 
 /// Gives the place back once the whole group is gone.
-async fn leave(process: &Process, place: OwnedSemaphorePermit) {
+async fn leave(process: &Process, place: Place) {
     process.group_gone().await;
     drop(place);
 }

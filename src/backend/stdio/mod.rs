@@ -12,6 +12,7 @@ mod keeper;
 mod life;
 mod looks;
 mod orphans;
+mod places;
 mod process;
 mod redact;
 pub(crate) mod shim;
@@ -25,13 +26,14 @@ mod watch;
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::info;
 
 use self::command::Command;
 pub use self::command::CommandError;
 use self::life::{Life, Pipes};
 use self::orphans::{Orphans, Own};
+use self::places::Places;
 use self::process::Process;
 use self::starts::{Gate, Held};
 use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
@@ -45,8 +47,7 @@ use crate::tally::{Outcome, Tally};
 pub(crate) struct StdioBackend {
     command: Arc<Command>,
     max_line: usize,
-    places: Arc<Semaphore>,
-    max_children: u32,
+    places: Places,
     orphans: Option<Arc<Orphans>>,
     gate: Arc<Gate>,
     tally: Tally,
@@ -65,16 +66,14 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = usize::try_from(max_children).unwrap_or(usize::MAX);
-        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        let places = Places::new(max_children);
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
-            let (all, most) = (Arc::clone(&places), max_children);
-            let stopping = drain.stopping();
-            // Whoever is left behind by the last child is ended, too.
+            let (stopping, all_given_back) = (drain.stopping(), places.all_given_back());
+            // What the last child leaves behind is ended, too.
             let last = async move {
                 stopping.await;
-                drop(all.acquire_many(most).await);
+                all_given_back.await;
             };
             drain.spawn_behind(Arc::clone(&orphans).watch(last));
             orphans
@@ -83,7 +82,6 @@ impl StdioBackend {
             command: Arc::new(command),
             max_line: max_line_bytes,
             places,
-            max_children,
             orphans,
             gate: Gate::new(tally.clone()),
             tally,
@@ -99,9 +97,7 @@ impl StdioBackend {
     ///
     /// What it says counts against `quota`.
     pub(crate) fn open_within(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(OpenError::Full(self.max_children));
-        };
+        let place = self.places.take().ok_or(OpenError::Full(self.places.most()))?;
         let attempt = self.gate.pass(who);
         let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
         let (own, (process, pipes)) = self.start_own().map_err(|source| {
@@ -148,8 +144,7 @@ impl StdioBackend {
 
     /// How many processes there are now.
     pub(crate) fn children(&self) -> u32 {
-        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
-        self.max_children.saturating_sub(free)
+        self.places.taken()
     }
 
     fn start_own(&self) -> io::Result<(Option<Own>, (Process, Pipes))> {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub(crate) use self::direct::Directly;
 
@@ -33,9 +34,10 @@ use crate::caller::{Caller, Principal};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
 use crate::jsonrpc::{Kind, Message, code};
+use crate::sample::Samples;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
-use crate::upstream::{News, Upstream};
+use crate::upstream::{PAUSE, Upstream};
 
 /// The upstream, and what is known of it.
 #[derive(Debug)]
@@ -56,8 +58,8 @@ struct Shared {
     wait: Duration,
     asked: UpstreamKind,
     spoken: Mutex<Option<Spoken>>,
-    /// What the operator was told of faults.
-    news: News,
+    /// The faults that the operator was told.
+    told: Samples,
     /// Held while it is found out what the upstream speaks. Why it could not be, the last time.
     probing: tokio::sync::Mutex<Option<String>>,
 }
@@ -78,7 +80,7 @@ impl UpstreamBackend {
             wait: config.wait,
             asked: config.kind,
             spoken: Mutex::default(),
-            news: News::default(),
+            told: Samples::every(PAUSE),
             probing: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared), directs: DashMap::new(), drain }
@@ -129,10 +131,11 @@ async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Sai
 }
 
 impl Shared {
-    /// Tells the operator what is wrong with the upstream, if that is news.
+    /// Tells the operator what is wrong with the upstream, unless that was told lately.
     fn warn(&self, text: &str) {
-        if self.news.is_new(text) {
-            tracing::warn!(upstream = shown(self.wire.url()), text, "the upstream does not serve");
+        if let Some(left_out) = self.told.take(text, Instant::now()) {
+            let upstream = shown(self.wire.url());
+            tracing::warn!(upstream, text, left_out, "the upstream does not serve");
         }
     }
 
