@@ -243,6 +243,9 @@ impl Books {
                 let end = if end { "" } else { ", without the end of the line" };
                 format!("it wrote {text:?} to {output}{end}, which looks like {}", looks.text())
             }
+            None if self.endless.is_some() || !self.stdout.is_empty() => {
+                "it writes to stdout what is no line of text, and not this answer".to_owned()
+            }
             None if self.spoke => "it sends messages, and not this answer".to_owned(),
             None => "it wrote nothing to stdout: it may still be starting (npx and uvx download \
                      first), or it does not speak MCP on stdin and stdout"

@@ -99,6 +99,15 @@ async fn play_told(told: bool, child: impl AsyncFnOnce(&mut Child)) -> Story {
     Story { warned: warned.into_inner().unwrap(), ended }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_line_without_an_end_and_bytes_without_text_are_not_called_silence() {
+    for bytes in [vec![b'x'; 5000], vec![0; 100]] {
+        let story = play(async |child| child.says(bytes).await).await;
+        let text = "it writes to stdout what is no line of text, and not this answer".to_owned();
+        assert_eq!(story.warned, [(TEN_SECONDS, text)]);
+    }
+}
+
 const ANSWER: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n";
 
 #[tokio::test(start_paused = true)]
