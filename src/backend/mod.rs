@@ -116,7 +116,7 @@ pub(crate) enum Said {
         text: String,
     },
     /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
-    /// for whoever waits in vain.
+    /// for the caller that waits in vain.
     Suspect(String),
     /// The backend is gone; nothing follows. The text says why, for the client that waits:
     /// exit status and last stderr lines.
