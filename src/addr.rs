@@ -53,7 +53,7 @@ impl From<IpAddr> for ClientKey {
 
 /// The network that an address is in: the /24 of an IPv4 address, or the /48 of an IPv6 address.
 ///
-/// Whoever has many addresses to come from has them here, most of the time.
+/// The addresses of one attacker are mostly in one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Network(IpAddr);
 

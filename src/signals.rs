@@ -61,7 +61,7 @@ impl Signals {
                 () = caught(self.quit.as_mut()) => return Told::Finish("SIGQUIT"),
                 _ = self.hangup.recv() => return self.hung_up(terminal().err()),
                 _ = self.reopen_log.recv() => tracing::info!(
-                    "SIGUSR1 does nothing: the log goes to stderr, and whoever keeps it rotates it"
+                    "SIGUSR1 does nothing: the log goes to stderr, and what stores it rotates it"
                 ),
                 _ = self.upgrade.recv() => tracing::info!(
                     "SIGUSR2 does nothing: restart the edge to have another binary serve"

@@ -634,7 +634,7 @@ async fn the_usual_health_paths_are_served_unless_a_rule_has_them() {
                 assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{rule} {path}");
             }
         }
-        // Behind the token, whoever has none is not told that all is well.
+        // Behind the token, a stranger is not told that all is well.
         let server = TestServer::start(config(), upside.behind(&["/*"])).await;
         let stranger = server.client().stranger();
         assert_eq!(stranger.bare(stranger.request("GET", "/health")).await.status, 401);

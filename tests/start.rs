@@ -95,7 +95,7 @@ fn nothing_behind_the_dashes_is_no_command() {
                 `--` out to have the built-in diagnostics server answer";
     refused(&["--insecure-http", "--port=0", "--"], line);
     refused(&["--insecure-http", "--port=0", "--", ""], line);
-    // In front of an upstream there is none to miss.
+    // In front of an upstream no command is missing.
     let (code, text) = told(&["--upstream=http://127.0.0.1:1/mcp", "--"], &[]);
     assert_eq!(code, 78);
     assert!(text.starts_with("mcp-edge: no certificate: "), "{text}");
@@ -198,7 +198,7 @@ fn variables_that_others_set_are_ignored_and_told() {
                 mcp (a service link): it is ignored, and the default port is served. Set \
                 enableServiceLinks: false in the pod's spec, or give the port by --port\n";
     assert!(code == 78 && text.starts_with(&format!("{link}{rest}")), "{text}");
-    // Whoever gives the port need not be told.
+    // Where the port is given, there is nothing to say.
     let (_, text) = told(&["--port=9000"], &[("MCP_PORT", "tcp://10.43.7.62:443")]);
     assert!(text.starts_with(rest), "{text}");
     let (code, text) = told(&["--port=tcp://10.43.7.62:443"], &[]);
@@ -360,7 +360,7 @@ fn a_leaf_without_its_issuer_is_told_with_the_file_that_has_it() {
     assert_eq!(edge.until("SIGHUP: read the certificates"), std::slice::from_ref(&told));
     assert_eq!(pki.start(&cert).warnings, [told]);
     assert!(pki.start(&full).warnings.is_empty());
-    // Whoever signed itself has no issuer to miss.
+    // A certificate that signed itself misses no issuer.
     let alone = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
     pki.write("privkey.pem", alone.signing_key.serialize_pem());
     let cert = pki.write("alone.pem", alone.cert.pem());

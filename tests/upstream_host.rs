@@ -1,4 +1,4 @@
-//! Promise: the operator says which `Host` an upstream is sent, and hears of one that it refuses.
+//! Promise: the operator says which `Host` an upstream is sent, and is told if the upstream refuses one.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
 
 mod support;

@@ -120,7 +120,7 @@ pub(crate) enum Said {
         text: String,
     },
     /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
-    /// for whoever waits in vain.
+    /// for the caller that waits in vain.
     Suspect(String),
     /// Dropped when whatever was said before is with its readers.
     Taken(oneshot::Sender<Infallible>),

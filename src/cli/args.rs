@@ -124,7 +124,8 @@ pub(crate) struct Access {
     #[arg(long, value_name = "NAME")]
     pub(crate) allow_host: Vec<String>,
     /// Network, as 10.0.0.0/8, or address of proxies in front of the edge; repeatable; from there
-    /// a PROXY header (v1, v2) and X-Forwarded-For name the client, from elsewhere they are ignored
+    /// a PROXY header (v1, v2) or X-Forwarded-For names the client, and X-Forwarded-Prefix the path
+    /// that the proxy takes off; from elsewhere they are ignored
     #[arg(long, value_name = "CIDR")]
     pub(crate) trusted_proxy: Vec<String>,
 }
@@ -237,20 +238,23 @@ pub(crate) struct Limits {
     /// Open event streams of one address; more are answered 429
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
     pub(crate) streams_per_ip: u32,
-    /// Connections in all; more are closed before any TLS work, the open ones stay fast
+    /// Connections in all; one that has shown no token is closed for the next; if there is no such one,
+    /// the next is closed before any TLS work
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_connections: u32,
     /// Connections without a request with a good token yet, their handshakes included; one is closed
     /// for a newcomer: one that is silent, or of the network with the most of them
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count::<u32>)]
     pub(crate) max_unauthenticated: u32,
-    /// Sessions in all; more are answered 503 with Retry-After
+    /// Sessions in all; an idle one gives its place to the next; if none is idle, 503 with Retry-After
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count::<u32>)]
     pub(crate) max_sessions: u32,
-    /// Sessions of one address; more are answered 429 with Retry-After
+    /// Sessions of one address; an idle one gives its place to the next; if none is idle, 429 with
+    /// Retry-After
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count::<u32>)]
     pub(crate) sessions_per_ip: u32,
-    /// Processes of COMMAND in all; idle ones are given up first, then 503 with Retry-After
+    /// Processes of COMMAND in all; idle warm ones are ended for the next, then an idle session; else
+    /// 503 with Retry-After
     #[arg(long, value_name = "COUNT", default_value = "100", value_parser = count::<u32>)]
     pub(crate) max_children: u32,
     /// Bytes of a request head; more are answered 431

@@ -48,7 +48,7 @@ const ELSEWHERE: [(&[&str], &str); 6] = [
 /// Has an error about an option name its variable as well, and keeps to tips that help.
 pub(super) fn in_our_words(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::UnknownArgument {
-        // How to hand it to the command: whoever mistook an option does not mean that.
+        // clap says how to hand it to the command, which a misspelt option is not meant for.
         let _tip = error.remove(ContextKind::Suggested);
         if elsewhere(&error).is_some() {
             let _tip = error.remove(ContextKind::SuggestedArg);

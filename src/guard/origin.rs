@@ -94,7 +94,7 @@ pub(super) fn shown_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     (is_exact(&authority) && host.len() <= SHOWN).then(|| host.to_owned())
 }
 
-/// The origin that a request names, as `--allow-origin` takes it; none if that is none, or long.
+/// The origin that a request names, as `--allow-origin` takes it; `None` if it is not an origin, or long.
 pub(super) fn shown_origin(headers: &HeaderMap) -> Option<&str> {
     let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
     let is_one = origin == NULL || Origin::parse(origin).is_some();

@@ -19,7 +19,7 @@ impl Default for Notices {
     }
 }
 
-/// What is told of one kind.
+/// What the line of one kind says.
 struct Kind {
     name: &'static str,
     /// What is wrong, and what would allow it; `{}` stands for what was asked.
@@ -50,11 +50,11 @@ fn kind(deny: Deny, route: Route) -> Option<Kind> {
         ),
         Deny::TokenWrong => (
             "wrong_token",
-            "a request has a token that is none of ours: compare the client's with MCP_AUTH_TOKEN \
+            "a request has a token that this edge does not know: compare the client's with MCP_AUTH_TOKEN \
              or --auth-token-file",
             "",
         ),
-        // Whoever looks for weak spots at random has no token either.
+        // A scanner has no token either.
         Deny::TokenMissing if route == Route::Unknown => return None,
         Deny::TokenMissing => (
             "no_token",

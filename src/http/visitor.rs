@@ -36,7 +36,7 @@ impl ConnInfo {
     }
 }
 
-/// What a request says of whoever is behind a proxy that is believed.
+/// What a request says about the client behind a proxy that is believed.
 pub(super) struct Forwarded<'a> {
     /// The connection as this request has it.
     pub(super) conn: Cow<'a, ConnInfo>,

@@ -19,7 +19,7 @@ enum Within {
     Escape,
 }
 
-/// What the text begins with, but for white space and marks of its encoding.
+/// What the text begins with, except white space and marks of its encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Opening {
     #[default]

@@ -1,7 +1,7 @@
 //! HTTP+SSE of 2024-11-05: a GET opens the stream and the session, POSTs beside it carry messages.
 //!
 //! The session lives as long as its stream. The endpoint is always a relative reference: the edge
-//! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy. It lies beneath
+//! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy. It lies under
 //! the path that was asked, where that is the operator's: a proxy in front may route no other here.
 
 use std::sync::Arc;

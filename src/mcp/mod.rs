@@ -49,7 +49,7 @@ use crate::protocol::ProtocolVersion;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
 
-/// The path that HTTP+SSE clients post their messages to: by itself, and beneath the unified path.
+/// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
 pub(crate) const MESSAGES_PATH: &str = "/messages";
 
 /// How long a request waits for a place that something idle is about to give up: a process that is

@@ -189,7 +189,7 @@ impl Mcp {
         }
     }
 
-    /// Has the question answered, on a task of its own: whoever asked may leave. A place for a
+    /// Has the question answered, on a task of its own: the asker may leave. A place for a
     /// process may take until `deadline`.
     async fn ask_backend(&self, question: Question, deadline: Instant) {
         let held = self.readiness.books().session.clone().filter(|session| !session.is_ended());

@@ -188,7 +188,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// A list that never fits is no fault of whoever asks for it.
+/// A list that never fits is not the caller's fault.
 fn of_list(short: Short) -> Reason {
     match short {
         Short::Ever => {

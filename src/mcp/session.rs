@@ -372,8 +372,8 @@ impl Session {
         if asked { self.tell(message, caller).await } else { Ok(()) }
     }
 
-    /// Initialises the backend in the edge's own name if no client did or is about to. Whoever comes
-    /// meanwhile waits: no call may overtake `initialized`.
+    /// Initialises the backend in the edge's own name if no client did or is about to. A call
+    /// that comes meanwhile waits: no call may overtake `initialized`.
     pub(super) async fn initialize_if_fresh(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
@@ -407,7 +407,7 @@ impl Session {
         self.tell(ready, caller).await
     }
 
-    /// What is told of an `initialize` that was not answered within `time`.
+    /// What the caller of an `initialize` is told that was not answered within `time`.
     pub(super) fn late(&self, time: Duration) -> Reason {
         match self.suspicion.get() {
             Some(text) => Reason::NeverSpoke { time, text: text.clone() },

@@ -161,7 +161,7 @@ impl State {
         self.calls.len()
     }
 
-    /// How it is used, for whoever needs a place. `None` if it has ended, or is about to.
+    /// How it is used, for a newcomer that needs a place. `None` if it has ended, or is about to.
     pub(super) fn usage(&self) -> Option<Usage> {
         let streams = self.is_read(StreamId::STANDALONE);
         let usage =

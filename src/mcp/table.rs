@@ -116,7 +116,7 @@ impl Drop for SessionPlace {
     }
 }
 
-/// For whom a place is needed.
+/// The client that needs a place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer<'a> {
     pub(super) principal: &'a Principal,

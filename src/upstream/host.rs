@@ -102,7 +102,7 @@ mod tests {
         let host = Host::new(&UpstreamHost::Client, own.clone());
         let of = |caller: &Caller| host.of(caller).to_str().unwrap().to_owned();
         assert_eq!(of(&caller("a.example")), "a.example");
-        // Whoever was not let in says nothing for others.
+        // A caller that was not let in decides nothing for others.
         assert_eq!(of(&Caller::stdio()), "127.0.0.1:8000");
         host.note(&caller("b.example:8443"));
         host.note(&Caller::stdio());

@@ -22,7 +22,7 @@ const KEPT_BYTES: usize = 4 * 1024;
 /// Lines of one child that are logged in a second.
 const LOGGED: u32 = 50;
 
-/// What a child said last, shared with whoever tells of its end.
+/// What a child said last, shared with the code that reports its end.
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     pub(super) stderr: Words,

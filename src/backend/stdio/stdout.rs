@@ -1,5 +1,5 @@
 //! What a child says: each line a message; whatever else stands there is counted and skipped. A line
-//! that was meant for an answer, and cannot be read, is told to whoever waits for it.
+//! that was meant for an answer, and cannot be read, is told to its caller.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ fn nameless(hello: RequestId, named: Option<&RequestId>, answer: &[u8]) -> Said 
     }
 }
 
-/// What is wrong with an answer, for whoever has to mend the server.
+/// What is wrong with an answer, for those who mend the server.
 fn fault(bytes: &[u8], malformed: &Malformed) -> String {
     match (std::str::from_utf8(bytes), malformed) {
         (Err(error), _) => format!(
@@ -193,7 +193,7 @@ impl<'a> Noise<'a> {
         }
     }
 
-    /// A line that is no message: whoever waits for an answer in it is told what is wrong with it.
+    /// A line that is no message: the caller that waits for an answer in it is told what is wrong.
     fn unreadable(&mut self, line: &[u8], malformed: &Malformed, broken_off: bool) -> Vec<Said> {
         let skim = Skim::of(line);
         if broken_off || !skim.is_rpc() {

@@ -106,7 +106,7 @@ impl TlsAcceptor {
     /// where that is due. All or nothing: after an error what was served is served on.
     ///
     /// New connections get them. Those that are open, and their handshakes, go on with what they
-    /// have; tickets of before are not taken, so that whoever comes back sees the new certificate.
+    /// have; older tickets are not taken, so that clients that come back see the new certificate.
     pub(crate) fn reload(&self, now: SystemTime) -> Result<Trust, TlsError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let (fresh, trust) = ByProtocol::load(&self.source, self.rules, now)?;

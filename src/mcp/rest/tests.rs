@@ -78,7 +78,7 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
     large.add(&half("a")).unwrap();
     large.add(&half("b")).unwrap();
     assert!(bad(large.add(&half("c"))).contains("16 MiB"));
-    // What never fits is the list's fault, not that of whoever asks.
+    // What never fits is the list's fault, not the caller's.
     let small = Budget::new(8000, 0, Tally::default()).quota();
     let mut small = Pages::new(None, &small).unwrap();
     assert!(

@@ -176,7 +176,7 @@ async fn who_answers_within_10_seconds_or_was_not_asked_is_left_alone() {
     assert!(story.await.is_quiet());
     let story = play_told(false, async |child| child.says("Proceed? [y/N] ").await).await;
     assert!(story.is_quiet());
-    // A slow one is told of, and goes on.
+    // A slow one is reported, and goes on.
     let story = play(async |child| {
         for n in 0..60 {
             child.says(format!("installing {n}\n")).await;
