@@ -219,6 +219,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`] says what cannot be used, and what to do.
+    #[expect(clippy::unused_async, reason = "it needs the runtime, and may come to wait for more")]
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
         if matches!(config.access, Access::Anonymous)
             && config.allow_origins.iter().any(|origin| origin == "null")

@@ -39,7 +39,8 @@ async fn an_answer_before_the_body_comes_without_a_reset_behind_it() {
     bounded(async {
         let server = TestServer::start(config(), Behind::diagnostics()).await;
         let token = format!("Bearer {TOKEN}");
-        let (good, json) = (("authorization", &token[..]), ("content-type", "application/json"));
+        let (good, json) =
+            (("authorization", token.as_str()), ("content-type", "application/json"));
         for (path, more, status) in [
             ("/mcp", vec![good, json, ("content-length", "10600000")], 413),
             ("/mcp", vec![json, ("content-length", "10600000")], 401),
