@@ -70,10 +70,9 @@ struct State {
     next_response: u64,
     /// Since when the socket takes nothing.
     blocked: Option<Instant>,
-    /// Was the last request refused, or sent elsewhere? Then the peer may still be sending its body.
-    refused: bool,
-    /// Was the last request's body left before its end?
-    unread: bool,
+    /// Was the last request refused, sent elsewhere, or not read to its end? Then the peer may still be
+    /// sending its body.
+    may_send: bool,
     /// HTTP/1.1: what is to come of the chunk under way.
     announced: Option<Announced>,
     /// Did a response break off in the middle?
@@ -174,8 +173,7 @@ impl Activity {
 
     /// May the peer still be sending the last request? It was refused, or not read to its end.
     pub(super) fn may_send(&self) -> bool {
-        let state = self.state();
-        state.refused || state.unread
+        self.state().may_send
     }
 
     /// HTTP/1.1: this is to come of the chunk under way.
@@ -191,7 +189,7 @@ impl Activity {
 
     /// The body of a request was left before its end.
     pub(super) fn left_unread(&self) {
-        self.state().unread = true;
+        self.state().may_send = true;
     }
 
     /// What is spoken.
@@ -240,7 +238,7 @@ impl Activity {
         state.used = true;
         state.quiet = None;
         state.head = None;
-        state.unread = false;
+        state.may_send = false;
         let response = state.next_response;
         state.next_response += 1;
         Exchange { activity: Arc::clone(self), response, welcome: false, made: false, over: None }
@@ -325,7 +323,7 @@ impl Exchange {
             status.is_redirection() || status.is_client_error() || status.is_server_error();
         self.welcome = !refused;
         let mut state = self.activity.state();
-        state.refused = refused;
+        state.may_send |= refused;
         let done = if refused { &mut state.work.refused } else { &mut state.work.answered };
         *done = done.saturating_add(1);
         if !std::mem::replace(&mut self.made, true) {

@@ -1,6 +1,8 @@
 //! Follows HTTP/2 frames through bytes as they go by (RFC 9113 section 4.1), in pieces of any size.
 //! Keeps the head of one frame and four bytes of what follows, and judges nothing.
 
+use super::fields::Fields;
+
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
 /// Bytes that a client says before its first frame (RFC 9113 section 3.4).
@@ -54,6 +56,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// What its type makes of them.
+    pub(super) fn flags(self) -> u8 {
+        self.flags
+    }
+
     /// The last of its stream. Only of frames of data and headers.
     pub(super) fn ends_stream(self) -> bool {
         self.flags & 1 != 0
@@ -95,8 +102,9 @@ pub(super) struct Frames {
     have: usize,
     /// Bytes of payload, or of the preface, that follow what was looked at.
     skip: u32,
-    /// Is what is skipped data?
+    /// Is what is skipped data? Is it fields?
     data: bool,
+    fields: bool,
     /// A header block has begun, and its last frame was not there yet.
     block: bool,
     /// Frames and header blocks that have begun; names the one that is not complete.
@@ -111,7 +119,15 @@ impl Frames {
 
     /// What a server says.
     pub(super) fn of_server() -> Self {
-        Self { head: [0; HEAD + 4], have: 0, skip: 0, data: false, block: false, begun: 0 }
+        Self {
+            head: [0; HEAD + 4],
+            have: 0,
+            skip: 0,
+            data: false,
+            fields: false,
+            block: false,
+            begun: 0,
+        }
     }
 
     /// Is a frame complete, so that another may follow?
@@ -127,10 +143,44 @@ impl Frames {
     }
 
     /// These bytes go by; each frame is told when its head and lead are there.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+    pub(super) fn pass(&mut self, bytes: &[u8], each: impl FnMut(Frame)) {
+        self.follow(bytes, each, |_fields| {});
+    }
+
+    /// The same; header fields are followed, and pseudo-header fields among trailers are found.
+    pub(super) fn pass_fields(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(Frame),
+        fields: &mut Fields,
+        found: &mut bool,
+    ) {
+        let fields = std::cell::RefCell::new((fields, found));
+        let begin = |frame: Frame| {
+            let (fields, found) = &mut *fields.borrow_mut();
+            if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
+                **found |= fields.begin(frame);
+            }
+            each(frame);
+        };
+        self.follow(bytes, begin, |piece| {
+            let (fields, found) = &mut *fields.borrow_mut();
+            **found |= fields.take(piece);
+        });
+    }
+
+    fn follow(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(Frame),
+        mut fields: impl FnMut(&[u8]),
+    ) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let length = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+                if self.fields {
+                    fields(bytes.get(..length).unwrap_or_default());
+                }
                 bytes = bytes.get(length..).unwrap_or_default();
                 self.skip = self.skip.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
                 continue;
@@ -142,11 +192,16 @@ impl Frames {
             if let Some(frame) = self.frame() {
                 self.have = 0;
                 self.data = frame.kind == Kind::Data;
+                self.fields = matches!(frame.kind, Kind::Headers | Kind::Continuation);
                 self.skip = frame.length.saturating_sub(4);
-                if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
-                    self.block = !frame.ends_headers();
-                }
                 each(frame);
+                if self.fields {
+                    self.block = !frame.ends_headers();
+                    let lead = self.head.get(HEAD..self.whole()).unwrap_or_default();
+                    if !lead.is_empty() {
+                        fields(lead);
+                    }
+                }
             }
         }
     }
@@ -168,9 +223,11 @@ impl Frames {
     }
 
     fn wanted(&self) -> usize {
-        if self.have < HEAD {
-            return HEAD;
-        }
+        if self.have < HEAD { HEAD } else { self.whole() }
+    }
+
+    /// Bytes of the head and the lead.
+    fn whole(&self) -> usize {
         HEAD + usize::try_from(self.length().min(4)).unwrap_or(4)
     }
 

@@ -15,7 +15,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::HEADER_TABLE;
 use super::budget::{Abuse, Budget};
+use super::fields::Fields;
 use super::frames::{Frame, Frames, Kind};
 use crate::conn::activity::Activity;
 
@@ -30,6 +32,8 @@ pub(super) enum Reason {
     Overdue,
     /// A frame had a length that its type cannot have. The library says `PROTOCOL_ERROR` there.
     Misfit(Kind),
+    /// Trailers had a pseudo-header field (RFC 9113 section 8.1). The library forgets it.
+    Trailers,
     /// The budget is used up, most of it by this.
     Spent(Abuse),
 }
@@ -39,6 +43,7 @@ impl Reason {
     fn code(self) -> u8 {
         match self {
             Self::Overdue => 0,
+            Self::Trailers => 1,
             Self::Misfit(_) => 6,
             Self::Spent(_) => 0xb,
         }
@@ -52,6 +57,7 @@ pub(super) struct Metered<I> {
     activity: Arc<Activity>,
     budget: Budget,
     came: Frames,
+    fields: Fields,
     went: Frames,
     /// Why it must end.
     fault: Option<Reason>,
@@ -76,6 +82,7 @@ impl<I> Metered<I> {
             activity,
             budget: Budget::new(Instant::now()),
             came: Frames::of_client(),
+            fields: Fields::new(HEADER_TABLE.into()),
             went: Frames::of_server(),
             fault: None,
             begun: 0,
@@ -113,8 +120,9 @@ impl<I> Metered<I> {
         let now = Instant::now();
         self.budget.worked(self.activity.take_work());
         let mut newest = self.given;
-        let Self { came, budget, fault, begun, responding, gone, .. } = self;
-        came.pass(bytes, |frame| {
+        let Self { came, fields, budget, fault, begun, responding, gone, .. } = self;
+        let mut malformed = false;
+        let each = |frame: Frame| {
             if fault.is_none() && frame.is_misfit() {
                 *fault = Some(Reason::Misfit(frame.kind));
             } else if fault.is_none() && !budget.received(frame, now) {
@@ -143,7 +151,11 @@ impl<I> Metered<I> {
             if frame.ends_headers() && *begun % 2 == 1 {
                 newest = newest.max(*begun);
             }
-        });
+        };
+        came.pass_fields(bytes, each, fields, &mut malformed);
+        if malformed && self.fault.is_none() {
+            self.fault = Some(Reason::Trailers);
+        }
         if self.fault.is_none() {
             self.given = newest;
         }

@@ -2,6 +2,7 @@
 //! to (a budget of frames that ask for nothing), and how the connection ends.
 
 mod budget;
+mod fields;
 mod frames;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
@@ -42,7 +43,7 @@ const STREAMS: u32 = 100;
 const FRAME: u32 = 16 * 1024;
 /// Bytes of the table by which heads are compressed: RFC 7541's own. More would be the peer's to
 /// fill.
-const HEADER_TABLE: u32 = 4096;
+const HEADER_TABLE: u16 = 4096;
 /// Streams that a peer may reset before the library has handed them on. Those come in one burst; for
 /// all others there is the budget.
 const PENDING_RESETS: usize = 20;
@@ -147,7 +148,7 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS)
             .max_frame_size(FRAME)
-            .header_table_size(HEADER_TABLE)
+            .header_table_size(u32::from(HEADER_TABLE))
             .max_header_list_size(max_headers)
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .max_local_error_reset_streams(LOCAL_RESETS)

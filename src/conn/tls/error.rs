@@ -197,11 +197,15 @@ pub(crate) enum HandshakeError {
 impl HandshakeError {
     /// An error of the part of the handshake in which the peer has our certificate.
     pub(super) fn after_hello(error: io::Error) -> Self {
-        match Self::from(error) {
-            Self::Closed => Self::Left,
-            Self::Io(error) if is_broken_off(&error) => Self::Left,
-            error => error,
-        }
+        let error = Self::from(error);
+        let left = match &error {
+            Self::Closed => true,
+            Self::Io(error) => is_broken_off(error),
+            Self::PlainHttp | Self::Left | Self::UnknownName(_) | Self::Flood(_) | Self::Tls(_) => {
+                false
+            }
+        };
+        if left { Self::Left } else { error }
     }
 }
 
