@@ -1,11 +1,11 @@
 //! Promise: the log never holds the service up, says what it lost, and cannot be forged.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,8 +26,13 @@ struct Edge {
 
 impl Edge {
     fn start(argv: &[&str]) -> Self {
+        Self::start_by(&["--insecure-http"], argv)
+    }
+
+    fn start_by(scheme: &[&str], argv: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-edge"))
-            .args(["--insecure-http", "--port=0", "--log-format=json"])
+            .args(["--port=0", "--log-format=json"])
+            .args(scheme)
             .args(argv)
             .env_clear()
             .envs([("PATH", "/usr/bin:/bin"), ("MCP_AUTH_TOKEN", TOKEN)])
@@ -285,6 +290,50 @@ fn a_refusal_that_an_operator_can_mend_is_told_with_what_would_allow_it() {
         let text = event.to_string();
         assert!(!text.contains("hunter2") && !text.contains(TOKEN), "{text}");
     }
+}
+
+/// Begins a handshake with the edge, whose certificate it does not trust, and says so.
+fn distrusted(edge: &Edge) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut peer = TcpStream::connect(("127.0.0.1", edge.port)).unwrap();
+    let refused = tls.complete_io(&mut peer).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidData, "{refused}");
+    // The edge closes it when it has read the alert.
+    drop(peer.read_to_end(&mut Vec::new()));
+}
+
+#[test]
+fn failed_handshakes_are_told_one_of_a_kind_in_ten_seconds() {
+    let certs = tempfile::tempdir().unwrap();
+    let tls = ["--self-signed", "--certs-dir", certs.path().to_str().unwrap()];
+    let mut edge = Edge::start_by(&tls, &[]);
+    for _ in 0..5 {
+        assert_eq!(asked(&edge, "/livez", ""), 400, "plain HTTP to the TLS port");
+        distrusted(&edge);
+    }
+    edge.signal(Signal::TERM);
+    let mut told = Vec::new();
+    edge.event(|event| {
+        if event["message"] == "the TLS handshake failed" {
+            assert_eq!(
+                (&event["level"], &event["left_out"]),
+                (&"INFO".into(), &0.into()),
+                "{event}"
+            );
+            told.push(event["error"].as_str().unwrap().to_owned());
+        }
+        event["message"] == "draining"
+    });
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().any(|error| error.contains("plain HTTP")), "{told:?}");
+    assert!(told.iter().any(|error| error.contains("alert UnknownCA")), "{told:?}");
 }
 
 #[test]

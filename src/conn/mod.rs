@@ -12,6 +12,7 @@ pub(crate) mod tls;
 mod unread;
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use self::arrival::{Arrival, KnownBy};
 
@@ -37,6 +38,7 @@ use crate::addr::ClientAddr;
 use crate::caller::Alpn;
 use crate::config::Config;
 use crate::http::{App, ConnInfo, ReplyBody};
+use crate::sample::{EVERY, Samples};
 use crate::shutdown::Drain;
 use crate::strangers::Stranger;
 use crate::tally::{Outcome, Tally};
@@ -59,6 +61,8 @@ pub(crate) struct Connection {
     times: ConnTimes,
     max_header_bytes: usize,
     max_headers: usize,
+    /// The failed handshakes that the log tells: anybody can cause them.
+    told: Samples,
     tally: Tally,
     drain: Drain,
 }
@@ -100,6 +104,7 @@ impl Connection {
             times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
             max_header_bytes: config.limits.max_header_bytes,
             max_headers: config.limits.max_headers,
+            told: Samples::every(EVERY),
             tally,
             drain,
         }
@@ -170,7 +175,7 @@ impl Connection {
             Ok(Err(error)) => {
                 let flood = matches!(error, HandshakeError::Flood(_));
                 self.tally.count(if flood { Outcome::TlsFlood } else { Outcome::HandshakeFailed });
-                return log_handshake(client, &error);
+                return self.log_handshake(client, &error);
             }
             Err(_elapsed) => {
                 self.tally.count(Outcome::HandshakeTimeout);
@@ -330,26 +335,42 @@ async fn take_the_rest<I: AsyncRead + Unpin>(io: I) {
 
 type Serving = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
 
-fn log_handshake(client: ClientAddr, error: &HandshakeError) {
-    match error {
-        HandshakeError::Closed => tracing::trace!(%client, %error, "no handshake"),
-        HandshakeError::PlainHttp
-        | HandshakeError::Left
-        | HandshakeError::UnknownName(_)
-        | HandshakeError::Flood(_)
-        | HandshakeError::Tls(_)
-        | HandshakeError::Io(_) => tracing::info!(%client, %error, "the TLS handshake failed"),
-    }
-}
+/// The kind of a client's alert, whenever it comes.
+const ALERT: &str = "alert";
 
 impl Connection {
+    fn log_handshake(&self, client: ClientAddr, error: &HandshakeError) {
+        let kind = match error {
+            HandshakeError::Closed => {
+                return tracing::trace!(%client, %error, "no handshake");
+            }
+            HandshakeError::PlainHttp => "plain_http",
+            HandshakeError::Left => "left",
+            HandshakeError::UnknownName(_) => "unknown_name",
+            HandshakeError::Flood(_) => "flood",
+            HandshakeError::Tls(rustls::Error::AlertReceived(_)) => ALERT,
+            HandshakeError::Tls(_) => "tls",
+            HandshakeError::Io(_) => "io",
+        };
+        self.log_failed(client, kind, &error);
+    }
+
+    /// One of a kind in 10 s, the others at DEBUG.
+    fn log_failed(&self, client: ClientAddr, kind: &str, error: &dyn Display) {
+        if let Some(left_out) = self.told.take(kind, Instant::now()) {
+            tracing::info!(%client, %error, left_out, "the TLS handshake failed");
+        } else {
+            tracing::debug!(%client, %error, "the TLS handshake failed");
+        }
+    }
+
     fn log_end(&self, client: ClientAddr, ended: &Result<(), hyper::Error>, activity: &Activity) {
         let Err(error) = ended else { return };
         // Asked of the socket: the HTTP/2 library keeps of an error no more than its text.
         match activity.take_ended_by() {
             Some(EndedBy::Alert(error)) => {
                 self.tally.count(Outcome::HandshakeFailed);
-                tracing::info!(%client, error, "the TLS handshake failed");
+                self.log_failed(client, ALERT, &error);
             }
             Some(EndedBy::Flood) => {
                 self.tally.count(Outcome::TlsFlood);
