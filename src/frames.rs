@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, buf::Limit};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -297,6 +298,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     pub(crate) async fn step(&mut self) -> Option<Step> {
         loop {
             if let Some(line) = self.split.next() {
+                // A child that writes short lines without end must not keep its thread to itself.
+                consume_budget().await;
                 return Some(Step::Line(line));
             }
             if self.ended {
@@ -468,6 +471,26 @@ mod tests {
         assert_eq!(frames.next().await, None);
         assert!(began.elapsed() <= LAST_WORDS + Duration::from_millis(1));
         drop(theirs);
+    }
+
+    #[tokio::test]
+    async fn short_lines_without_end_leave_the_thread_to_others_now_and_then() {
+        const LINES: usize = 10_000;
+        let lines = "y\n".repeat(LINES);
+        let mut frames = Frames::new(lines.as_bytes(), 100, CancellationToken::new());
+        let read = std::cell::Cell::new(0);
+        let reading = async {
+            while frames.next().await.is_some() {
+                read.set(read.get() + 1);
+            }
+        };
+        let other = async {
+            tokio::task::yield_now().await;
+            read.get()
+        };
+        let ((), meanwhile) = tokio::join!(reading, other);
+        assert_eq!(read.get(), LINES);
+        assert!(meanwhile < LINES / 10, "{meanwhile} lines before anybody else had a turn");
     }
 
     #[tokio::test]

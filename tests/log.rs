@@ -342,6 +342,10 @@ fn what_is_no_host_or_origin_is_not_shown() {
     for (kind, fields) in [
         ("foreign_host", host),
         ("foreign_origin", good(&format!("Origin: https://a.example/{TOKEN}\r\n"))),
+        // A client whose settings have the token in the wrong place.
+        ("foreign_origin", good(&format!("Origin: https://{TOKEN}\r\n"))),
+        ("foreign_host", format!("Host: {TOKEN}\r\n")),
+        ("foreign_host", format!("Host: {TOKEN}.example.com\r\n")),
     ] {
         let mut edge = Edge::start(&[]);
         assert_eq!(asked(&edge, "/mcp", &fields), 403, "{kind}");

@@ -242,9 +242,9 @@ impl Guard {
     }
 
     /// What an operator would allow if a request that was denied should have passed, as far as it
-    /// can be shown; none of a token, and none where it is not said.
-    pub(crate) fn shown(visit: Visit<'_>, deny: Deny) -> Option<String> {
-        match deny {
+    /// can be shown; `None` if it is not said, or if one of the tokens stands in it.
+    pub(crate) fn shown(&self, visit: Visit<'_>, deny: Deny) -> Option<String> {
+        let asked = match deny {
             Deny::Host => origin::shown_host(visit.uri, visit.headers),
             Deny::Origin => origin::shown_origin(visit.headers).map(str::to_owned),
             Deny::HostMalformed
@@ -253,6 +253,10 @@ impl Guard {
             | Deny::TokenMissing
             | Deny::TokenWrong
             | Deny::TokenMalformed => None,
+        }?;
+        match &self.access {
+            Lock::Tokens(tokens) if tokens.stand_in(&asked) => None,
+            Lock::Tokens(_) | Lock::Open => Some(asked.to_ascii_lowercase()),
         }
     }
 

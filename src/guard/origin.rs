@@ -89,8 +89,8 @@ impl SiteMatch {
 pub(super) fn shown_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let named = || headers.get(header::HOST)?.to_str().ok()?.parse::<Authority>().ok();
     let authority = uri.authority().cloned().or_else(named)?;
-    let host = authority.host().to_ascii_lowercase();
-    let host = host.strip_suffix('.').unwrap_or(&host);
+    let host = authority.host();
+    let host = host.strip_suffix('.').unwrap_or(host);
     (is_exact(&authority) && host.len() <= SHOWN).then(|| host.to_owned())
 }
 
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn what_is_shown_is_a_host_or_an_origin() {
         let host = |value: &str| shown_host(&Uri::from_static("/"), &headers("host", &[value]));
-        assert_eq!(host("MCP.example.com.:8443").as_deref(), Some("mcp.example.com"));
+        assert_eq!(host("MCP.example.com.:8443").as_deref(), Some("MCP.example.com"));
         assert_eq!(host("[2001:db8::1]:1").as_deref(), Some("[2001:db8::1]"));
         let target = Uri::from_static("https://a.example/");
         assert_eq!(shown_host(&target, &HeaderMap::new()).as_deref(), Some("a.example"));

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::caller::{Principal, TokenId};
-use crate::config::Secret;
+use crate::config::{MIN_TOKEN, Secret};
 
 /// Bytes of the longest token that is ever good.
 const LONGEST: usize = 1024;
@@ -91,6 +91,19 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// Does a good token stand anywhere in this text? Costs a digest for each part of it: for short
+    /// texts that are seldom looked at.
+    pub(super) fn stand_in(&self, text: &str) -> bool {
+        let from = |start| text.as_bytes().get(start..).unwrap_or_default();
+        let parts = (0..text.len())
+            .map(from)
+            .flat_map(|rest| (MIN_TOKEN..=rest.len()).filter_map(|length| rest.get(..length)));
+        let mut digests = parts.map(|part| digest(part, self.hashed));
+        digests.any(|part| self.digests.iter().any(|known| bool::from(known.ct_eq(&part))))
+    }
+}
+
 /// A digest over a block of fixed size, so that a short token costs what a long one does. What the
 /// copy costs is the presented token's length, which whoever sent it knows.
 fn digest(token: &[u8], hashed: usize) -> [u8; 32] {
@@ -150,6 +163,17 @@ mod tests {
         }
         Tokens::new(&[Secret::new("another-good-token"), Secret::new(GOOD)])
             .compare(presented(&map))
+    }
+
+    #[test]
+    fn a_token_is_found_wherever_it_stands_in_a_text() {
+        let tokens = Tokens::new(&[Secret::new("another-good-token"), Secret::new(GOOD)]);
+        for text in [GOOD, &format!("https://{GOOD}:443"), "x.another-good-token.example.com"] {
+            assert!(tokens.stand_in(text), "{text}");
+        }
+        for text in ["", "mcp.example.com", "another-good-toke.n", "correct-horse-battery-stapl"] {
+            assert!(!tokens.stand_in(text), "{text}");
+        }
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl App {
             let (client, refused) = (conn.client, refusal.label());
             self.tally.refused(refused);
             tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
-            self.notices.tell(arrived, &refusal, Instant::now());
+            self.notices.tell(&self.guard, arrived, &refusal, Instant::now());
             refusal.response(route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =

@@ -76,11 +76,17 @@ fn kind(deny: Deny, route: Route) -> Option<Kind> {
 
 impl Notices {
     /// Tells of a refusal, if it is of a kind that is told, and none was told lately.
-    pub(super) fn tell(&self, arrived: Arrived<'_>, refusal: &Refusal, now: Instant) {
+    pub(super) fn tell(
+        &self,
+        guard: &Guard,
+        arrived: Arrived<'_>,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
         let Refusal::Denied(deny) = refusal else { return };
         let Some(Kind { name, text, unknown }) = kind(*deny, arrived.route) else { return };
         let Some(left_out) = self.0.take(name, now) else { return };
-        let asked = Guard::shown(arrived.visit, *deny);
+        let asked = guard.shown(arrived.visit, *deny);
         let text = text.replace("{}", asked.as_deref().unwrap_or(unknown));
         let client = arrived.conn.client;
         let request = arrived.tag.to_str().unwrap_or_default();
