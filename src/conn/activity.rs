@@ -56,7 +56,6 @@ pub(super) struct Activity {
 }
 
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they are facts that do not exclude each other")]
 struct State {
     /// Since when there has been no request; bytes of the next may be there.
     quiet: Option<Instant>,
