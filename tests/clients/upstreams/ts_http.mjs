@@ -118,6 +118,10 @@ function build() {
     if (!found) throw new McpError(ErrorCode.InvalidParams, `Unknown tool: ${name}`);
     const missing = found.definition.inputSchema.required.filter((key) => !(key in given));
     if (missing.length) return { ...text(`missing: ${missing}`), isError: true };
+    const types = Object.entries(found.definition.inputSchema.properties);
+    const numeric = types.filter(([, { type }]) => type !== "string").map(([key]) => key);
+    const wrong = numeric.filter((key) => key in given && typeof given[key] !== "number");
+    if (wrong.length) return { ...text(`no number: ${wrong}`), isError: true };
     return found.run(given, extra, server);
   });
   return server;
