@@ -139,7 +139,7 @@ pub(crate) async fn say(
     said: Said,
 ) -> Result<(), mpsc::error::SendError<Said>> {
     let large = match &said {
-        Said::Message { message, .. } => message.line().len() > LARGE,
+        Said::Message { message, .. } => message.bytes().len() > LARGE,
         Said::Unanswered { .. } | Said::Suspect(_) | Said::Taken(_) | Said::Gone(_) => false,
     };
     session.send(said).await?;

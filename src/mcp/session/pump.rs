@@ -16,9 +16,6 @@ use crate::mcp::Reason;
 use crate::mcp::state::{Routed, StreamId};
 use crate::tally::Outcome;
 
-/// Bytes of the smallest message that is large.
-const LARGER: usize = LARGE + 1;
-
 /// How much longer a large message is waited for than a write may take.
 const BEYOND_WRITE: Duration = Duration::from_secs(1);
 
@@ -84,7 +81,9 @@ impl Session {
 
     async fn carry(&self, message: &Message, during: &During) {
         self.wait_for_room(message, during).await;
-        let stream = self.state().place(message, during);
+        // Only a large one is waited for: all others are to cost no second look.
+        let large = message.bytes().len() > LARGE;
+        let stream = if large { self.state().place(message, during) } else { None };
         let routed = self.state().route(message, during, Instant::now());
         match routed {
             Routed::Delivered => {}
@@ -105,7 +104,7 @@ impl Session {
                 drop(self.tell.try_send(Told { message: refusal, caller }));
             }
         }
-        if let (Some(stream), LARGER..) = (stream, message.line().len()) {
+        if let Some(stream) = stream {
             self.wait_for_reader(stream).await;
         }
     }
