@@ -231,11 +231,16 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::backend::{Link, Said, Told};
+    use crate::backend::diagnostics::Diagnostics;
+    use crate::backend::embedded::EmbeddedBackend;
+    use crate::backend::{Backend, Link, Said, Told};
     use crate::caller::{Caller, TokenId};
+    use crate::config::Config;
     use crate::jsonrpc::Message;
+    use crate::mcp::Mcp;
     use crate::mcp::session::SessionTimes;
     use crate::shutdown::Drain;
+    use crate::tally::Tally;
 
     fn client(last: u8) -> ClientKey {
         ClientKey::from(IpAddr::from([192, 0, 2, last]))
@@ -391,5 +396,24 @@ mod tests {
         let place = take(&table, client(4)).unwrap();
         assert!(theirs.is_ended());
         drop(place);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_waits_no_longer_than_five_seconds_for_a_place() {
+        let (drain, mut config) = (Drain::default(), Config::default());
+        config.limits.sessions_per_ip = 1;
+        let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
+        let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
+        let place = take(&mcp.sessions, client(1)).unwrap();
+        let (calling, _link) = session(place, &drain, &mcp.sessions);
+        let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
+        let caller = Arc::new(Caller::stdio());
+        let _answer = calling.call(vec![request], false, &caller).await.unwrap();
+        // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
+        // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
+        let begun = Instant::now();
+        let refused = mcp.take_place(client(1), &ME).await.unwrap_err();
+        assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
+        assert_eq!(begun.elapsed(), Duration::from_millis(4500));
     }
 }
