@@ -293,8 +293,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
     }
 
-    /// The next line, or that there is none yet: then what is there of one is
-    /// [`Self::unfinished`]. None at the end.
+    /// The next line, or [`Step::Unfinished`] if its end has not come: [`Self::unfinished`] is what
+    /// has. `None` at the end.
     pub(crate) async fn step(&mut self) -> Option<Step> {
         loop {
             if let Some(line) = self.split.next() {

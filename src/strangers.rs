@@ -124,7 +124,7 @@ impl Queue {
         number
     }
 
-    /// Whoever is among the newest no more is judged like all others.
+    /// A stranger that no longer belongs to the newest is judged like all others.
     fn settle(&mut self) {
         while self.new.len() > self.all.len() / NEW_ONE_IN {
             let Some(number) = self.new.pop_front() else { return };

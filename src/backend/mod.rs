@@ -24,8 +24,8 @@ use crate::jsonrpc::{Message, RequestId};
 /// Messages that may wait on their way to a backend. A full queue makes the sender wait.
 pub(crate) const QUEUE: usize = 64;
 
-/// Messages of a backend that may wait for their session. Fewer, and none that is [`LARGE`]: whoever
-/// does not read has them wait.
+/// Messages of a backend that may wait for their session. Fewer, and none that is [`LARGE`]: they wait
+/// in memory while the client does not read.
 pub(crate) const SAID_QUEUE: usize = 4;
 
 /// A message of more bytes is the only one of its backend that waits for a reader ([`say`]).
