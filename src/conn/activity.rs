@@ -17,8 +17,8 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::framing::{Announced, Violation};
-use super::h2::Work;
+use super::http1::{Announced, Violation};
+use super::http2::Work;
 use super::tls::EndedBy;
 use crate::caller::Alpn;
 

@@ -12,7 +12,7 @@ use super::{Caller, EventBody, Message, RequestId, Shared};
 use crate::backend::upstream::kind;
 use crate::backend::upstream::refusal::WHERE;
 use crate::backend::upstream::wire::Answer;
-use crate::jsonrpc::Kind;
+use crate::wire::jsonrpc::Kind;
 
 /// Messages that may come before the answer to `initialize`.
 const MAX_EARLY: usize = 64;

@@ -1,0 +1,8 @@
+//! Limits: what is taken is a value, and dropping it gives it back.
+
+pub(crate) mod addr;
+pub(crate) mod body;
+pub(crate) mod bytes;
+pub(crate) mod lines;
+pub(crate) mod places;
+pub(crate) mod strangers;
