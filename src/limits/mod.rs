@@ -3,6 +3,7 @@
 pub(crate) mod addr;
 pub(crate) mod body;
 pub(crate) mod bytes;
+mod charge;
 pub(crate) mod lines;
 pub(crate) mod places;
 pub(crate) mod strangers;

@@ -19,8 +19,6 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::limits::bytes::{PER_MESSAGE, Quota};
-
 use self::cost::MAX_DEPTH;
 pub(crate) use self::cost::weight;
 use self::envelope::{Envelope, Members};
@@ -29,9 +27,6 @@ use self::known::{KnownParams, Negotiated, string};
 pub(crate) use self::skim::Skim;
 pub(crate) use self::text::{any_error_in, error_in};
 use self::text::{as_text, blame, range_within, utf8};
-
-/// Copies of so many bytes are not accounted for.
-const SMALL: usize = 4096;
 
 /// The key of a modern request's `params._meta` that names its protocol version.
 const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -316,17 +311,14 @@ impl Message {
         }
     }
 
-    /// The same message, held on account of `quota`: its bytes are a copy that the edge made, or
-    /// that was made in it.
-    pub(crate) fn charged(self, quota: &Quota) -> Self {
-        let share = quota.take_anyway(self.bytes.len().saturating_add(PER_MESSAGE));
-        Self { bytes: share.hold(self.bytes), ..self }
+    /// The same message in other memory: `hold` gives back the bytes that it is given.
+    pub(crate) fn held_by(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
+        Self { bytes: hold(self.bytes), ..self }
     }
 
-    /// The same, of a copy under another id: a small one is not worth the account, for it stands for
-    /// the original that is on it.
-    pub(crate) fn charged_if_large(self, quota: &Quota) -> Self {
-        if self.bytes.len() < SMALL { self } else { self.charged(quota) }
+    /// Bytes of the whole text.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The bytes of [`Self::line`], without a copy.
