@@ -2,7 +2,12 @@
 //! imports in a circle. Every file says what it is for, and none has grown into two.
 //!
 //! The map of the imports, in figures: `cargo test --test architecture -- --nocapture the_map`.
-#![expect(clippy::unwrap_used, reason = "a test ends where it fails, helpers of it too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test ends where it fails, helpers of it too"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
