@@ -262,7 +262,7 @@ mod tests {
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
         let terms = Terms {
-            place: Place::of_stream(PerClient::new(1).try_take(local).unwrap()),
+            place: Place::of_stream(PerClient::default().try_take(local, 1).unwrap()),
             events: events.map(Drain::draining),
             silence: SILENCE,
             prefix: Prefix::default(),

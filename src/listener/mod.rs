@@ -45,6 +45,7 @@ pub(crate) struct Places {
     all: Arc<Semaphore>,
     most: usize,
     per_client: PerClient,
+    connections_per_ip: u32,
     strangers: Strangers,
     proxies: Arc<TrustedProxies>,
     write_timeout: Duration,
@@ -59,7 +60,8 @@ impl Places {
         Self {
             all: Arc::new(Semaphore::new(most)),
             most,
-            per_client: PerClient::new(config.limits.connections_per_ip),
+            per_client: PerClient::default(),
+            connections_per_ip: config.limits.connections_per_ip,
             strangers: Strangers::new(strangers),
             proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             write_timeout: config.times.write,
@@ -115,7 +117,7 @@ impl Places {
 
     /// A place for a client, or none.
     fn take(&self, client: ClientAddr) -> Option<Permit> {
-        let permit = self.per_client.try_take(client.key());
+        let permit = self.per_client.try_take(client.key(), self.connections_per_ip);
         if permit.is_none() {
             self.refuse(client, Outcome::ConnectionsPerIp);
         }

@@ -41,6 +41,7 @@ use crate::limits::addr::ClientKey;
 use crate::limits::bytes::{Budget, PER_MESSAGE, Quota, Short};
 use crate::limits::places::PerClient;
 use crate::observe::metrics::{Outcome, Tally};
+use crate::policy::Policy;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::ProtocolVersion;
 
@@ -77,6 +78,8 @@ impl Accept {
 /// A request as this floor sees it: admitted, and read.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
+    /// What it is held to.
+    pub(crate) policy: &'a Policy,
     /// Proof that it may pass.
     pub(crate) admitted: &'a Admitted,
     /// Whose limits it counts against.
@@ -158,7 +161,7 @@ impl Mcp {
             budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
             backend,
             sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
-            streams: PerClient::new(limits.streams_per_ip),
+            streams: PerClient::default(),
             warm: Arc::default(),
             readiness: Arc::default(),
             times: SessionTimes {

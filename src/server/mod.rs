@@ -27,6 +27,7 @@ use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Tally;
+use crate::policy::{CurrentPolicy, Policy};
 use crate::server::report::Reporter;
 
 /// Why a server does not start.
@@ -166,9 +167,15 @@ struct Redirect {
 
 /// The certificates of a server, while it runs. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Certificates {
+pub struct Certificates(Arc<Reloading>);
+
+#[derive(Debug)]
+struct Reloading {
     connection: Arc<Connection>,
-    app: Arc<App>,
+    policy: CurrentPolicy,
+    config: Config,
+    /// Of the certificates at the start. Connections that were opened under one of them go on.
+    names: Vec<String>,
 }
 
 /// What was read: see [`Certificates::reload`].
@@ -195,9 +202,10 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
     pub fn reload(&self) -> Result<LoadedCertificates, TlsError> {
-        let loaded = self.connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
+        let Reloading { connection, policy, config, names: first } = &*self.0;
+        let loaded = connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
         let Trust { ca: _, names, files, not_after } = loaded?;
-        self.app.guard().rename(&names);
+        policy.replace(Policy::new(config, &[&*names, &*first].concat()));
         Ok(LoadedCertificates { files, names, not_after })
     }
 }
@@ -209,10 +217,11 @@ pub struct Server {
     connection: Arc<Connection>,
     redirect: Option<Redirect>,
     app: Arc<App>,
+    policy: CurrentPolicy,
     reporter: Reporter,
     address: SocketAddr,
     trust: Option<Trust>,
-    grace: Duration,
+    config: Config,
     drain: Drain,
 }
 
@@ -250,9 +259,12 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::counting(&config, names, tally.clone());
+        let policy = CurrentPolicy::new(Policy::new(&config, names));
+        let guard = Guard::new(tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
-        let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
+        let app =
+            App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
+        let app = Arc::new(app);
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
             let (app, port) = (Arc::clone(&app), address.port());
@@ -266,10 +278,11 @@ impl Server {
             connection: Arc::new(connection),
             redirect,
             app,
+            policy,
             reporter,
             address,
             trust,
-            grace: config.times.shutdown,
+            config,
             drain,
         })
     }
@@ -301,8 +314,13 @@ impl Server {
     /// The certificates, to be read again while the server runs; none without TLS.
     #[must_use]
     pub fn certificates(&self) -> Option<Certificates> {
-        let _tls = self.trust.as_ref()?;
-        Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
+        let trust = self.trust.as_ref()?;
+        Some(Certificates(Arc::new(Reloading {
+            connection: Arc::clone(&self.connection),
+            policy: self.policy.clone(),
+            config: self.config.clone(),
+            names: trust.names.clone(),
+        })))
     }
 
     /// Tells how the server stands, for as long as somebody asks.
@@ -324,11 +342,12 @@ impl Server {
             connection,
             redirect,
             app,
+            policy,
             drain,
-            grace,
             reporter: _,
             address: _,
             trust: _,
+            config: _,
         } = self;
         let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
         if let Some(front) = app.front() {
@@ -346,7 +365,7 @@ impl Server {
             () = fresh.keep_fresh() => {}
         }
         tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
-        let finished = drain.finish(grace).await;
+        let finished = drain.finish(policy.now().times.shutdown).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");
         }

@@ -62,6 +62,7 @@ pub(crate) struct SessionTable {
     sessions: Arc<DashMap<Box<str>, Entry>>,
     places: Arc<Semaphore>,
     per_client: PerClient,
+    most_per_client: u32,
 }
 
 /// A session that clients can find.
@@ -141,7 +142,8 @@ impl SessionTable {
         Self {
             sessions: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
-            per_client: PerClient::new(per_client),
+            per_client: PerClient::default(),
+            most_per_client: per_client,
         }
     }
 
@@ -152,7 +154,7 @@ impl SessionTable {
         client: ClientKey,
         newcomer: Newcomer<'_>,
     ) -> Result<SessionPlace, NoPlace> {
-        let places = match self.per_client.try_take(client) {
+        let places = match self.per_client.try_take(client, self.most_per_client) {
             None => self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?,
             Some(permit) => {
                 let place = Arc::clone(&self.places).try_acquire_owned();
