@@ -21,6 +21,7 @@ use super::http1::{Announced, Violation};
 use super::http2::Work;
 use super::tls::EndedBy;
 use crate::caller::Alpn;
+use crate::config::Times;
 
 /// Lengths of time that a connection is held to.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,12 @@ pub(super) struct ConnTimes {
     pub(super) idle: Duration,
     /// Without progress of a write.
     pub(super) write: Duration,
+}
+
+impl From<&Times> for ConnTimes {
+    fn from(times: &Times) -> Self {
+        Self { header: times.header, idle: times.idle, write: times.write }
+    }
 }
 
 /// Why a connection must end.

@@ -32,6 +32,7 @@ fn peer() -> ClientAddr {
 pub struct Edge {
     connection: Connection,
     app: Arc<App>,
+    policy: CurrentPolicy,
     drain: Drain,
 }
 
@@ -45,10 +46,17 @@ impl Edge {
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(config, &[]));
         let guard = Guard::new(tally.clone());
-        let app =
-            Arc::new(App::new(config, policy, guard, mcp, None, tally.clone(), drain.clone()));
-        let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
-        Self { connection, app, drain }
+        let app = Arc::new(App::new(
+            config,
+            policy.clone(),
+            guard,
+            mcp,
+            None,
+            tally.clone(),
+            drain.clone(),
+        ));
+        let connection = Connection::new(Arc::clone(&app), None, tally, drain.clone());
+        Self { connection, app, policy, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -56,7 +64,8 @@ impl Edge {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.connection.serve(Arrival::direct(io, peer()), LOCAL, None).await;
+        let arrival = Arrival::direct(io, peer());
+        self.connection.serve(arrival, LOCAL, None, &self.policy.now()).await;
     }
 
     /// Serves a connection to its end, as if TLS had settled on HTTP/2.
@@ -78,7 +87,7 @@ impl Edge {
             speaks_for: false,
             stranger: None,
         };
-        self.connection.serve_http2(io, conn).await;
+        self.connection.serve_http2(io, conn, &self.policy.now()).await;
     }
 
     /// Event streams that are open.

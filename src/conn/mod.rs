@@ -34,13 +34,14 @@ use self::socket::Watched;
 use self::tls::{EndedBy, HandshakeError, TlsAcceptor, TlsError, Trust};
 use self::unread::{Received, Then};
 use crate::caller::Alpn;
-use crate::config::Config;
+use crate::config::Limits;
 use crate::drain::Drain;
 use crate::http::{App, ConnInfo, ReplyBody};
 use crate::limits::addr::ClientAddr;
 use crate::limits::strangers::Stranger;
 use crate::observe::metrics::{Outcome, Tally};
 use crate::observe::sample::{EVERY, Samples};
+use crate::policy::Policy;
 
 /// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
 const HYPERS_HEADERS: usize = 100;
@@ -56,10 +57,6 @@ pub(crate) struct Connection {
     app: Arc<App>,
     job: Job,
     tls: Option<TlsAcceptor>,
-    handshake: Duration,
-    times: ConnTimes,
-    max_header_bytes: usize,
-    max_headers: usize,
     /// The failed handshakes that the log tells: anybody can cause them.
     told: Samples,
     tally: Tally,
@@ -87,37 +84,13 @@ enum End {
 
 impl Connection {
     /// Connections to this app; without `tls` they speak plain HTTP/1.1.
-    pub(crate) fn new(
-        config: &Config,
-        app: Arc<App>,
-        tls: Option<TlsAcceptor>,
-        tally: Tally,
-        drain: Drain,
-    ) -> Self {
-        let times = &config.times;
-        Self {
-            app,
-            job: Job::Serve,
-            tls,
-            handshake: times.tls_handshake,
-            times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
-            max_header_bytes: config.limits.max_header_bytes,
-            max_headers: config.limits.max_headers,
-            told: Samples::every(EVERY),
-            tally,
-            drain,
-        }
+    pub(crate) fn new(app: Arc<App>, tls: Option<TlsAcceptor>, tally: Tally, drain: Drain) -> Self {
+        Self { app, job: Job::Serve, tls, told: Samples::every(EVERY), tally, drain }
     }
 
     /// Connections over plain HTTP whose requests are only sent to this port over TLS.
-    pub(crate) fn redirecting(
-        config: &Config,
-        app: Arc<App>,
-        port: u16,
-        tally: Tally,
-        drain: Drain,
-    ) -> Self {
-        Self { job: Job::Redirect(port), ..Self::new(config, app, None, tally, drain) }
+    pub(crate) fn redirecting(app: Arc<App>, port: u16, tally: Tally, drain: Drain) -> Self {
+        Self { job: Job::Redirect(port), ..Self::new(app, None, tally, drain) }
     }
 
     /// Keeps the certificate fresh, for as long as the server runs.
@@ -133,30 +106,14 @@ impl Connection {
         self.tls.as_ref().map(|tls| tls.reload(now))
     }
 
-    /// Has a trusted proxy say whom a connection is from; nothing if it does not in time, or badly.
-    pub(crate) async fn announced<I>(&self, io: I, proxy: ClientAddr) -> Option<Arrival<I>>
-    where
-        I: AsyncRead + Unpin,
-    {
-        match timeout(self.times.header, Arrival::announced(io, proxy)).await {
-            Ok(Ok(arrival)) => Some(arrival),
-            Ok(Err(error)) => {
-                tracing::debug!(%proxy, %error, "a trusted proxy's connection is closed");
-                None
-            }
-            Err(_elapsed) => {
-                tracing::debug!(%proxy, "a trusted proxy's connection said nothing in time");
-                None
-            }
-        }
-    }
-
-    /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
+    /// Serves one connection to its end. Never longer than its peer keeps to the time limits of its
+    /// policy.
     pub(crate) async fn serve<I>(
         &self,
         arrival: Arrival<I>,
         local: IpAddr,
         stranger: Option<Arc<Stranger>>,
+        policy: &Policy,
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -165,10 +122,10 @@ impl Connection {
         let speaks_for = by == KnownBy::Requests;
         let Some(tls) = &self.tls else {
             let conn = ConnInfo { client, local, tls: None, speaks_for, stranger };
-            return self.serve_http1(io, conn).await;
+            return self.serve_http1(io, conn, policy).await;
         };
         // Boxed: the handshake is large, and gone when the connection becomes a long one.
-        let handshake = Box::pin(timeout(self.handshake, tls.accept(io)));
+        let handshake = Box::pin(timeout(policy.times.tls_handshake, tls.accept(io)));
         let (stream, facts) = match handshake.await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => {
@@ -184,22 +141,29 @@ impl Connection {
         let alpn = facts.alpn;
         let conn = ConnInfo { client, local, tls: Some(facts), speaks_for, stranger };
         match alpn {
-            Alpn::Http1 => self.serve_http1(stream, conn).await,
+            Alpn::Http1 => self.serve_http1(stream, conn, policy).await,
             // Boxed: a task is as large as the largest of what it may do.
-            Alpn::H2 => Box::pin(self.serve_http2(stream, conn)).await,
+            Alpn::H2 => Box::pin(self.serve_http2(stream, conn, policy)).await,
         }
     }
 
     /// Not `async` itself: what it takes would have a place in the future, beside what is made of
     /// it.
-    fn serve_http1<I>(&self, io: I, conn: ConnInfo) -> impl Future<Output = ()> + Send
+    fn serve_http1<I>(
+        &self,
+        io: I,
+        conn: ConnInfo,
+        policy: &Policy,
+    ) -> impl Future<Output = ()> + Send
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new(self.times, Alpn::Http1);
+        let write = policy.times.write;
+        let Limits { max_header_bytes, max_headers, .. } = policy.limits;
+        let activity = Activity::new(ConnTimes::from(&policy.times), Alpn::Http1);
         // Up to twice its size a head is the HTTP floor's, which charges it and names its refusal.
-        let bytes = self.max_header_bytes.saturating_mul(2).max(8192);
-        let limits = HeadLimits { bytes, fields: self.max_headers.max(HYPERS_HEADERS) };
+        let bytes = max_header_bytes.saturating_mul(2).max(8192);
+        let limits = HeadLimits { bytes, fields: max_headers.max(HYPERS_HEADERS) };
         let framing = Some(Framing::new(limits));
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity), framing));
         let client = conn.client;
@@ -208,9 +172,9 @@ impl Connection {
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
         let _builder =
             builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(bytes);
-        if self.max_headers > HYPERS_HEADERS {
+        if max_headers > HYPERS_HEADERS {
             // Up to its own number, which costs less, the limit is the HTTP floor's.
-            let _builder = builder.max_headers(self.max_headers);
+            let _builder = builder.max_headers(max_headers);
         }
         let mut http = builder.serve_connection(io, hyper::service::service_fn(service));
         async move {
@@ -240,13 +204,13 @@ impl Connection {
                 return;
             }
             let io = http.into_parts().io.into_inner();
-            Box::pin(self.bid_farewell(io, end, linger)).await;
+            Box::pin(self.bid_farewell(io, end, linger, write)).await;
         }
     }
 
     /// Ends our side of an HTTP/1.1 connection; says why where its time is over, or what came is no
     /// request, and somebody listens. To a peer that took that, and still has something to say, it listens for a while.
-    async fn bid_farewell<I>(&self, mut io: Watched<I>, end: End, linger: bool)
+    async fn bid_farewell<I>(&self, mut io: Watched<I>, end: End, linger: bool, write: Duration)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
@@ -271,7 +235,7 @@ impl Connection {
             io.shutdown().await
         };
         // A peer that does not even take this has had its time.
-        let taken = timeout(self.times.write, last_words).await;
+        let taken = timeout(write, last_words).await;
         if linger && matches!(taken, Ok(Ok(()))) {
             take_the_rest(io.into_inner()).await;
         }
@@ -319,6 +283,24 @@ impl Connection {
                 exchange.answered(response.status());
                 Ok(response.map(|body| Reported::new(body, exchange)))
             })
+        }
+    }
+}
+
+/// Has a trusted proxy say whom a connection is from; nothing if it does not in time, or badly.
+pub(crate) async fn announced<I>(io: I, proxy: ClientAddr, policy: &Policy) -> Option<Arrival<I>>
+where
+    I: AsyncRead + Unpin,
+{
+    match timeout(policy.times.header, Arrival::announced(io, proxy)).await {
+        Ok(Ok(arrival)) => Some(arrival),
+        Ok(Err(error)) => {
+            tracing::debug!(%proxy, %error, "a trusted proxy's connection is closed");
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(%proxy, "a trusted proxy's connection said nothing in time");
+            None
         }
     }
 }

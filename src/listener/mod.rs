@@ -12,17 +12,16 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::config::Config;
-use crate::conn::{Arrival, Connection, KnownBy};
+use crate::config::Limits;
+use crate::conn::{self, Arrival, Connection, KnownBy};
 use crate::drain::Drain;
 use crate::limits::addr::ClientAddr;
-use crate::limits::places::{PerClient, Permit};
+use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
 use crate::limits::strangers::{Stranger, Strangers};
 use crate::observe::metrics::{Outcome, Tally};
-use crate::wire::proxy_header::TrustedProxies;
+use crate::policy::{CurrentPolicy, Policy};
 
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
@@ -39,39 +38,24 @@ const ONE_IN: usize = 8;
 /// How long a newcomer waits for the place of a stranger who was told to go.
 const GIVE_WAY: Duration = Duration::from_secs(1);
 
-/// The limits that all listeners keep together.
+/// The connections of all listeners, counted together.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    all: Arc<Semaphore>,
-    most: usize,
+    all: Total,
     per_client: PerClient,
-    connections_per_ip: u32,
     strangers: Strangers,
-    proxies: Arc<TrustedProxies>,
-    write_timeout: Duration,
     tally: Tally,
 }
 
 impl Places {
-    pub(crate) fn new(config: &Config, tally: Tally) -> Self {
-        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
-        let most = most.min(Semaphore::MAX_PERMITS);
-        let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
-        Self {
-            all: Arc::new(Semaphore::new(most)),
-            most,
-            per_client: PerClient::default(),
-            connections_per_ip: config.limits.connections_per_ip,
-            strangers: Strangers::new(strangers),
-            proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
-            write_timeout: config.times.write,
-            tally,
-        }
+    pub(crate) fn new(tally: Tally) -> Self {
+        let (all, per_client) = (Total::default(), PerClient::default());
+        Self { all, per_client, strangers: Strangers::default(), tally }
     }
 
     /// Open connections.
     pub(crate) fn connections(&self) -> usize {
-        self.most.saturating_sub(self.all.available_permits())
+        usize::try_from(self.all.taken()).unwrap_or(usize::MAX)
     }
 
     /// Connections without a request that passed.
@@ -80,22 +64,21 @@ impl Places {
     }
 
     /// Takes a newcomer in; a stranger gives way if that is one too many.
-    fn enter(&self, client: ClientAddr) -> Arc<Stranger> {
-        let (stranger, full) = self.strangers.enter(client.key());
-        if full {
-            self.tally.count(Outcome::MaxUnauthenticated);
-        }
+    fn enter(&self, client: ClientAddr, limits: &Limits) -> Arc<Stranger> {
+        let most = usize::try_from(limits.max_unauthenticated).unwrap_or(usize::MAX);
+        let (stranger, went) = self.strangers.enter(client.key(), most);
+        self.tally.count_many(Outcome::MaxUnauthenticated, went);
         Arc::new(stranger)
     }
 
     /// One of all places, or a stranger's where all are taken.
-    fn one_of_all(&self) -> Option<Place> {
-        if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
+    fn one_of_all(&self, limits: &Limits) -> Option<Place> {
+        if let Some(place) = self.all.try_take(limits.max_connections) {
             return Some(Place::Taken(place));
         }
         self.strangers.give_way().then(|| {
             self.tally.count(Outcome::MaxUnauthenticated);
-            Place::Promised(Arc::clone(&self.all))
+            Place::Promised { all: self.all.clone(), most: limits.max_connections }
         })
     }
 
@@ -107,7 +90,7 @@ impl Places {
     }
 
     /// The place, once its stranger has gone; none if that takes too long.
-    async fn had(&self, place: Place, client: ClientAddr) -> Option<OwnedSemaphorePermit> {
+    async fn had(&self, place: Place, client: ClientAddr) -> Option<TotalPermit> {
         let place = place.had().await;
         if place.is_none() {
             self.refuse(client, Outcome::MaxConnections);
@@ -116,8 +99,8 @@ impl Places {
     }
 
     /// A place for a client, or none.
-    fn take(&self, client: ClientAddr) -> Option<Permit> {
-        let permit = self.per_client.try_take(client.key(), self.connections_per_ip);
+    fn take(&self, client: ClientAddr, limits: &Limits) -> Option<Permit> {
+        let permit = self.per_client.try_take(client.key(), limits.connections_per_ip);
         if permit.is_none() {
             self.refuse(client, Outcome::ConnectionsPerIp);
         }
@@ -133,16 +116,19 @@ impl Places {
 /// One of all places.
 #[derive(Debug)]
 enum Place {
-    Taken(OwnedSemaphorePermit),
-    /// Its stranger was told to go.
-    Promised(Arc<Semaphore>),
+    Taken(TotalPermit),
+    /// Its stranger was told to go. There may be so many.
+    Promised {
+        all: Total,
+        most: u32,
+    },
 }
 
 impl Place {
-    async fn had(self) -> Option<OwnedSemaphorePermit> {
+    async fn had(self) -> Option<TotalPermit> {
         match self {
             Self::Taken(place) => Some(place),
-            Self::Promised(all) => timeout(GIVE_WAY, all.acquire_owned()).await.ok()?.ok(),
+            Self::Promised { all, most } => timeout(GIVE_WAY, all.take(most)).await.ok()?,
         }
     }
 }
@@ -151,14 +137,20 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
+    policy: CurrentPolicy,
     places: Places,
     drain: Drain,
 }
 
 impl Listener {
     /// Binds this address.
-    pub(crate) fn bind(address: SocketAddr, places: Places, drain: Drain) -> io::Result<Self> {
-        Ok(Self { socket: listen(address)?, places, drain })
+    pub(crate) fn bind(
+        address: SocketAddr,
+        policy: CurrentPolicy,
+        places: Places,
+        drain: Drain,
+    ) -> io::Result<Self> {
+        Ok(Self { socket: listen(address)?, policy, places, drain })
     }
 
     /// The address that is listened on, with the port that the system chose.
@@ -182,17 +174,17 @@ impl Listener {
     /// Starts a connection's task, if there is a place; else closes it, before a byte of TLS. For
     /// whom a trusted proxy speaks is known later; it needs no place of its own.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
-        let peer = ClientAddr::from_peer(peer);
-        let permit = if self.places.proxies.trusts(peer.ip()) {
+        let (peer, policy) = (ClientAddr::from_peer(peer), self.policy.now());
+        let permit = if policy.proxies.trusts(peer.ip()) {
             None
         } else {
-            let Some(permit) = self.places.take(peer) else { return };
+            let Some(permit) = self.places.take(peer, &policy.limits) else { return };
             Some(permit)
         };
-        let Some(place) = self.places.one_of_all() else {
+        let Some(place) = self.places.one_of_all(&policy.limits) else {
             return self.places.refuse(peer, Outcome::MaxConnections);
         };
-        if let Err(error) = prepare(&stream, self.places.write_timeout) {
+        if let Err(error) = prepare(&stream, policy.times.write) {
             return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
         }
         let (connection, places) = (Arc::clone(connection), self.places.clone());
@@ -202,9 +194,10 @@ impl Listener {
             match permit {
                 Some(_permit) => {
                     let arrival = Arrival::direct(stream, peer);
-                    serve(arrival, local, Some(places.enter(peer)), &connection).await;
+                    let stranger = Some(places.enter(peer, &policy.limits));
+                    serve(arrival, local, stranger, &connection, &policy).await;
                 }
-                None => serve_proxied(stream, peer, local, &connection, &places).await,
+                None => serve_proxied(stream, peer, local, &connection, &places, &policy).await,
             }
         });
     }
@@ -229,17 +222,18 @@ async fn serve_proxied(
     local: SocketAddr,
     connection: &Connection,
     places: &Places,
+    policy: &Policy,
 ) {
-    let Some(arrival) = connection.announced(stream, proxy).await else { return };
+    let Some(arrival) = conn::announced(stream, proxy, policy).await else { return };
     let taken = match arrival.by {
         KnownBy::Proxy => {
-            let Some(permit) = places.take(arrival.client) else { return };
-            Some((permit, places.enter(arrival.client)))
+            let Some(permit) = places.take(arrival.client, &policy.limits) else { return };
+            Some((permit, places.enter(arrival.client, &policy.limits)))
         }
         KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
     };
     let stranger = taken.as_ref().map(|(_permit, stranger)| Arc::clone(stranger));
-    Box::pin(serve(arrival, local, stranger, connection)).await;
+    Box::pin(serve(arrival, local, stranger, connection, policy)).await;
 }
 
 /// Serves a connection to its end; a stranger for as long as it need not give way.
@@ -248,6 +242,7 @@ async fn serve<I>(
     local: SocketAddr,
     stranger: Option<Arc<Stranger>>,
     connection: &Connection,
+    policy: &Policy,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -260,7 +255,7 @@ async fn serve<I>(
         }
     };
     tokio::select! {
-        () = connection.serve(arrival, local.ip(), stranger) => {}
+        () = connection.serve(arrival, local.ip(), stranger, policy) => {}
         () = gives_way => tracing::debug!(%client, "gave way to a newcomer"),
     }
 }

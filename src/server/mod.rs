@@ -240,12 +240,15 @@ impl Server {
         let tally = Tally::default();
         let drain = Drain::new(tally.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };
-        let places = Places::new(&config, tally.clone());
-        let listener = Listener::bind(config.listen, places.clone(), drain.clone());
-        let listener = listener.map_err(bind)?;
+        let policy = CurrentPolicy::new(Policy::new(&config, &[]));
+        let places = Places::new(tally.clone());
+        let bound = Listener::bind(config.listen, policy.clone(), places.clone(), drain.clone());
+        let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, places.clone(), drain.clone())?),
+            Some(address) => {
+                Some(bind_redirect(address, policy.clone(), places.clone(), drain.clone())?)
+            }
             None => None,
         };
         let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
@@ -259,7 +262,7 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let policy = CurrentPolicy::new(Policy::new(&config, names));
+        policy.replace(Policy::new(&config, names));
         let guard = Guard::new(tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app =
@@ -268,11 +271,10 @@ impl Server {
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
             let (app, port) = (Arc::clone(&app), address.port());
-            let connection =
-                Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
+            let connection = Connection::redirecting(app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection = Connection::new(&config, Arc::clone(&app), tls, tally, drain.clone());
+        let connection = Connection::new(Arc::clone(&app), tls, tally, drain.clone());
         Ok(Self {
             listener,
             connection: Arc::new(connection),
@@ -378,11 +380,12 @@ impl Server {
 
 fn bind_redirect(
     address: SocketAddr,
+    policy: CurrentPolicy,
     places: Places,
     drain: Drain,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let bind = |source| StartError::BindRedirect { address, source };
-    let listener = Listener::bind(address, places, drain).map_err(bind)?;
+    let listener = Listener::bind(address, policy, places, drain).map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
     Ok((listener, bound))
 }

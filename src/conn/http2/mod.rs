@@ -24,12 +24,13 @@ pub(super) use self::budget::Work;
 pub(super) use self::frames::frame;
 
 use self::metered::{Metered, Reason};
-use super::activity::{Activity, Overdue};
+use super::activity::{Activity, ConnTimes, Overdue};
 use super::socket::Watched;
 use super::{Connection, LINGER, Serving, take_the_rest};
 use crate::caller::Alpn;
 use crate::http::ConnInfo;
 use crate::observe::metrics::Outcome;
+use crate::policy::Policy;
 
 /// Request bytes that a peer may send before they are asked for: of one stream, and of a
 /// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
@@ -70,16 +71,16 @@ enum End {
 
 impl Connection {
     /// Serves an HTTP/2 connection to its end.
-    pub(super) async fn serve_http2<I>(&self, io: I, conn: ConnInfo)
+    pub(super) async fn serve_http2<I>(&self, io: I, conn: ConnInfo, policy: &Policy)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let client = conn.client;
-        let activity = Activity::new(self.times, Alpn::H2);
+        let activity = Activity::new(ConnTimes::from(&policy.times), Alpn::H2);
         let mut io =
             Metered::new(Watched::new(io, Arc::clone(&activity), None), Arc::clone(&activity));
         let service = self.service(conn, Arc::clone(&activity));
-        let end = Box::pin(self.drive(&mut io, service, &activity)).await;
+        let end = Box::pin(self.drive(&mut io, service, &activity, policy)).await;
         let reason = match (io.fault(), end) {
             (Some(fault), _) => {
                 let flood = matches!(fault, Reason::Spent(_));
@@ -101,14 +102,21 @@ impl Connection {
 
     /// Has hyper serve the connection, under its time limits and the drain. What hyper had is gone
     /// when this returns, but for the socket.
-    async fn drive<I, S>(&self, io: &mut Metered<I>, service: S, activity: &Activity) -> End
+    async fn drive<I, S>(
+        &self,
+        io: &mut Metered<I>,
+        service: S,
+        activity: &Activity,
+        policy: &Policy,
+    ) -> End
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
         S: Fn(Request<Incoming>) -> Serving + Unpin,
     {
         let service = hyper::service::service_fn(service);
+        let max_header_bytes = policy.limits.max_header_bytes;
         let mut http =
-            std::pin::pin!(self.http2_builder().serve_connection(TokioIo::new(io), service));
+            std::pin::pin!(builder(max_header_bytes).serve_connection(TokioIo::new(io), service));
         let mut draining = Box::pin(self.drain.draining());
         let mut drained = false;
         let mut last: Option<Instant> = None;
@@ -127,38 +135,11 @@ impl Connection {
                         return End::Cut(overdue);
                     }
                     http.as_mut().graceful_shutdown();
-                    last = Some(Instant::now() + self.times.write);
+                    last = Some(Instant::now() + policy.times.write);
                 }
                 () = tokio::time::sleep_until(end), if last.is_some() => return End::Unfinished,
             }
         }
-    }
-
-    /// Every limit that the library has, said: none is left to what it thinks best.
-    fn http2_builder(&self) -> http2::Builder<TokioExecutor> {
-        // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
-        let max_headers = self.max_header_bytes.saturating_mul(2).max(HEADER_LIST);
-        let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        let _builder = builder
-            .timer(TokioTimer::new())
-            // Else windows grow with what a peer sends fast.
-            .adaptive_window(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS)
-            .max_frame_size(FRAME)
-            .header_table_size(u32::from(HEADER_TABLE))
-            .max_header_list_size(max_headers)
-            .max_pending_accept_reset_streams(PENDING_RESETS)
-            .max_local_error_reset_streams(LOCAL_RESETS)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_WAIT)
-            .auto_date_header(true);
-        // `enable_connect_protocol` is not called, which is off: extended CONNECT (RFC 8441) is
-        // refused by the library.
-        builder
     }
 
     /// What ended a connection by the library's own judgement is counted, too.
@@ -171,6 +152,33 @@ impl Connection {
             self.tally.count(if calm { Outcome::Http2Flood } else { Outcome::Http2Broken });
         }
     }
+}
+
+/// Every limit that the library has, said: none is left to what it thinks best.
+fn builder(max_header_bytes: usize) -> http2::Builder<TokioExecutor> {
+    // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
+    let max_headers = max_header_bytes.saturating_mul(2).max(HEADER_LIST);
+    let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let _builder = builder
+        .timer(TokioTimer::new())
+        // Else windows grow with what a peer sends fast.
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_frame_size(FRAME)
+        .header_table_size(u32::from(HEADER_TABLE))
+        .max_header_list_size(max_headers)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WAIT)
+        .auto_date_header(true);
+    // `enable_connect_protocol` is not called, which is off: extended CONNECT (RFC 8441) is
+    // refused by the library.
+    builder
 }
 
 /// Says why the connection ends. To a peer that is at fault, and may still send, it listens for a

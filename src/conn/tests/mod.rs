@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::config::{Access, Limits, TlsRules, TlsSource};
+use crate::config::{Access, Config, Limits, TlsRules, TlsSource};
 use crate::guard::Guard;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
@@ -48,6 +48,7 @@ impl Handler for Fixture {
 struct Rig {
     connection: Arc<Connection>,
     app: Arc<App>,
+    policy: CurrentPolicy,
     drain: Drain,
 }
 
@@ -63,27 +64,27 @@ impl Rig {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
+        let policy = CurrentPolicy::new(Policy::new(&config, &[]));
         let app = Arc::new(App::new(
             &config,
-            CurrentPolicy::new(Policy::new(&config, &[])),
+            policy.clone(),
             Guard::new(Tally::default()),
             mcp,
             None,
             Tally::default(),
             drain.clone(),
         ));
-        let connection =
-            Connection::new(&config, Arc::clone(&app), tls, Tally::default(), drain.clone());
-        Self { connection: Arc::new(connection), app, drain }
+        let connection = Connection::new(Arc::clone(&app), tls, Tally::default(), drain.clone());
+        Self { connection: Arc::new(connection), app, policy, drain }
     }
 
     fn connect(&self) -> Client {
         let (ours, theirs) = duplex(64 * 1024);
-        let connection = Arc::clone(&self.connection);
+        let (connection, policy) = (Arc::clone(&self.connection), self.policy.now());
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         self.drain.spawn(async move {
             let arrival = Arrival::direct(theirs, client);
-            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None).await;
+            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None, &policy).await;
         });
         Client { io: ours, begun: Instant::now() }
     }
