@@ -97,6 +97,16 @@ pub enum Access {
     Anonymous,
 }
 
+impl Access {
+    /// The tokens, if it takes any.
+    pub(crate) fn secrets(&self) -> &[Secret] {
+        match self {
+            Self::Tokens(tokens) => tokens,
+            Self::Anonymous => &[],
+        }
+    }
+}
+
 /// Counts, sizes and rates. What happens when one is reached stands in the README.
 #[derive(Clone, Debug)]
 pub struct Limits {

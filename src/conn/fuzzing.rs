@@ -43,7 +43,7 @@ impl Edge {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
-        let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(config, &[]));
         let guard = Guard::new(tally.clone());
         let app = Arc::new(App::new(

@@ -218,7 +218,7 @@ impl App {
 
     async fn health(&self, arrived: Arrived<'_>) -> Result<Response<ReplyBody>, Refusal> {
         self.guard.admit_probe(arrived.conn.client.key())?;
-        let well = arrived.route == Route::Livez || Box::pin(self.mcp.ready()).await;
+        let well = arrived.route == Route::Livez || Box::pin(self.mcp.ready(arrived.policy)).await;
         Ok(reply::health(well))
     }
 

@@ -29,19 +29,21 @@ const PARTS: usize = 4;
 pub(crate) struct Budget(Arc<Whole>);
 
 struct Whole {
+    /// What all may hold.
+    most: AtomicUsize,
     level: Level,
     /// Of the whole, or of somebody's part, three quarters are taken, or somebody was refused.
     short: Notify,
     /// What one peer may hold.
-    part: usize,
+    part: AtomicUsize,
     /// Of peers that hold something, or are about to.
     clients: DashMap<ClientKey, Weak<Part>>,
     tally: Tally,
 }
 
-/// So many of so many are taken.
+/// So many are taken. How many there may be is given with each question.
+#[derive(Default)]
 struct Level {
-    most: usize,
     taken: AtomicUsize,
 }
 
@@ -72,16 +74,12 @@ pub(crate) enum Short {
 }
 
 impl Level {
-    fn new(most: usize) -> Self {
-        Self { most, taken: AtomicUsize::new(0) }
+    fn is_short(&self, most: usize) -> bool {
+        self.taken.load(Ordering::Relaxed) > most / 4 * 3
     }
 
-    fn is_short(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) > self.most / 4 * 3
-    }
-
-    fn try_take(&self, bytes: usize) -> bool {
-        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
+    fn try_take(&self, bytes: usize, most: usize) -> bool {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -93,9 +91,15 @@ impl Level {
         let _before = self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn has(&self, bytes: usize) -> bool {
+    fn has(&self, bytes: usize, most: usize) -> bool {
         let taken = self.taken.load(Ordering::Relaxed);
-        taken.checked_add(bytes).is_some_and(|sum| sum <= self.most)
+        taken.checked_add(bytes).is_some_and(|sum| sum <= most)
+    }
+}
+
+impl Whole {
+    fn has(&self, bytes: usize) -> bool {
+        self.level.has(bytes, self.most.load(Ordering::Relaxed))
     }
 }
 
@@ -103,14 +107,22 @@ impl Budget {
     /// `most` bytes in all, a quarter for one peer; a peer may always have `largest`, which is what
     /// one message may have by itself.
     pub(crate) fn new(most: usize, largest: usize, tally: Tally) -> Self {
-        let part = (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most);
         Self(Arc::new(Whole {
-            level: Level::new(most),
+            most: AtomicUsize::new(most),
+            level: Level::default(),
             short: Notify::new(),
-            part,
+            part: AtomicUsize::new(part(most, largest)),
             clients: DashMap::new(),
             tally,
         }))
+    }
+
+    /// The same for a budget that is in use. What is held stays held; where it is more than there may
+    /// be, nobody gets more, and whoever can do without some gives it back.
+    pub(crate) fn keep_to(&self, most: usize, largest: usize) {
+        self.0.most.store(most, Ordering::Relaxed);
+        self.0.part.store(part(most, largest), Ordering::Relaxed);
+        self.0.short.notify_waiters();
     }
 
     /// The part of this client: one, however often it is asked for.
@@ -136,7 +148,7 @@ impl Budget {
     }
 
     fn part(&self, client: Option<ClientKey>) -> Arc<Part> {
-        Arc::new(Part { whole: Arc::clone(&self.0), level: Level::new(self.0.part), client })
+        Arc::new(Part { whole: Arc::clone(&self.0), level: Level::default(), client })
     }
 
     /// Bytes that are taken now.
@@ -145,12 +157,22 @@ impl Budget {
     }
 }
 
+/// Of so many bytes, what one peer may hold: one message by itself always fits.
+fn part(most: usize, largest: usize) -> usize {
+    (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most)
+}
+
 impl Part {
+    /// What it may hold.
+    fn most(&self) -> usize {
+        self.whole.part.load(Ordering::Relaxed)
+    }
+
     fn try_take(&self, bytes: usize) -> Result<(), Short> {
-        if !self.level.try_take(bytes) {
+        if !self.level.try_take(bytes, self.most()) {
             return Err(self.refuse(self.short_of(bytes)));
         }
-        if !self.whole.level.try_take(bytes) {
+        if !self.whole.level.try_take(bytes, self.whole.most.load(Ordering::Relaxed)) {
             self.level.give_back(bytes);
             return Err(self.refuse(Short::All));
         }
@@ -159,7 +181,8 @@ impl Part {
     }
 
     fn is_short(&self) -> bool {
-        self.level.is_short() || self.whole.level.is_short()
+        let most = self.whole.most.load(Ordering::Relaxed);
+        self.level.is_short(self.most()) || self.whole.level.is_short(most)
     }
 
     fn tell_if_short(&self) {
@@ -170,7 +193,7 @@ impl Part {
 
     /// Why so many bytes are not there.
     fn short_of(&self, bytes: usize) -> Short {
-        if bytes > self.level.most { Short::Ever } else { Short::Peer }
+        if bytes > self.most() { Short::Ever } else { Short::Peer }
     }
 
     fn refuse(&self, short: Short) -> Short {
@@ -220,15 +243,17 @@ impl Quota {
     /// Are so many bytes there now? Nothing is taken.
     pub(crate) fn check(&self, bytes: usize) -> Result<(), Short> {
         match &self.0 {
-            Some(part) if !part.level.has(bytes) => Err(part.refuse(part.short_of(bytes))),
-            Some(part) if !part.whole.level.has(bytes) => Err(part.refuse(Short::All)),
+            Some(part) if !part.level.has(bytes, part.most()) => {
+                Err(part.refuse(part.short_of(bytes)))
+            }
+            Some(part) if !part.whole.has(bytes) => Err(part.refuse(Short::All)),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Could so many bytes be there, if nothing else were held?
     pub(crate) fn could_have(&self, bytes: usize) -> bool {
-        self.0.as_ref().is_none_or(|part| bytes <= part.level.most)
+        self.0.as_ref().is_none_or(|part| bytes <= part.most())
     }
 
     /// Resolves when memory runs short for somebody. Whom that concerns ([`Self::is_short`]) and who
@@ -248,7 +273,7 @@ impl Quota {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Budget({} of {})", self.taken(), self.0.level.most)
+        write!(f, "Budget({} of {:?})", self.taken(), self.0.most)
     }
 }
 
@@ -272,7 +297,7 @@ impl Share {
     pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Short> {
         match (&self.part, bytes.checked_sub(self.bytes)) {
             (Some(part), Some(more)) if more > 0 => {
-                if bytes > part.level.most {
+                if bytes > part.most() {
                     return Err(part.refuse(Short::Ever));
                 }
                 part.try_take(more)?;
@@ -332,7 +357,7 @@ impl Gathered {
     /// Nothing yet, of at most `most` bytes.
     pub(crate) fn new(quota: &Quota, most: usize) -> Result<Self, Short> {
         let share = quota.try_take(PER_MESSAGE)?;
-        let whole = quota.0.as_ref().map_or(most, |part| part.level.most);
+        let whole = quota.0.as_ref().map_or(most, |part| part.most());
         Ok(Self { bytes: Vec::new(), share, most: most.min(whole.saturating_sub(PER_MESSAGE)) })
     }
 

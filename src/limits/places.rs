@@ -30,6 +30,11 @@ impl PerClient {
         Some(Permit { key, taken: Arc::clone(&self.taken) })
     }
 
+    /// Places that this client has taken.
+    pub(crate) fn taken(&self, key: ClientKey) -> u32 {
+        self.taken.get(&key).map_or(0, |taken| *taken)
+    }
+
     /// Places that are taken, of all clients.
     pub(crate) fn open(&self) -> u64 {
         self.taken.iter().map(|entry| u64::from(*entry.value())).sum()
@@ -240,7 +245,7 @@ mod tests {
         assert_eq!(places.taken(), 1);
         drop(stays);
         assert_eq!(places.taken(), 0);
-        let alone = pin!(places.take(0));
+        let alone = Box::pin(places.take(0));
         assert!(alone.now_or_never().is_none());
         assert!(places.try_take(1).is_some(), "nobody waits any more");
     }

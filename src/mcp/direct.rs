@@ -7,12 +7,14 @@ use tokio::time::{Instant, timeout_at};
 use super::{Mcp, Reason};
 use crate::backend::{Backend, Directly};
 use crate::caller::Caller;
+use crate::policy::Policy;
 use crate::wire::jsonrpc::Message;
 
 impl Mcp {
     /// Makes the call directly; none where the backend has no such way.
     pub(super) async fn call_directly(
         &self,
+        policy: &Policy,
         message: &Message,
         caller: &Arc<Caller>,
         deadline: Instant,
@@ -24,7 +26,7 @@ impl Mcp {
             Ok(Directly::Answered(answer)) => Ok(answer),
             Ok(Directly::Full) => Err(Reason::TooManyCalls),
             Ok(Directly::Unanswered { code, text }) => Err(Reason::Unanswered { code, text }),
-            Err(_elapsed) => Err(Reason::CallTimeout(self.times.call)),
+            Err(_elapsed) => Err(Reason::CallTimeout(policy.times.call)),
         })
     }
 }

@@ -29,7 +29,7 @@ impl Mcp {
             ids: false,
             primed: false,
             endpoint: Some(format!("{messages}?sessionId={}", session.id().as_str())),
-            ..self.long_stream(None)
+            ..Self::long_stream(ask.policy, None)
         };
         let draining = self.drain.draining();
         Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))

@@ -32,9 +32,10 @@ use self::ready::Readiness;
 use self::session::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use self::session::{Session, SessionTimes, Terms, Unknown};
 use self::sse::StreamKind;
+use crate::backend::stdio::CommandError;
 use crate::backend::{Backend, Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
-use crate::config::Config;
+use crate::config::{Limits, Secret};
 use crate::drain::Drain;
 use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
@@ -144,9 +145,6 @@ pub(crate) struct Mcp {
     streams: PerClient,
     warm: Arc<WarmPool>,
     readiness: Arc<Readiness>,
-    times: SessionTimes,
-    keep_alive: Duration,
-    stream_age: Duration,
     tally: Tally,
     budget: Budget,
     drain: Drain,
@@ -154,27 +152,29 @@ pub(crate) struct Mcp {
 
 impl Mcp {
     /// The transports in front of `backend`.
-    pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
-        let (limits, times) = (&config.limits, &config.times);
-        let largest = limits.max_body_bytes.max(limits.max_line_bytes);
+    pub(crate) fn new(backend: Backend, limits: &Limits, tally: Tally, drain: Drain) -> Self {
         Self {
-            budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
+            budget: Budget::new(limits.max_buffered_bytes, largest(limits), tally.clone()),
             backend,
-            sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
+            sessions: SessionTable::default(),
             streams: PerClient::default(),
             warm: Arc::default(),
             readiness: Arc::default(),
-            times: SessionTimes {
-                call: times.call,
-                idle: times.session_idle,
-                age: times.session_age,
-                write: times.write,
-            },
-            keep_alive: times.keep_alive,
-            stream_age: times.stream_age,
             tally,
             drain,
         }
+    }
+
+    /// Keeps to these limits where memory is taken from now on, in sessions and streams that are open
+    /// as well: it is one whole.
+    pub(crate) fn keep_to(&self, limits: &Limits) {
+        self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
+        self.backend.keep_to(limits);
+    }
+
+    /// Does nothing that stands behind know one of these already? See [`Backend::check_secrets`].
+    pub(crate) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
+        self.backend.check_secrets(secrets)
     }
 
     /// Answers an admitted request.
@@ -214,8 +214,8 @@ impl Mcp {
         &self.budget
     }
 
-    fn terms(&self, quota: Quota) -> Terms {
-        Terms { times: self.times, quota, tally: self.tally.clone() }
+    fn terms(&self, policy: &Policy, quota: Quota) -> Terms {
+        Terms { times: SessionTimes::from(&policy.times), quota, tally: self.tally.clone() }
     }
 
     /// How many sessions there are.
@@ -244,11 +244,11 @@ impl Mcp {
         ask: &Ask<'_>,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let (client, principal) = (ask.client, ask.admitted.principal());
-        let place = self.take_place(client, principal).await?;
+        let (policy, client, principal) = (ask.policy, ask.client, ask.admitted.principal());
+        let place = self.take_place(policy, client, principal).await?;
         let quota = ask.caller.quota.clone();
-        let link = self.open_link(Starter::Client(client), &quota, Some(principal)).await?;
-        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(quota));
+        let link = self.open_link(policy, Starter::Client(client), &quota, Some(principal)).await?;
+        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(policy, quota));
         let owner = (principal.clone(), transport);
         let session = Session::start(id, owner, terms, link, place, &self.drain);
         self.sessions.enter(&session, hold);
@@ -258,18 +258,22 @@ impl Mcp {
     /// Takes a place for a session. Waits a moment for one that is about to be idle long enough.
     async fn take_place(
         &self,
+        policy: &Policy,
         client: ClientKey,
         principal: &Principal,
     ) -> Result<SessionPlace, Reason> {
         let patience = Instant::now() + PLACE_WAIT;
         loop {
-            let (at, reason): (_, fn(_) -> _) =
-                match self.sessions.take(client, Newcomer { principal, patience }) {
-                    Ok(place) => return Ok(place),
-                    Err(NoPlace::OfClient(at)) => (at, Reason::ClientSessionsFull),
-                    Err(NoPlace::AtAll(at)) => (at, Reason::SessionsFull),
-                    Err(NoPlace::NoRandomness) => return Err(Reason::NoRandomness),
-                };
+            let (at, reason): (_, fn(_) -> _) = match self.sessions.take(
+                client,
+                Newcomer { principal, patience },
+                &policy.limits,
+            ) {
+                Ok(place) => return Ok(place),
+                Err(NoPlace::OfClient(at)) => (at, Reason::ClientSessionsFull),
+                Err(NoPlace::AtAll(at)) => (at, Reason::SessionsFull),
+                Err(NoPlace::NoRandomness) => return Err(Reason::NoRandomness),
+            };
             match at.filter(|at| *at <= patience) {
                 Some(at) => sleep_until(at).await,
                 None => {
@@ -283,21 +287,23 @@ impl Mcp {
     /// Opens a session that serves calls without one, for as long as it stays warm.
     async fn open_warm(
         &self,
+        policy: &Policy,
         principal: &Principal,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
         let quota = self.warm.quota(principal, &self.budget);
         // One that is there can be shared: nobody has to go for a further one.
         let needed = self.warm.any(principal).is_none();
-        let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
+        let link =
+            self.open_link(policy, Starter::Edge, &quota, needed.then_some(principal)).await?;
         let owner = (principal.clone(), Transport::Bare);
-        let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
+        let (id, terms) = (SessionId::random()?, self.terms(policy, quota.clone()));
         let session = Session::start(id, owner, terms, link, (), &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
         let caller = Arc::new(Caller { quota, ..Caller::stdio() });
         let begun = timeout_at(deadline, session.initialize(&caller)).await;
-        begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
+        begun.unwrap_or_else(|_elapsed| Err(session.late(policy.times.call)))?;
         unknown.known();
         Ok(session)
     }
@@ -306,6 +312,7 @@ impl Mcp {
     /// hand gives its place up, else an idle session does if it is needed for a principal.
     async fn open_link(
         &self,
+        policy: &Policy,
         who: Starter,
         quota: &Quota,
         needed_for: Option<&Principal>,
@@ -313,7 +320,7 @@ impl Mcp {
         let mut patience = Instant::now() + PLACE_WAIT;
         let mut given_up = false;
         loop {
-            match self.backend.open(who, quota) {
+            match self.backend.open(who, quota, &policy.limits) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) if given_up => {}
                 Err(OpenError::Full(_)) => {
@@ -367,15 +374,20 @@ impl Mcp {
     }
 
     /// What a long stream of this session is like.
-    fn long_stream(&self, version: Option<ProtocolVersion>) -> StreamKind {
+    fn long_stream(policy: &Policy, version: Option<ProtocolVersion>) -> StreamKind {
         StreamKind {
             ids: true,
             primed: version.is_some_and(ProtocolVersion::has_priming),
             endpoint: None,
-            age: Some(self.stream_age),
-            keep_alive: self.keep_alive,
+            age: Some(policy.times.stream_age),
+            keep_alive: policy.times.keep_alive,
         }
     }
+}
+
+/// Bytes that one message may have.
+fn largest(limits: &Limits) -> usize {
+    limits.max_body_bytes.max(limits.max_line_bytes)
 }
 
 /// An error and what it came from, on one line.

@@ -15,6 +15,7 @@ use super::session::Session;
 use super::{Ask, Mcp, Reason, Reply};
 use crate::caller::{Caller, Principal, Transport};
 use crate::limits::bytes::{Budget, Quota};
+use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Warm sessions of one principal. Beyond that, calls share the one with the fewest.
@@ -152,8 +153,8 @@ impl Mcp {
     /// One call without a session.
     pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
         let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
-        let accept = ask.accept;
-        let answer = match self.answer_bare(&bare_caller(ask), message).await {
+        let (policy, accept) = (ask.policy, ask.accept);
+        let answer = match self.answer_bare(policy, &bare_caller(ask), message).await {
             Ok(answer) => answer,
             // It was asked: what came of that is the answer.
             Err(
@@ -171,27 +172,30 @@ impl Mcp {
     /// error, is the backend's own, under the request's id. Dropping this cancels the call.
     pub(super) async fn answer_bare(
         &self,
+        policy: &Policy,
         caller: &Arc<Caller>,
         message: Message,
     ) -> Result<Message, Reason> {
-        let deadline = Instant::now() + self.times.call;
-        if let Some(answer) = self.call_directly(&message, caller, deadline).await {
+        let deadline = Instant::now() + policy.times.call;
+        if let Some(answer) = self.call_directly(policy, &message, caller, deadline).await {
             return answer;
         }
-        Box::pin(self.answer_warm(caller, message, deadline)).await
+        Box::pin(self.answer_warm(policy, caller, message, deadline)).await
     }
 
     /// The same over a warm session.
     async fn answer_warm(
         &self,
+        policy: &Policy,
         caller: &Arc<Caller>,
         message: Message,
         deadline: Instant,
     ) -> Result<Message, Reason> {
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(&caller.principal, deadline)).await;
-            let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
+            let warm = self.warm_session(policy, &caller.principal, deadline);
+            let session =
+                timeout_at(deadline, warm).await.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
             let renamed = message.with_id(&id).charged_if_large(&caller.quota);
             match session.call(vec![renamed], false, caller).await {
@@ -212,6 +216,7 @@ impl Mcp {
 
     async fn warm_session(
         &self,
+        policy: &Policy,
         principal: &Principal,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
@@ -227,7 +232,7 @@ impl Mcp {
                 Pick::Failed(reason) => return Err(reason),
             }
         };
-        let reason = match self.open_warm(principal, deadline).await {
+        let reason = match self.open_warm(policy, principal, deadline).await {
             Ok(session) => {
                 opening.fill(&session);
                 return Ok(session);

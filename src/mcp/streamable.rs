@@ -168,7 +168,7 @@ impl Mcp {
                 return Reply::Json(answer, None);
             }
         }
-        let mut kind = StreamKind { age: None, ..self.long_stream(version) };
+        let mut kind = StreamKind { age: None, ..Self::long_stream(ask.policy, version) };
         if reader.is_over() {
             // The client cancelled the call. With an id it would come back for an answer.
             (kind.ids, kind.primed) = (false, false);
@@ -215,7 +215,7 @@ impl Mcp {
             return Err(Reason::NothingMore.into());
         }
         let _introduced = introduce(&mut ask.caller, &session);
-        let kind = self.long_stream(session.version());
+        let kind = Self::long_stream(ask.policy, session.version());
         let draining = self.drain.draining();
         Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
     }

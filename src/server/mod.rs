@@ -16,7 +16,7 @@ use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
 use crate::client::{Upstream, UpstreamError};
-use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
+use crate::config::{self, Access, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
@@ -126,16 +126,10 @@ impl Behind {
 
     fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
         let Config { limits, access, .. } = config;
-        let secrets: &[Secret] = match access {
-            Access::Tokens(tokens) => tokens,
-            Access::Anonymous => &[],
-        };
         let backend = match self.0 {
             Kind::Child(command) => Backend::Stdio(StdioBackend::new(
                 &command,
-                limits.max_line_bytes,
-                limits.max_children,
-                secrets,
+                access.secrets(),
                 tally.clone(),
                 drain.clone(),
             )?),
@@ -264,7 +258,7 @@ impl Server {
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         policy.replace(Policy::new(&config, names));
         let guard = Guard::new(tally.clone());
-        let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
         let app =
             App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
         let app = Arc::new(app);
@@ -407,7 +401,7 @@ pub async fn serve_stdio(
     let drain = Drain::new(tally.clone());
     let Opened { backend, front } = behind.open(config, &tally, &drain)?;
     let link = backend
-        .open(Starter::Edge, &Quota::default())
+        .open(Starter::Edge, &Quota::default(), limits)
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);

@@ -63,7 +63,7 @@ impl Rig {
             Config { tls: TlsSource::None, access: Access::Anonymous, limits, ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
-        let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(&config, &[]));
         let app = Arc::new(App::new(
             &config,

@@ -19,6 +19,7 @@ use super::{Mcp, PLACE_POLL, Reason, report};
 use crate::backend::{Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::limits::bytes::Quota;
+use crate::policy::Policy;
 use crate::wire::jsonrpc::Message;
 
 /// How long the backend has for its answer.
@@ -160,7 +161,7 @@ impl Drop for Question {
 
 impl Mcp {
     /// Does the backend answer? Says so within 3 seconds.
-    pub(crate) async fn ready(&self) -> bool {
+    pub(crate) async fn ready(&self, policy: &Policy) -> bool {
         let mut draining = pin!(self.drain.draining());
         loop {
             let mut answered = pin!(self.readiness.answered.notified());
@@ -176,7 +177,7 @@ impl Mcp {
                 Look::Wait(until) => until,
                 Look::Ask => {
                     let question = Question(Some(Arc::clone(&self.readiness)));
-                    self.ask_backend(question, now + WAIT).await;
+                    self.ask_backend(policy, question, now + WAIT).await;
                     now + WAIT
                 }
             };
@@ -191,11 +192,11 @@ impl Mcp {
 
     /// Has the question answered, on a task of its own: the asker may leave. A place for a
     /// process may take until `deadline`.
-    async fn ask_backend(&self, question: Question, deadline: Instant) {
+    async fn ask_backend(&self, policy: &Policy, question: Question, deadline: Instant) {
         let held = self.readiness.books().session.clone().filter(|session| !session.is_ended());
         let (session, new) = match held {
             Some(session) => (session, false),
-            None => match self.open_for_readiness(deadline).await {
+            None => match self.open_for_readiness(policy, deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
                     let _warned = self.readiness.tell(&reason);
@@ -215,17 +216,21 @@ impl Mcp {
         });
     }
 
-    async fn open_for_readiness(&self, deadline: Instant) -> Result<Arc<Session>, Reason> {
+    async fn open_for_readiness(
+        &self,
+        policy: &Policy,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, Reason> {
         {
             let mut books = self.readiness.books();
             books.closed_until = Some(Instant::now() + OPEN_PAUSE);
             books.silent = None;
         }
         let quota = self.budget.quota();
-        let link = self.open_link_for_readiness(&quota, deadline).await?;
-        let times = SessionTimes { idle: IDLE, ..self.times };
+        let link = self.open_link_for_readiness(policy, &quota, deadline).await?;
+        let times = SessionTimes { idle: IDLE, ..SessionTimes::from(&policy.times) };
         let owner = (Principal::Anonymous, Transport::Bare);
-        let terms = Terms { times, ..self.terms(quota) };
+        let terms = Terms { times, ..self.terms(policy, quota) };
         let session = Session::start(SessionId::random()?, owner, terms, link, (), &self.drain);
         self.readiness.books().session = Some(Arc::clone(&session));
         Ok(session)
@@ -235,12 +240,13 @@ impl Mcp {
     /// of such sessions still serves.
     async fn open_link_for_readiness(
         &self,
+        policy: &Policy,
         quota: &Quota,
         deadline: Instant,
     ) -> Result<Link, Reason> {
         let mut evicted = false;
         loop {
-            match self.backend.open(Starter::Edge, quota) {
+            match self.backend.open(Starter::Edge, quota, &policy.limits) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
                     let nobody =

@@ -20,6 +20,7 @@ use super::pool::bare_caller;
 use super::{Ask, Mcp, Reason, Reply};
 use crate::caller::Caller;
 use crate::limits::bytes::{Gathered, Quota, Short};
+use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, any_error_in, code};
 
 /// Pages of one list.
@@ -34,8 +35,9 @@ const OPENING: &[u8] = br#"{"tools":["#;
 impl Mcp {
     /// The whole list of tools.
     pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
+        let policy = ask.policy;
         let caller = bare_caller(ask);
-        let pages = self.in_time(self.walk(&caller, None)).await?;
+        let pages = self.in_time(policy, self.walk(policy, &caller, None)).await?;
         Ok(Reply::Json(pages.whole()?, None))
     }
 
@@ -44,16 +46,23 @@ impl Mcp {
         let call = PlainCall::read(&body, &ask.caller.quota)?;
         drop(body);
         self.check_weight(&call.message, &ask.caller.quota, false)?;
+        let policy = ask.policy;
         let caller = bare_caller(ask);
-        Ok(Reply::Json(self.in_time(self.call_plain(&caller, call)).await?, None))
+        let called = self.in_time(policy, self.call_plain(policy, &caller, call)).await?;
+        Ok(Reply::Json(called, None))
     }
 
-    async fn call_plain(&self, caller: &Arc<Caller>, call: PlainCall) -> Result<Bytes, Reason> {
+    async fn call_plain(
+        &self,
+        policy: &Policy,
+        caller: &Arc<Caller>,
+        call: PlainCall,
+    ) -> Result<Bytes, Reason> {
         let PlainCall { name, message } = call;
-        if !self.walk(caller, Some(&name)).await?.found {
+        if !self.walk(policy, caller, Some(&name)).await?.found {
             return Err(Reason::UnknownTool);
         }
-        match result_of(&self.answer_bare(caller, message).await?) {
+        match result_of(&self.answer_bare(policy, caller, message).await?) {
             Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
                 Err(Reason::BadArguments(text))
             }
@@ -64,6 +73,7 @@ impl Mcp {
     /// Walks the list to its end, and looks out for one tool on the way.
     async fn walk<'a>(
         &self,
+        policy: &Policy,
         caller: &Arc<Caller>,
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
@@ -71,7 +81,7 @@ impl Mcp {
         let mut params = Value::Null;
         loop {
             let request = Message::request(&1.into(), "tools/list", &params);
-            let page = result_of(&self.answer_bare(caller, request).await?)?;
+            let page = result_of(&self.answer_bare(policy, caller, request).await?)?;
             match pages.add(&page)? {
                 Some(cursor) => params = json!({ "cursor": cursor }),
                 None => return Ok(pages),
@@ -81,14 +91,18 @@ impl Mcp {
 
     /// Gives everything that one request asks of the backend the time of one call. Nothing begins
     /// while the edge goes down.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
+    async fn in_time<T>(
+        &self,
+        policy: &Policy,
+        work: impl Future<Output = Result<T, Reason>>,
+    ) -> Result<T, Reason> {
         self.check_open()?;
-        let deadline = Instant::now() + self.times.call;
+        let deadline = Instant::now() + policy.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
             Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
-            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
+            Ok(_) | Err(_) => Err(Reason::CallTimeout(policy.times.call)),
         }
     }
 }

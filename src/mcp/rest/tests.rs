@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::config::Config;
+use crate::config::{Config, Times};
 use crate::drain::Drain;
 use crate::limits::bytes::Budget;
 use crate::observe::metrics::Tally;
@@ -129,17 +129,18 @@ impl Handler for Slow {
     }
 }
 
-fn slow(minutes: u64) -> Mcp {
+fn slow(minutes: u64) -> (Mcp, Policy) {
     let (drain, mut config) = (Drain::default(), Config::default());
     config.times.call = Duration::from_mins(minutes);
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
-    Mcp::new(backend, &config, Tally::default(), drain)
+    let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain);
+    (mcp, Policy::new(&config, &[]))
 }
 
-async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
+async fn call((mcp, policy): &(Mcp, Policy), tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.in_time(mcp.call_plain(&Arc::new(Caller::stdio()), call)).await
+    mcp.in_time(policy, mcp.call_plain(policy, &Arc::new(Caller::stdio()), call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,10 +149,11 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let done = call(&slow(12), "tool10").await.unwrap();
     assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
     assert_eq!(begun.elapsed(), Duration::from_mins(11));
-    let (mcp, begun) = (slow(5), Instant::now());
+    let ((mcp, policy), begun) = (slow(5), Instant::now());
     let caller = Arc::new(Caller::stdio());
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    assert_eq!(mcp.in_time(mcp.walk(&caller, None)).await.unwrap_err(), late);
+    let walk = mcp.walk(&policy, &caller, None);
+    assert_eq!(mcp.in_time(&policy, walk).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
     let (mcp, begun) = (slow(10), Instant::now());
@@ -163,16 +165,14 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
-    let mcp = slow(1);
+    let (mcp, policy) = slow(1);
     let caller = Arc::new(Caller::stdio());
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
-    let mcp = Mcp {
-        times: super::super::SessionTimes { call: Duration::from_secs(9), ..mcp.times },
-        ..mcp
-    };
-    let answer = mcp.answer_bare(&caller, request).await;
+    let times = Times { call: Duration::from_secs(9), ..policy.times };
+    let policy = Policy { times, ..policy };
+    let answer = mcp.answer_bare(&policy, &caller, request).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }
@@ -180,6 +180,6 @@ async fn a_call_without_an_answer_is_told_from_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_while_the_edge_goes_down() {
     let mcp = slow(1);
-    mcp.drain.begin();
+    mcp.0.drain.begin();
     assert_eq!(call(&mcp, "tool1").await, Err(Reason::Draining));
 }

@@ -27,6 +27,7 @@ use self::table::SessionId;
 use super::Reason;
 use crate::backend::{Link, Told};
 use crate::caller::{Caller, Principal, Transport};
+use crate::config::Times;
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::observe::metrics::{Outcome, Tally};
@@ -45,6 +46,13 @@ pub(crate) struct SessionTimes {
     pub(crate) age: Duration,
     /// How long a full stream, or a full queue to the backend, may hold things up.
     pub(crate) write: Duration,
+}
+
+impl From<&Times> for SessionTimes {
+    fn from(times: &Times) -> Self {
+        let (call, write) = (times.call, times.write);
+        Self { call, idle: times.session_idle, age: times.session_age, write }
+    }
 }
 
 /// What a session is held to.
