@@ -4,9 +4,9 @@
 //! make the books grow.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Between two lines of one kind, where anybody may cause them.
@@ -45,7 +45,7 @@ impl Samples {
     /// last one; the first of a kind, how many of kinds that are not known any more.
     pub(crate) fn take(&self, kind: &str, now: Instant) -> Option<u64> {
         let is_over = |written: &Written| now.saturating_duration_since(written.at) >= self.every;
-        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut books = self.books.lock();
         let Books { kinds, left_out } = &mut *books;
         if let Some(last) = kinds.get_mut(kind) {
             if !is_over(last) {

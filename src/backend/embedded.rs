@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -152,7 +153,7 @@ struct Questions {
 
 impl Questions {
     fn open(&self) -> Option<(RequestId, oneshot::Receiver<Answer>)> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if open.len() >= MAX_QUESTIONS {
             return None;
         }
@@ -163,7 +164,7 @@ impl Questions {
     }
 
     fn close(&self, id: &RequestId) -> Option<oneshot::Sender<Answer>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        self.open.lock().remove(id)
     }
 }
 

@@ -11,10 +11,11 @@ mod token;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+use parking_lot::RwLock;
 
 pub(crate) use self::origin::{OriginMatch, OriginPolicy};
 pub(crate) use self::rate::Rate;
@@ -180,11 +181,11 @@ impl Guard {
     pub(crate) fn rename(&self, names: &[String]) {
         let hosts = [names, &self.hosts].concat();
         let fresh = Arc::new(self.origins().with_hosts(hosts));
-        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.origins.write() = fresh;
     }
 
     fn origins(&self) -> Arc<OriginPolicy> {
-        Arc::clone(&self.origins.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.origins.read())
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and

@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
@@ -90,14 +90,14 @@ impl Log {
     }
 
     fn count(&self, text: &str) -> usize {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.0.lock();
         String::from_utf8_lossy(&bytes).matches(text).count()
     }
 }
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -56,7 +57,7 @@ struct Shelf {
 
 impl WarmPool {
     fn shelves(&self) -> MutexGuard<'_, HashMap<Principal, Shelf>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelves.lock()
     }
 
     /// How many sessions could not be opened so far.

@@ -1,9 +1,10 @@
 //! The sessions that clients know by an id, and how many there may be.
 
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -87,7 +88,7 @@ pub(super) struct Places {
 
 impl Hold {
     fn release(&self) -> Option<Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.places.lock().take()
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, WaitOptions, getpid};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -65,7 +66,7 @@ impl Orphans {
     }
 
     fn own(&self) -> MutexGuard<'_, HashSet<Pid>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.lock()
     }
 
     /// Runs `start`; nobody looks until its child is known.

@@ -6,7 +6,7 @@
 //! more bytes than one line may have, without one message. All else may be a server that starts
 //! slowly, and is logged once. [`Books`] is pure: time comes in as an argument.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -285,7 +285,7 @@ impl Watch {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock()
     }
 
     fn wake_if(&self, begun: bool) {

@@ -15,10 +15,11 @@ mod streamable;
 mod tools;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -162,7 +163,7 @@ impl Shared {
         match self.asked {
             UpstreamKind::Sse => Some(Spoken::Sse),
             UpstreamKind::Streamable => Some(Spoken::Streamable),
-            UpstreamKind::Auto => *self.spoken.lock().unwrap_or_else(PoisonError::into_inner),
+            UpstreamKind::Auto => *self.spoken.lock(),
         }
     }
 
@@ -194,7 +195,7 @@ impl Shared {
                         ?spoken,
                         "found out what it speaks"
                     );
-                    *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = Some(spoken);
+                    *self.spoken.lock() = Some(spoken);
                     return Ok(spoken);
                 }
                 Err(unclear) => unclear,
@@ -212,6 +213,6 @@ impl Shared {
     /// What the upstream answered does not go with what it is believed to speak: the next session
     /// asks again.
     fn doubt(&self) {
-        *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.spoken.lock() = None;
     }
 }

@@ -20,9 +20,10 @@ mod stream;
 mod testing;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
@@ -108,14 +109,14 @@ impl TlsAcceptor {
     /// New connections get them. Those that are open, and their handshakes, go on with what they
     /// have; older tickets are not taken, so that clients that come back see the new certificate.
     pub(crate) fn reload(&self, now: SystemTime) -> Result<Trust, TlsError> {
-        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.loading.lock();
         let (fresh, trust) = ByProtocol::load(&self.source, self.rules, now)?;
-        *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.served.write() = fresh;
         Ok(trust)
     }
 
     fn served(&self) -> ByProtocol {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.served.read().clone()
     }
 
     /// The handshake. The caller limits its time.
