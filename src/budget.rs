@@ -86,11 +86,11 @@ impl Level {
     }
 
     fn take_anyway(&self, bytes: usize) {
-        let _before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
-        let _before = self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn has(&self, bytes: usize) -> bool {
@@ -118,12 +118,12 @@ impl Budget {
         let part = match self.0.clients.entry(client) {
             Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {
                 let part = self.part(Some(client));
-                drop(entry.insert(Arc::downgrade(&part)));
+                entry.insert(Arc::downgrade(&part));
                 part
             }),
             Entry::Vacant(entry) => {
                 let part = self.part(Some(client));
-                drop(entry.insert(Arc::downgrade(&part)));
+                entry.insert(Arc::downgrade(&part));
                 part
             }
         };
@@ -193,7 +193,7 @@ impl Drop for Part {
         if let Some(client) = self.client {
             // Somebody may have asked for it anew meanwhile.
             let gone = |_: &ClientKey, part: &Weak<Self>| part.strong_count() == 0;
-            drop(self.whole.clients.remove_if(&client, gone));
+            self.whole.clients.remove_if(&client, gone);
         }
     }
 }

@@ -445,7 +445,7 @@ mod tests {
             let n = room.remaining_mut().min(256 * 1024);
             room.put_bytes(b'x', n);
             poured += n;
-            let _new = sizes.insert(splitter.buffer.capacity());
+            sizes.insert(splitter.buffer.capacity());
             cut += usize::from(splitter.next().is_some());
             if poured > max {
                 assert!(splitter.room().remaining_mut() <= SMALL && budget.taken() == 0);

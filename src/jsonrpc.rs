@@ -143,7 +143,7 @@ impl Message {
     /// # Errors
     /// [`Malformed`] says what is wrong, and the id where one could be read.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let _shallow = as_text(&bytes)?;
+        as_text(&bytes)?;
         let message = Self::classify(bytes, RequestId::parse)?;
         match (message.method(), KnownParams::read(message.params())) {
             (Some(_), Err(error)) => {

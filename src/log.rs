@@ -151,7 +151,7 @@ impl Queue {
     }
 
     fn lose(&self, lines: u64) {
-        let _before = self.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
         self.state().untold += lines;
     }
 

@@ -72,7 +72,7 @@ fn threads(workers: Option<NonZeroUsize>) -> Builder {
         1 => Builder::new_current_thread(),
         several => {
             let mut builder = Builder::new_multi_thread();
-            let _builder = builder.worker_threads(several);
+            builder.worker_threads(several);
             builder
         }
     }
@@ -245,7 +245,7 @@ async fn report_every(interval: Option<Duration>, reporter: Reporter) -> Infalli
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        let _now = ticks.tick().await;
+        ticks.tick().await;
         observe::report(&reporter.now());
     }
 }

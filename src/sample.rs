@@ -65,7 +65,7 @@ impl Samples {
             *left_out = left_out.saturating_add(1);
             return None;
         }
-        let _none_before = kinds.insert(kind.to_owned(), Written { at: now, left_out: 0 });
+        kinds.insert(kind.to_owned(), Written { at: now, left_out: 0 });
         Some(std::mem::take(left_out))
     }
 }

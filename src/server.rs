@@ -299,7 +299,7 @@ impl Server {
     /// The certificates, to be read again while the server runs; none without TLS.
     #[must_use]
     pub fn certificates(&self) -> Option<Certificates> {
-        let _tls = self.trust.as_ref()?;
+        self.trust.as_ref()?;
         Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
     }
 
@@ -399,7 +399,7 @@ pub async fn serve_stdio(
     };
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
     let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
-    let _finished = drain.finish(Duration::from_secs(5)).await;
+    drain.finish(Duration::from_secs(5)).await;
     Ok(ended == Ended::Finished && !drain.is_broken())
 }
 

@@ -82,12 +82,12 @@ impl Crowd {
         let step = self.step;
         let numbers = self.networks.entry(network).or_default();
         if let Some(first) = numbers.first() {
-            let _there = self.order.remove(&(numbers.len() / step, Reverse(*first), network));
+            self.order.remove(&(numbers.len() / step, Reverse(*first), network));
         }
-        let _changed = change(numbers);
+        change(numbers);
         match numbers.first() {
             Some(first) => {
-                let _new = self.order.insert((numbers.len() / step, Reverse(*first), network));
+                self.order.insert((numbers.len() / step, Reverse(*first), network));
             }
             None => drop(self.networks.remove(&network)),
         }
@@ -119,7 +119,7 @@ impl Queue {
         let number = self.came;
         self.came += 1;
         let waiting = Waiting { network, spoke: false, new: true, leaving };
-        drop(self.all.insert(number, waiting));
+        self.all.insert(number, waiting);
         self.new.push_back(number);
         self.settle();
         number
@@ -218,7 +218,7 @@ impl Stranger {
     /// It is none any more, and gives way to nobody.
     pub(crate) fn is_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
-            drop(self.hall.queue().leave(self.number));
+            self.hall.queue().leave(self.number);
         }
     }
 

@@ -111,10 +111,10 @@ impl Call {
         let Some(token) = self.params.pointer("/_meta/progressToken") else { return };
         let mut params = json!({ "progressToken": token, "progress": progress });
         if let (Some(total), Some(map)) = (total, params.as_object_mut()) {
-            let _previous = map.insert("total".to_owned(), json!(total));
+            map.insert("total".to_owned(), json!(total));
         }
         if let (false, Some(map)) = (message.is_empty(), params.as_object_mut()) {
-            let _previous = map.insert("message".to_owned(), json!(message));
+            map.insert("message".to_owned(), json!(message));
         }
         self.notify("notifications/progress", &params).await;
     }
@@ -159,7 +159,7 @@ impl Questions {
         }
         let id = RequestId::from(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
-        drop(open.insert(id.clone(), sender));
+        open.insert(id.clone(), sender);
         Some((id, receiver))
     }
 
@@ -336,7 +336,7 @@ impl EmbeddedSession {
             let answer = handler.call(call).await;
             drop(say(&said, to_said(&answered, &answer, &quota)).await);
         });
-        drop(self.running.insert(running.id(), (id, running)));
+        self.running.insert(running.id(), (id, running));
     }
 
     fn cancel(&mut self, message: &Message) {
@@ -377,7 +377,7 @@ impl EmbeddedSession {
             "serverInfo": { "name": name, "version": version },
         });
         if let (Some(text), Some(map)) = (instructions, result.as_object_mut()) {
-            let _previous = map.insert("instructions".to_owned(), json!(text));
+            map.insert("instructions".to_owned(), json!(text));
         }
         result
     }

@@ -103,7 +103,7 @@ pub struct Announced {
 pub async fn announced<I: AsyncRead + Unpin>(io: I) -> Option<Announced> {
     let mut arrival = Arrival::announced(io, peer()).await.ok()?;
     let mut rest = Vec::new();
-    let _length = arrival.io.read_to_end(&mut rest).await.ok()?;
+    arrival.io.read_to_end(&mut rest).await.ok()?;
     let named = arrival.by == KnownBy::Proxy;
     let client = named.then(|| arrival.client.to_string().parse().ok()).flatten();
     Some(Announced { client, rest })

@@ -109,7 +109,7 @@ impl StateStore for Buckets {
             return self.shared.measure_and_replace(&NotKeyed::NonKey, f);
         }
         let entry = self.own.entry(*key).or_insert_with(|| {
-            let _before = self.count.fetch_add(1, Ordering::Relaxed);
+            self.count.fetch_add(1, Ordering::Relaxed);
             InMemoryState::default()
         });
         entry.measure_and_replace(&NotKeyed::NonKey, f)
@@ -188,7 +188,7 @@ mod tests {
         let rate = counted(1000, tally.clone());
         assert_eq!(passed(&rate, 1, 1), 1);
         for client in 2..1_000_000 {
-            let _match = rate.take(key(client));
+            rate.take(key(client));
         }
         assert_eq!((rate.limiter.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
         // Whoever was known keeps a bucket; newcomers share one.

@@ -30,7 +30,7 @@ impl App {
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
         let mut response = self.finish(arrived, sent);
-        drop(response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close")));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 
@@ -45,7 +45,7 @@ impl App {
             // Method and body must stay what they are.
             _ => StatusCode::PERMANENT_REDIRECT,
         });
-        drop(response.headers_mut().insert(header::LOCATION, location));
+        response.headers_mut().insert(header::LOCATION, location);
         Ok(response)
     }
 }

@@ -220,7 +220,7 @@ impl Mcp {
         let opening = loop {
             let mut filled = pin!(self.warm.filled.notified());
             // Enabled before the look, or a session could come in between, unheard.
-            let _ready = filled.as_mut().enable();
+            filled.as_mut().enable();
             match self.warm.pick(principal, seen) {
                 Pick::Take(session) => return Ok(session),
                 Pick::Open(opening) => break opening,

@@ -166,7 +166,7 @@ impl Mcp {
         loop {
             let mut answered = pin!(self.readiness.answered.notified());
             // Enabled before the look, or the answer could come in between, unheard.
-            let _ready = answered.as_mut().enable();
+            answered.as_mut().enable();
             if self.drain.is_draining() || self.backend.is_held() {
                 return false;
             }
@@ -199,7 +199,7 @@ impl Mcp {
             None => match self.open_for_readiness(deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
-                    let _warned = self.readiness.tell(&reason);
+                    self.readiness.tell(&reason);
                     return question.settle(false);
                 }
             },
@@ -210,7 +210,7 @@ impl Mcp {
             if let Err(reason) = &asked
                 && !stopping.is_draining()
             {
-                let _warned = readiness.tell(reason);
+                readiness.tell(reason);
             }
             question.settle(asked.is_ok());
         });

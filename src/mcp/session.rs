@@ -204,7 +204,7 @@ impl Session {
         loop {
             let mut settled = pin!(self.settled.notified());
             // Enabled before the look, or the last call could end in between, unheard.
-            let _ready = settled.as_mut().enable();
+            settled.as_mut().enable();
             if self.calls() == 0 {
                 return;
             }
@@ -274,14 +274,14 @@ impl Session {
         let mut untold = Untold { session: self, ids };
         for request in requests {
             self.tell(request, caller).await?;
-            let _told = untold.ids.pop_front();
+            untold.ids.pop_front();
         }
         Ok(())
     }
 
     /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
     pub(super) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
+        self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
         self.tell_all(vec![request], caller).await
     }
 
@@ -307,7 +307,7 @@ impl Session {
         loop {
             let mut room = pin!(self.room.notified());
             // Enabled before the look, or the reader could make room in between, unheard.
-            let _ready = room.as_mut().enable();
+            room.as_mut().enable();
             if !self.state().is_full(StreamId::STANDALONE) {
                 return self.put(answer);
             }
@@ -446,7 +446,7 @@ struct Untold<'a> {
 impl Drop for Untold<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
-            let _waited = self.session.state().fail(id, Reason::BackendBusy, Instant::now());
+            self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
     }
 }

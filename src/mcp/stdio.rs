@@ -217,7 +217,7 @@ mod tests {
     async fn a_backend_that_ends_is_told_of() {
         let (link, mut told, say) = played();
         let ending = async {
-            drop(told.recv().await);
+            told.recv().await;
             say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
         };
         let ((ended, answers), ()) = tokio::join!(run(link, CALL), ending);
@@ -234,7 +234,7 @@ mod tests {
         let streams = (tokio::io::AsyncReadExt::chain(CALL.as_bytes(), input), &mut output);
         let (told_to_stop, stop) = tokio::sync::oneshot::channel::<()>();
         let answering = async {
-            drop(told.recv().await);
+            told.recv().await;
             told_to_stop.send(()).unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
             let message = Message::result(&1.into(), &serde_json::json!({}));

@@ -179,7 +179,7 @@ impl Mcp {
     /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
     pub(super) async fn get(
         &self,
-        mut ask: Ask<'_>,
+        ask: Ask<'_>,
         last: Option<&str>,
         messages: &str,
     ) -> Result<Reply, Refused> {
@@ -213,7 +213,6 @@ impl Mcp {
             // Clients come back to a stream that ended without an answer, again and again.
             return Err(Reason::NothingMore.into());
         }
-        let _introduced = introduce(&mut ask.caller, &session);
         let kind = self.long_stream(session.version());
         let draining = self.drain.draining();
         Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))

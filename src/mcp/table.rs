@@ -112,7 +112,7 @@ impl SessionPlace {
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
-        drop(self.sessions.remove(&*self.id.0));
+        self.sessions.remove(&*self.id.0);
         drop(self.hold.release());
     }
 }
@@ -200,7 +200,7 @@ impl SessionTable {
     /// Makes a session known.
     pub(super) fn enter(&self, session: &Arc<Session>, hold: Arc<Hold>) {
         let entry = Entry { session: Arc::clone(session), hold };
-        drop(self.sessions.insert(session.id().as_str().into(), entry));
+        self.sessions.insert(session.id().as_str().into(), entry);
     }
 
     /// The open session with this id, if it is of this transport and belongs to this principal.

@@ -71,7 +71,7 @@ impl Connector {
         };
         let mut builder = http1::Builder::new();
         // hyper's own limit of 100 fields stays: naming it would cost an allocation each time.
-        let _builder = builder.max_buf_size(MAX_HEAD);
+        builder.max_buf_size(MAX_HEAD);
         let (sender, connection) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
         Ok(Line { sender, connection: Box::pin(connection), over: None })
@@ -198,7 +198,7 @@ impl Pool {
 
     /// Makes a connection, and closes it again.
     pub(super) async fn look(&self) -> io::Result<()> {
-        drop(self.connect().await?);
+        self.connect().await?;
         Ok(())
     }
 

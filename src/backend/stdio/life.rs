@@ -148,7 +148,7 @@ impl Life {
                 if process.end(|| step(&drain)).await {
                     tally.count(Outcome::ChildKilled);
                 }
-                let _status = reap(&mut process, own, why).await;
+                reap(&mut process, own, why).await;
                 leave(&process, place).await;
             };
             beside(&mut output, join(telling, leaving)).await;

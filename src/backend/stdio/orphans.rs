@@ -52,7 +52,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _known = self.orphans.own().remove(&self.pid);
+        self.orphans.own().remove(&self.pid);
     }
 }
 
@@ -76,7 +76,7 @@ impl Orphans {
     ) -> io::Result<(Own, T)> {
         let mut own = self.own();
         let (pid, started) = start()?;
-        let _new = own.insert(pid);
+        own.insert(pid);
         Ok((Own { orphans: Arc::clone(self), pid }, started))
     }
 

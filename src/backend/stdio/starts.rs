@@ -111,7 +111,7 @@ impl Starts {
         while self.recent.front().is_some_and(|at| now >= *at + WINDOW)
             || self.recent.len() >= BUDGET
         {
-            let _old = self.recent.pop_front();
+            self.recent.pop_front();
         }
         let first = self.in_row == 0 && self.recent.is_empty();
         let other = !first && self.suspect != Suspect::One(who);

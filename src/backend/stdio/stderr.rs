@@ -55,7 +55,7 @@ impl Words {
         while lines.len() > KEPT_LINES
             || lines.iter().map(|line| line.len() + 1).sum::<usize>() > KEPT_BYTES + 1
         {
-            drop(lines.pop_front());
+            lines.pop_front();
         }
     }
 

@@ -271,7 +271,7 @@ impl Channel {
                     self.begin(named, &answer);
                 }
                 if request.method() == Some("tools/list") {
-                    let _next_page = self.shared.tools.learn(&answer);
+                    self.shared.tools.learn(&answer);
                 }
                 Try::Answered(answer)
             }
@@ -284,7 +284,7 @@ impl Channel {
         let mut session = HeaderMap::new();
         for (name, value) in [(SESSION, named), (VERSION, version)] {
             if let Some(value) = value {
-                drop(session.insert(name, value));
+                session.insert(name, value);
             }
         }
         self.state().session = Arc::new(session);
@@ -364,7 +364,7 @@ impl Channel {
             // However long that is, the call has its deadline.
             sleep(pause).await;
             let mut fields = session.clone();
-            drop(fields.insert(LAST_EVENT, last));
+            fields.insert(LAST_EVENT, last);
             match self.shared.wire.listen(&fields, caller).await {
                 Ok(Answer::Events(more)) => events = more,
                 Ok(_) | Err(_) => {

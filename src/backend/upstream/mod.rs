@@ -177,7 +177,7 @@ impl Shared {
             Ok(probing) => probing,
             Err(_another_does) => {
                 // Callers wait side by side, not one after another.
-                let _until = patience.begin();
+                patience.begin();
                 self.probing.lock().await
             }
         };

@@ -202,13 +202,13 @@ impl Session {
         }
         if let Some(id) = message.cancelled() {
             self.held.retain(|held| held.told.message.id() != Some(&id));
-            drop(self.over(&id));
+            self.over(&id);
         }
     }
 
     /// A call is answered, or needs no answer.
     fn over(&mut self, id: &RequestId) -> Option<Sending> {
-        let _answered = self.hello.take_if(|hello| hello == id);
+        self.hello.take_if(|hello| hello == id);
         self.posts.over(id);
         self.flying.remove(id)
     }
@@ -302,7 +302,7 @@ impl Session {
                 self.hello = Some(id.clone());
             }
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
-            drop(self.flying.insert(id.clone(), Sending { told, until, fallen }));
+            self.flying.insert(id.clone(), Sending { told, until, fallen });
         }
         self.posts.begin(&self.shared, Told { message, caller }, call, to);
     }
@@ -385,7 +385,7 @@ impl Session {
     async fn hear(&mut self, message: Message) {
         if let Kind::Response { id } = message.kind() {
             if self.own.remove(id) {
-                drop(self.over(id));
+                self.over(id);
                 return self.learnt(&message, id);
             }
             let asked = self.over(id).map(|call| call.told.message);
@@ -395,7 +395,7 @@ impl Session {
             match asked.as_ref().and_then(Message::method) {
                 Some("initialize") if !message.is_error() => {
                     if let Some(asked) = &asked {
-                        let _forgot = self.memory.note(asked);
+                        self.memory.note(asked);
                     }
                 }
                 Some("tools/list") => drop(self.shared.tools.learn(&message)),

@@ -105,8 +105,8 @@ impl<'a> Session<'a> {
 
     fn forget(&mut self, done: Option<RequestId>) {
         if let Some(id) = done {
-            drop(self.calls.remove(&id));
-            let _begun = self.hello.take_if(|hello| *hello == id);
+            self.calls.remove(&id);
+            self.hello.take_if(|hello| *hello == id);
         }
     }
 
@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
                     self.hello = Some(id.clone());
                 }
                 let cancelled = CancellationToken::new();
-                drop(self.calls.insert(id.clone(), cancelled.clone()));
+                self.calls.insert(id.clone(), cancelled.clone());
                 self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
             }
             Kind::Notification { .. } | Kind::Response { .. } => self.tell(message, caller).await,

@@ -79,7 +79,7 @@ impl Tools {
         for Tool { name, annotations } in listed.tools {
             let marked = annotations.is_some_and(|it| it.read_only || it.idempotent);
             if safe.len() < MAX_TOOLS || safe.contains_key(&*name) {
-                let _before = safe.insert(name.into(), marked);
+                safe.insert(name.into(), marked);
             } else {
                 self.tally.count(Outcome::ToolUnnoted);
             }

@@ -64,7 +64,7 @@ fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
-    let _length = read.map_err(|source| {
+    read.map_err(|source| {
         let path = path.to_owned();
         if source.kind() == ErrorKind::IsADirectory {
             TlsError::Directory { path }

@@ -49,13 +49,13 @@ fn the_time_of_a_comparison_tells_nothing() {
         let token = *kinds.get(kind).unwrap();
         let begun = Instant::now();
         for _ in 0..REPEATS {
-            let _match = black_box(tokens.compare(black_box(token)));
+            black_box(tokens.compare(black_box(token)));
         }
         samples.get_mut(kind).unwrap().push(begun.elapsed().as_nanos() as f64);
     }
     crop(&mut samples);
     println!("\nall kinds:");
-    let _shown = worst(&names, &samples);
+    worst(&names, &samples);
     println!("\nwrong tokens:");
     let worst = worst(names.get(..judged).unwrap(), samples.get(..judged).unwrap());
     println!("\nlargest |t| {worst:.2}, to stay below {MOST}");

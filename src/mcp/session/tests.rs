@@ -207,8 +207,8 @@ async fn a_call_that_the_backend_was_not_told_of_is_not_waited_for() {
     let asking = tokio::time::timeout(Duration::from_secs(1), rig.call(1));
     assert!(asking.await.is_err());
     assert_eq!(rig.session.calls(), 0);
-    drop(rig.told().await);
-    drop(rig.call(1).await);
+    rig.told().await;
+    rig.call(1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ impl Channel {
             Ok(renewing) => renewing,
             Err(_another_does) => {
                 // Callers wait side by side, not one after another.
-                let _until = patience.begin();
+                patience.begin();
                 self.renewing.lock().await
             }
         };
@@ -75,7 +75,7 @@ impl Channel {
         for message in rest {
             match message.kind() {
                 Kind::Request { .. } => {
-                    drop(self.try_within(&message, &session, epoch + 1, caller).await);
+                    self.try_within(&message, &session, epoch + 1, caller).await;
                 }
                 Kind::Notification { .. } | Kind::Response { .. } => {
                     self.say(&message, &session, caller).await;

@@ -46,7 +46,7 @@ pub(super) async fn connect(
             initialize(&shared, &caller, &mut connected, &hello).await?;
             for message in rest {
                 if let Kind::Request { id, .. } = message.kind() {
-                    let _first = connected.own.insert(id.clone());
+                    connected.own.insert(id.clone());
                 }
                 post(&shared, &caller, &connected.post, &message).await?;
             }

@@ -67,7 +67,7 @@ impl Posts {
         let (number, over) = (self.count, CancellationToken::new());
         let is_call = call.is_some();
         if let Some(id) = &call {
-            drop(self.calls.insert(id.clone(), over.clone().drop_guard()));
+            self.calls.insert(id.clone(), over.clone().drop_guard());
         }
         if !(is_call && self.late) {
             self.ahead = Some(Ahead { number, call, until: Instant::now() + IN_ORDER });
@@ -92,7 +92,7 @@ impl Posts {
 
     /// A call was answered, or cancelled: its POST holds nothing up any more, and soon ends.
     pub(super) fn over(&mut self, id: &RequestId) {
-        drop(self.calls.remove(id));
+        self.calls.remove(id);
         if self.ahead.as_ref().is_some_and(|ahead| ahead.call.as_ref() == Some(id)) {
             self.ahead = None;
         }
@@ -105,7 +105,7 @@ impl Posts {
         tokio::select! {
             Some(taken) = self.under_way.next() => {
                 let first = |ahead: &mut Ahead| ahead.number == taken.number;
-                let _first = self.ahead.take_if(first);
+                self.ahead.take_if(first);
                 Some(taken)
             }
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
