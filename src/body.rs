@@ -63,7 +63,8 @@ where
     let mut body = std::pin::pin!(body);
     let mut read = Gathered::new(quota, most)?;
     loop {
-        let (until, left) = (end.min(Instant::now() + idle), most.saturating_sub(read.len()));
+        let until = end.min(Instant::now() + idle);
+        let left = most.saturating_sub(read.len());
         let Some(piece) = piece(body.as_mut(), until, left, most).await? else { break };
         if piece.len() > left {
             return Err(BodyError::TooLarge(most));

@@ -343,7 +343,8 @@ impl Gathered {
 
     /// Adds a piece. The room doubles, so that small pieces cost little.
     pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), Short> {
-        let (held, needed) = (self.bytes.len(), self.bytes.len().saturating_add(piece.len()));
+        let held = self.bytes.len();
+        let needed = self.bytes.len().saturating_add(piece.len());
         if needed > self.bytes.capacity() {
             let aim = self.bytes.capacity().saturating_mul(2).min(self.most).max(needed);
             self.share.set(aim.saturating_add(PER_MESSAGE))?;

@@ -147,8 +147,8 @@ impl Message {
         let message = Self::classify(bytes, RequestId::parse)?;
         match (message.method(), KnownParams::read(message.params())) {
             (Some(_), Err(error)) => {
-                let (reason, id) = (format!("`params`: {error}").into(), message.id().cloned());
-                Err(Malformed::Shape { reason, id })
+                let reason = format!("`params`: {error}").into();
+                Err(Malformed::Shape { reason, id: message.id().cloned() })
             }
             (_, _) => Ok(message),
         }
@@ -200,14 +200,16 @@ impl Message {
     /// A request of the edge's or an embedded server's own; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn request(id: &RequestId, method: &str, params: &Value) -> Self {
-        let (method, params) = (Value::from(method), member("params", params));
+        let method = Value::from(method);
+        let params = member("params", params);
         Self::made(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}{params}}}"#))
     }
 
     /// A notification; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn notification(method: &str, params: &Value) -> Self {
-        let (method, params) = (Value::from(method), member("params", params));
+        let method = Value::from(method);
+        let params = member("params", params);
         Self::made(format!(r#"{{"jsonrpc":"2.0","method":{method}{params}}}"#))
     }
 

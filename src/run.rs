@@ -116,7 +116,8 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(log, &error),
     };
-    let (told, renewals) = (CancellationToken::new(), Notify::new());
+    let told = CancellationToken::new();
+    let renewals = Notify::new();
     let twice = async {
         loop {
             match signals.next().await {

@@ -76,7 +76,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_line_of_a_kind_in_ten_seconds_and_the_next_says_how_many_were_left_out() {
-        let (samples, begun) = (Samples::every(EVERY), Instant::now());
+        let samples = Samples::every(EVERY);
+        let begun = Instant::now();
         let mut written = Vec::new();
         for tenth in 0..250_u32 {
             let now = begun + Duration::from_millis(100) * tenth;
@@ -93,7 +94,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn eight_kinds_are_told_apart_and_no_line_that_is_left_out_is_forgotten() {
         let minute = Duration::from_mins(1);
-        let (samples, begun) = (Samples::every(minute), Instant::now());
+        let samples = Samples::every(minute);
+        let begun = Instant::now();
         let second = |n| begun + Duration::from_secs(1) * n;
         assert_eq!(samples.take("a", begun), Some(0));
         assert_eq!((samples.take("a", begun), samples.take("b", begun)), (None, Some(0)));

@@ -253,7 +253,8 @@ impl Server {
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
-            let (app, port) = (Arc::clone(&app), address.port());
+            let app = Arc::clone(&app);
+            let port = address.port();
             let connection =
                 Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
@@ -328,7 +329,8 @@ impl Server {
             address: _,
             trust: _,
         } = self;
-        let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
+        let sweeping = Arc::clone(&app);
+        let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
             front.look(&drain);

@@ -131,14 +131,16 @@ impl Queue {
             let Some(number) = self.new.pop_front() else { return };
             let Some(waiting) = self.all.get_mut(&number) else { continue };
             waiting.new = false;
-            let (network, spoke) = (waiting.network, waiting.spoke);
+            let network = waiting.network;
+            let spoke = waiting.spoke;
             self.crowd(spoke).add(network, number);
         }
     }
 
     fn speaks(&mut self, number: u64) {
         let Some(waiting) = self.all.get_mut(&number) else { return };
-        let (network, new) = (waiting.network, waiting.new);
+        let network = waiting.network;
+        let new = waiting.new;
         if !std::mem::replace(&mut waiting.spoke, true) && !new {
             self.silent.remove(network, number);
             self.spoke.add(network, number);
@@ -181,8 +183,14 @@ impl Strangers {
         let full = queue.all.len() >= self.0.most && queue.give_way();
         let number = queue.enter(client.network(), leaving.clone());
         drop(queue);
-        let (spoke, known) = (AtomicBool::new(false), AtomicBool::new(false));
-        (Stranger { number, hall: Arc::clone(&self.0), leaving, spoke, known }, full)
+        let stranger = Stranger {
+            number,
+            hall: Arc::clone(&self.0),
+            leaving,
+            spoke: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+        };
+        (stranger, full)
     }
 
     /// Has one go, for somebody who needs what it holds. False if there is nobody.

@@ -331,7 +331,9 @@ impl EmbeddedSession {
             _share: share,
         };
         let quota = self.quota.clone();
-        let (handler, said, answered) = (Arc::clone(&self.handler), self.said.clone(), id.clone());
+        let handler = Arc::clone(&self.handler);
+        let said = self.said.clone();
+        let answered = id.clone();
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
             drop(say(&said, to_said(&answered, &answer, &quota)).await);

@@ -296,10 +296,12 @@ impl Connection {
         conn: ConnInfo,
         activity: Arc<Activity>,
     ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'_> {
-        let (conn, job) = (Arc::new(conn), self.job);
+        let conn = Arc::new(conn);
+        let job = self.job;
         move |request| {
-            let (app, conn, mut exchange) =
-                (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
+            let app = Arc::clone(&self.app);
+            let conn = Arc::clone(&conn);
+            let mut exchange = activity.begin();
             let request = request.map(|body| {
                 Received::new(body, || match activity.protocol() {
                     Alpn::Http1 => Then::Linger(Arc::clone(&activity), exchange.number()),

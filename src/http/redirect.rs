@@ -23,8 +23,14 @@ impl App {
         let tag = self.requests.next();
         let Forwarded { conn, prefix, malformed } =
             Forwarded::of(&self.proxies, conn, &head.headers);
-        let (visit, route, prefix) = (visit(&conn, &head), Route::Unknown, &prefix);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
+        let arrived = Arrived {
+            conn: &conn,
+            visit: visit(&conn, &head),
+            head: &head,
+            route: Route::Unknown,
+            prefix: &prefix,
+            tag: &tag,
+        };
         let sent = match malformed.map_or_else(|| self.check_size(&head), Err) {
             Ok(()) => self.send_on(arrived, port),
             Err(refusal) => self.refuse_stranger(arrived, refusal),

@@ -208,12 +208,11 @@ mod tests {
 
     fn found(rules: &Rules, path: &str) -> Option<String> {
         let rule = rules.find(path, Route::of(path, "/mcp"))?;
-        let (open, all) = (rule.open, rule.beneath);
         Some(format!(
             "{}{}{}",
-            if open { "open:" } else { "" },
+            if rule.open { "open:" } else { "" },
             rule.path,
-            if all { "/*" } else { "" }
+            if rule.beneath { "/*" } else { "" }
         ))
     }
 

@@ -299,7 +299,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_opening_that_fails_fails_all_who_waited_and_nobody_else() {
-        let (pool, me) = (Arc::<WarmPool>::default(), Principal::Anonymous);
+        let pool = Arc::<WarmPool>::default();
+        let me = Principal::Anonymous;
         let mut opening: Vec<_> = (0..WARM).map(|_| open(&pool)).collect();
         let waiting = pool.failures(&me);
         assert!(matches!(pool.pick(&me, waiting), Pick::Wait));

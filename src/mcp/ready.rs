@@ -204,7 +204,8 @@ impl Mcp {
                 }
             },
         };
-        let (readiness, stopping) = (Arc::clone(&self.readiness), self.drain.clone());
+        let readiness = Arc::clone(&self.readiness);
+        let stopping = self.drain.clone();
         self.drain.spawn_behind(async move {
             let asked = ask(&session, new).await;
             if let Err(reason) = &asked

@@ -113,7 +113,8 @@ impl Session {
             suspicion: OnceLock::new(),
             beginning: tokio::sync::Mutex::default(),
         });
-        let (own, stopping) = (Arc::clone(&session), drain.stopping());
+        let own = Arc::clone(&session);
+        let stopping = drain.stopping();
         drain.spawn_behind(async move {
             let _closing = Closing(Arc::clone(&own));
             let why = tokio::select! {

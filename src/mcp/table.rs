@@ -287,7 +287,8 @@ mod tests {
         let (say, said) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let (id, hold) = (place.id().clone(), place.hold());
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
         let session = Session::start(id, owner, times, Link { tell, said }, place, drain);
         table.enter(&session, hold);
@@ -307,7 +308,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2);
+        let drain = Drain::default();
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         sleep(Duration::from_millis(750)).await;
         let (two, _played) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -328,7 +330,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2);
+        let drain = Drain::default();
         let mut played = Vec::new();
         let mut open = || {
             let (session, link) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -363,7 +366,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2);
+        let drain = Drain::default();
         let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let reader = reading.listen().unwrap();
@@ -384,7 +388,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
-        let (table, drain) = (SessionTable::new(2, 9), Drain::default());
+        let table = SessionTable::new(2, 9);
+        let drain = Drain::default();
         let other = Principal::Token(TokenId([7; 6]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
@@ -401,7 +406,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_waits_no_longer_than_five_seconds_for_a_place() {
-        let (drain, mut config) = (Drain::default(), Config::default());
+        let drain = Drain::default();
+        let mut config = Config::default();
         config.limits.sessions_per_ip = 1;
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());

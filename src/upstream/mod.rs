@@ -163,11 +163,18 @@ impl Upstream {
         let host = Host::new(&config.host, own);
         let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
         let pool = Pool::new(connector, config.connect, config.connections);
-        let (url, forward) = (config.url.clone(), config.forward_headers.clone());
         let refused = Samples::every(PAUSE);
         let told_at_start = config.check_at_start.then_some(config.wait);
-        let head = config.head;
-        Ok(Self { pool, url, host, refused, token, forward, head, told_at_start })
+        Ok(Self {
+            pool,
+            url: config.url.clone(),
+            host,
+            refused,
+            token,
+            forward: config.forward_headers.clone(),
+            head: config.head,
+            told_at_start,
+        })
     }
 
     /// Where the MCP endpoint is.

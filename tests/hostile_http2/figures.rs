@@ -52,7 +52,8 @@ async fn figures() {
         println!("| flood | frames until GOAWAY | RSS growth, kB (client's included) | good client: calls, longest ms |");
         println!("|---|---|---|---|");
         for flood in FLOODS {
-            let (before, ended) = (rss(), AtomicBool::new(false));
+            let before = rss();
+            let ended = AtomicBool::new(false);
             let flooding = async {
                 let frames = frames_until_cut(&server, flood).await;
                 ended.store(true, Ordering::Relaxed);

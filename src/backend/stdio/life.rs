@@ -110,7 +110,8 @@ impl Life {
         let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
-        let (watch, last_words) = (Watch::new(max_line), LastWords::default());
+        let watch = Watch::new(max_line);
+        let last_words = LastWords::default();
         let mut noise = Noise::of(pid, command.redactor(), tally.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);

@@ -69,7 +69,8 @@ impl StdioBackend {
         let places = Places::new(max_children);
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
-            let (stopping, all_given_back) = (drain.stopping(), places.all_given_back());
+            let stopping = drain.stopping();
+            let all_given_back = places.all_given_back();
             // What the last child leaves behind is ended, too.
             let last = async move {
                 stopping.await;

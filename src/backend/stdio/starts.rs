@@ -83,8 +83,13 @@ struct Starts {
 
 impl Default for Starts {
     fn default() -> Self {
-        let (recent, why) = (VecDeque::new(), String::new());
-        Self { in_row: 0, suspect: Suspect::All, recent, held_until: None, why }
+        Self {
+            in_row: 0,
+            suspect: Suspect::All,
+            recent: VecDeque::new(),
+            held_until: None,
+            why: String::new(),
+        }
     }
 }
 
@@ -163,8 +168,13 @@ impl Gate {
     pub(super) fn pass(self: &Arc<Self>, who: Starter) -> Result<Attempt, Held> {
         let now = Instant::now();
         self.starts().ask(who, now)?;
-        let (asked, spoke) = (AtomicBool::new(false), CancellationToken::new());
-        Ok(Attempt { gate: Arc::clone(self), who, begun: now, asked, spoke })
+        Ok(Attempt {
+            gate: Arc::clone(self),
+            who,
+            begun: now,
+            asked: AtomicBool::new(false),
+            spoke: CancellationToken::new(),
+        })
     }
 
     /// Is everybody held back now?

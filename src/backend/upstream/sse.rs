@@ -125,11 +125,13 @@ impl Session {
         let mut rest = self.down.is_some().then(|| self.rest());
         loop {
             let again = self.memory.initialize().map(|hello| (hello, self.memory.rest()));
-            let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(&self.caller));
+            let shared = Arc::clone(&self.shared);
+            let caller = Arc::clone(&self.caller);
             let mut trying = Box::pin(connect(shared, caller, again));
             loop {
                 let due = self.held.iter().filter_map(|held| held.until).min();
-                let (now, resting) = (Instant::now(), rest.is_some());
+                let now = Instant::now();
+                let resting = rest.is_some();
                 tokio::select! {
                     tried = &mut trying, if !resting => match tried {
                         Ok(connected) => {

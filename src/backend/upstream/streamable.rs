@@ -166,7 +166,8 @@ impl<'a> Session<'a> {
     fn begin(&mut self, caller: Arc<Caller>) {
         let channel = self.channel;
         if self.shared.tools.must_be_learnt() {
-            let (shared, caller) = (self.shared, Arc::clone(&caller));
+            let shared = self.shared;
+            let caller = Arc::clone(&caller);
             self.work.push(Box::pin(async move {
                 learn(channel, shared, &caller).await;
                 None

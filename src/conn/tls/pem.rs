@@ -39,7 +39,8 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
 type Contents = (Vec<CertificateDer<'static>>, Option<PrivateKeyDer<'static>>);
 
 fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
-    let (mut certificates, mut key) = (Vec::new(), None);
+    let mut certificates = Vec::new();
+    let mut key = None;
     // An encrypted key of the traditional form has headers, over which the parser stumbles.
     let encrypted = is_encrypted(bytes);
     for item in rustls_pemfile::read_all(&mut bytes) {

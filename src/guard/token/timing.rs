@@ -33,7 +33,8 @@ fn wrong_at(at: usize) -> String {
 fn the_time_of_a_comparison_tells_nothing() {
     let tokens = Tokens::new(&[Secret::new(GOOD)]);
     let (first, middle, last) = (wrong_at(0), wrong_at(31), wrong_at(63));
-    let (short, long) = (GOOD.get(..16).unwrap(), format!("{GOOD}{GOOD}"));
+    let short = GOOD.get(..16).unwrap();
+    let long = format!("{GOOD}{GOOD}");
     // Shown, not judged: absent and good tokens are told by their answers anyway, and the copy of a
     // short or long one takes some nanoseconds less or more, which tells its sender its own length.
     let names = ["first byte", "middle byte", "last byte", "short", "long", "absent", "good"];

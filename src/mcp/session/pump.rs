@@ -170,7 +170,8 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let (initialize, time) = (state.is_initialize(&id), self.terms.times.call);
+            let initialize = state.is_initialize(&id);
+            let time = self.terms.times.call;
             let fault = if initialize { self.late(time) } else { Reason::CallTimeout(time) };
             self.count(Outcome::CallTimeout);
             state.fail(&id, fault.clone(), now);

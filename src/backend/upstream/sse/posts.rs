@@ -64,7 +64,8 @@ impl Posts {
         to: &Uri,
     ) {
         self.count += 1;
-        let (number, over) = (self.count, CancellationToken::new());
+        let number = self.count;
+        let over = CancellationToken::new();
         let is_call = call.is_some();
         if let Some(id) = &call {
             self.calls.insert(id.clone(), over.clone().drop_guard());
@@ -72,10 +73,13 @@ impl Posts {
         if !(is_call && self.late) {
             self.ahead = Some(Ahead { number, call, until: Instant::now() + IN_ORDER });
         }
-        let (shared, to) = (Arc::clone(shared), to.clone());
+        let shared = Arc::clone(shared);
+        let to = to.clone();
         self.under_way.push(Box::pin(async move {
             let Told { message, caller } = told;
-            let (wire, bytes, none) = (&shared.wire, message.bytes().clone(), HeaderMap::new());
+            let wire = &shared.wire;
+            let bytes = message.bytes().clone();
+            let none = HeaderMap::new();
             // That of a call may take as long as the call.
             let patience = (!is_call).then(|| wire.patience());
             let enough = async {
