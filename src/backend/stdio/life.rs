@@ -98,7 +98,7 @@ impl Life {
             mut process,
             own,
             attempt,
-            pipes,
+            pipes: Pipes { stdin, stdout, stderr },
             told,
             said,
             max_line,
@@ -107,7 +107,6 @@ impl Life {
             drain,
             place,
         } = self;
-        let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
         let watch = Watch::new(max_line);
