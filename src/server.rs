@@ -248,7 +248,7 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::counting(&config, names, tally.clone());
+        let guard = Guard::new(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());

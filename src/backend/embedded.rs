@@ -220,7 +220,7 @@ impl EmbeddedBackend {
     }
 
     /// Starts one session with the handler.
-    pub(crate) fn open_within(&self, quota: &Quota) -> Link {
+    pub(crate) fn open(&self, quota: &Quota) -> Link {
         let (tell, told) = mpsc::channel(QUEUE);
         let (say, said) = mpsc::channel(SAID_QUEUE);
         let session = EmbeddedSession {
@@ -234,12 +234,6 @@ impl EmbeddedBackend {
         };
         self.drain.spawn_behind(session.run(told));
         Link { tell, said }
-    }
-
-    /// The same for nobody in particular.
-    #[cfg(test)]
-    pub(crate) fn open(&self) -> Link {
-        self.open_within(&Quota::default())
     }
 }
 
@@ -466,7 +460,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_to_the_client_and_its_answer_comes_back() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open();
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
         tell(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         assert_eq!(asked.method(), Some("roots/list"));
@@ -477,7 +471,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_ends_and_a_panic_is_answered() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open();
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
         tell(&link, request(1, "hang")).await;
         tell(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
             .await;
@@ -490,7 +484,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_notification_that_panics_leaves_the_session() {
         let tally = Tally::default();
-        let mut link = EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open();
+        let mut link =
+            EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open(&Quota::default());
         tell(&link, Message::notification("notifications/panic", &json!({}))).await;
         tell(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
@@ -502,7 +497,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dropping_the_link_ends_the_session() {
         let drain = Drain::default();
-        let link = EmbeddedBackend::new(Fixture, drain.clone()).open();
+        let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::default());
         tell(&link, request(1, "hang")).await;
         drop(link);
         assert!(drain.finish(Duration::from_secs(1)).await);

@@ -42,7 +42,7 @@ impl Edge {
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
-        let guard = Guard::counting(config, &[], tally.clone());
+        let guard = Guard::new(config, &[], tally.clone());
         let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
         let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
         Self { connection, app, drain }

@@ -64,7 +64,7 @@ impl Rig {
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
         let app = Arc::new(App::new(
             &config,
-            Guard::new(&config, &[]),
+            Guard::new(&config, &[], Tally::default()),
             mcp,
             None,
             Tally::default(),

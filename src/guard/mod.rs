@@ -22,7 +22,7 @@ pub(crate) use self::rate::Rate;
 pub(crate) use self::token::Tokens;
 
 use self::origin::{HostMatch, SiteMatch};
-use self::rate::RateMatch;
+use self::rate::{MAX_CLIENTS, RateMatch};
 use self::token::TokenMatch;
 use crate::addr::ClientKey;
 use crate::caller::Principal;
@@ -143,14 +143,8 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
 }
 
 impl Guard {
-    /// A guard for this configuration that counts for nobody.
-    #[cfg(test)]
-    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
-        Self::counting(config, names, Tally::default())
-    }
-
     /// A guard for this configuration. `names` are those of the certificates.
-    pub(crate) fn counting(config: &Config, names: &[String], tally: Tally) -> Self {
+    pub(crate) fn new(config: &Config, names: &[String], tally: Tally) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
@@ -166,8 +160,13 @@ impl Guard {
                 scheme,
             ))),
             hosts,
-            probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
-            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
+            probes: Rate::new(PROBES, PROBES_AT_ONCE, MAX_CLIENTS, tally.clone()),
+            rate: Rate::new(
+                per_second.unwrap_or(NonZeroU32::MIN),
+                config.limits.burst,
+                MAX_CLIENTS,
+                tally,
+            ),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
@@ -354,7 +353,7 @@ mod tests {
             times: Times { rate_wait, ..Times::default() },
             ..Config::default()
         };
-        Guard::new(&config, &[])
+        Guard::new(&config, &[], Tally::default())
     }
 
     async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {

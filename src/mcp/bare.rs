@@ -277,18 +277,20 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use crate::backend::Link;
-    use crate::mcp::session::SessionTimes;
+    use crate::mcp::session::{SessionTimes, Terms};
     use crate::mcp::table::SessionId;
     use crate::shutdown::Drain;
+    use crate::tally::Tally;
 
     fn session() -> Arc<Session> {
         let (tell, _told) = tokio::sync::mpsc::channel(1);
         let (_say, said) = tokio::sync::mpsc::channel(1);
         let minute = std::time::Duration::from_mins(1);
         let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let link = Link { tell, said };
-        Session::start(SessionId::random().unwrap(), owner, times, link, (), &Drain::default())
+        Session::start(SessionId::random().unwrap(), owner, terms, link, (), &Drain::default())
     }
 
     fn open(pool: &Arc<WarmPool>) -> Opening {

@@ -52,13 +52,6 @@ pub(super) struct Terms {
     pub(super) tally: Tally,
 }
 
-#[cfg(test)]
-impl From<SessionTimes> for Terms {
-    fn from(times: SessionTimes) -> Self {
-        Self { times, quota: Quota::default(), tally: Tally::default() }
-    }
-}
-
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
 /// what is left.
 #[derive(Debug)]
@@ -90,12 +83,12 @@ impl Session {
     pub(super) fn start<P: Send + 'static>(
         id: SessionId,
         (principal, transport): (Principal, Transport),
-        terms: impl Into<Terms>,
+        terms: Terms,
         link: Link,
         place: P,
         drain: &Drain,
     ) -> Arc<Self> {
-        let (Link { tell, said }, terms) = (link, terms.into());
+        let Link { tell, said } = link;
         let Terms { times: _, quota, tally } = terms.clone();
         let state = State::new(transport, Instant::now()).on_account(quota, tally);
         let session = Arc::new(Self {

@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn diagnostics() -> Link {
-        EmbeddedBackend::new(Diagnostics, Drain::default()).open()
+        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::default())
     }
 
     /// A link whose backend the test plays.

@@ -235,11 +235,12 @@ mod tests {
     use crate::backend::diagnostics::Diagnostics;
     use crate::backend::embedded::EmbeddedBackend;
     use crate::backend::{Backend, Link, Said, Told};
+    use crate::budget::Quota;
     use crate::caller::{Caller, TokenId};
     use crate::config::Config;
     use crate::jsonrpc::Message;
     use crate::mcp::Mcp;
-    use crate::mcp::session::SessionTimes;
+    use crate::mcp::session::{SessionTimes, Terms};
     use crate::shutdown::Drain;
     use crate::tally::Tally;
 
@@ -287,10 +288,11 @@ mod tests {
         let (say, said) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
         let id = place.id().clone();
         let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
-        let session = Session::start(id, owner, times, Link { tell, said }, place, drain);
+        let session = Session::start(id, owner, terms, Link { tell, said }, place, drain);
         table.enter(&session, hold);
         (session, (told, say))
     }

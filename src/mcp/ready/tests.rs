@@ -29,10 +29,11 @@ impl Rig {
             age: Duration::from_hours(24),
             write: Duration::from_secs(30),
         };
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let id = SessionId::random().unwrap();
         let link = Link { tell, said };
-        let session = Session::start(id, owner, times, link, (), &Drain::default());
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say }
     }
 

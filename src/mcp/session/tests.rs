@@ -24,10 +24,11 @@ impl Rig {
     fn new(transport: Transport) -> Self {
         let (tell, told) = mpsc::channel(4);
         let (say, said) = mpsc::channel(4);
+        let terms = Terms { times: TIMES, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, transport);
         let id = SessionId::random().unwrap();
         let link = Link { tell, said };
-        let session = Session::start(id, owner, TIMES, link, (), &Drain::default());
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say, caller: Arc::new(Caller::stdio()) }
     }
 
