@@ -268,10 +268,18 @@ impl Message {
     /// Its id; none for a notification.
     #[must_use]
     pub fn id(&self) -> Option<&RequestId> {
-        match &self.kind {
-            Kind::Request { id, .. } | Kind::Response { id } => Some(id),
-            Kind::Notification { .. } => None,
-        }
+        self.request_id().or(self.answers())
+    }
+
+    /// The id of a request, under which it may be refused. That of a response was chosen by the
+    /// other side, and may be that of a call of its writer's as well.
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        if let Kind::Request { id, .. } = &self.kind { Some(id) } else { None }
+    }
+
+    /// The request that it answers; none if it is no response.
+    pub(crate) fn answers(&self) -> Option<&RequestId> {
+        if let Kind::Response { id } = &self.kind { Some(id) } else { None }
     }
 
     /// Its bytes on one line, without a line end. Line breaks between tokens become spaces; inside

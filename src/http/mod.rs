@@ -333,19 +333,10 @@ impl App {
             (Route::CallTool, &Method::POST) => {
                 Ok(Verb::CallTool(self.read(head, body, quota).await?))
             }
-            (
-                Route::Mcp
-                | Route::Sse
-                | Route::Messages
-                | Route::Livez
-                | Route::Readyz
-                | Route::Tools
-                | Route::CallTool,
-                _,
-            ) => Err(Refusal::Method(route)),
             (Route::OAuthProbe | Route::Unknown, _) => {
                 Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
             }
+            (_, _) => Err(Refusal::Method(route)),
         }
     }
 

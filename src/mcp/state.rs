@@ -232,9 +232,8 @@ impl State {
     /// The stream that a message from the backend goes to.
     pub(super) fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
         let streaming = |id: &RequestId| self.calls.get(id).filter(|call| call.streams);
-        match message.kind() {
-            Kind::Response { id } => return self.calls.get(id).map(|call| call.stream),
-            Kind::Request { .. } | Kind::Notification { .. } => {}
+        if let Some(id) = message.answers() {
+            return self.calls.get(id).map(|call| call.stream);
         }
         if let During::Call(id) = during
             && let Some(call) = streaming(id)

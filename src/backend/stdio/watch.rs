@@ -137,7 +137,7 @@ impl Books {
 
     fn hears(&mut self, message: &Message) -> Option<RequestId> {
         (self.spoke, self.endless) = (true, None);
-        let Kind::Response { id } = message.kind() else { return None };
+        let id = message.answers()?;
         let misnamed = self.sole_hello().filter(|hello| *hello != id).cloned();
         let named = self.hello.told.as_ref().is_some_and(|(hello, _)| hello == id);
         self.hello.answered |= named || misnamed.is_some();

@@ -179,9 +179,9 @@ impl Channel {
                 return tracing::debug!(?message, text = why.text, "the upstream did not get it");
             }
         };
-        let inward = match message.kind() {
-            Kind::Response { .. } => epoch::inward(message, epoch),
-            Kind::Request { .. } | Kind::Notification { .. } => Some(message.clone()),
+        let inward = match message.answers() {
+            Some(_) => epoch::inward(message, epoch),
+            None => Some(message.clone()),
         };
         let Some(message) = inward else {
             return tracing::debug!(?message, "an answer to an upstream that is gone: dropped");
@@ -306,10 +306,10 @@ impl Channel {
         let messages = messages.map_err(|error| self.misread(bytes, &error))?;
         let mut answer = None;
         for message in messages {
-            match message.kind() {
-                Kind::Response { id: of } if of == id => answer = Some(message),
-                Kind::Response { .. } => {}
-                Kind::Request { .. } | Kind::Notification { .. } => {
+            match message.answers() {
+                Some(of) if of == id => answer = Some(message),
+                Some(_) => {}
+                None => {
                     Box::pin(self.hear(message, During::Call(id.clone()), epoch, caller)).await;
                 }
             }
@@ -346,7 +346,7 @@ impl Channel {
                         };
                         let message = Message::parse(data.clone());
                         let message = message.map_err(|error| self.misread(&data, &error))?;
-                        if matches!(message.kind(), Kind::Response { id: of } if of == id) {
+                        if message.answers() == Some(id) {
                             events.finish().await;
                             return Ok(message);
                         }

@@ -104,7 +104,6 @@ impl Memory {
 pub(super) mod epoch {
     use super::{Message, RequestId};
     use crate::budget::Quota;
-    use crate::jsonrpc::Kind;
 
     const PREFIX: &str = "mcp-edge-";
     /// A longer id is left as it is: with the name before it, it could be longer than any may be.
@@ -116,12 +115,12 @@ pub(super) mod epoch {
         epoch: u64,
         quota: &Quota,
     ) -> Message {
-        match message.kind() {
-            Kind::Request { id, .. } if epoch > 0 && id.to_string().len() <= LONGEST => {
+        match message.request_id() {
+            Some(id) if epoch > 0 && id.to_string().len() <= LONGEST => {
                 let named = RequestId::Text(format!("{PREFIX}{epoch}:{id}").into());
                 message.with_id(&named).charged(quota)
             }
-            Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => message,
+            Some(_) | None => message,
         }
     }
 

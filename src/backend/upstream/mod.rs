@@ -34,7 +34,7 @@ use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
-use crate::jsonrpc::{Kind, Message, code};
+use crate::jsonrpc::{Message, code};
 use crate::sample::Samples;
 use crate::shutdown::Drain;
 use crate::tally::{Outcome, Tally};
@@ -104,7 +104,7 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
             () = say.closed() => None,
         };
         let Some(first) = first else { return };
-        let asks = matches!(first.message.kind(), Kind::Request { .. });
+        let asks = first.message.request_id().is_some();
         if !asks && shared.known().is_none() {
             // Its `initialize` failed: it would hold up the next one for nothing.
             tracing::debug!(message = ?first.message, "no session to say it in: dropped");
@@ -124,7 +124,7 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
 
 /// Answers a request with an error of the edge's own.
 async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
-    if let Kind::Request { id, .. } = message.kind() {
+    if let Some(id) = message.request_id() {
         let unanswered = Said::Unanswered { id: id.clone(), code, text: text.to_owned() };
         // A session that is over hears no more.
         drop(say.send(unanswered).await);

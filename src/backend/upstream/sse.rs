@@ -290,15 +290,15 @@ impl Session {
     /// Begins to post a message.
     fn post(&mut self, sending: Sending, to: &Uri) {
         let Sending { told: Told { message, caller }, until, fallen } = sending;
-        let message = match message.kind() {
-            Kind::Response { .. } => epoch::inward(&message, self.epoch),
-            Kind::Request { .. } | Kind::Notification { .. } => Some(message),
+        let message = match message.answers() {
+            Some(_) => epoch::inward(&message, self.epoch),
+            None => Some(message),
         };
         let Some(message) = message else { return };
         self.note(&message);
         self.forget_cancelled(&message);
         let mut call = None;
-        if let Kind::Request { id, .. } = message.kind() {
+        if let Some(id) = message.request_id() {
             call = Some(id.clone());
             if message.method() == Some("initialize") {
                 self.hello = Some(id.clone());
@@ -311,10 +311,7 @@ impl Session {
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
     async fn settle(&mut self, message: &Message, answer: Result<Answer, Fault>) -> Option<String> {
-        let call = match message.kind() {
-            Kind::Request { id, .. } => Some(id),
-            Kind::Notification { .. } | Kind::Response { .. } => None,
-        };
+        let call = message.request_id();
         if call.is_some_and(|id| !self.flying.contains_key(id)) {
             // It was answered on the stream, or cancelled.
             return None;
@@ -385,7 +382,7 @@ impl Session {
 
     /// Hands on what the upstream says.
     async fn hear(&mut self, message: Message) {
-        if let Kind::Response { id } = message.kind() {
+        if let Some(id) = message.answers() {
             if self.own.remove(id) {
                 self.over(id);
                 return self.learnt(&message, id);

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use super::{Channel, Try, Unanswered};
 use crate::backend::upstream::patience::Patience;
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message};
+use crate::jsonrpc::Message;
 use crate::upstream::Fault;
 
 impl Channel {
@@ -73,13 +73,10 @@ impl Channel {
         let (session, ..) = self.session();
         let rest = self.state().memory.rest();
         for message in rest {
-            match message.kind() {
-                Kind::Request { .. } => {
-                    self.try_within(&message, &session, epoch + 1, caller).await;
-                }
-                Kind::Notification { .. } | Kind::Response { .. } => {
-                    self.say(&message, &session, caller).await;
-                }
+            if message.request_id().is_some() {
+                self.try_within(&message, &session, epoch + 1, caller).await;
+            } else {
+                self.say(&message, &session, caller).await;
             }
         }
         Ok(())

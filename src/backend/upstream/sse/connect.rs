@@ -12,7 +12,6 @@ use super::{Caller, EventBody, Message, RequestId, Shared};
 use crate::backend::upstream::kind;
 use crate::backend::upstream::refusal::WHERE;
 use crate::backend::upstream::wire::Answer;
-use crate::jsonrpc::Kind;
 
 /// Messages that may come before the answer to `initialize`.
 const MAX_EARLY: usize = 64;
@@ -45,7 +44,7 @@ pub(super) async fn connect(
         if let Some((hello, rest)) = again {
             initialize(&shared, &caller, &mut connected, &hello).await?;
             for message in rest {
-                if let Kind::Request { id, .. } = message.kind() {
+                if let Some(id) = message.request_id() {
                     connected.own.insert(id.clone());
                 }
                 post(&shared, &caller, &connected.post, &message).await?;
@@ -106,20 +105,16 @@ async fn initialize(
     while let Some(event) = connected.events.next().await? {
         let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
         let message = Message::parse(data).map_err(|error| error.to_string())?;
-        match message.kind() {
-            Kind::Response { id } if Some(id) == hello.id() => {
+        match message.answers() {
+            Some(id) if Some(id) == hello.id() => {
                 return if message.is_error() {
                     Err("the upstream refused to be initialised again".to_owned())
                 } else {
                     Ok(())
                 };
             }
-            Kind::Response { .. } => {}
-            Kind::Request { .. } | Kind::Notification { .. } => {
-                if connected.early.len() < MAX_EARLY {
-                    connected.early.push(message);
-                }
-            }
+            None if connected.early.len() < MAX_EARLY => connected.early.push(message),
+            Some(_) | None => {}
         }
     }
     Err("the upstream ended the stream".to_owned())
