@@ -116,7 +116,7 @@ impl Session {
         let taken = async {
             loop {
                 let mut room = pin!(self.room.notified());
-                let _ready = room.as_mut().enable();
+                room.as_mut().enable();
                 if !self.state().is_full(stream) {
                     return;
                 }
@@ -132,7 +132,7 @@ impl Session {
         loop {
             let mut room = pin!(self.room.notified());
             // Enabled before the look, or a reader could make room in between, unheard.
-            let _ready = room.as_mut().enable();
+            room.as_mut().enable();
             let full = {
                 let state = self.state();
                 state.place(message, during).is_some_and(|stream| state.is_full(stream))
@@ -170,10 +170,11 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let (initialize, time) = (state.is_initialize(&id), self.terms.times.call);
+            let initialize = state.is_initialize(&id);
+            let time = self.terms.times.call;
             let fault = if initialize { self.late(time) } else { Reason::CallTimeout(time) };
             self.count(Outcome::CallTimeout);
-            let _waited = state.fail(&id, fault.clone(), now);
+            state.fail(&id, fault.clone(), now);
             if initialize {
                 return Some(fault.to_string());
             }
