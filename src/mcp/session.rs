@@ -15,6 +15,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::pump::Unknown;
+
+use self::pump::Closing;
 use super::Reason;
 use super::eviction::Usage;
 use super::log::Turn;
@@ -442,39 +445,6 @@ impl Drop for Untold<'_> {
         for id in &self.ids {
             self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
-    }
-}
-
-/// A session that its client does not know yet. Dropped before it does, it is closed.
-#[derive(Debug)]
-pub(super) struct Unknown(Option<Arc<Session>>);
-
-impl Unknown {
-    pub(super) fn new(session: Arc<Session>) -> Self {
-        Self(Some(session))
-    }
-
-    /// The client knows it, or will.
-    pub(super) fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unknown {
-    fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.close();
-        }
-    }
-}
-
-/// Sees to it that a session's books are closed when its task ends, however it ends.
-struct Closing(Arc<Session>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.state().end("the session ended", Instant::now());
-        self.0.settled.notify_waiters();
     }
 }
 
