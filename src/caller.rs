@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::addr::ClientAddr;
-use crate::budget::Quota;
+use crate::limits::addr::ClientAddr;
+use crate::limits::bytes::Quota;
 
 /// How a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

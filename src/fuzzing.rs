@@ -15,10 +15,10 @@ pub use crate::guard::fuzzing as guard;
 pub use crate::http::fuzzing as http;
 pub use crate::mcp::fuzzing as mcp;
 
-use crate::events::Decoder;
-use crate::frames::{Line, Splitter};
-use crate::jsonrpc::Message;
-use crate::proxied::{self, Header, TrustedProxies};
+use crate::limits::lines::{Line, Splitter};
+use crate::wire::events::Decoder;
+use crate::wire::jsonrpc::Message;
+use crate::wire::proxy_header::{self, Header, TrustedProxies};
 
 /// Lines out of bytes that come in these pieces. True beside the beginning of a line that was cut.
 ///
@@ -120,7 +120,7 @@ pub enum Start {
 /// Reads the PROXY header that `bytes` begin with.
 #[must_use]
 pub fn proxy_header(bytes: &[u8]) -> Start {
-    match proxied::read(bytes) {
+    match proxy_header::read(bytes) {
         Ok(Header::Partial { needed }) => Start::Partial(needed),
         Ok(Header::Absent) => Start::Absent,
         Ok(Header::Present { length, source }) => Start::Present(length, source),
@@ -129,7 +129,7 @@ pub fn proxy_header(bytes: &[u8]) -> Start {
 }
 
 /// The longest PROXY header that is read.
-pub const LONGEST_PROXY_HEADER: usize = proxied::MAX_HEADER;
+pub const LONGEST_PROXY_HEADER: usize = proxy_header::MAX_HEADER;
 
 /// The client that `X-Forwarded-For` names behind these proxies; `Err` where it is refused.
 ///

@@ -13,11 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::{During, Link, QUEUE, SAID_QUEUE, Said, Told, say};
-use crate::budget::{Quota, Share};
 use crate::caller::Caller;
-use crate::jsonrpc::{self, Kind, Message, RequestId, code};
-use crate::protocol::ProtocolVersion;
-use crate::shutdown::Drain;
+use crate::drain::Drain;
+use crate::limits::bytes::{Quota, Share};
+use crate::wire::jsonrpc::{self, Kind, Message, RequestId, code};
+use crate::wire::revision::ProtocolVersion;
 
 /// Questions that one session's handler may have open to its client at once.
 const MAX_QUESTIONS: usize = 64;
@@ -415,7 +415,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tally::Tally;
+    use crate::observe::metrics::Tally;
 
     struct Fixture;
 

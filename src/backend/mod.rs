@@ -16,10 +16,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::upstream::Directly;
-use crate::addr::ClientKey;
-use crate::budget::Quota;
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, RequestId};
+use crate::limits::addr::ClientKey;
+use crate::limits::bytes::Quota;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Messages that may wait on their way to a backend. A full queue makes the sender wait.
 pub(crate) const QUEUE: usize = 64;

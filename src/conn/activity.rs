@@ -18,8 +18,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::framing::{Announced, Violation};
-use super::h2::Work;
+use super::http1::{Announced, Violation};
+use super::http2::Work;
 use super::tls::EndedBy;
 use crate::caller::Alpn;
 

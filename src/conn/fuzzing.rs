@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-pub use super::framing::fuzzing::violation;
-pub use super::h2::fuzzing::{Seen, frames, patience};
+pub use super::http1::fuzzing::violation;
+pub use super::http2::fuzzing::{Seen, frames, patience};
 pub use super::tls::fuzzing::is_hello;
 use super::{Arrival, ConnInfo, Connection, KnownBy};
-use crate::addr::ClientAddr;
 use crate::backend::Backend;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::caller::{Alpn, TlsFacts};
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::guard::Guard;
 use crate::http::App;
+use crate::limits::addr::ClientAddr;
 use crate::mcp::Mcp;
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::observe::metrics::Tally;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -3,10 +3,10 @@
 
 mod activity;
 mod arrival;
-mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod h2;
+mod http1;
+mod http2;
 mod socket;
 pub(crate) mod tls;
 mod unread;
@@ -22,7 +22,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -30,18 +29,18 @@ use tokio::time::{Instant, timeout};
 pub(crate) use self::arrival::{Arrival, KnownBy};
 
 use self::activity::{Activity, ConnTimes, Overdue, Reported};
-use self::framing::{Framing, HeadLimits, Violation};
+use self::http1::{Framing, HeadLimits, Violation};
 use self::socket::Watched;
 use self::tls::{EndedBy, HandshakeError, TlsAcceptor, TlsError, Trust};
 use self::unread::{Received, Then};
-use crate::addr::ClientAddr;
 use crate::caller::Alpn;
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::http::{App, ConnInfo, ReplyBody};
-use crate::sample::{EVERY, Samples};
-use crate::shutdown::Drain;
-use crate::strangers::Stranger;
-use crate::tally::{Outcome, Tally};
+use crate::limits::addr::ClientAddr;
+use crate::limits::strangers::Stranger;
+use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::sample::{EVERY, Samples};
 
 /// Header fields that hyper's HTTP/1.1 parser has room for without an allocation.
 const HYPERS_HEADERS: usize = 100;
@@ -205,7 +204,7 @@ impl Connection {
         let io = TokioIo::new(Watched::new(io, Arc::clone(&activity), framing));
         let client = conn.client;
         let service = self.service(conn, Arc::clone(&activity));
-        let mut builder = http1::Builder::new();
+        let mut builder = hyper::server::conn::http1::Builder::new();
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
         builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(bytes);
         if self.max_headers > HYPERS_HEADERS {

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
-use super::framing::{Framing, Violation};
+use super::http1::{Framing, Violation};
 use crate::http::{EVERY, OWN};
 
 /// A socket that reports to the connection's [`Activity`].

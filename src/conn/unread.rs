@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::activity::{Activity, Over};
 use super::{LINGER, LINGER_BYTES};
-use crate::shutdown::Drain;
+use crate::drain::Drain;
 
 /// A request body that does not end its stream before the peer can have read the answer.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use super::origin::{HostMatch, SiteMatch};
 use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
 use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
-use crate::addr::ClientKey;
 use crate::caller::Principal;
 use crate::config::{Config, Secret};
-use crate::tally::Tally;
+use crate::limits::addr::ClientKey;
+use crate::observe::metrics::Tally;
 
 /// Is one of these tokens presented?
 #[must_use]

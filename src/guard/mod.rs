@@ -24,10 +24,10 @@ pub(crate) use self::token::Tokens;
 use self::origin::{HostMatch, SiteMatch};
 use self::rate::{MAX_CLIENTS, RateMatch};
 use self::token::TokenMatch;
-use crate::addr::ClientKey;
 use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
-use crate::tally::Tally;
+use crate::limits::addr::ClientKey;
+use crate::observe::metrics::Tally;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
 /// near it.

@@ -16,8 +16,8 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-use crate::addr::ClientKey;
-use crate::tally::{Outcome, Tally};
+use crate::limits::addr::ClientKey;
+use crate::observe::metrics::{Outcome, Tally};
 
 /// Clients with a bucket of their own. At about 70 bytes each this is 14 MB.
 pub(super) const MAX_CLIENTS: usize = 200_000;

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::reply::{self, ReplyBody};
-use crate::upstream::Passable;
+use crate::client::Passable;
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
 const EXPOSED: HeaderValue = HeaderValue::from_static(

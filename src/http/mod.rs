@@ -32,16 +32,16 @@ use self::refusal::Refusal;
 use self::rules::Rules;
 use self::tag::RequestTags;
 use self::visitor::Forwarded;
-use crate::body::{self, BodyError, BodyLimits};
-use crate::budget::Quota;
 use crate::caller::{Caller, Principal, Provenance, Transport};
+use crate::client::Upstream;
 use crate::config::{Config, PassRule, TlsSource};
+use crate::drain::Drain;
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
+use crate::limits::body::{self, BodyError, BodyLimits};
+use crate::limits::bytes::Quota;
 use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
-use crate::proxied::{Prefix, TrustedProxies};
-use crate::shutdown::Drain;
-use crate::tally::Tally;
-use crate::upstream::Upstream;
+use crate::observe::metrics::Tally;
+use crate::wire::proxy_header::{Prefix, TrustedProxies};
 
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]

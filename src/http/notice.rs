@@ -7,7 +7,7 @@ use super::Arrived;
 use super::head::Route;
 use super::refusal::Refusal;
 use crate::guard::{Deny, Guard};
-use crate::sample::{EVERY, Samples};
+use crate::observe::sample::{EVERY, Samples};
 
 /// What was told lately.
 #[derive(Debug)]

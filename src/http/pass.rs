@@ -17,14 +17,14 @@ use super::refusal::Refusal;
 use super::reply::ReplyBody;
 use super::rules::Rules;
 use super::{App, Arrived, Front};
-use crate::addr::ClientKey;
-use crate::body::{self, BodyError};
-use crate::budget::Quota;
 use crate::caller::Principal;
+use crate::client::{self, Arriving, Fault, Outgoing, Passable};
 use crate::config::{PASSED_AT_ONCE, PassRule};
-use crate::limit::{PerClient, Permit};
+use crate::limits::addr::ClientKey;
+use crate::limits::body::{self, BodyError};
+use crate::limits::bytes::Quota;
+use crate::limits::places::{PerClient, Permit};
 use crate::mcp::Reason;
-use crate::upstream::{self, Arriving, Fault, Outgoing, Passable};
 
 /// Fields that concern one connection only (RFC 9110 section 7.6.1), beside those that `Connection`
 /// names.
@@ -283,7 +283,7 @@ impl App {
             request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
         }
         let (passing, fate) = body::hand_on(taken, self.body);
-        let request: Request<Outgoing> = request.map(|()| upstream::passed(passing));
+        let request: Request<Outgoing> = request.map(|()| client::passed(passing));
         let sent = select! {
             sent = front.upstream.send(request, patience) => sent,
             () = fate.overdue() => Err(Fault::Late(self.body.total)),

@@ -13,9 +13,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::pass::{Place, end_to_end};
 use super::reply::ReplyBody;
+use crate::client::Arriving;
 use crate::mcp::error_event;
-use crate::proxied::Prefix;
-use crate::upstream::Arriving;
+use crate::wire::proxy_header::Prefix;
 
 /// What a response is passed down under.
 #[derive(Debug)]
@@ -237,9 +237,9 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
-    use crate::addr::ClientKey;
-    use crate::limit::PerClient;
-    use crate::shutdown::Drain;
+    use crate::drain::Drain;
+    use crate::limits::addr::ClientKey;
+    use crate::limits::places::PerClient;
 
     const SILENCE: Duration = Duration::from_mins(1);
 

@@ -7,13 +7,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::head::{BadHead, Route};
 use super::pass::Unpassed;
 use super::reply::{self, ReplyBody};
-use crate::body::BodyError;
-use crate::budget::Short;
+use crate::client::Fault;
 use crate::guard::Deny;
-use crate::jsonrpc::{self, RequestId, code};
+use crate::limits::body::BodyError;
+use crate::limits::bytes::Short;
 use crate::mcp::{Reason, Refused};
-use crate::proxied::{BadForwarded, BadPrefix};
-use crate::upstream::Fault;
+use crate::wire::jsonrpc::{self, RequestId, code};
+use crate::wire::proxy_header::{BadForwarded, BadPrefix};
 
 /// How long a client is asked to stay away when a place is missing.
 const PLACE_RETRY: Duration = Duration::from_secs(5);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::refusal::Refusal;
-use crate::addr::ClientAddr;
 use crate::caller::TlsFacts;
-use crate::proxied::{Prefix, TrustedProxies};
-use crate::strangers::Stranger;
+use crate::limits::addr::ClientAddr;
+use crate::limits::strangers::Stranger;
+use crate::wire::proxy_header::{Prefix, TrustedProxies};
 
 /// What is known of the connection that a request came on.
 #[derive(Clone, Debug)]

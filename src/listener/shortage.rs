@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Places;
-use crate::tally::Outcome;
+use crate::observe::metrics::Outcome;
 
 /// How long the loop rests after an accept that failed.
 pub(super) const REST: Duration = Duration::from_millis(100);

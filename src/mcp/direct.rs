@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Mcp, Reason};
 use crate::backend::{Backend, Directly};
 use crate::caller::Caller;
-use crate::jsonrpc::Message;
+use crate::wire::jsonrpc::Message;
 
 impl Mcp {
     /// Makes the call directly; none where the backend has no such way.

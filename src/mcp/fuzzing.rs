@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::log::Turn;
+use super::session::log::Turn;
+use super::session::state::{Onto, Routed, State, StreamId};
 use super::sse::{self, EventId};
-use super::state::{Onto, Routed, State, StreamId};
 use super::{Reason, error_event};
 use crate::backend::During;
 use crate::caller::Transport;
-use crate::jsonrpc::{Message, RequestId};
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// One event as it is written, with the id of stream and number.
 #[must_use]

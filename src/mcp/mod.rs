@@ -4,23 +4,18 @@
 //! out. What kind of session a request belongs to is decided by the request alone, never by the
 //! connection it came on.
 
-mod bare;
 mod direct;
-mod eviction;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod legacy;
-mod log;
-mod reader;
+mod http_sse;
+mod pool;
 mod ready;
 mod reason;
 mod rest;
 mod session;
 mod sse;
-mod state;
 pub(crate) mod stdio;
 mod streamable;
-mod table;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,25 +24,25 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 pub(crate) use self::reason::{Reason, Refused};
+pub(crate) use self::session::table::SessionId;
 pub(crate) use self::sse::{EventStream, error_event};
-pub(crate) use self::table::SessionId;
 
-use self::bare::WarmPool;
+use self::pool::WarmPool;
 use self::ready::Readiness;
+use self::session::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use self::session::{Session, SessionTimes, Terms, Unknown};
 use self::sse::StreamKind;
-use self::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
-use crate::addr::ClientKey;
 use crate::backend::{Backend, Link, OpenError, Starter};
-use crate::budget::{Budget, PER_MESSAGE, Quota, Short};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::guard::Admitted;
-use crate::jsonrpc::{self, Message};
-use crate::limit::PerClient;
-use crate::protocol::ProtocolVersion;
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
+use crate::limits::addr::ClientKey;
+use crate::limits::bytes::{Budget, PER_MESSAGE, Quota, Short};
+use crate::limits::places::PerClient;
+use crate::observe::metrics::{Outcome, Tally};
+use crate::wire::jsonrpc::{self, Message};
+use crate::wire::revision::ProtocolVersion;
 
 /// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
 pub(crate) const MESSAGES_PATH: &str = "/messages";

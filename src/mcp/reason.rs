@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::budget::Short;
-use crate::jsonrpc::{Malformed, Message, RequestId, code};
+use crate::limits::bytes::Short;
+use crate::wire::jsonrpc::{Malformed, Message, RequestId, code};
 
 /// Why a request is refused. Status and code of each stand in `http::reply`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,10 +13,10 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::reader::Reader;
-use super::state::StreamId;
-use crate::jsonrpc::{self, code};
-use crate::limit::Permit;
+use super::session::reader::Reader;
+use super::session::state::StreamId;
+use crate::limits::places::Permit;
+use crate::wire::jsonrpc::{self, code};
 
 /// How long a client is asked to wait before it comes back, in milliseconds, before jitter.
 const RETRY_MS: u64 = 1000;
@@ -52,7 +52,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// One event. `data` has no line breaks ([`crate::jsonrpc::Message::line`]). What is large is not
+/// One event. `data` has no line breaks ([`crate::wire::jsonrpc::Message::line`]). What is large is not
 /// copied, and comes in pieces: a peer that takes nothing is noticed between two.
 pub(super) fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item = Bytes> {
     let small = data.len() <= COPIED;

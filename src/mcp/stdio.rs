@@ -10,18 +10,18 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use super::reader::Reader;
+use super::session::reader::Reader;
+use super::session::table::SessionId;
 use super::session::{Session, SessionTimes, Terms};
-use super::table::SessionId;
 use super::{Principal, Reason, Transport};
 use crate::backend::Link;
-use crate::budget::Quota;
 use crate::caller::Caller;
 use crate::config::Times;
-use crate::frames::{Frames, Line};
-use crate::jsonrpc::{self, Kind, Message, Skim, code};
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::drain::Drain;
+use crate::limits::bytes::Quota;
+use crate::limits::lines::{Frames, Line};
+use crate::observe::metrics::Tally;
+use crate::wire::jsonrpc::{self, Kind, Message, Skim, code};
 
 /// Whoever holds the other end may be silent for as long as it likes: longer than any process runs.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::reader::Reader;
+use super::session::reader::Reader;
+use super::session::state::StreamId;
 use super::session::{Session, Unknown};
 use super::sse::{EventId, EventStream, StreamKind};
-use super::state::StreamId;
 use super::{Ask, Mcp, Reason, Refused, Reply};
 use crate::caller::{Caller, Transport};
-use crate::jsonrpc::{Kind, Message};
-use crate::protocol::{self, ProtocolVersion};
+use crate::wire::jsonrpc::{Kind, Message};
+use crate::wire::revision::{self, ProtocolVersion};
 
 /// Messages in one array (2025-03-26).
 const MAX_BATCH: usize = 64;
@@ -184,7 +184,7 @@ impl Mcp {
         messages: &str,
     ) -> Result<Reply, Refused> {
         self.check_open()?;
-        if ask.version.is_some_and(protocol::is_modern) {
+        if ask.version.is_some_and(revision::is_modern) {
             return Err(Reason::NoStream.into());
         }
         if ask.session.is_none() {
@@ -221,7 +221,7 @@ impl Mcp {
     /// A DELETE on the unified path: the session is over.
     pub(super) fn delete(&self, ask: &Ask<'_>) -> Result<Reply, Refused> {
         if ask.session.is_none() {
-            let modern = ask.version.is_some_and(protocol::is_modern);
+            let modern = ask.version.is_some_and(revision::is_modern);
             return Err(if modern { Reason::NoStream } else { Reason::NoSession }.into());
         }
         self.find_session(ask)?.close();
@@ -263,7 +263,7 @@ fn unknown_event() -> Refused {
 /// A modern request (2026-07-28 and later) is refused in the way that makes its client fall back
 /// to `initialize`; a modern notification is dropped, as it would be by a modern server.
 fn modern(ask: &Ask<'_>, message: &Message) -> Option<Result<Reply, Refused>> {
-    let by_header = ask.version.is_some_and(protocol::is_modern);
+    let by_header = ask.version.is_some_and(revision::is_modern);
     if !by_header && message.envelope_version().is_none() {
         return None;
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::command::Command;
-use super::orphans::Own;
+use super::custody::orphans::Own;
 use super::places::Place;
 use super::process::{Ending, Process};
 use super::redact::Redactor;
@@ -26,10 +26,10 @@ use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use super::watch::{NoMcp, SLOW, Watch};
 use crate::backend::{CHILD_STEP, Said, Told};
-use crate::budget::Quota;
-use crate::frames::{Frames, LAST_WORDS};
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
+use crate::drain::Drain;
+use crate::limits::bytes::Quota;
+use crate::limits::lines::{Frames, LAST_WORDS};
+use crate::observe::metrics::{Outcome, Tally};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);

@@ -6,16 +6,13 @@
 //! costs its session and nothing else.
 
 mod command;
-mod descent;
+pub(crate) mod custody;
 mod environment;
-mod keeper;
 mod life;
 mod looks;
-mod orphans;
 mod places;
 mod process;
 mod redact;
-pub(crate) mod shim;
 mod starts;
 mod stderr;
 mod stdout;
@@ -31,16 +28,16 @@ use tracing::info;
 
 use self::command::Command;
 pub use self::command::CommandError;
+use self::custody::orphans::{Orphans, Own};
 use self::life::{Life, Pipes};
-use self::orphans::{Orphans, Own};
 use self::places::Places;
 use self::process::Process;
 use self::starts::{Gate, Held};
 use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
-use crate::budget::Quota;
 use crate::config::{ChildCommand, Secret};
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
+use crate::drain::Drain;
+use crate::limits::bytes::Quota;
+use crate::observe::metrics::{Outcome, Tally};
 
 /// Starts a process for each link.
 #[derive(Debug)]

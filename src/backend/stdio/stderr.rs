@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::redact::{Redactor, shorten};
 use super::watch::{Output, Watch};
-use crate::frames::{Frames, Line, Step};
+use crate::limits::lines::{Frames, Line, Step};
 
 /// Bytes of a line; the rest is cut off.
 pub(super) const MAX_LINE: usize = 8 * 1024;

@@ -14,8 +14,8 @@ use super::patience::Patience;
 use super::streamable::{ENDING, learn};
 use super::{Shared, UpstreamBackend};
 use crate::caller::{Caller, Principal};
-use crate::jsonrpc::{Message, RequestId};
-use crate::shutdown::Drain;
+use crate::drain::Drain;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Calls of one principal that may be under way at once.
 const MAX_CALLS: usize = 256;

@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, SESSION, Wire};
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, RequestId};
-use crate::protocol::ProtocolVersion;
-use crate::upstream::Fault;
+use crate::client::Fault;
+use crate::wire::jsonrpc::{Message, RequestId};
+use crate::wire::revision::ProtocolVersion;
 
 /// Behind a connection that breaks off without an answer, where nothing else is known.
 const TLS_HINT: &str =

@@ -1,6 +1,6 @@
 //! What a client told its server that another server in its place must be told again.
 
-use crate::jsonrpc::{Message, RequestId};
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Subscriptions that are kept. Whoever has more is subscribed to the newest only.
 const MAX_SUBSCRIPTIONS: usize = 256;
@@ -103,7 +103,7 @@ impl Memory {
 /// never passes for one to a question of now.
 pub(super) mod epoch {
     use super::{Message, RequestId};
-    use crate::budget::Quota;
+    use crate::limits::bytes::Quota;
 
     const PREFIX: &str = "mcp-edge-";
     /// A longer id is left as it is: with the name before it, it could be longer than any may be.
@@ -151,7 +151,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::budget::Quota;
+    use crate::limits::bytes::Quota;
 
     fn request(method: &str, params: &serde_json::Value) -> Message {
         Message::request(&7.into(), method, params)

@@ -32,13 +32,13 @@ use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
+use crate::client::{PAUSE, Upstream};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
-use crate::jsonrpc::{Message, code};
-use crate::sample::Samples;
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
-use crate::upstream::{PAUSE, Upstream};
+use crate::drain::Drain;
+use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::sample::Samples;
+use crate::wire::jsonrpc::{Message, code};
 
 /// The upstream, and what is known of it.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::channel::{Channel, Unanswered};
 use super::{Shared, refuse};
 use crate::backend::{self, During, Said, Told};
 use crate::caller::{Caller, Transport};
-use crate::jsonrpc::{Message, RequestId};
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// How long a notification holds up what was said after it. Each is a POST of its own, and an
 /// upstream that sees them in another order refuses calls before `initialized`.

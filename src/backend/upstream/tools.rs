@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 use serde::Deserialize;
 
-use crate::jsonrpc::Message;
-use crate::tally::{Outcome, Tally};
+use crate::observe::metrics::{Outcome, Tally};
+use crate::wire::jsonrpc::Message;
 
 /// Tools that are remembered.
 const MAX_TOOLS: usize = 10_000;

@@ -10,11 +10,11 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::refusal::{Asked, Refusal, is_page};
-use crate::body::{self, BodyError, BodyLimits};
-use crate::budget::{PER_MESSAGE, Quota, Share, Short};
 use crate::caller::Caller;
-use crate::events::{Decoder, Event};
-use crate::upstream::{self, Arriving, Fault, Upstream};
+use crate::client::{self, Arriving, Fault, Upstream};
+use crate::limits::body::{self, BodyError, BodyLimits};
+use crate::limits::bytes::{PER_MESSAGE, Quota, Share, Short};
+use crate::wire::events::{Decoder, Event};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -114,9 +114,9 @@ impl Wire {
         body: Bytes,
         session: &HeaderMap,
         caller: &Caller,
-    ) -> Request<upstream::Outgoing> {
+    ) -> Request<client::Outgoing> {
         self.upstream.note_host(caller);
-        let mut request = Request::new(upstream::full(body));
+        let mut request = Request::new(client::full(body));
         *request.method_mut() = method;
         *request.uri_mut() = to.clone();
         *request.headers_mut() = self.upstream.fields(caller);
@@ -128,7 +128,7 @@ impl Wire {
 
     async fn send(
         &self,
-        request: Request<upstream::Outgoing>,
+        request: Request<client::Outgoing>,
         patience: Option<Duration>,
         quota: &Quota,
     ) -> Result<(HeaderMap, Answer), Fault> {

@@ -3,7 +3,7 @@
 use hyper_util::rt::TokioExecutor;
 
 use super::*;
-use crate::conn::h2::frame;
+use crate::conn::http2::frame;
 
 /// An HTTP/2 client of the rig; its connection, to be driven.
 async fn http2(

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
 use super::error::TlsError;
-use crate::pem::tidied;
+use crate::wire::pem::tidied;
 
 /// Bytes read of one file: a chain takes a few KiB, and a device file never ends.
 const MAX_BYTES: u64 = 1024 * 1024;

@@ -7,8 +7,8 @@ use super::*;
 use crate::backend::embedded::EmbeddedBackend;
 use crate::backend::{Backend, During, Link, Said, Told};
 use crate::config::Config;
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::drain::Drain;
+use crate::observe::metrics::Tally;
 
 const SECOND: Duration = Duration::from_secs(1);
 

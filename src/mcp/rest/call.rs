@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::clipped;
-use crate::budget::Quota;
-use crate::jsonrpc::Message;
+use crate::limits::bytes::Quota;
 use crate::mcp::Reason;
+use crate::wire::jsonrpc::Message;
 
 /// A call that was read.
 #[derive(Debug)]

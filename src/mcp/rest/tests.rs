@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::budget::Budget;
 use crate::config::Config;
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::drain::Drain;
+use crate::limits::bytes::Budget;
+use crate::observe::metrics::Tally;
 
 fn page(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Session;
 use crate::backend::{During, LARGE, Said, Told};
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, code};
 use crate::mcp::Reason;
-use crate::mcp::state::{Routed, StreamId};
-use crate::tally::Outcome;
+use crate::mcp::session::state::{Routed, StreamId};
+use crate::observe::metrics::Outcome;
+use crate::wire::jsonrpc::{Message, code};
 
 /// How much longer a large message is waited for than a write may take.
 const BEYOND_WRITE: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const SHED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
-    pub(super) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
+    pub(crate) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
         let age = Instant::now() + self.terms.times.age;
         let mut short = pin!(self.quota().told_short());
         let mut shed = None;
@@ -193,6 +193,14 @@ impl Session {
             self.count(Outcome::SessionIdle);
             "the session was idle".to_owned()
         })
+    }
+
+    /// What the caller of an `initialize` is told that was not answered within `time`.
+    pub(in crate::mcp) fn late(&self, time: Duration) -> Reason {
+        match self.suspicion.get() {
+            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
+            None => Reason::CallTimeout(time),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Sessions on a paused clock, with the backend played by the test.
 
-use super::super::table::SessionId;
+use super::table::SessionId;
 use super::*;
 use crate::backend::{During, Said};
-use crate::jsonrpc::Kind;
+use crate::wire::jsonrpc::Kind;
 
 const TIMES: SessionTimes = SessionTimes {
     call: Duration::from_mins(5),
@@ -249,7 +249,7 @@ async fn a_handshake_that_chooses_a_modern_version_fails() {
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     let tally = Tally::default();
     let quick = Duration::from_millis(1);
-    let budget = crate::budget::Budget::new(400_000, 0, tally.clone());
+    let budget = crate::limits::bytes::Budget::new(400_000, 0, tally.clone());
     let (tell, _told) = mpsc::channel(4);
     let (say, said) = mpsc::channel(4);
     let quota = budget.quota();

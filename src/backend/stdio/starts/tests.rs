@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::addr::ClientKey;
+use crate::limits::addr::ClientKey;
 
 fn client(last: u8) -> Starter {
     Starter::Client(ClientKey::from(IpAddr::from([192, 0, 2, last])))

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::backend::{Caller, During, Said, Told};
-use crate::jsonrpc::Message;
+use crate::wire::jsonrpc::Message;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const MAX_LINE: usize = 1000;

@@ -1,7 +1,7 @@
 //! What goes through the pipes.
 
 use super::*;
-use crate::frames::LAST_WORDS;
+use crate::limits::lines::LAST_WORDS;
 
 #[tokio::test]
 async fn what_is_told_comes_back() {

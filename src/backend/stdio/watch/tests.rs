@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::stderr::{self, LastWords};
 use super::super::stdout::{self, Noise};
 use super::*;
-use crate::frames::Frames;
-use crate::tally::Tally;
+use crate::limits::lines::Frames;
+use crate::observe::metrics::Tally;
 
 const MAX_LINE: usize = 1000;
 /// Longer than anything is waited for here.

@@ -6,8 +6,8 @@ use tokio::time::timeout;
 use super::{Channel, Try, Unanswered};
 use crate::backend::upstream::patience::Patience;
 use crate::caller::Caller;
-use crate::jsonrpc::Message;
-use crate::upstream::Fault;
+use crate::client::Fault;
+use crate::wire::jsonrpc::Message;
 
 impl Channel {
     /// Begins the session anew, unless somebody did since `epoch`.

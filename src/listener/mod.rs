@@ -1,0 +1,279 @@
+//! The accept loop. It awaits no peer: whatever waits for one runs in the connection's own task.
+
+mod shortage;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::conn::{Arrival, Connection, KnownBy};
+use crate::drain::Drain;
+use crate::limits::addr::ClientAddr;
+use crate::limits::places::{PerClient, Permit};
+use crate::limits::strangers::{Stranger, Strangers};
+use crate::observe::metrics::{Outcome, Tally};
+use crate::wire::proxy_header::TrustedProxies;
+
+/// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_TRIES: u32 = 4;
+
+/// Connections that may wait to be accepted. The system lowers it to what it allows
+/// (`net.core.somaxconn`). A burst beyond it is dropped, and its clients try again a second later.
+const BACKLOG: u32 = 4096;
+
+/// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
+/// some seven rests to become known, and those who wait before it are let in by the dozen.
+const ONE_IN: usize = 8;
+/// How long a newcomer waits for the place of a stranger who was told to go.
+const GIVE_WAY: Duration = Duration::from_secs(1);
+
+/// The limits that all listeners keep together.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    all: Arc<Semaphore>,
+    most: usize,
+    per_client: PerClient,
+    strangers: Strangers,
+    proxies: Arc<TrustedProxies>,
+    write_timeout: Duration,
+    tally: Tally,
+}
+
+impl Places {
+    pub(crate) fn new(config: &Config, tally: Tally) -> Self {
+        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
+        let most = most.min(Semaphore::MAX_PERMITS);
+        let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
+        Self {
+            all: Arc::new(Semaphore::new(most)),
+            most,
+            per_client: PerClient::new(config.limits.connections_per_ip),
+            strangers: Strangers::new(strangers),
+            proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
+            write_timeout: config.times.write,
+            tally,
+        }
+    }
+
+    /// Open connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.most.saturating_sub(self.all.available_permits())
+    }
+
+    /// Connections without a request that passed.
+    pub(crate) fn strangers(&self) -> usize {
+        self.strangers.len()
+    }
+
+    /// Takes a newcomer in; a stranger gives way if that is one too many.
+    fn enter(&self, client: ClientAddr) -> Arc<Stranger> {
+        let (stranger, full) = self.strangers.enter(client.key());
+        if full {
+            self.tally.count(Outcome::MaxUnauthenticated);
+        }
+        Arc::new(stranger)
+    }
+
+    /// One of all places, or a stranger's where all are taken.
+    fn one_of_all(&self) -> Option<Place> {
+        if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
+            return Some(Place::Taken(place));
+        }
+        self.strangers.give_way().then(|| {
+            self.tally.count(Outcome::MaxUnauthenticated);
+            Place::Promised(Arc::clone(&self.all))
+        })
+    }
+
+    /// Has strangers go, so that others can be accepted with what they hold.
+    fn make_room(&self) {
+        let most = (self.strangers.len() / ONE_IN).max(1);
+        let went = (0..most).take_while(|_| self.strangers.give_way()).count();
+        self.tally.count_many(Outcome::MaxUnauthenticated, went);
+    }
+
+    /// The place, once its stranger has gone; none if that takes too long.
+    async fn had(&self, place: Place, client: ClientAddr) -> Option<OwnedSemaphorePermit> {
+        let place = place.had().await;
+        if place.is_none() {
+            self.refuse(client, Outcome::MaxConnections);
+        }
+        place
+    }
+
+    /// A place for a client, or none.
+    fn take(&self, client: ClientAddr) -> Option<Permit> {
+        let permit = self.per_client.try_take(client.key());
+        if permit.is_none() {
+            self.refuse(client, Outcome::ConnectionsPerIp);
+        }
+        permit
+    }
+
+    fn refuse(&self, client: ClientAddr, outcome: Outcome) {
+        self.tally.count(outcome);
+        tracing::debug!(%client, refusal = outcome.name(), "refused");
+    }
+}
+
+/// One of all places.
+#[derive(Debug)]
+enum Place {
+    Taken(OwnedSemaphorePermit),
+    /// Its stranger was told to go.
+    Promised(Arc<Semaphore>),
+}
+
+impl Place {
+    async fn had(self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Taken(place) => Some(place),
+            Self::Promised(all) => timeout(GIVE_WAY, all.acquire_owned()).await.ok()?.ok(),
+        }
+    }
+}
+
+/// Takes connections in, within the limits.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: TcpListener,
+    places: Places,
+    drain: Drain,
+}
+
+impl Listener {
+    /// Binds this address.
+    pub(crate) fn bind(address: SocketAddr, places: Places, drain: Drain) -> io::Result<Self> {
+        Ok(Self { socket: listen(address)?, places, drain })
+    }
+
+    /// The address that is listened on, with the port that the system chose.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until the drain begins.
+    pub(crate) async fn run(self, connection: Arc<Connection>) {
+        let accepting = shortage::accept(
+            |context| self.socket.poll_accept(context),
+            |(stream, peer)| self.admit(stream, peer, &connection),
+            &self.places,
+        );
+        tokio::select! {
+            () = self.drain.draining() => {}
+            never = accepting => match never {},
+        }
+    }
+
+    /// Starts a connection's task, if there is a place; else closes it, before a byte of TLS. For
+    /// whom a trusted proxy speaks is known later; it needs no place of its own.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
+        let peer = ClientAddr::from_peer(peer);
+        let permit = if self.places.proxies.trusts(peer.ip()) {
+            None
+        } else {
+            let Some(permit) = self.places.take(peer) else { return };
+            Some(permit)
+        };
+        let Some(place) = self.places.one_of_all() else {
+            return self.places.refuse(peer, Outcome::MaxConnections);
+        };
+        if let Err(error) = prepare(&stream, self.places.write_timeout) {
+            return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
+        }
+        let connection = Arc::clone(connection);
+        let places = self.places.clone();
+        self.drain.spawn(async move {
+            let Some(_place) = places.had(place, peer).await else { return };
+            let Ok(local) = stream.local_addr() else { return };
+            match permit {
+                Some(_permit) => {
+                    let arrival = Arrival::direct(stream, peer);
+                    serve(arrival, local, Some(places.enter(peer)), &connection).await;
+                }
+                None => serve_proxied(stream, peer, local, &connection, &places).await,
+            }
+        });
+    }
+}
+
+/// A socket that listens, with a long queue.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // What an edge before this one has left in TIME_WAIT does not keep the address taken.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves a trusted proxy. Whoever it names in a PROXY header takes a place of its own.
+async fn serve_proxied(
+    stream: TcpStream,
+    proxy: ClientAddr,
+    local: SocketAddr,
+    connection: &Connection,
+    places: &Places,
+) {
+    let Some(arrival) = connection.announced(stream, proxy).await else { return };
+    let taken = match arrival.by {
+        KnownBy::Proxy => {
+            let Some(permit) = places.take(arrival.client) else { return };
+            Some((permit, places.enter(arrival.client)))
+        }
+        KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
+    };
+    let stranger = taken.as_ref().map(|(_permit, stranger)| Arc::clone(stranger));
+    Box::pin(serve(arrival, local, stranger, connection)).await;
+}
+
+/// Serves a connection to its end; a stranger for as long as it need not give way.
+async fn serve<I>(
+    arrival: Arrival<I>,
+    local: SocketAddr,
+    stranger: Option<Arc<Stranger>>,
+    connection: &Connection,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = arrival.client;
+    let gives_way = stranger.clone();
+    let gives_way = async {
+        match gives_way {
+            Some(stranger) => stranger.must_go().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = connection.serve(arrival, local.ip(), stranger) => {}
+        () = gives_way => tracing::debug!(%client, "gave way to a newcomer"),
+    }
+}
+
+/// Lets the kernel find out that a peer is gone without a goodbye.
+fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_EVERY)
+        .with_retries(KEEP_ALIVE_TRIES);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}

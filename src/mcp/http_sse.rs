@@ -1,0 +1,83 @@
+//! HTTP+SSE of 2024-11-05: a GET opens the stream and the session, POSTs beside it carry messages.
+//!
+//! The session lives as long as its stream. The endpoint is always a relative reference: the edge
+//! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy. It lies under
+//! the path that was asked, where that is the operator's: a proxy in front may route no other here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::sse::{EventStream, StreamKind};
+use super::streamable::pong;
+use super::{Ask, Mcp, Reason, Refused, Reply};
+use crate::caller::Transport;
+use crate::wire::jsonrpc::{Kind, Message, code};
+
+impl Mcp {
+    /// Opens the stream, and with it the session, whose messages are posted to the path `messages`.
+    pub(super) async fn open_sse(&self, ask: Ask<'_>, messages: &str) -> Result<Reply, Refused> {
+        self.check_open()?;
+        if !ask.accept.events {
+            return Err(Reason::NotAStream.into());
+        }
+        let permit = self.streams.try_take(ask.client).ok_or(Reason::ClientStreamsFull)?;
+        let session = self.open_session(&ask, Transport::HttpSse).await?;
+        let Some(reader) = session.listen() else { return Err(Reason::UnknownSession.into()) };
+        let kind = StreamKind {
+            ids: false,
+            primed: false,
+            endpoint: Some(format!("{messages}?sessionId={}", session.id().as_str())),
+            ..self.long_stream(None)
+        };
+        let draining = self.drain.draining();
+        Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
+    }
+
+    /// Takes one message; whatever it is answered comes on the stream.
+    pub(super) async fn post_message(
+        &self,
+        mut ask: Ask<'_>,
+        session: Option<&str>,
+        body: Bytes,
+    ) -> Result<Reply, Refused> {
+        let session = session.ok_or(Reason::NoSessionInQuery)?;
+        let principal = ask.admitted.principal();
+        let session = self.sessions.find(session, principal, Transport::HttpSse)?;
+        if Message::is_batch(&body) {
+            return Err(Reason::NoBatch.into());
+        }
+        let message = Message::parse(body)?;
+        if message.envelope_version().is_some() {
+            // A modern request: its client falls back to `initialize` when it is told so.
+            if let Some(id) = message.request_id() {
+                let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
+                session.put(refusal.line());
+            }
+            return Ok(Reply::Accepted);
+        }
+        if let Some(pong) = pong(&message) {
+            session.put(pong);
+            return Ok(Reply::Accepted);
+        }
+        let id = message.request_id().cloned();
+        let refuse = |reason: Reason| reason.to(id.as_ref());
+        self.check_weight(&message, &ask.caller.quota, true).map_err(refuse)?;
+        ask.caller.transport = Transport::HttpSse;
+        ask.caller.session = Some(session.id().alias());
+        let caller = Arc::new(ask.caller);
+        match message.kind() {
+            Kind::Request { method, .. } => {
+                self.check_open().map_err(refuse)?;
+                // Some clients open a new stream after a lost one and go on without `initialize`.
+                if &**method != "initialize" {
+                    session.initialize_if_fresh(&caller).await.map_err(refuse)?;
+                }
+                session.post(message, &caller).await.map_err(refuse)?;
+            }
+            Kind::Notification { .. } => session.notify(message, &caller).await.map_err(refuse)?,
+            Kind::Response { .. } => session.answer(message, &caller).await.map_err(refuse)?,
+        }
+        Ok(Reply::Accepted)
+    }
+}
