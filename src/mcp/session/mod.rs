@@ -20,8 +20,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::pump::Unknown;
+
 use self::eviction::Usage;
 use self::log::Turn;
+use self::pump::Closing;
 use self::reader::Reader;
 use self::state::{Onto, State, StreamId};
 use self::table::SessionId;
@@ -407,14 +410,6 @@ impl Session {
         self.tell(ready, caller).await
     }
 
-    /// What the caller of an `initialize` is told that was not answered within `time`.
-    pub(crate) fn late(&self, time: Duration) -> Reason {
-        match self.suspicion.get() {
-            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
-            None => Reason::CallTimeout(time),
-        }
-    }
-
     /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
     pub(crate) fn listen(self: &Arc<Self>) -> Option<Reader> {
         self.read(StreamId::STANDALONE, |log| Some(log.attach()))
@@ -447,39 +442,6 @@ impl Drop for Untold<'_> {
         for id in &self.ids {
             self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
-    }
-}
-
-/// A session that its client does not know yet. Dropped before it does, it is closed.
-#[derive(Debug)]
-pub(crate) struct Unknown(Option<Arc<Session>>);
-
-impl Unknown {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self(Some(session))
-    }
-
-    /// The client knows it, or will.
-    pub(crate) fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unknown {
-    fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.close();
-        }
-    }
-}
-
-/// Sees to it that a session's books are closed when its task ends, however it ends.
-struct Closing(Arc<Session>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.state().end("the session ended", Instant::now());
-        self.0.settled.notify_waiters();
     }
 }
 
