@@ -1,6 +1,6 @@
 //! The sessions that clients know by an id, and how many there may be.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -16,6 +16,7 @@ use crate::caller::{Principal, Transport};
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit};
 use crate::observe::metrics::{Gauge, Gauged};
+use crate::wire::hex;
 
 /// How often a session is chosen for eviction until one can really be ended.
 const MAX_CHOICES: usize = 8;
@@ -29,7 +30,7 @@ impl SessionId {
     pub(crate) fn random() -> Result<Self, Reason> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|_no_randomness| Reason::NoRandomness)?;
-        Ok(Self(hex(&bytes).into()))
+        Ok(Self(hex::digits(&bytes).collect()))
     }
 
     /// What the client sends.
@@ -40,7 +41,7 @@ impl SessionId {
     /// A name for logs, from which the id cannot be had.
     pub(crate) fn alias(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
-        hex(digest.first_chunk::<4>().map_or(&[], |first| first))
+        hex::digits(digest.first_chunk::<4>().map_or(&[], |first| first)).collect()
     }
 }
 
@@ -48,14 +49,6 @@ impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({}…)", self.alias())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The sessions that clients know by an id.
