@@ -384,7 +384,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
         let (table, drain) = (SessionTable::new(2, 9), Drain::default());
-        let other = Principal::Token(TokenId([7; 6]));
+        let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
         sleep(Duration::from_mins(10)).await;
