@@ -18,6 +18,8 @@ pub enum Transport {
     Bare,
     /// Standard input and output.
     Stdio,
+    /// None: the edge itself asks, in no client's name.
+    Edge,
 }
 
 impl Transport {
@@ -29,6 +31,7 @@ impl Transport {
             Self::HttpSse => "http+sse",
             Self::Bare => "bare",
             Self::Stdio => "stdio",
+            Self::Edge => "edge",
         }
     }
 }
@@ -150,9 +153,20 @@ impl Caller {
     /// Whoever holds the other end of standard input and output.
     #[must_use]
     pub fn stdio() -> Self {
+        Self::without_a_request(Transport::Stdio)
+    }
+
+    /// The edge itself: it initialises sessions that it shares between callers, asks if the server
+    /// is ready, and cancels calls that nobody waits for any more.
+    #[must_use]
+    pub fn edge() -> Self {
+        Self::without_a_request(Transport::Edge)
+    }
+
+    fn without_a_request(transport: Transport) -> Self {
         Self {
             principal: Principal::Anonymous,
-            transport: Transport::Stdio,
+            transport,
             client: None,
             http: None,
             tls: None,

@@ -23,6 +23,7 @@ impl Mcp {
             Ok(Directly::NoWay) => return None,
             Ok(Directly::Answered(answer)) => Ok(answer),
             Ok(Directly::Full) => Err(Reason::TooManyCalls),
+            Ok(Directly::Crowded) => Err(Reason::SessionsFull(None)),
             Ok(Directly::Unanswered { code, text }) => Err(Reason::Unanswered { code, text }),
             Err(_elapsed) => Err(Reason::CallTimeout(self.times.call)),
         })

@@ -27,7 +27,7 @@ pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::session::table::SessionId;
 pub(crate) use self::sse::{EventStream, error_event};
 
-use self::pool::WarmPool;
+use self::pool::{Visitor, WarmPool};
 use self::ready::Readiness;
 use self::session::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use self::session::{Session, SessionTimes, Terms, Unknown};
@@ -159,7 +159,7 @@ impl Mcp {
             backend,
             sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
             streams: PerClient::new(limits.streams_per_ip),
-            warm: Arc::default(),
+            warm: Arc::new(WarmPool::new(tally.clone())),
             readiness: Arc::default(),
             times: SessionTimes {
                 call: times.call,
@@ -280,19 +280,20 @@ impl Mcp {
     /// Opens a session that serves calls without one, for as long as it stays warm.
     async fn open_warm(
         &self,
-        principal: &Principal,
+        visitor: &Visitor,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
-        let quota = self.warm.quota(principal, &self.budget);
+        let (principal, quota) = (visitor.principal(), visitor.quota(&self.budget));
         // One that is there can be shared: nobody has to go for a further one.
-        let needed = self.warm.any(principal).is_none();
+        let needed = visitor.any().is_none();
         let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
         let owner = (principal.clone(), Transport::Bare);
         let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
-        let session = Session::start(id, owner, terms, link, (), &self.drain);
+        let place = visitor.on_shelf();
+        let session = Session::start(id, owner, terms, link, place, &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
-        let caller = Arc::new(Caller { quota, ..Caller::stdio() });
+        let caller = Arc::new(Caller { quota, ..Caller::edge() });
         let begun = timeout_at(deadline, session.initialize(&caller)).await;
         begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
         unknown.known();

@@ -36,7 +36,8 @@ pub(crate) enum Outcome {
     Http2Broken,
     /// A child process that could not be started.
     SpawnFailed,
-    /// Idle children that were ended because their places were needed.
+    /// Idle children, or sessions for calls without one, that were ended because their places were
+    /// needed.
     IdleGivenUp,
     /// An idle session was ended because a newcomer needed its place.
     SessionEvicted,

@@ -261,7 +261,7 @@ impl Mcp {
 }
 
 async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
-    let caller = Arc::new(Caller::stdio());
+    let caller = Arc::new(Caller::edge());
     if new {
         let begun = timeout(SILENCE, session.initialize(&caller)).await;
         let begun = begun.unwrap_or_else(|_elapsed| Err(session.late(SILENCE)));

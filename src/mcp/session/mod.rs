@@ -323,7 +323,7 @@ impl Session {
     pub(crate) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {
             let message = Message::cancellation(id, None);
-            let caller = Arc::new(Caller::stdio());
+            let caller = Arc::new(Caller::edge());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
             drop(self.tell.try_send(Told { message, caller }));
         }
@@ -397,7 +397,7 @@ impl Session {
         });
         let id = match self.transport {
             Transport::Bare => self.next_id(),
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio | Transport::Edge => {
                 BESIDE_A_CLIENT.into()
             }
         };

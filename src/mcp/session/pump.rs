@@ -99,7 +99,7 @@ impl Session {
                         "this call has no client that could answer",
                     ),
                 };
-                let caller = Arc::new(Caller::stdio());
+                let caller = Arc::new(Caller::edge());
                 // Waiting here could wait for the backend that waits for us.
                 drop(self.tell.try_send(Told { message: refusal, caller }));
             }
@@ -178,7 +178,7 @@ impl Session {
                 return Some(fault.to_string());
             }
             let message = Message::cancellation(&id, None);
-            let caller = Arc::new(Caller::stdio());
+            let caller = Arc::new(Caller::edge());
             // A backend whose queue is full will hear of its end soon enough.
             drop(self.tell.try_send(Told { message, caller }));
         }
