@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -90,7 +91,7 @@ impl WarmPool {
     }
 
     fn shelves(&self) -> MutexGuard<'_, HashMap<Principal, Shelf>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelves.lock()
     }
 
     /// Goes to this principal's shelf. If there are [`MAX_PRINCIPALS`] of others, the one that was
@@ -326,7 +327,7 @@ impl Mcp {
         let opening = loop {
             let mut filled = pin!(self.warm.filled.notified());
             // Enabled before the look, or a session could come in between, unheard.
-            let _ready = filled.as_mut().enable();
+            filled.as_mut().enable();
             match visitor.pick() {
                 Pick::Take(session) => return Ok(session),
                 Pick::Open(opening) => break opening,
@@ -384,17 +385,18 @@ mod tests {
     use super::*;
     use crate::backend::Link;
     use crate::drain::Drain;
-    use crate::mcp::session::SessionTimes;
     use crate::mcp::session::table::SessionId;
+    use crate::mcp::session::{SessionTimes, Terms};
 
     fn session(place: OnShelf) -> Arc<Session> {
         let (tell, _told) = tokio::sync::mpsc::channel(1);
         let (_say, said) = tokio::sync::mpsc::channel(1);
         let minute = std::time::Duration::from_mins(1);
         let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let link = Link { tell, said };
-        Session::start(SessionId::random().unwrap(), owner, times, link, place, &Drain::default())
+        Session::start(SessionId::random().unwrap(), owner, terms, link, place, &Drain::default())
     }
 
     fn visit(pool: &Arc<WarmPool>) -> Visitor {

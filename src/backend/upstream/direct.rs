@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -109,7 +110,8 @@ impl UpstreamBackend {
     /// Finds out what the upstream speaks, whoever leaves meanwhile: what was begun for that is
     /// ended again.
     async fn find_out(&self, caller: &Arc<Caller>) -> Result<Spoken, String> {
-        let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(caller));
+        let shared = Arc::clone(&self.shared);
+        let caller = Arc::clone(caller);
         let spoken = on_its_own(&self.drain, async move { shared.spoken(&caller).await });
         spoken.await.unwrap_or_else(|| Err("the server is stopping".to_owned()))
     }
@@ -154,7 +156,7 @@ impl Directs {
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Arc<Direct>>> {
-        self.by_principal.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_principal.lock()
     }
 
     /// Resolves when the session is idle, and nobody finds it any more.
@@ -244,7 +246,8 @@ impl Direct {
 
     fn learn_once(self: &Arc<Self>, caller: &Arc<Caller>, drain: &Drain) {
         if self.channel.epoch() > 0 && self.shared.tools.must_be_learnt() {
-            let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
+            let direct = Arc::clone(self);
+            let caller = Arc::clone(caller);
             drain.spawn_behind(async move {
                 learn(&direct.channel, &direct.shared, &caller).await;
             });
@@ -292,7 +295,8 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let (direct, caller) = (Arc::clone(self.direct), Arc::clone(self.caller));
+        let direct = Arc::clone(self.direct);
+        let caller = Arc::clone(self.caller);
         self.drain.spawn_behind(async move {
             let message = Message::cancellation(&id, None);
             direct.channel.tell(&message, &caller).await;
