@@ -7,6 +7,7 @@
 pub mod fuzzing;
 mod origin;
 mod rate;
+mod roles;
 mod token;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use parking_lot::RwLock;
 
 pub(crate) use self::origin::{OriginMatch, OriginPolicy};
 pub(crate) use self::rate::Rate;
+pub(crate) use self::roles::{Denied, ToolPolicy, permit};
 pub(crate) use self::token::Tokens;
 
 use self::origin::{HostMatch, SiteMatch};

@@ -4,10 +4,13 @@
 //! out. What kind of session a request belongs to is decided by the request alone, never by the
 //! connection it came on.
 
+mod call;
 mod direct;
+mod era;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http_sse;
+mod incoming;
 mod pool;
 mod ready;
 mod reason;
@@ -27,6 +30,8 @@ pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::session::table::SessionId;
 pub(crate) use self::sse::{EventStream, error_event};
 
+use self::call::Sender;
+use self::incoming::Weighed;
 use self::pool::{Visitor, WarmPool};
 use self::ready::Readiness;
 use self::session::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
@@ -36,12 +41,11 @@ use crate::backend::{Backend, Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::guard::Admitted;
+use crate::guard::{Admitted, ToolPolicy};
 use crate::limits::addr::ClientKey;
-use crate::limits::bytes::{Budget, PER_MESSAGE, Quota, Short};
+use crate::limits::bytes::{Budget, Quota};
 use crate::limits::places::PerClient;
 use crate::observe::metrics::{Outcome, Tally};
-use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::ProtocolVersion;
 
 /// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
@@ -141,6 +145,7 @@ pub(crate) struct Mcp {
     streams: PerClient,
     warm: Arc<WarmPool>,
     readiness: Arc<Readiness>,
+    tools: ToolPolicy,
     times: SessionTimes,
     keep_alive: Duration,
     stream_age: Duration,
@@ -162,6 +167,7 @@ impl Mcp {
             streams: PerClient::new(limits.streams_per_ip),
             warm: Arc::new(WarmPool::new(tally.clone())),
             readiness: Arc::default(),
+            tools: ToolPolicy::default(),
             times: SessionTimes {
                 call: times.call,
                 idle: times.session_idle,
@@ -196,15 +202,14 @@ impl Mcp {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
     }
 
-    /// Refuses a message that could never be read within the memory that its client may have. In a
-    /// session its text counts against the same share.
-    fn check_weight(&self, message: &Message, quota: &Quota, own: bool) -> Result<(), Reason> {
-        let text = if own { message.bytes().len().saturating_add(PER_MESSAGE) } else { 0 };
-        let read = || jsonrpc::weight(message.params()).saturating_add(text);
-        if self.backend.reads_values() && !quota.could_have(read()) {
-            return Err(Short::Ever.into());
-        }
-        Ok(())
+    /// What a client's messages are weighed against: a backend that takes them as text reads none.
+    fn weighed<'q>(&self, quota: &'q Quota, with_text: bool) -> Option<Weighed<'q>> {
+        self.backend.reads_values().then_some(Weighed { quota, with_text })
+    }
+
+    /// Whoever sends a request's messages.
+    fn sender<'a>(&self, admitted: &'a Admitted, caller: Caller) -> Sender<'a> {
+        Sender::new(self.tools, admitted.grant(), caller)
     }
 
     /// The memory for messages.

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::call::{Permitted, Sender};
 use super::session::Session;
 use super::{Ask, Mcp, Reason, Reply};
 use crate::caller::{Caller, MAX_PRINCIPALS, Principal, Transport};
@@ -261,7 +262,8 @@ impl Mcp {
     pub(super) async fn call_bare(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
         let Some(own) = message.id().cloned() else { return Ok(Reply::Accepted) };
         let accept = ask.accept;
-        let answer = match self.answer_bare(&bare_caller(ask), message).await {
+        let call = self.bare_sender(ask).permit(message)?;
+        let answer = match self.answer_bare(call).await {
             Ok(answer) => answer,
             // It was asked: what came of that is the answer.
             Err(
@@ -275,34 +277,31 @@ impl Mcp {
         Ok(accept.sole(if accept.json { answer.bytes().clone() } else { answer.line() }))
     }
 
-    /// Puts one request to the backend for this caller, in the call's time. The answer, result or
-    /// error, is the backend's own, under the request's id. Dropping this cancels the call.
-    pub(super) async fn answer_bare(
-        &self,
-        caller: &Arc<Caller>,
-        message: Message,
-    ) -> Result<Message, Reason> {
+    /// Whoever calls without a session.
+    pub(super) fn bare_sender<'a>(&self, ask: Ask<'a>) -> Sender<'a> {
+        let Ask { admitted, caller, .. } = ask;
+        self.sender(admitted, Caller { transport: Transport::Bare, ..caller })
+    }
+
+    /// Makes one call, in the time of a call. The answer, result or error, is the backend's own,
+    /// under the request's id. Dropping this cancels the call.
+    pub(super) async fn answer_bare(&self, call: Permitted) -> Result<Message, Reason> {
         let deadline = Instant::now() + self.times.call;
-        if let Some(answer) = self.call_directly(&message, caller, deadline).await {
+        if let Some(answer) = self.call_directly(&call, deadline).await {
             return answer;
         }
-        Box::pin(self.answer_warm(caller, message, deadline)).await
+        Box::pin(self.answer_warm(call, deadline)).await
     }
 
     /// The same over a warm session.
-    async fn answer_warm(
-        &self,
-        caller: &Arc<Caller>,
-        message: Message,
-        deadline: Instant,
-    ) -> Result<Message, Reason> {
+    async fn answer_warm(&self, call: Permitted, deadline: Instant) -> Result<Message, Reason> {
+        let principal = &call.caller().principal;
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(&caller.principal, deadline)).await;
+            let warm = timeout_at(deadline, self.warm_session(principal, deadline)).await;
             let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
-            let renamed = message.with_id(&id).charged_if_large(&caller.quota);
-            match session.call(vec![renamed], false, caller).await {
+            match session.call(vec![call.under(&id)], false).await {
                 Ok(reader) => break (session, id, reader),
                 // It was ended in just this moment.
                 Err(Reason::UnknownSession) if again => again = false,
@@ -313,9 +312,7 @@ impl Mcp {
         let waiting = Waiting::new(&session, id);
         let answer = reader.outcome().await;
         waiting.done();
-        let answer = Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))?;
-        let Some(own) = message.id() else { return Ok(answer) };
-        Ok(answer.with_id(own).charged_if_large(&caller.quota))
+        Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))
     }
 
     async fn warm_session(
@@ -348,12 +345,6 @@ impl Mcp {
             reason
         })
     }
-}
-
-/// Whoever calls without a session.
-pub(super) fn bare_caller(ask: Ask<'_>) -> Arc<Caller> {
-    let principal = ask.admitted.principal().clone();
-    Arc::new(Caller { principal, transport: Transport::Bare, ..ask.caller })
 }
 
 /// A call whose client can only cancel it by going away.

@@ -174,7 +174,6 @@ impl Session {
             let initialize = state.is_initialize(&id);
             let time = self.terms.times.call;
             let fault = if initialize { self.late(time) } else { Reason::CallTimeout(time) };
-            self.count(Outcome::CallTimeout);
             state.fail(&id, fault.clone(), now);
             if initialize {
                 return Some(fault.to_string());
