@@ -13,9 +13,11 @@ use super::log::{EventLog, Turn};
 use crate::backend::During;
 use crate::caller::Transport;
 use crate::limits::bytes::{PER_MESSAGE, Quota};
+use crate::mcp::call::{Permitted, Record, Shape};
+use crate::mcp::era::Era;
 use crate::observe::metrics::{Outcome, Tally};
 use crate::wire::jsonrpc::{Kind, Message, RequestId, code};
-use crate::wire::revision::{self, ProtocolVersion};
+use crate::wire::revision::ProtocolVersion;
 
 /// Calls of one session that may wait for the backend at once.
 pub(crate) const MAX_CALLS: usize = 64;
@@ -56,6 +58,8 @@ struct Pending {
     /// May anything but the answer go on its stream?
     streams: bool,
     initialize: bool,
+    shape: Shape,
+    record: Record,
 }
 
 /// What became of a message from the backend.
@@ -183,17 +187,18 @@ impl State {
     /// Enters calls that came in together, and opens the stream for what belongs to them.
     pub(crate) fn begin(
         &mut self,
-        requests: &[Message],
+        calls: &mut [Permitted],
         onto: Onto,
         deadline: Instant,
     ) -> Result<(StreamId, Turn), Reason> {
         if self.ended {
             return Err(Reason::UnknownSession);
         }
-        if self.calls.len() + requests.len() > MAX_CALLS {
+        if self.calls.len() + calls.len() > MAX_CALLS {
             return Err(Reason::TooManyCalls);
         }
-        let mut ids: Vec<&RequestId> = requests.iter().filter_map(Message::id).collect();
+        let mut ids: Vec<&RequestId> =
+            calls.iter().filter_map(|call| call.request().id()).collect();
         let doubled = ids.iter().any(|id| self.calls.contains_key(*id));
         ids.sort_unstable();
         if doubled || ids.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
@@ -203,7 +208,9 @@ impl State {
             Onto::Own { .. } => self.open_stream(),
             Onto::Standalone => StreamId::STANDALONE,
         };
-        for request in requests {
+        for call in calls {
+            let shape = call.take_shape();
+            let request = call.request();
             let Some(id) = request.id() else { continue };
             let pending = Pending {
                 stream,
@@ -211,6 +218,8 @@ impl State {
                 progress: request.progress_token(),
                 streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
+                shape,
+                record: Record::begin(&self.tally),
             };
             self.calls.insert(id.clone(), pending);
         }
@@ -327,11 +336,11 @@ impl State {
     fn settle(&mut self, id: &RequestId, answer: &Message, now: Instant) {
         let Some(call) = self.calls.remove(id) else { return };
         self.used.now(now);
-        let mut line = self.line(answer);
+        let mut line = self.line(&call.shape.apply(answer));
         if call.initialize {
             let named = answer.protocol_version();
             self.refused = answer.is_error();
-            if named.as_deref().is_some_and(revision::is_modern) {
+            if Era::of_revision(named.as_deref()) == Era::Modern {
                 // Such a revision has no handshake: nobody could go on from here.
                 let text = "the MCP server chose a protocol version that has no `initialize`";
                 line = Message::error(id, code::INTERNAL_ERROR, text).line();
@@ -355,7 +364,11 @@ impl State {
 
     /// Answers a call by an error of the edge's own. False where it does not wait (any more).
     pub(crate) fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
-        let Some(stream) = self.calls.get(id).map(|call| call.stream) else { return false };
+        let Some(call) = self.calls.get_mut(id) else { return false };
+        if fault.is_late() {
+            call.record.note_late();
+        }
+        let stream = call.stream;
         let answer = fault.answer(id);
         self.logs.entry(stream).or_default().excuse(fault);
         self.settle(id, &answer, now);
@@ -446,11 +459,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use serde_json::json;
 
     use super::*;
+    use crate::caller::Caller;
 
     fn state() -> State {
         State::new(Transport::StreamableHttp, Instant::now())
@@ -462,10 +477,14 @@ mod tests {
         Message::request(&id.into(), "tools/call", &params)
     }
 
+    fn call(request: Message) -> Permitted {
+        Permitted::of_edge(request, Arc::new(Caller::stdio()))
+    }
+
     fn begin(state: &mut State, message: &Message, events: bool) -> Result<StreamId, Reason> {
         let deadline = Instant::now() + Duration::from_secs(1);
         state
-            .begin(std::slice::from_ref(message), Onto::Own { events }, deadline)
+            .begin(&mut [call(message.clone())], Onto::Own { events }, deadline)
             .map(|(stream, _)| stream)
     }
 
@@ -523,7 +542,7 @@ mod tests {
         assert!(begin(&mut state, &one, true).is_ok());
         assert_eq!(begin(&mut state, &one, true), Err(Reason::DuplicateId));
         let (two, same) = (request(2, None), request(2, None));
-        let twice = state.begin(&[two, same], Onto::Standalone, Instant::now());
+        let twice = state.begin(&mut [call(two), call(same)], Onto::Standalone, Instant::now());
         assert_eq!(twice.unwrap_err(), Reason::DuplicateId);
         for id in 2..=64 {
             assert!(begin(&mut state, &request(id, None), true).is_ok());
@@ -574,7 +593,7 @@ mod tests {
         let mut state = state();
         for id in 1..=100_u64 {
             let (stream, turn) = state
-                .begin(&[request(id, None)], Onto::Own { events: true }, Instant::now())
+                .begin(&mut [call(request(id, None))], Onto::Own { events: true }, Instant::now())
                 .unwrap();
             state.log(stream).unwrap().detach(turn);
             let answer = Message::result(&id.into(), &json!({}));

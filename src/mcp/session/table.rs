@@ -234,6 +234,7 @@ mod tests {
     use crate::drain::Drain;
     use crate::limits::bytes::Quota;
     use crate::mcp::Mcp;
+    use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
     use crate::observe::metrics::Tally;
     use crate::wire::jsonrpc::Message;
@@ -368,8 +369,8 @@ mod tests {
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let reader = reading.listen().unwrap();
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let answer = calling.call(vec![request], false).await.unwrap();
         sleep(Duration::from_mins(50)).await;
         assert!(take(&table, client(1)).is_err());
         assert!(!reading.is_ended() && !calling.is_ended());
@@ -386,7 +387,7 @@ mod tests {
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
         let table = SessionTable::new(2, 9, Gauge::default());
         let drain = Drain::default();
-        let other = Principal::Token(TokenId([7; 6]));
+        let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
         sleep(Duration::from_mins(10)).await;
@@ -410,8 +411,8 @@ mod tests {
         let place = take(&mcp.sessions, client(1)).unwrap();
         let (calling, _link) = session(place, &drain, &mcp.sessions);
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let _answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let _answer = calling.call(vec![request], false).await.unwrap();
         // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
         // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
         let begun = Instant::now();
