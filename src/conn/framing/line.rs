@@ -306,4 +306,13 @@ mod tests {
         }
         assert_eq!(chunk_size(b"1;x\0"), Err(Fault::ChunkExtension));
     }
+
+    #[test]
+    fn a_request_line_has_a_method_of_64_bytes_at_most_and_a_target() {
+        let with = |length| format!("{} / HTTP/1.1", "A".repeat(length)).into_bytes();
+        assert!(RequestLine::parse(&with(64)).is_ok());
+        assert_eq!(RequestLine::parse(&with(65)), Err(Fault::RequestLine));
+        assert_eq!(RequestLine::parse(b"GET  HTTP/1.1"), Err(Fault::RequestLine));
+        assert_eq!(RequestLine::parse(b" / HTTP/1.1"), Err(Fault::RequestLine));
+    }
 }
