@@ -594,4 +594,21 @@ mod tests {
         assert_eq!(state.log(stream).unwrap().unread(), 1);
         assert_eq!(begin(&mut state, &request(2, None), true), Err(Reason::UnknownSession));
     }
+
+    #[tokio::test]
+    async fn finished_streams_are_kept_up_to_two_mebibytes() {
+        let mut state = state();
+        let mut finish = |id: u64, size: usize| {
+            let onto = Onto::Own { events: true };
+            let (stream, turn) = state.begin(&[request(id, None)], onto, Instant::now()).unwrap();
+            state.log(stream).unwrap().detach(turn);
+            let empty = Message::result(&id.into(), &json!("")).bytes().len();
+            let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
+            let _routed = state.route(&answer, &During::Unsaid, Instant::now());
+            state.logs.len() - 1
+        };
+        assert_eq!(finish(1, MAX_FINISHED_BYTES / 2), 1);
+        assert_eq!(finish(2, MAX_FINISHED_BYTES / 2), 2, "they may have all of it");
+        assert_eq!(finish(3, 100), 2, "the oldest goes");
+    }
 }
