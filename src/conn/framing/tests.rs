@@ -203,6 +203,35 @@ fn what_is_still_to_come_of_a_chunk_is_known() {
     assert_eq!(framing.announced(), Some(Announced { request: 1, bytes: 2 }));
 }
 
+#[test]
+fn the_extensions_of_a_body_have_a_limit_together() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let full = format!("1;{}\r\nz\r\n", "x".repeat(255)).repeat(16);
+    assert_eq!(judge(format!("{head}{full}0\r\n\r\n").as_bytes()), Ok(()));
+    assert_eq!(judge(format!("{head}{full}0;\r\n").as_bytes()), Err(Fault::ChunkExtension));
+}
+
+#[test]
+fn an_expectation_is_passed_over_in_http_1_0() {
+    let head = |version| format!("GET / HTTP/{version}\r\nhost: a\r\nexpect: more\r\n\r\n");
+    assert_eq!(judge(head("1.0").as_bytes()), Ok(()));
+    assert_eq!(judge(head("1.1").as_bytes()), Err(Fault::Expectation));
+}
+
+#[test]
+fn a_fault_has_the_status_label_and_text_that_its_peer_can_use() {
+    for (fault, status, label) in [
+        (Fault::LineEnd, "400 Bad Request", "bad_request"),
+        (Fault::TargetTooLong, "414 URI Too Long", "uri_too_long"),
+        (Fault::Expectation, "417 Expectation Failed", "expectation_failed"),
+        (Fault::HeadTooLarge, "431 Request Header Fields Too Large", "head_too_large"),
+    ] {
+        assert_eq!((fault.status(), fault.label()), (status, label));
+    }
+    assert_eq!(Fault::Host.text(), "there must be one Host field, and it must name a host");
+    assert_ne!(Fault::Host.text(), Fault::Authority.text());
+}
+
 /// One well-formed request.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let body = proptest::collection::vec(any::<u8>(), 0..40);
