@@ -428,4 +428,81 @@ mod tests {
         assert!(matches!(visit(&guard, None).await.unwrap_err(), Deny::Rate(_)));
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn seen<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Visit<'a> {
+        Visit { client: ClientKey::from(LOCAL), local: LOCAL, uri, headers }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_needs_no_token_still_keeps_to_host_origin_site_and_rate() {
+        let uri = Uri::from_static("/mcp");
+        let (ours, foreign) = (("host", "localhost"), ("origin", "https://evil.example"));
+        let linked = ("sec-fetch-site", "cross-site");
+        for (fields, stranger, onward) in [
+            (&[ours][..], Ok(()), Ok(())),
+            (&[("host", "evil.example")], Err(Deny::Host), Err(Deny::Host)),
+            (&[ours, foreign], Err(Deny::Origin), Err(Deny::Origin)),
+            // A link on any page may lead to where a request is only sent on.
+            (&[ours, linked], Err(Deny::Site), Ok(())),
+        ] {
+            let headers = headers(fields);
+            let visit = seen(&uri, &headers);
+            assert_eq!(guard(Duration::ZERO).admit_stranger(visit), stranger, "{fields:?}");
+            assert_eq!(guard(Duration::ZERO).admit_onward(visit), onward, "{fields:?}");
+        }
+        let (guard, headers) = (guard(Duration::ZERO), headers(&[ours]));
+        let over = Err(Deny::Rate(Duration::from_secs(1)));
+        assert_eq!(guard.admit_onward(seen(&uri, &headers)), Ok(()));
+        assert_eq!(guard.admit_onward(seen(&uri, &headers)), over);
+        assert_eq!(guard.admit_stranger(seen(&uri, &headers)), over);
+    }
+
+    #[test]
+    fn new_certificates_bring_names_and_those_of_the_start_stay() {
+        let guard = Guard::new(&Config::default(), &["start.example".to_owned()]);
+        let host = |name: &str| {
+            guard.origins().host(&Uri::from_static("/"), &headers(&[("host", name)]), LOCAL)
+        };
+        assert_eq!(
+            (host("start.example"), host("new.example")),
+            (HostMatch::Ours, HostMatch::Foreign)
+        );
+        guard.rename(&["New.example".to_owned()]);
+        assert_eq!(
+            (host("start.example"), host("new.example")),
+            (HostMatch::Ours, HostMatch::Ours)
+        );
+        guard.rename(&["newer.example".to_owned()]);
+        assert_eq!(
+            (host("start.example"), host("new.example")),
+            (HostMatch::Ours, HostMatch::Foreign)
+        );
+    }
+
+    #[test]
+    fn what_an_operator_would_allow_is_shown_unless_a_token_stands_in_it() {
+        let uri = Uri::from_static("/mcp");
+        let headers = headers(&[("host", "Evil.example:8443"), ("origin", "https://Page.example")]);
+        let guard = guard(Duration::ZERO);
+        let visit = seen(&uri, &headers);
+        assert_eq!(guard.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
+        assert_eq!(guard.shown(visit, Deny::Origin).as_deref(), Some("https://page.example"));
+        assert_eq!(guard.shown(visit, Deny::TokenWrong), None);
+        let headers = self::headers(&[("host", "sixteen-characters.example")]);
+        assert_eq!(guard.shown(seen(&uri, &headers), Deny::Host), None);
+        let open = Guard::new(&Config { access: Access::Anonymous, ..Config::default() }, &[]);
+        let shown = open.shown(seen(&uri, &headers), Deny::Host);
+        assert_eq!(shown.as_deref(), Some("sixteen-characters.example"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_swept_for_ever() {
+        let guard = guard(Duration::ZERO);
+        let sweeping = tokio::time::timeout(Duration::from_hours(1), guard.keep_swept());
+        assert!(sweeping.await.is_err());
+    }
 }

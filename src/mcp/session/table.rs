@@ -420,4 +420,29 @@ mod tests {
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
     }
+
+    #[test]
+    fn an_id_is_shown_by_an_alias_of_eight_digits_that_stays_the_same() {
+        let (id, other) = (SessionId("aa".into()), SessionId("ab".into()));
+        assert_eq!((id.alias(), id.as_str()), ("961b6dd3".to_owned(), "aa"));
+        assert_ne!(id.alias(), other.alias());
+        assert_eq!(format!("{id:?}"), "SessionId(961b6dd3…)");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
+        let (table, drain) = (SessionTable::new(9, 9), Drain::default());
+        let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let id = mine.id().as_str();
+        let other = Principal::Token(TokenId([7; 6]));
+        assert!(table.find(id, &ME, Transport::StreamableHttp).is_ok());
+        for (id, principal, transport) in [
+            (id, &other, Transport::StreamableHttp),
+            (id, &ME, Transport::HttpSse),
+            ("no-such-id", &ME, Transport::StreamableHttp),
+        ] {
+            let unknown = table.find(id, principal, transport).err();
+            assert_eq!(unknown, Some(Reason::UnknownSession), "{principal:?} {transport:?}");
+        }
+    }
 }
