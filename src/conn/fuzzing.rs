@@ -31,7 +31,7 @@ fn peer() -> ClientAddr {
 #[derive(Debug)]
 pub struct Edge {
     connection: Connection,
-    app: Arc<App>,
+    tally: Tally,
     policy: CurrentPolicy,
     drain: Drain,
 }
@@ -46,17 +46,9 @@ impl Edge {
         let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(config, &[]));
         let guard = Guard::new(tally.clone());
-        let app = Arc::new(App::new(
-            config,
-            policy.clone(),
-            guard,
-            mcp,
-            None,
-            tally.clone(),
-            drain.clone(),
-        ));
-        let connection = Connection::new(Arc::clone(&app), None, tally, drain.clone());
-        Self { connection, app, policy, drain }
+        let app = App::new(config, policy.clone(), guard, mcp, None, tally.clone(), drain.clone());
+        let connection = Connection::new(Arc::new(app), None, tally.clone(), drain.clone());
+        Self { connection, tally, policy, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -92,8 +84,8 @@ impl Edge {
 
     /// Event streams that are open.
     #[must_use]
-    pub fn streams(&self) -> u64 {
-        self.app.streams()
+    pub fn streams(&self) -> usize {
+        self.tally.gauges().streams.value()
     }
 
     /// Ends it; true if nothing was left running.
@@ -115,7 +107,7 @@ pub struct Announced {
 pub async fn announced<I: AsyncRead + Unpin>(io: I) -> Option<Announced> {
     let mut arrival = Arrival::announced(io, peer()).await.ok()?;
     let mut rest = Vec::new();
-    let _length = arrival.io.read_to_end(&mut rest).await.ok()?;
+    arrival.io.read_to_end(&mut rest).await.ok()?;
     let named = arrival.by == KnownBy::Proxy;
     let client = named.then(|| arrival.client.to_string().parse().ok()).flatten();
     Some(Announced { client, rest })

@@ -4,22 +4,30 @@
 //! the next place on.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::limits::addr::ClientKey;
+use crate::observe::metrics::{Gauge, Gauged};
 
 /// The places that each client has taken. The map holds only clients that have something open, so
 /// that it is bounded by what is open in all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct PerClient {
     taken: Arc<DashMap<ClientKey, u32>>,
+    open: Gauge,
 }
 
 impl PerClient {
+    /// `open` counts the places that are taken, of all clients.
+    pub(crate) fn new(open: Gauge) -> Self {
+        Self { taken: Arc::default(), open }
+    }
+
     /// Takes a place, if the client has fewer than `most`.
     pub(crate) fn try_take(&self, key: ClientKey, most: u32) -> Option<Permit> {
         match self.taken.entry(key) {
@@ -27,17 +35,12 @@ impl PerClient {
             Entry::Vacant(entry) if most > 0 => drop(entry.insert(1)),
             Entry::Occupied(_) | Entry::Vacant(_) => return None,
         }
-        Some(Permit { key, taken: Arc::clone(&self.taken) })
+        Some(Permit { key, taken: Arc::clone(&self.taken), _open: self.open.hold() })
     }
 
     /// Places that this client has taken.
     pub(crate) fn taken(&self, key: ClientKey) -> u32 {
         self.taken.get(&key).map_or(0, |taken| *taken)
-    }
-
-    /// Places that are taken, of all clients.
-    pub(crate) fn open(&self) -> u64 {
-        self.taken.iter().map(|entry| u64::from(*entry.value())).sum()
     }
 }
 
@@ -47,6 +50,7 @@ impl PerClient {
 pub(crate) struct Permit {
     key: ClientKey,
     taken: Arc<DashMap<ClientKey, u32>>,
+    _open: Gauged,
 }
 
 impl Drop for Permit {
@@ -61,8 +65,11 @@ impl Drop for Permit {
 }
 
 /// The places that are taken in all. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Total(Arc<Mutex<Queue>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Total {
+    queue: Arc<Mutex<Queue>>,
+    open: Gauge,
+}
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -98,13 +105,18 @@ impl Queue {
 }
 
 impl Total {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `open` counts the places that are taken.
+    pub(crate) fn new(open: Gauge) -> Self {
+        Self { queue: Arc::default(), open }
+    }
+
+    fn permit(&self) -> TotalPermit {
+        TotalPermit { total: self.clone(), _open: self.open.hold() }
     }
 
     /// Takes a place, unless `most` are taken, or somebody waits for one.
     pub(crate) fn try_take(&self, most: u32) -> Option<TotalPermit> {
-        self.queue().try_take(most).then(|| TotalPermit(self.clone()))
+        self.queue.lock().try_take(most).then(|| self.permit())
     }
 
     /// Takes a place as soon as fewer than `most` are taken, and those have one who waited before.
@@ -112,9 +124,9 @@ impl Total {
     pub(crate) async fn take(&self, most: u32) -> Option<TotalPermit> {
         let (turn, mine) = oneshot::channel();
         {
-            let mut queue = self.queue();
+            let mut queue = self.queue.lock();
             if queue.try_take(most) {
-                return Some(TotalPermit(self.clone()));
+                return Some(self.permit());
             }
             queue.waiting.push_back(Waiting { most, turn });
         }
@@ -124,21 +136,24 @@ impl Total {
 
     /// Places that are taken.
     pub(crate) fn taken(&self) -> u32 {
-        self.queue().taken
+        self.queue.lock().taken
     }
 }
 
 /// One of all places.
 #[derive(Debug)]
 #[must_use = "dropping a permit gives its place back"]
-pub(crate) struct TotalPermit(Total);
+pub(crate) struct TotalPermit {
+    total: Total,
+    _open: Gauged,
+}
 
 impl Drop for TotalPermit {
     fn drop(&mut self) {
-        let next = self.0.queue().give_back();
+        let next = self.total.queue.lock().give_back();
         if let Some(Waiting { turn, .. }) = next {
             // Whoever has left meanwhile drops it, for the next one.
-            drop(turn.send(Self(self.0.clone())));
+            drop(turn.send(self.total.permit()));
         }
     }
 }
@@ -158,18 +173,21 @@ mod tests {
 
     #[test]
     fn places_are_counted_per_client_and_come_back() {
-        let places = PerClient::default();
+        let open = Gauge::default();
+        let places = PerClient::new(open.clone());
         let first = places.try_take(key(1), 2).unwrap();
         let _second = places.try_take(key(1), 2).unwrap();
         assert!(places.try_take(key(1), 2).is_none());
         assert!(places.try_take(key(2), 2).is_some());
+        assert_eq!(open.value(), 2);
         drop(first);
+        assert_eq!(open.value(), 1);
         assert!(places.try_take(key(1), 2).is_some());
     }
 
     #[test]
     fn a_client_that_left_leaves_nothing_behind() {
-        let places = PerClient::default();
+        let places = PerClient::new(Gauge::default());
         for last in 0..=255 {
             drop(places.try_take(key(last), 2));
         }
@@ -178,12 +196,12 @@ mod tests {
 
     #[test]
     fn no_places_means_nobody() {
-        assert!(PerClient::default().try_take(key(1), 0).is_none());
+        assert!(PerClient::new(Gauge::default()).try_take(key(1), 0).is_none());
     }
 
     #[test]
     fn a_new_limit_counts_from_the_next_place_on() {
-        let places = PerClient::default();
+        let places = PerClient::new(Gauge::default());
         let first = places.try_take(key(1), 1).unwrap();
         assert!(places.try_take(key(1), 1).is_none());
         let second = places.try_take(key(1), 2).unwrap();
@@ -197,7 +215,7 @@ mod tests {
 
     #[test]
     fn places_in_all_are_counted_and_come_back() {
-        let places = Total::default();
+        let places = Total::new(Gauge::default());
         let first = places.try_take(2).unwrap();
         let _second = places.try_take(2).unwrap();
         assert!(places.try_take(2).is_none() && places.try_take(0).is_none());
@@ -211,7 +229,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_served_in_turn_and_before_who_does_not() {
-        let places = Total::default();
+        let places = Total::new(Gauge::default());
         let (one, other) = (places.try_take(2).unwrap(), places.try_take(2).unwrap());
         let (mut first, mut second) = (pin!(places.take(2)), pin!(places.take(2)));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
@@ -227,7 +245,7 @@ mod tests {
 
     #[test]
     fn who_stopped_waiting_takes_nothing() {
-        let places = Total::default();
+        let places = Total::new(Gauge::default());
         let taken = places.try_take(1).unwrap();
         let mut never_asks = Box::pin(places.take(1));
         let mut left = Box::pin(places.take(1));

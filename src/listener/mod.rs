@@ -20,7 +20,7 @@ use crate::drain::Drain;
 use crate::limits::addr::ClientAddr;
 use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
 use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Gauge, Outcome, Tally};
 use crate::policy::{CurrentPolicy, Policy};
 
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
@@ -49,18 +49,13 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn new(tally: Tally) -> Self {
-        let (all, per_client) = (Total::default(), PerClient::default());
-        Self { all, per_client, strangers: Strangers::default(), tally }
-    }
-
-    /// Open connections.
-    pub(crate) fn connections(&self) -> usize {
-        usize::try_from(self.all.taken()).unwrap_or(usize::MAX)
-    }
-
-    /// Connections without a request that passed.
-    pub(crate) fn strangers(&self) -> usize {
-        self.strangers.len()
+        let gauges = tally.gauges();
+        Self {
+            all: Total::new(gauges.connections.clone()),
+            per_client: PerClient::new(Gauge::default()),
+            strangers: Strangers::new(gauges.unauthenticated.clone()),
+            tally,
+        }
     }
 
     /// Takes a newcomer in; a stranger gives way if that is one too many.
@@ -187,7 +182,8 @@ impl Listener {
         if let Err(error) = prepare(&stream, policy.times.write) {
             return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
         }
-        let (connection, places) = (Arc::clone(connection), self.places.clone());
+        let connection = Arc::clone(connection);
+        let places = self.places.clone();
         self.drain.spawn(async move {
             let Some(_place) = places.had(place, peer).await else { return };
             let Ok(local) = stream.local_addr() else { return };

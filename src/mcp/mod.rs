@@ -4,10 +4,13 @@
 //! out. What kind of session a request belongs to is decided by the request alone, never by the
 //! connection it came on.
 
+mod call;
 mod direct;
+mod era;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http_sse;
+mod incoming;
 mod pool;
 mod ready;
 mod reason;
@@ -27,7 +30,9 @@ pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::session::table::SessionId;
 pub(crate) use self::sse::{EventStream, error_event};
 
-use self::pool::WarmPool;
+use self::call::Sender;
+use self::incoming::Weighed;
+use self::pool::{Visitor, WarmPool};
 use self::ready::Readiness;
 use self::session::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use self::session::{Session, SessionTimes, Terms, Unknown};
@@ -39,11 +44,10 @@ use crate::config::{Limits, Secret};
 use crate::drain::Drain;
 use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
-use crate::limits::bytes::{Budget, PER_MESSAGE, Quota, Short};
+use crate::limits::bytes::{Budget, Quota};
 use crate::limits::places::PerClient;
 use crate::observe::metrics::{Outcome, Tally};
 use crate::policy::Policy;
-use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::ProtocolVersion;
 
 /// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
@@ -153,26 +157,35 @@ pub(crate) struct Mcp {
 impl Mcp {
     /// The transports in front of `backend`.
     pub(crate) fn new(backend: Backend, limits: &Limits, tally: Tally, drain: Drain) -> Self {
+        let gauges = tally.gauges();
         Self {
             budget: Budget::new(limits.max_buffered_bytes, largest(limits), tally.clone()),
             backend,
-            sessions: SessionTable::default(),
-            streams: PerClient::default(),
-            warm: Arc::default(),
+            sessions: SessionTable::new(gauges.sessions.clone()),
+            streams: PerClient::new(gauges.streams.clone()),
+            warm: Arc::new(WarmPool::new(tally.clone())),
             readiness: Arc::default(),
             tally,
             drain,
         }
     }
 
-    /// Keeps to these limits where memory is taken from now on, in sessions and streams that are open
-    /// as well: it is one whole.
+    /// Keeps to these limits in sessions and streams that are open as well: the memory for messages
+    /// is one whole.
     pub(crate) fn keep_to(&self, limits: &Limits) {
         self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
         self.backend.keep_to(limits);
     }
 
-    /// Does nothing that stands behind know one of these already? See [`Backend::check_secrets`].
+    /// Ends the warm sessions that wait for nothing, which would keep to the times of their start.
+    pub(crate) fn forget_warm(&self) {
+        self.warm.give_up();
+    }
+
+    /// Checks that none of these secrets is handed to what stands behind.
+    ///
+    /// # Errors
+    /// See [`Backend::check_secrets`].
     pub(crate) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
         self.backend.check_secrets(secrets)
     }
@@ -198,15 +211,14 @@ impl Mcp {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
     }
 
-    /// Refuses a message that could never be read within the memory that its client may have. In a
-    /// session its text counts against the same share.
-    fn check_weight(&self, message: &Message, quota: &Quota, own: bool) -> Result<(), Reason> {
-        let text = if own { message.bytes().len().saturating_add(PER_MESSAGE) } else { 0 };
-        let read = || jsonrpc::weight(message.params()).saturating_add(text);
-        if self.backend.reads_values() && !quota.could_have(read()) {
-            return Err(Short::Ever.into());
-        }
-        Ok(())
+    /// What a client's messages are weighed against: a backend that takes them as text reads none.
+    fn weighed<'q>(&self, quota: &'q Quota, with_text: bool) -> Option<Weighed<'q>> {
+        self.backend.reads_values().then_some(Weighed { quota, with_text })
+    }
+
+    /// Whoever sends a request's messages.
+    fn sender<'a>(policy: &Policy, admitted: &'a Admitted, caller: Caller) -> Sender<'a> {
+        Sender::new(policy.tools, admitted.grant(), caller)
     }
 
     /// The memory for messages.
@@ -218,38 +230,21 @@ impl Mcp {
         Terms { times: SessionTimes::from(&policy.times), quota, tally: self.tally.clone() }
     }
 
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.streams.open()
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.backend.children()
-    }
-
-    /// Does the backend end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.backend.is_crash_loop()
-    }
-
     /// Opens a session that its client will know by an id.
     async fn open_session(
         &self,
         ask: &Ask<'_>,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let (policy, client, principal) = (ask.policy, ask.client, ask.admitted.principal());
+        let (policy, client) = (ask.policy, ask.client);
+        let principal = ask.admitted.principal();
         let place = self.take_place(policy, client, principal).await?;
         let quota = ask.caller.quota.clone();
         let link = self.open_link(policy, Starter::Client(client), &quota, Some(principal)).await?;
-        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(policy, quota));
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal.clone(), transport);
+        let terms = self.terms(policy, quota);
         let session = Session::start(id, owner, terms, link, place, &self.drain);
         self.sessions.enter(&session, hold);
         Ok(session)
@@ -288,20 +283,22 @@ impl Mcp {
     async fn open_warm(
         &self,
         policy: &Policy,
-        principal: &Principal,
+        visitor: &Visitor,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
-        let quota = self.warm.quota(principal, &self.budget);
+        let (principal, quota) = (visitor.principal(), visitor.quota(&self.budget));
         // One that is there can be shared: nobody has to go for a further one.
-        let needed = self.warm.any(principal).is_none();
-        let link =
-            self.open_link(policy, Starter::Edge, &quota, needed.then_some(principal)).await?;
+        let needed = visitor.any().is_none();
+        let needed = needed.then_some(principal);
+        let link = self.open_link(policy, Starter::Edge, &quota, needed).await?;
         let owner = (principal.clone(), Transport::Bare);
-        let (id, terms) = (SessionId::random()?, self.terms(policy, quota.clone()));
-        let session = Session::start(id, owner, terms, link, (), &self.drain);
+        let id = SessionId::random()?;
+        let terms = self.terms(policy, quota.clone());
+        let place = visitor.on_shelf();
+        let session = Session::start(id, owner, terms, link, place, &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
-        let caller = Arc::new(Caller { quota, ..Caller::stdio() });
+        let caller = Arc::new(Caller { quota, ..Caller::edge() });
         let begun = timeout_at(deadline, session.initialize(&caller)).await;
         begun.unwrap_or_else(|_elapsed| Err(session.late(policy.times.call)))?;
         unknown.known();
@@ -372,16 +369,16 @@ impl Mcp {
             evicted => evicted.map(drop),
         }
     }
+}
 
-    /// What a long stream of this session is like.
-    fn long_stream(policy: &Policy, version: Option<ProtocolVersion>) -> StreamKind {
-        StreamKind {
-            ids: true,
-            primed: version.is_some_and(ProtocolVersion::has_priming),
-            endpoint: None,
-            age: Some(policy.times.stream_age),
-            keep_alive: policy.times.keep_alive,
-        }
+/// What a long stream of this session is like.
+fn long_stream(policy: &Policy, version: Option<ProtocolVersion>) -> StreamKind {
+    StreamKind {
+        ids: true,
+        primed: version.is_some_and(ProtocolVersion::has_priming),
+        endpoint: None,
+        age: Some(policy.times.stream_age),
+        keep_alive: policy.times.keep_alive,
     }
 }
 

@@ -1,7 +1,5 @@
 //! Builds every floor once, runs them, drains them.
 
-pub(crate) mod report;
-
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -27,8 +25,8 @@ use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Tally;
+use crate::observe::report::Reporter;
 use crate::policy::{CurrentPolicy, Policy};
-use crate::server::report::Reporter;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -140,10 +138,11 @@ impl Behind {
                     Arc::clone(&upstream),
                     &asked,
                     limits.max_line_bytes,
+                    config.times.session_idle,
                     tally.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, asked.pass, config);
+                let front = Front::new(upstream, asked.pass, config, tally);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -212,7 +211,7 @@ pub struct Server {
     redirect: Option<Redirect>,
     app: Arc<App>,
     policy: CurrentPolicy,
-    reporter: Reporter,
+    tally: Tally,
     address: SocketAddr,
     trust: Option<Trust>,
     config: Config,
@@ -240,9 +239,7 @@ impl Server {
         let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => {
-                Some(bind_redirect(address, policy.clone(), places.clone(), drain.clone())?)
-            }
+            Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
             None => None,
         };
         let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
@@ -262,20 +259,20 @@ impl Server {
         let app =
             App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
         let app = Arc::new(app);
-        let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
-            let (app, port) = (Arc::clone(&app), address.port());
+            let app = Arc::clone(&app);
+            let port = address.port();
             let connection = Connection::redirecting(app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection = Connection::new(Arc::clone(&app), tls, tally, drain.clone());
+        let connection = Connection::new(Arc::clone(&app), tls, tally.clone(), drain.clone());
         Ok(Self {
             listener,
             connection: Arc::new(connection),
             redirect,
             app,
             policy,
-            reporter,
+            tally,
             address,
             trust,
             config,
@@ -322,7 +319,7 @@ impl Server {
     /// Tells how the server stands, for as long as somebody asks.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
-        self.reporter.clone()
+        Reporter::new(self.tally.clone())
     }
 
     /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
@@ -340,12 +337,13 @@ impl Server {
             app,
             policy,
             drain,
-            reporter: _,
+            tally,
             address: _,
             trust: _,
             config: _,
         } = self;
-        let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
+        let sweeping = Arc::clone(&app);
+        let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
             front.look(&drain);
@@ -360,7 +358,9 @@ impl Server {
             () = sweeping.guard().keep_swept() => {}
             () = fresh.keep_fresh() => {}
         }
-        tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
+        let gauges = tally.gauges();
+        let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
+        tracing::info!(sessions, children, "draining");
         let finished = drain.finish(policy.now().times.shutdown).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");
@@ -417,7 +417,7 @@ pub async fn serve_stdio(
     };
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
     let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
-    let _finished = drain.finish(Duration::from_secs(5)).await;
+    drain.finish(Duration::from_secs(5)).await;
     Ok(ended == Ended::Finished && !drain.is_broken())
 }
 

@@ -60,10 +60,11 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::default();
+        let places = Places::new(tally.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
-            let (stopping, all_given_back) = (drain.stopping(), places.all_given_back());
+            let stopping = drain.stopping();
+            let all_given_back = places.all_given_back();
             // What the last child leaves behind is ended, too.
             let last = async move {
                 stopping.await;
@@ -133,16 +134,6 @@ impl StdioBackend {
     /// Are all starts held back now?
     pub(crate) fn is_held(&self) -> bool {
         self.gate.is_closed()
-    }
-
-    /// Does the program keep ending as soon as it is started?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.gate.is_loop()
-    }
-
-    /// How many processes there are now.
-    pub(crate) fn children(&self) -> u32 {
-        self.places.taken()
     }
 
     fn start_own(&self) -> io::Result<(Option<Own>, (Process, Pipes))> {

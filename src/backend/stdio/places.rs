@@ -1,9 +1,10 @@
 //! Places for children: taken before one is started, and given back when its whole group is gone.
 
 use crate::limits::places::{Total, TotalPermit};
+use crate::observe::metrics::Gauge;
 
 /// The places that are taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Places(Total);
 
 /// The place of one child. Its drop gives it back.
@@ -11,14 +12,14 @@ pub(super) struct Places(Total);
 pub(super) struct Place(#[expect(dead_code, reason = "held for its drop")] TotalPermit);
 
 impl Places {
+    /// `taken` counts those that are taken.
+    pub(super) fn new(taken: Gauge) -> Self {
+        Self(Total::new(taken))
+    }
+
     /// One of `most` places; none if all are taken.
     pub(super) fn take(&self, most: u32) -> Option<Place> {
         self.0.try_take(most).map(Place)
-    }
-
-    /// How many are taken now.
-    pub(super) fn taken(&self) -> u32 {
-        self.0.taken()
     }
 
     /// Resolves when all are free. Meanwhile none can be taken.
@@ -39,20 +40,21 @@ mod tests {
 
     #[test]
     fn places_are_counted_while_somebody_waits_for_all_of_them() {
-        let places = Places::default();
+        let gauge = Gauge::default();
+        let places = Places::new(gauge.clone());
         let (one, other) = (places.take(100).unwrap(), places.take(100).unwrap());
-        assert_eq!(places.taken(), 2);
+        assert_eq!(gauge.value(), 2);
         let mut all = pin!(places.all_given_back());
         assert!((&mut all).now_or_never().is_none());
-        assert_eq!(places.taken(), 2);
+        assert_eq!(gauge.value(), 2);
         assert!(places.take(100).is_none(), "the edge is about to end");
         drop(one);
         assert!((&mut all).now_or_never().is_none());
-        assert_eq!(places.taken(), 1);
+        assert_eq!(gauge.value(), 1);
         drop(other);
-        assert_eq!(places.taken(), 0);
+        assert_eq!(gauge.value(), 0);
         assert!((&mut all).now_or_never().is_some());
-        assert_eq!(places.taken(), 0);
+        assert_eq!(gauge.value(), 0);
         assert!(places.take(100).is_some());
     }
 }

@@ -7,7 +7,6 @@ mod call;
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -16,9 +15,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
-use super::pool::bare_caller;
+use super::call::Sender;
 use super::{Ask, Mcp, Reason, Reply};
-use crate::caller::Caller;
 use crate::limits::bytes::{Gathered, Quota, Short};
 use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, any_error_in, code};
@@ -36,8 +34,8 @@ impl Mcp {
     /// The whole list of tools.
     pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
         let policy = ask.policy;
-        let caller = bare_caller(ask);
-        let pages = self.in_time(policy, self.walk(policy, &caller, None)).await?;
+        let sender = Self::bare_sender(ask);
+        let pages = self.in_time(policy, self.walk(policy, &sender, None)).await?;
         Ok(Reply::Json(pages.whole()?, None))
     }
 
@@ -45,24 +43,26 @@ impl Mcp {
     pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
         let call = PlainCall::read(&body, &ask.caller.quota)?;
         drop(body);
-        self.check_weight(&call.message, &ask.caller.quota, false)?;
+        if let Some(weighed) = self.weighed(&ask.caller.quota, false) {
+            weighed.check(&call.message)?;
+        }
         let policy = ask.policy;
-        let caller = bare_caller(ask);
-        let called = self.in_time(policy, self.call_plain(policy, &caller, call)).await?;
+        let sender = Self::bare_sender(ask);
+        let called = self.in_time(policy, self.call_plain(policy, &sender, call)).await?;
         Ok(Reply::Json(called, None))
     }
 
     async fn call_plain(
         &self,
         policy: &Policy,
-        caller: &Arc<Caller>,
+        sender: &Sender<'_>,
         call: PlainCall,
     ) -> Result<Bytes, Reason> {
         let PlainCall { name, message } = call;
-        if !self.walk(policy, caller, Some(&name)).await?.found {
+        if !self.walk(policy, sender, Some(&name)).await?.found {
             return Err(Reason::UnknownTool);
         }
-        match result_of(&self.answer_bare(policy, caller, message).await?) {
+        match result_of(&self.answer_bare(policy, sender.permit(message)?).await?) {
             Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
                 Err(Reason::BadArguments(text))
             }
@@ -74,14 +74,15 @@ impl Mcp {
     async fn walk<'a>(
         &self,
         policy: &Policy,
-        caller: &Arc<Caller>,
+        sender: &Sender<'_>,
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
-        let mut pages = Pages::new(wanted, &caller.quota)?;
+        let mut pages = Pages::new(wanted, &sender.caller().quota)?;
         let mut params = Value::Null;
         loop {
             let request = Message::request(&1.into(), "tools/list", &params);
-            let page = result_of(&self.answer_bare(policy, caller, request).await?)?;
+            let page = self.answer_bare(policy, sender.permit(request)?).await?;
+            let page = result_of(&page)?;
             match pages.add(&page)? {
                 Some(cursor) => params = json!({ "cursor": cursor }),
                 None => return Ok(pages),

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
+use crate::caller::{Caller, Grant};
 use crate::config::{Config, Times};
 use crate::drain::Drain;
+use crate::guard::ToolPolicy;
 use crate::limits::bytes::Budget;
 use crate::observe::metrics::Tally;
 
@@ -130,17 +132,22 @@ impl Handler for Slow {
 }
 
 fn slow(minutes: u64) -> (Mcp, Policy) {
-    let (drain, mut config) = (Drain::default(), Config::default());
+    let drain = Drain::default();
+    let mut config = Config::default();
     config.times.call = Duration::from_mins(minutes);
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
     let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain);
     (mcp, Policy::new(&config, &[]))
 }
 
+fn sender() -> Sender<'static> {
+    Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio())
+}
+
 async fn call((mcp, policy): &(Mcp, Policy), tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.in_time(policy, mcp.call_plain(policy, &Arc::new(Caller::stdio()), call)).await
+    mcp.in_time(policy, mcp.call_plain(policy, &sender(), call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,14 +156,16 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let done = call(&slow(12), "tool10").await.unwrap();
     assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
     assert_eq!(begun.elapsed(), Duration::from_mins(11));
-    let ((mcp, policy), begun) = (slow(5), Instant::now());
-    let caller = Arc::new(Caller::stdio());
+    let (mcp, policy) = slow(5);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    let walk = mcp.walk(&policy, &caller, None);
+    let sender = sender();
+    let walk = mcp.walk(&policy, &sender, None);
     assert_eq!(mcp.in_time(&policy, walk).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
-    let (mcp, begun) = (slow(10), Instant::now());
+    let mcp = slow(10);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(10));
     assert_eq!(call(&mcp, "tool10").await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(10));
@@ -166,13 +175,12 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
     let (mcp, policy) = slow(1);
-    let caller = Arc::new(Caller::stdio());
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
     let times = Times { call: Duration::from_secs(9), ..policy.times };
     let policy = Policy { times, ..policy };
-    let answer = mcp.answer_bare(&policy, &caller, request).await;
+    let answer = mcp.answer_bare(&policy, sender().permit(request).unwrap()).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }

@@ -1,9 +1,10 @@
 //! The sessions that clients know by an id, and how many there may be.
 
-use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -14,6 +15,8 @@ use crate::caller::{Principal, Transport};
 use crate::config::Limits;
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
+use crate::observe::metrics::{Gauge, Gauged};
+use crate::wire::hex;
 
 /// How often a session is chosen for eviction until one can really be ended.
 const MAX_CHOICES: usize = 8;
@@ -27,7 +30,7 @@ impl SessionId {
     pub(crate) fn random() -> Result<Self, Reason> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|_no_randomness| Reason::NoRandomness)?;
-        Ok(Self(hex(&bytes).into()))
+        Ok(Self(hex::digits(&bytes).collect()))
     }
 
     /// What the client sends.
@@ -38,7 +41,7 @@ impl SessionId {
     /// A name for logs, from which the id cannot be had.
     pub(crate) fn alias(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
-        hex(digest.first_chunk::<4>().map_or(&[], |first| first))
+        hex::digits(digest.first_chunk::<4>().map_or(&[], |first| first)).collect()
     }
 }
 
@@ -48,19 +51,12 @@ impl fmt::Debug for SessionId {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// The sessions that clients know by an id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SessionTable {
     sessions: Arc<DashMap<Box<str>, Entry>>,
     places: Total,
+    known: Gauge,
     per_client: PerClient,
 }
 
@@ -69,6 +65,7 @@ pub(crate) struct SessionTable {
 struct Entry {
     session: Arc<Session>,
     hold: Arc<Hold>,
+    _known: Gauged,
 }
 
 /// What a session holds of the limits, until a newcomer takes it or the session ends.
@@ -87,7 +84,7 @@ pub(crate) struct Places {
 
 impl Hold {
     fn release(&self) -> Option<Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.places.lock().take()
     }
 }
 
@@ -111,7 +108,7 @@ impl SessionPlace {
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
-        drop(self.sessions.remove(&*self.id.0));
+        self.sessions.remove(&*self.id.0);
         drop(self.hold.release());
     }
 }
@@ -136,9 +133,19 @@ pub(crate) enum NoPlace {
 }
 
 impl SessionTable {
+    /// `known` counts the sessions that clients can find.
+    pub(crate) fn new(known: Gauge) -> Self {
+        Self {
+            sessions: Arc::default(),
+            places: Total::new(Gauge::default()),
+            known,
+            per_client: PerClient::new(Gauge::default()),
+        }
+    }
+
     /// Takes a place for a session of this client: a free one, or that of an idle session, which
-    /// ends. Where there are more than the `limits` have it, which is so after they were lowered, idle
-    /// sessions end until there are not.
+    /// ends. Where a limit was lowered, and there are more than that, idle sessions end until it is
+    /// kept.
     pub(crate) fn take(
         &self,
         client: ClientKey,
@@ -158,10 +165,9 @@ impl SessionTable {
                     if let Some(place) = self.places.try_take(max_sessions) {
                         break place;
                     }
-                    let Places { all, _client } =
-                        self.evict(None, newcomer).map_err(NoPlace::AtAll)?;
+                    let evicted = self.evict(None, newcomer).map_err(NoPlace::AtAll)?;
                     if self.places.taken() <= max_sessions {
-                        break all;
+                        break evicted.all;
                     }
                 };
                 Places { all, _client: permit }
@@ -184,7 +190,7 @@ impl SessionTable {
             let sessions = self.sessions.iter();
             let sessions = sessions.filter(|entry| of.is_none_or(|of| entry.hold.client == of));
             let candidates = sessions.filter_map(|entry| {
-                let Entry { session, hold } = entry.value();
+                let Entry { session, hold, _known: _ } = entry.value();
                 let usage = session.usage()?;
                 let own = session.is_of(newcomer.principal);
                 let session = (Arc::clone(session), Arc::clone(hold), usage);
@@ -205,8 +211,8 @@ impl SessionTable {
 
     /// Makes a session known.
     pub(crate) fn enter(&self, session: &Arc<Session>, hold: Arc<Hold>) {
-        let entry = Entry { session: Arc::clone(session), hold };
-        drop(self.sessions.insert(session.id().as_str().into(), entry));
+        let entry = Entry { session: Arc::clone(session), hold, _known: self.known.hold() };
+        self.sessions.insert(session.id().as_str().into(), entry);
     }
 
     /// The open session with this id, if it is of this transport and belongs to this principal.
@@ -222,11 +228,6 @@ impl SessionTable {
             .filter(|session| session.is_open_to(principal) && session.transport() == transport)
             .inspect(|session| session.used_by_client())
             .ok_or(Reason::UnknownSession)
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
     }
 }
 
@@ -244,8 +245,10 @@ mod tests {
     use crate::caller::{Caller, TokenId};
     use crate::config::Config;
     use crate::drain::Drain;
+    use crate::limits::bytes::Quota;
     use crate::mcp::Mcp;
-    use crate::mcp::session::SessionTimes;
+    use crate::mcp::call::Permitted;
+    use crate::mcp::session::{SessionTimes, Terms};
     use crate::observe::metrics::Tally;
     use crate::policy::Policy;
     use crate::wire::jsonrpc::Message;
@@ -271,7 +274,7 @@ mod tests {
     impl Limited {
         fn new(max_sessions: u32, sessions_per_ip: u32) -> Self {
             let limits = Limits { max_sessions, sessions_per_ip, ..Limits::default() };
-            Self(SessionTable::default(), limits)
+            Self(SessionTable::new(Gauge::default()), limits)
         }
     }
 
@@ -313,9 +316,11 @@ mod tests {
         let (say, said) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let (id, hold) = (place.id().clone(), place.hold());
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
-        let session = Session::start(id, owner, times, Link { tell, said }, place, drain);
+        let session = Session::start(id, owner, terms, Link { tell, said }, place, drain);
         table.enter(&session, hold);
         (session, (told, say))
     }
@@ -337,7 +342,8 @@ mod tests {
             Limits { sessions_per_ip: 2, ..Limits::default() },
             Limits { max_sessions: 2, ..Limits::default() },
         ] {
-            let (mut table, drain) = (Limited::new(9, 9), Drain::default());
+            let mut table = Limited::new(9, 9);
+            let drain = Drain::default();
             let mut played = Vec::new();
             for _ in 0..5 {
                 played.push(session(take(&table, client(1)).unwrap(), &drain, &table).1);
@@ -350,7 +356,10 @@ mod tests {
             let _newcomer = take(&table, client(1)).unwrap();
             sleep(Duration::from_millis(1)).await;
             // The one that is read stays, and the newcomer is the other.
-            assert_eq!((table.len(), table.places.taken(), first.is_ended()), (1, 2, false));
+            assert_eq!(
+                (table.sessions.len(), table.places.taken(), first.is_ended()),
+                (1, 2, false)
+            );
             assert!(take(&table, client(1)).is_err());
             // A higher one counts at once.
             table.1 = Limits { sessions_per_ip: 3, max_sessions: 3, ..Limits::default() };
@@ -361,7 +370,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
-        let (table, drain) = (Limited::new(9, 2), Drain::default());
+        let table = Limited::new(9, 2);
+        let drain = Drain::default();
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         sleep(Duration::from_millis(750)).await;
         let (two, _played) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -375,14 +385,15 @@ mod tests {
         assert!(take(&table, client(1)).is_err());
         sleep(Duration::from_millis(1)).await;
         assert!(take(&table, client(1)).is_err());
-        assert_eq!(table.len(), 1);
+        assert_eq!((table.sessions.len(), table.known.value()), (1, 1));
         drop(place);
         assert!(take(&table, client(1)).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
-        let (table, drain) = (Limited::new(9, 2), Drain::default());
+        let table = Limited::new(9, 2);
+        let drain = Drain::default();
         let mut played = Vec::new();
         let mut open = || {
             let (session, link) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -417,13 +428,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
-        let (table, drain) = (Limited::new(9, 2), Drain::default());
+        let table = Limited::new(9, 2);
+        let drain = Drain::default();
         let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let reader = reading.listen().unwrap();
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let answer = calling.call(vec![request], false).await.unwrap();
         sleep(Duration::from_mins(50)).await;
         assert!(take(&table, client(1)).is_err());
         assert!(!reading.is_ended() && !calling.is_ended());
@@ -438,8 +450,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
-        let (table, drain) = (Limited::new(2, 9), Drain::default());
-        let other = Principal::Token(TokenId([7; 6]));
+        let table = Limited::new(2, 9);
+        let drain = Drain::default();
+        let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
         sleep(Duration::from_mins(10)).await;
@@ -455,22 +468,48 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_waits_no_longer_than_five_seconds_for_a_place() {
-        let (drain, mut config) = (Drain::default(), Config::default());
+        let drain = Drain::default();
+        let mut config = Config::default();
         config.limits.sessions_per_ip = 1;
-        let policy = Policy::new(&config, &[]);
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
         let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain.clone());
+        let policy = Policy::new(&config, &[]);
         let newcomer = Newcomer { principal: &ME, patience: Instant::now() };
-        let place = mcp.sessions.take(client(1), newcomer, &config.limits).unwrap();
+        let place = mcp.sessions.take(client(1), newcomer, &policy.limits).unwrap();
         let (calling, _link) = session(place, &drain, &mcp.sessions);
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let _answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let _answer = calling.call(vec![request], false).await.unwrap();
         // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
         // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
         let begun = Instant::now();
         let refused = mcp.take_place(&policy, client(1), &ME).await.unwrap_err();
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
+    }
+
+    #[test]
+    fn an_id_is_shown_by_an_alias_of_eight_digits_that_stays_the_same() {
+        let (id, other) = (SessionId("aa".into()), SessionId("ab".into()));
+        assert_eq!((id.alias(), id.as_str()), ("961b6dd3".to_owned(), "aa"));
+        assert_ne!(id.alias(), other.alias());
+        assert_eq!(format!("{id:?}"), "SessionId(961b6dd3…)");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
+        let (table, drain) = (SessionTable::new(9, 9), Drain::default());
+        let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let id = mine.id().as_str();
+        let other = Principal::Token(TokenId([7; 6]));
+        assert!(table.find(id, &ME, Transport::StreamableHttp).is_ok());
+        for (id, principal, transport) in [
+            (id, &other, Transport::StreamableHttp),
+            (id, &ME, Transport::HttpSse),
+            ("no-such-id", &ME, Transport::StreamableHttp),
+        ] {
+            let unknown = table.find(id, principal, transport).err();
+            assert_eq!(unknown, Some(Reason::UnknownSession), "{principal:?} {transport:?}");
+        }
     }
 }

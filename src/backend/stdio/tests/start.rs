@@ -10,13 +10,13 @@ async fn places_are_counted_and_given_back() {
         backend.open(Starter::Edge, &Quota::default(), &limits)
     };
     let links = [open_within(2).unwrap(), open_within(2).unwrap()];
-    assert_eq!(backend.children(), 2);
+    assert_eq!(children(&backend), 2);
     let full = open_within(2).unwrap_err();
     assert!(matches!(full, OpenError::Full(2)), "{full:?}");
     // Another limit counts at once; a lower one ends nobody.
     let third = open_within(3).unwrap();
     assert!(matches!(open_within(1).unwrap_err(), OpenError::Full(1)));
-    assert_eq!(backend.children(), 3);
+    assert_eq!(children(&backend), 3);
     drop((links, third));
     empty(&backend).await;
     drop(open_within(1).unwrap());
@@ -36,7 +36,7 @@ async fn a_program_that_does_not_start_costs_no_place() {
         assert!(matches!(open_on(&backend), Err(OpenError::Spawn { .. })));
     }
     assert!(matches!(open_on(&backend), Err(OpenError::Held { .. })));
-    assert_eq!(backend.children(), 0);
+    assert_eq!(children(&backend), 0);
 }
 
 #[tokio::test]
