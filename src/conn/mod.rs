@@ -36,7 +36,7 @@ use self::unread::{Received, Then};
 use crate::caller::Alpn;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::http::{App, ConnInfo, ReplyBody};
+use crate::http::{App, ConnInfo, NoRequest, ReplyBody};
 use crate::limits::addr::ClientAddr;
 use crate::limits::strangers::Stranger;
 use crate::observe::metrics::{Outcome, Tally};
@@ -251,14 +251,11 @@ impl Connection {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let text = match end {
-            End::Overdue(Overdue::Head) => socket::refusal(
-                "408 Request Timeout",
-                "head_timeout",
-                "the request head did not arrive in time",
-            ),
+            End::Overdue(Overdue::Head) => NoRequest::HeadTimeout.bytes(),
             End::Violation(Violation { fault, in_body: false, .. }) => {
-                self.tally.refused(fault.label());
-                socket::refusal(fault.status(), fault.label(), fault.text())
+                let refusal = fault.refusal();
+                self.tally.refused(refusal.label());
+                refusal.bytes()
             }
             // The request whose body it is has its answer.
             End::Violation(Violation { in_body: true, .. })

@@ -79,7 +79,7 @@ impl Route {
     }
 
     /// The methods that a route answers, as `Allow` names them.
-    pub(super) fn allow(self) -> &'static str {
+    pub(super) const fn allow(self) -> &'static str {
         match self {
             Self::Mcp => "POST, GET, DELETE, OPTIONS",
             Self::Sse => "GET, OPTIONS",
@@ -90,6 +90,9 @@ impl Route {
         }
     }
 }
+
+/// What `Allow` says of a path that opens no stream where one was asked for by GET.
+pub(super) const ALLOW_WITHOUT_STREAM: &str = Route::Messages.allow();
 
 /// The positions at which clients look for OAuth, whatever the server says: metadata at the root,
 /// with the path behind it, and below the path; the endpoints at the root and below the path.

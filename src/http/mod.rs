@@ -12,6 +12,7 @@ mod refusal;
 mod reply;
 mod rules;
 mod tag;
+mod verdict;
 mod visitor;
 
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header, 
 use http_body::Body;
 use tokio::time::Instant;
 
-pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
+pub(crate) use self::refusal::NoRequest;
+pub(crate) use self::reply::ReplyBody;
 pub(crate) use self::visitor::ConnInfo;
 
 use self::head::{Fields, Route};
@@ -31,6 +33,7 @@ use self::pass::Places;
 use self::refusal::Refusal;
 use self::rules::Rules;
 use self::tag::RequestTags;
+use self::verdict::Verdict;
 use self::visitor::Forwarded;
 use crate::caller::{Caller, Principal, Provenance, Transport};
 use crate::client::Upstream;
@@ -235,11 +238,11 @@ impl App {
     ) -> Response<ReplyBody> {
         let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
-            let (client, refused) = (conn.client, refusal.label());
-            self.tally.refused(refused);
-            tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
+            let (client, verdict) = (conn.client, Verdict::of(&refusal));
+            self.tally.refused(verdict.label());
+            tracing::debug!(%client, request = ?tag, refusal = verdict.label(), "refused");
             self.notices.tell(&self.guard, arrived, &refusal, Instant::now());
-            refusal.response(route.is_plain())
+            verdict.response(refusal.id(), route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =
             (self.guard.origin(visit), head.headers.get(header::ORIGIN))

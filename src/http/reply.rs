@@ -134,7 +134,7 @@ pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
 
 /// What every response carries that does not say otherwise: nobody shows it in a frame, guesses its
 /// type, or learns where from it was reached.
-pub(crate) const EVERY: [(HeaderName, &str); 4] = [
+pub(super) const EVERY: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -143,7 +143,7 @@ pub(crate) const EVERY: [(HeaderName, &str); 4] = [
 ];
 /// And what the edge's own carry: no page is among them, and nothing to keep. Pages of an upstream
 /// may need scripts, and know how long they are good.
-pub(crate) const OWN: [(HeaderName, &str); 2] = [
+pub(super) const OWN: [(HeaderName, &str); 2] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (header::CACHE_CONTROL, "no-store"),
 ];
