@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 pub use super::http1::fuzzing::violation;
 pub use super::http2::fuzzing::{Seen, frames, patience};
 pub use super::tls::fuzzing::is_hello;
-use super::{Arrival, ConnInfo, Connection, KnownBy};
+use super::{Arrival, ConnInfo, Connection, KnownBy, http2};
 use crate::backend::Backend;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::caller::{Alpn, TlsFacts};
@@ -75,7 +75,7 @@ impl Edge {
             speaks_for: false,
             stranger: None,
         };
-        self.connection.serve_http2(io, conn).await;
+        http2::serve(&self.connection.service, io, conn).await;
     }
 
     /// Event streams that are open.

@@ -67,14 +67,15 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         }
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(context, buffer));
-        read.inspect_err(|error| self.activity.failed(error))?;
+        read.inspect_err(|error| self.activity.ending.failed(error))?;
         let came = buffer.filled().get(before..).unwrap_or_default();
         if came.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.activity.bytes_came();
+        self.activity.deadlines.bytes_came();
         let Some(framing) = self.framing.as_mut() else { return Poll::Ready(Ok(())) };
-        let (followed, announced) = (framing.follow(came), framing.announced());
+        let followed = framing.follow(came);
+        let announced = framing.announced();
         self.activity.announce(announced);
         let Err(violation) = followed else { return Poll::Ready(Ok(())) };
         self.violation = Some(violation);
@@ -88,7 +89,11 @@ impl<I> Watched<I> {
     /// Reading fails, as soon as what came before the violation is answered.
     fn poll_fail(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         if let Some(violation) = self.violation {
-            ready!(self.activity.violated(violation, context));
+            // What is wrong behind whole requests has time until they are answered.
+            if !violation.in_body {
+                ready!(self.activity.deadlines.poll_answered(context));
+            }
+            self.activity.ending.violate(violation);
         }
         Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
@@ -112,7 +117,7 @@ impl<I: AsyncWrite + Unpin> Watched<I> {
         write: impl FnOnce(&mut I) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(&mut self.io);
-        self.activity.wrote(written.is_ready());
+        self.activity.deadlines.wrote(written.is_ready());
         written
     }
 }
@@ -124,7 +129,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(context))?;
-        if self.activity.awaits_head()
+        if self.activity.deadlines.awaits_head()
             && let Some(instead) = bare_refusal(bytes)
         {
             self.instead = instead;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::budget::Budget;
-use super::frames::{Frame, Frames, Kind};
+use super::allowance::Allowance;
+use super::frame::{Frame, FrameType};
+use super::frames::FrameReader;
 
 /// One frame: stream, bytes of payload, the first four of them, bytes of data without padding.
 pub type Seen = (u32, u32, u32, u32);
@@ -13,7 +14,7 @@ pub type Seen = (u32, u32, u32, u32);
 /// The frames in bytes that come in these pieces, and whether the last of them is whole.
 #[must_use]
 pub fn frames(pieces: &[&[u8]]) -> (Vec<Seen>, bool) {
-    let (mut seen, mut frames) = (Vec::new(), Frames::of_server());
+    let (mut seen, mut frames) = (Vec::new(), FrameReader::of_server());
     for piece in pieces {
         frames.pass(piece, |frame| {
             seen.push((frame.stream, frame.length, frame.lead, frame.data()));
@@ -27,12 +28,12 @@ pub fn frames(pieces: &[&[u8]]) -> (Vec<Seen>, bool) {
 #[must_use]
 pub fn patience(bytes: &[u8], pause: Duration) -> Option<usize> {
     let (mut all, mut now) = (Vec::<Frame>::new(), Instant::now());
-    Frames::of_server().pass(bytes, |frame| {
-        if frame.kind != Kind::Data {
+    FrameReader::of_server().pass(bytes, |frame| {
+        if frame.kind != FrameType::Data {
             all.push(frame);
         }
     });
-    let mut budget = Budget::new(now);
+    let mut budget = Allowance::new(now);
     let most = 100_000;
     let refused = all.iter().cycle().take(most).position(|frame| {
         now += pause;

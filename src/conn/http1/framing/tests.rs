@@ -14,11 +14,11 @@ use super::*;
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 10 };
 
 /// What framing says of these bytes, and how many of them it lets through.
-fn judge(bytes: &[u8]) -> Result<(), Fault> {
-    let whole = Framing::new(LIMITS).follow(bytes).map_err(|violation| violation.fault);
+fn judge(bytes: &[u8]) -> Result<(), FramingError> {
+    let whole = Framing::new(LIMITS).follow(bytes).map_err(|violation| violation.error);
     let mut framing = Framing::new(LIMITS);
     let pieces = bytes.iter().try_for_each(|byte| framing.follow(&[*byte]));
-    assert_eq!(whole, pieces.map_err(|violation| violation.fault), "pieces are judged otherwise");
+    assert_eq!(whole, pieces.map_err(|violation| violation.error), "pieces are judged otherwise");
     whole
 }
 
@@ -96,47 +96,50 @@ fn what_a_rule_forbids_is_named() {
     let many = "x: y\r\n".repeat(11);
     let extensions = format!("1;{}\r\nx\r\n", "y".repeat(200)).repeat(21);
     for (bytes, fault) in [
-        ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), Fault::LineEnd),
-        ("GET / HTTP/1.1\r\nhost: a\r\n\n".to_owned(), Fault::LineEnd),
-        (format!("{get}x: a\rb\r\n\r\n"), Fault::LineEnd),
-        (format!("{get}x: a\r\r\n\r\n"), Fault::LineEnd),
-        ("\n".to_owned(), Fault::LineEnd),
-        ("\r\n\r\nGET / HTTP/1.1\r\n".to_owned(), Fault::EmptyLines),
-        ("GET /\r\n".to_owned(), Fault::RequestLine),
-        (format!("GET /{large} HTTP/1.1\r\n"), Fault::TargetTooLong),
-        (format!("{get}x: {large}"), Fault::HeadTooLarge),
-        (format!("{get}{}", "x: y\r\n".repeat(1000)), Fault::HeadTooLarge),
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), Fault::Host),
-        (format!("{get}Host: a\r\n\r\n"), Fault::Host),
-        ("GET http://b/ HTTP/1.1\r\nhost: a\r\n".to_owned(), Fault::Authority),
-        (format!("{get}expect: more\r\n"), Fault::Expectation),
-        (format!("{get}content-length: 1\r\ncontent-length: 1\r\n"), Fault::ContentLength),
+        ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), FramingError::LineEnd),
+        ("GET / HTTP/1.1\r\nhost: a\r\n\n".to_owned(), FramingError::LineEnd),
+        (format!("{get}x: a\rb\r\n\r\n"), FramingError::LineEnd),
+        (format!("{get}x: a\r\r\n\r\n"), FramingError::LineEnd),
+        ("\n".to_owned(), FramingError::LineEnd),
+        ("\r\n\r\nGET / HTTP/1.1\r\n".to_owned(), FramingError::EmptyLines),
+        ("GET /\r\n".to_owned(), FramingError::RequestLine),
+        (format!("GET /{large} HTTP/1.1\r\n"), FramingError::TargetTooLong),
+        (format!("{get}x: {large}"), FramingError::HeadTooLarge),
+        (format!("{get}{}", "x: y\r\n".repeat(1000)), FramingError::HeadTooLarge),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), FramingError::Host),
+        (format!("{get}Host: a\r\n\r\n"), FramingError::Host),
+        ("GET http://b/ HTTP/1.1\r\nhost: a\r\n".to_owned(), FramingError::Authority),
+        (format!("{get}expect: more\r\n"), FramingError::Expectation),
+        (format!("{get}content-length: 1\r\ncontent-length: 1\r\n"), FramingError::ContentLength),
         (
             format!("{get}transfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n"),
-            Fault::TwoLengths,
+            FramingError::TwoLengths,
         ),
         (
             format!("{get}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"),
-            Fault::TwoLengths,
+            FramingError::TwoLengths,
         ),
-        ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n".to_owned(), Fault::TransferEncoding),
+        (
+            "POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n".to_owned(),
+            FramingError::TransferEncoding,
+        ),
         (
             format!("{get}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n"),
-            Fault::TransferEncoding,
+            FramingError::TransferEncoding,
         ),
-        (format!("{chunked}5\n"), Fault::LineEnd),
-        (format!("{chunked}\r\n"), Fault::ChunkSize),
-        (format!("{chunked}{}", "0".repeat(300)), Fault::ChunkSize),
-        (format!("{chunked}1;{}\r\n", "x".repeat(258)), Fault::ChunkExtension),
-        (format!("{chunked}{extensions}"), Fault::ChunkExtension),
-        (format!("{chunked}1\r\nxy\r\n"), Fault::ChunkEnd),
-        (format!("{chunked}1\r\nx\n"), Fault::ChunkEnd),
-        (format!("{chunked}0\r\n{many}"), Fault::Trailer),
-        (format!("{chunked}0\r\nx: {large}"), Fault::Trailer),
-        (format!("{chunked}0\r\ncontent-length: 1\r\n"), Fault::Trailer),
-        (format!("{chunked}0\r\nhost: a\r\n"), Fault::Trailer),
-        (format!("{chunked}0\r\nauthorization: a\r\n"), Fault::Trailer),
-        (format!("{chunked}0\r\n\n"), Fault::LineEnd),
+        (format!("{chunked}5\n"), FramingError::LineEnd),
+        (format!("{chunked}\r\n"), FramingError::ChunkSize),
+        (format!("{chunked}{}", "0".repeat(300)), FramingError::ChunkSize),
+        (format!("{chunked}1;{}\r\n", "x".repeat(258)), FramingError::ChunkExtension),
+        (format!("{chunked}{extensions}"), FramingError::ChunkExtension),
+        (format!("{chunked}1\r\nxy\r\n"), FramingError::ChunkEnd),
+        (format!("{chunked}1\r\nx\n"), FramingError::ChunkEnd),
+        (format!("{chunked}0\r\n{many}"), FramingError::Trailer),
+        (format!("{chunked}0\r\nx: {large}"), FramingError::Trailer),
+        (format!("{chunked}0\r\ncontent-length: 1\r\n"), FramingError::Trailer),
+        (format!("{chunked}0\r\nhost: a\r\n"), FramingError::Trailer),
+        (format!("{chunked}0\r\nauthorization: a\r\n"), FramingError::Trailer),
+        (format!("{chunked}0\r\n\n"), FramingError::LineEnd),
     ] {
         assert_eq!(judge(bytes.as_bytes()), Err(fault), "{bytes:.100}");
     }
@@ -147,11 +150,11 @@ fn the_bytes_before_the_line_that_is_wrong_are_let_through() {
     let good = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let violation = Framing::new(LIMITS).follow(format!("{good}GET /\n").as_bytes());
     let at = good.len();
-    assert_eq!(violation, Err(Violation { fault: Fault::LineEnd, at, in_body: false }));
+    assert_eq!(violation, Err(Violation { error: FramingError::LineEnd, at, in_body: false }));
     let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let violation = Framing::new(LIMITS).follow(format!("{head}zz\r\n").as_bytes());
     let at = head.len();
-    assert_eq!(violation, Err(Violation { fault: Fault::ChunkSize, at, in_body: true }));
+    assert_eq!(violation, Err(Violation { error: FramingError::ChunkSize, at, in_body: true }));
 }
 
 /// One well-formed request.

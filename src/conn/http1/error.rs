@@ -4,7 +4,7 @@ use crate::http::NoRequest;
 
 /// Why a connection's bytes are not taken any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::conn) enum Fault {
+pub(super) enum FramingError {
     /// A line that ends with a bare LF, or a CR that ends none (RFC 9112 section 2.2).
     LineEnd,
     /// More empty lines before a request than one (RFC 9112 section 2.2).
@@ -48,9 +48,9 @@ pub(in crate::conn) enum Fault {
     Trailer,
 }
 
-impl Fault {
+impl FramingError {
     /// The refusal that it is.
-    pub(in crate::conn) fn refusal(self) -> NoRequest {
+    pub(super) fn refusal(self) -> NoRequest {
         NoRequest::Malformed(match self {
             Self::Expectation => return NoRequest::Expectation,
             Self::TargetTooLong => return NoRequest::TargetTooLong,
