@@ -44,7 +44,7 @@ use crate::limits::body::{self, BodyError, BodyLimits};
 use crate::limits::bytes::Quota;
 use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
 use crate::observe::metrics::Tally;
-use crate::wire::proxy_header::{Prefix, TrustedProxies};
+use crate::wire::forwarded::{Prefix, TrustedProxies};
 
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::pass::{Place, end_to_end};
 use super::reply::ReplyBody;
 use crate::client::Arriving;
 use crate::mcp::error_event;
-use crate::wire::proxy_header::Prefix;
+use crate::wire::forwarded::Prefix;
 
 /// What a response is passed down under.
 #[derive(Debug)]

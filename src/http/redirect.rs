@@ -9,7 +9,7 @@ use super::reply::{self, ReplyBody};
 use super::visitor::Forwarded;
 use super::{App, Arrived, ConnInfo, visit};
 use crate::guard::Deny;
-use crate::wire::proxy_header::Prefix;
+use crate::wire::forwarded::Prefix;
 
 impl App {
     /// Sends a request to the same path at `port` over TLS. Its body is not looked at.

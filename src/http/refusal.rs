@@ -5,8 +5,8 @@ use super::pass::Unpassed;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
 use crate::mcp::{Reason, Refused};
+use crate::wire::forwarded::{BadForwarded, BadPrefix};
 use crate::wire::jsonrpc::RequestId;
-use crate::wire::proxy_header::{BadForwarded, BadPrefix};
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, PartialEq, Eq)]

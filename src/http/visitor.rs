@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use crate::caller::TlsFacts;
 use crate::limits::addr::ClientAddr;
 use crate::limits::strangers::Stranger;
-use crate::wire::proxy_header::{Prefix, TrustedProxies};
+use crate::wire::forwarded::{Prefix, TrustedProxies};
 
 /// What is known of the connection that a request came on.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 
 mod allowance;
 mod fields;
-mod frame;
+pub(super) mod frame;
 mod frames;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
@@ -21,8 +21,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-#[cfg(test)]
-pub(super) use self::frame::frame;
 pub(super) use self::ledger::Ledger;
 
 use self::metered::{GoAway, Metered};

@@ -4,7 +4,8 @@ use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
-use crate::conn::http2::{frame, serve};
+use crate::conn::http2::frame::frame;
+use crate::conn::http2::serve;
 use crate::conn::linger::LINGER_BYTES;
 
 /// An HTTP/2 client of the rig; its connection, to be driven.

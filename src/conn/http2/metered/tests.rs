@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::*;
 use crate::caller::Alpn;
 use crate::conn::deadlines::ConnTimes;
-use crate::conn::http2::frame;
+use crate::conn::http2::frame::frame;
 
 fn metered() -> (Metered<DuplexStream>, DuplexStream) {
     let (ours, theirs) = duplex(1024 * 1024);
