@@ -78,7 +78,8 @@ fn variables(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn the_readme_has_every_option_with_its_variable_and_default() {
-    let (help, readme) = (from_help(&help()), from_readme(README));
+    let help = from_help(&help());
+    let readme = from_readme(README);
     assert!(help.len() > 40, "the help text was not understood: {help:?}");
     for (name, told) in &help {
         assert_eq!(Some(told), readme.get(name), "--{name}: help on the left, README on the right");

@@ -261,7 +261,8 @@ async fn a_json_answer_may_come_late_behind_its_head() {
         let upside = Scripted::stateless(late).await;
         let head = Duration::from_secs(1);
         let server = edge(Upstream { head, ..upside.upstream() }).await;
-        let (client, message) = (server.client(), calling(1, "act"));
+        let client = server.client();
+        let message = calling(1, "act");
         let waiting = async {
             eventually(|| upside.calls("act") == 1).await;
             // A round trip later the head is there, too.
@@ -484,7 +485,8 @@ async fn calls_of_one_principal_without_a_session_have_a_lid() {
         let client = server.client();
         let mut waiting = JoinSet::new();
         for id in 0..256 {
-            let (client, message) = (client.clone(), calling(id, "act"));
+            let client = client.clone();
+            let message = calling(id, "act");
             waiting.spawn(async move { client.send(client.post("/mcp", &message)).await });
         }
         eventually(|| upside.calls("act") == 256).await;
@@ -696,7 +698,8 @@ async fn nothing_of_a_clients_header_goes_up_unless_it_is_listed() {
 
 fn nothing_else(request: &Seen) {
     for (name, value) in &request.headers {
-        let (name, value) = (name.as_str(), value.to_str().unwrap());
+        let name = name.as_str();
+        let value = value.to_str().unwrap();
         let listed = LISTED.contains(&name);
         assert!(listed || OWN.contains(&name), "{name}: {value}");
         // What the edge does by itself has nothing of a client's.

@@ -52,8 +52,8 @@ impl Backend {
     /// [`OpenError`] where every place is taken or the process does not start.
     pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         match self {
-            Self::Stdio(stdio) => stdio.open_within(who, quota),
-            Self::Embedded(embedded) => Ok(embedded.open_within(quota)),
+            Self::Stdio(stdio) => stdio.open(who, quota),
+            Self::Embedded(embedded) => Ok(embedded.open(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
         }
     }

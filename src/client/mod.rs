@@ -174,9 +174,9 @@ impl Upstream {
     /// listed, and who the client is, as the edge knows it.
     pub(crate) fn fields(&self, caller: &Caller) -> HeaderMap {
         let mut fields = fields::fresh(caller);
-        drop(fields.insert(header::HOST, self.host.of(caller)));
+        fields.insert(header::HOST, self.host.of(caller));
         if let Some(token) = &self.token {
-            drop(fields.insert(header::AUTHORIZATION, token.clone()));
+            fields.insert(header::AUTHORIZATION, token.clone());
         }
         fields
     }
@@ -268,7 +268,7 @@ fn tls(config: &config::Upstream) -> Result<ClientConfig, UpstreamError> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, io::Error> {
     let mut bytes = Vec::new();
-    let _read = File::open(path)?.take(MOST_CA_BYTES).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MOST_CA_BYTES).read_to_end(&mut bytes)?;
     let found = CertificateDer::pem_slice_iter(&tidied(&bytes)).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(io::Error::other)?;
     if found.is_empty() { Err(io::Error::other("no certificate in it")) } else { Ok(found) }

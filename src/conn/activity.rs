@@ -3,13 +3,14 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
@@ -51,12 +52,12 @@ impl Activity {
 
     /// HTTP/1.1: this is to come of the chunk under way.
     pub(super) fn announce(&self, announced: Option<Announced>) {
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = announced;
+        *self.announced.lock() = announced;
     }
 
     /// How many bytes of this request's body are announced, and have not come.
     pub(super) fn announced(&self, request: u64) -> u64 {
-        let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let announced = *self.announced.lock();
         announced.filter(|it| it.request == request).map_or(0, |announced| announced.bytes)
     }
 

@@ -1,10 +1,10 @@
 //! Until when a connection may go on as it does. The socket reports what it reads and writes, the
 //! service when a request begins, and the response body when it hands a piece over.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::caller::Alpn;
@@ -65,7 +65,7 @@ impl Deadlines {
     }
 
     fn clocks(&self) -> MutexGuard<'_, Clocks> {
-        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clocks.lock()
     }
 
     /// Bytes came in. Between two requests of HTTP/1.1 they are the next head; of HTTP/2 they may

@@ -2,8 +2,10 @@
 //! before the socket is closed.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::http1::Violation;
 use super::tls::EndedBy;
@@ -52,12 +54,12 @@ impl Ending {
     /// The socket cannot be read any more.
     pub(super) fn failed(&self, error: &io::Error) {
         if let Some(by) = EndedBy::of(error) {
-            *self.by_tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
+            *self.by_tls.lock() = Some(by);
         }
     }
 
     /// How TLS ended it, if it did and nobody asked before.
     pub(super) fn take_ended_by_tls(&self) -> Option<EndedBy> {
-        self.by_tls.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.by_tls.lock().take()
     }
 }

@@ -42,7 +42,7 @@ impl Edge {
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
-        let guard = Guard::counting(config, &[], tally.clone());
+        let guard = Guard::new(config, &[], tally.clone());
         let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
         let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
         Self { connection, app, drain }
@@ -103,7 +103,7 @@ pub struct Announced {
 pub async fn announced<I: AsyncRead + Unpin>(io: I) -> Option<Announced> {
     let mut arrival = Arrival::announced(io, peer()).await.ok()?;
     let mut rest = Vec::new();
-    let _length = arrival.io.read_to_end(&mut rest).await.ok()?;
+    arrival.io.read_to_end(&mut rest).await.ok()?;
     let named = arrival.by == KnownBy::Proxy;
     let client = named.then(|| arrival.client.to_string().parse().ok()).flatten();
     Some(Announced { client, rest })

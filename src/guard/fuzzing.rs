@@ -123,7 +123,7 @@ impl Door {
     /// A guard for this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self(Guard::counting(config, &[], Tally::default()))
+        Self(Guard::new(config, &[], Tally::default()))
     }
 
     /// One request of this client's.

@@ -11,17 +11,18 @@ mod token;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+use parking_lot::RwLock;
 
 pub(crate) use self::origin::{OriginMatch, OriginPolicy};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::token::Tokens;
 
 use self::origin::{HostMatch, SiteMatch};
-use self::rate::RateMatch;
+use self::rate::{MAX_CLIENTS, RateMatch};
 use self::token::TokenMatch;
 use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
@@ -142,14 +143,8 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
 }
 
 impl Guard {
-    /// A guard for this configuration that counts for nobody.
-    #[cfg(test)]
-    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
-        Self::counting(config, names, Tally::default())
-    }
-
     /// A guard for this configuration. `names` are those of the certificates.
-    pub(crate) fn counting(config: &Config, names: &[String], tally: Tally) -> Self {
+    pub(crate) fn new(config: &Config, names: &[String], tally: Tally) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
@@ -165,8 +160,13 @@ impl Guard {
                 scheme,
             ))),
             hosts,
-            probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
-            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
+            probes: Rate::new(PROBES, PROBES_AT_ONCE, MAX_CLIENTS, tally.clone()),
+            rate: Rate::new(
+                per_second.unwrap_or(NonZeroU32::MIN),
+                config.limits.burst,
+                MAX_CLIENTS,
+                tally,
+            ),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
@@ -180,11 +180,11 @@ impl Guard {
     pub(crate) fn rename(&self, names: &[String]) {
         let hosts = [names, &self.hosts].concat();
         let fresh = Arc::new(self.origins().with_hosts(hosts));
-        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.origins.write() = fresh;
     }
 
     fn origins(&self) -> Arc<OriginPolicy> {
-        Arc::clone(&self.origins.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.origins.read())
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
@@ -353,7 +353,7 @@ mod tests {
             times: Times { rate_wait, ..Times::default() },
             ..Config::default()
         };
-        Guard::new(&config, &[])
+        Guard::new(&config, &[], Tally::default())
     }
 
     async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {

@@ -65,7 +65,8 @@ impl Front {
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.
     pub(crate) fn keep_swept(&self, drain: &Drain) {
-        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        let upstream = Arc::clone(&self.upstream);
+        let stopping = drain.stopping();
         drain.spawn_vital_behind(async move {
             tokio::select! {
                 () = stopping => {}
@@ -77,7 +78,8 @@ impl Front {
 
     /// Has the operator told if the upstream takes no connection. The start waits for nothing.
     pub(crate) fn look(&self, drain: &Drain) {
-        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        let upstream = Arc::clone(&self.upstream);
+        let stopping = drain.stopping();
         drain.spawn_behind(async move {
             tokio::select! {
                 () = stopping => {}
@@ -200,8 +202,9 @@ impl App {
         let tag = self.requests.next();
         let Forwarded { conn, prefix, malformed } =
             Forwarded::of(&self.proxies, conn, &head.headers);
-        let (visit, prefix) = (visit(&conn, &head), &prefix);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
+        let visit = visit(&conn, &head);
+        let arrived =
+            Arrived { conn: &conn, visit, head: &head, route, prefix: &prefix, tag: &tag };
         let asks_health = matches!(route, Route::Livez | Route::Readyz);
         if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
             let answered = self.health(arrived).await;
@@ -238,9 +241,10 @@ impl App {
     ) -> Response<ReplyBody> {
         let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
-            let (client, verdict) = (conn.client, Verdict::of(&refusal));
-            self.tally.refused(verdict.label());
-            tracing::debug!(%client, request = ?tag, refusal = verdict.label(), "refused");
+            let verdict = Verdict::of(&refusal);
+            let label = verdict.label();
+            self.tally.refused(label);
+            tracing::debug!(client = %conn.client, request = ?tag, refusal = label, "refused");
             self.notices.tell(&self.guard, arrived, &refusal, Instant::now());
             verdict.response(refusal.id(), route.is_plain())
         });
@@ -333,19 +337,10 @@ impl App {
             (Route::CallTool, &Method::POST) => {
                 Ok(Verb::CallTool(self.read(head, body, quota).await?))
             }
-            (
-                Route::Mcp
-                | Route::Sse
-                | Route::Messages
-                | Route::Livez
-                | Route::Readyz
-                | Route::Tools
-                | Route::CallTool,
-                _,
-            ) => Err(Refusal::Method(route)),
             (Route::OAuthProbe | Route::Unknown, _) => {
                 Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
             }
+            (_, _) => Err(Refusal::Method(route)),
         }
     }
 
@@ -426,8 +421,7 @@ impl App {
 }
 
 fn visit<'a>(conn: &ConnInfo, head: &'a request::Parts) -> Visit<'a> {
-    let (client, local) = (conn.client.key(), conn.local);
-    Visit { client, local, uri: &head.uri, headers: &head.headers }
+    Visit { client: conn.client.key(), local: conn.local, uri: &head.uri, headers: &head.headers }
 }
 
 fn http_name(version: Version) -> &'static str {

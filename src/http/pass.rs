@@ -170,12 +170,12 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     for named in headers.get_all(header::CONNECTION) {
         for name in named.to_str().unwrap_or_default().split(',') {
             if let Ok(name) = HeaderName::try_from(name.trim()) {
-                drop(kept.remove(name));
+                kept.remove(name);
             }
         }
     }
     for name in HOP_BY_HOP {
-        drop(kept.remove(name));
+        kept.remove(name);
     }
     kept
 }
@@ -275,12 +275,12 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let Some(taken) = body.as_ref() else { return Err(Refusal::Body(BodyError::Broken)) };
-        let _declared = body::check_declared(taken, self.body).map_err(Refusal::Body)?;
+        body::check_declared(taken, self.body).map_err(Refusal::Body)?;
         let Some(taken) = body.take() else { return Err(Refusal::Body(BodyError::Broken)) };
         if !taken.is_end_stream() && taken.size_hint().exact().is_none() {
             // Unasked, hyper sends no body of such a length with methods that seldom have one.
             let chunked = HeaderValue::from_static("chunked");
-            drop(request.headers_mut().insert(header::TRANSFER_ENCODING, chunked));
+            request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
         }
         let (passing, fate) = body::hand_on(taken, self.body);
         let request: Request<Outgoing> = request.map(|()| client::passed(passing));

@@ -63,15 +63,15 @@ pub(super) fn response(
         let place = headers.get(&name);
         let place = place.and_then(|place| here(place, (upstream, host), &terms.prefix));
         if let Some(place) = place {
-            drop(headers.insert(name, place));
+            headers.insert(name, place);
         }
     }
     for name in [header::SERVER, header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY] {
-        drop(headers.remove(name));
+        headers.remove(name);
     }
     if terms.events.is_some() || head.headers.contains_key(header::TRANSFER_ENCODING) {
         // It may get one event more; or it says its length twice (RFC 9112 section 6.3).
-        drop(headers.remove(header::CONTENT_LENGTH));
+        headers.remove(header::CONTENT_LENGTH);
     }
     let plain = !headers.contains_key(header::CONTENT_ENCODING);
     let body = ReplyBody::Passed(Box::new(Passed::new(body, terms, plain)));

@@ -208,12 +208,11 @@ mod tests {
 
     fn found(rules: &Rules, path: &str) -> Option<String> {
         let rule = rules.find(path, Route::of(path, "/mcp"))?;
-        let (open, all) = (rule.open, rule.beneath);
         Some(format!(
             "{}{}{}",
-            if open { "open:" } else { "" },
+            if rule.open { "open:" } else { "" },
             rule.path,
-            if all { "/*" } else { "" }
+            if rule.beneath { "/*" } else { "" }
         ))
     }
 
@@ -438,9 +437,9 @@ mod tests {
         #[test]
         fn no_text_panics(path in ".*") {
             let rules = rules(&["/*", "/a", "open:/a/*"]);
-            let _rule = found(&rules, &path);
-            let _plain = is_plain(&path);
-            let _read = decoded(&path).as_deref().map(plainest);
+            found(&rules, &path);
+            is_plain(&path);
+            decoded(&path).as_deref().map(plainest);
         }
 
         #[test]

@@ -3,12 +3,13 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::limits::bytes::{Gathered, Quota, Short};
@@ -62,7 +63,8 @@ where
     let mut body = std::pin::pin!(body);
     let mut read = Gathered::new(quota, most)?;
     loop {
-        let (until, left) = (end.min(Instant::now() + idle), most.saturating_sub(read.len()));
+        let until = end.min(Instant::now() + idle);
+        let left = most.saturating_sub(read.len());
         let Some(piece) = piece(body.as_mut(), until, left, most).await? else { break };
         if piece.len() > left {
             return Err(BodyError::TooLarge(most));
@@ -163,7 +165,7 @@ struct Books {
 }
 
 fn books(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
+    books.lock()
 }
 
 impl Fate {

@@ -86,11 +86,11 @@ impl Level {
     }
 
     fn take_anyway(&self, bytes: usize) {
-        let _before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
-        let _before = self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn has(&self, bytes: usize) -> bool {
@@ -118,12 +118,12 @@ impl Budget {
         let part = match self.0.clients.entry(client) {
             Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {
                 let part = self.part(Some(client));
-                drop(entry.insert(Arc::downgrade(&part)));
+                entry.insert(Arc::downgrade(&part));
                 part
             }),
             Entry::Vacant(entry) => {
                 let part = self.part(Some(client));
-                drop(entry.insert(Arc::downgrade(&part)));
+                entry.insert(Arc::downgrade(&part));
                 part
             }
         };
@@ -193,7 +193,7 @@ impl Drop for Part {
         if let Some(client) = self.client {
             // Somebody may have asked for it anew meanwhile.
             let gone = |_: &ClientKey, part: &Weak<Self>| part.strong_count() == 0;
-            drop(self.whole.clients.remove_if(&client, gone));
+            self.whole.clients.remove_if(&client, gone);
         }
     }
 }
@@ -343,7 +343,8 @@ impl Gathered {
 
     /// Adds a piece. The room doubles, so that small pieces cost little.
     pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), Short> {
-        let (held, needed) = (self.bytes.len(), self.bytes.len().saturating_add(piece.len()));
+        let held = self.bytes.len();
+        let needed = self.bytes.len().saturating_add(piece.len());
         if needed > self.bytes.capacity() {
             let aim = self.bytes.capacity().saturating_mul(2).min(self.most).max(needed);
             self.share.set(aim.saturating_add(PER_MESSAGE))?;

@@ -434,7 +434,8 @@ mod tests {
 
     #[test]
     fn a_line_that_never_ends_takes_its_limit_once_and_nothing_afterwards() {
-        let (max, mut sizes) = (16 << 20, std::collections::BTreeSet::new());
+        let max = 16 << 20;
+        let mut sizes = std::collections::BTreeSet::new();
         let budget = Budget::new(64 << 20, 0, Tally::default());
         let mut splitter = Splitter::new(max);
         splitter.quota = budget.quota();
@@ -445,7 +446,7 @@ mod tests {
             let n = room.remaining_mut().min(256 * 1024);
             room.put_bytes(b'x', n);
             poured += n;
-            let _new = sizes.insert(splitter.buffer.capacity());
+            sizes.insert(splitter.buffer.capacity());
             cut += usize::from(splitter.next().is_some());
             if poured > max {
                 assert!(splitter.room().remaining_mut() <= SMALL && budget.taken() == 0);
@@ -526,7 +527,8 @@ mod tests {
         let budget = Budget::new(400_000, 0, Tally::default());
         let quota = budget.quota();
         for (filler, size) in [(0, 150_000), (99_900, 100)] {
-            let (filled, mut lines) = (quota.try_take(filler).unwrap(), Vec::new());
+            let filled = quota.try_take(filler).unwrap();
+            let mut lines = Vec::new();
             let mut splitter = Splitter::new(1 << 20);
             splitter.quota = quota.clone();
             splitter.share = quota.take_anyway(0);

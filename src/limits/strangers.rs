@@ -9,9 +9,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::addr::{ClientKey, Network};
@@ -81,12 +82,12 @@ impl Crowd {
         let step = self.step;
         let numbers = self.networks.entry(network).or_default();
         if let Some(first) = numbers.first() {
-            let _there = self.order.remove(&(numbers.len() / step, Reverse(*first), network));
+            self.order.remove(&(numbers.len() / step, Reverse(*first), network));
         }
-        let _changed = change(numbers);
+        change(numbers);
         match numbers.first() {
             Some(first) => {
-                let _new = self.order.insert((numbers.len() / step, Reverse(*first), network));
+                self.order.insert((numbers.len() / step, Reverse(*first), network));
             }
             None => drop(self.networks.remove(&network)),
         }
@@ -100,7 +101,7 @@ impl Crowd {
 
 impl Hall {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 
@@ -118,7 +119,7 @@ impl Queue {
         let number = self.came;
         self.came += 1;
         let waiting = Waiting { network, spoke: false, new: true, leaving };
-        drop(self.all.insert(number, waiting));
+        self.all.insert(number, waiting);
         self.new.push_back(number);
         self.settle();
         number
@@ -130,14 +131,16 @@ impl Queue {
             let Some(number) = self.new.pop_front() else { return };
             let Some(waiting) = self.all.get_mut(&number) else { continue };
             waiting.new = false;
-            let (network, spoke) = (waiting.network, waiting.spoke);
+            let network = waiting.network;
+            let spoke = waiting.spoke;
             self.crowd(spoke).add(network, number);
         }
     }
 
     fn speaks(&mut self, number: u64) {
         let Some(waiting) = self.all.get_mut(&number) else { return };
-        let (network, new) = (waiting.network, waiting.new);
+        let network = waiting.network;
+        let new = waiting.new;
         if !std::mem::replace(&mut waiting.spoke, true) && !new {
             self.silent.remove(network, number);
             self.spoke.add(network, number);
@@ -180,8 +183,14 @@ impl Strangers {
         let full = queue.all.len() >= self.0.most && queue.give_way();
         let number = queue.enter(client.network(), leaving.clone());
         drop(queue);
-        let (spoke, known) = (AtomicBool::new(false), AtomicBool::new(false));
-        (Stranger { number, hall: Arc::clone(&self.0), leaving, spoke, known }, full)
+        let stranger = Stranger {
+            number,
+            hall: Arc::clone(&self.0),
+            leaving,
+            spoke: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+        };
+        (stranger, full)
     }
 
     /// Has one go, for somebody who needs what it holds. False if there is nobody.
@@ -217,7 +226,7 @@ impl Stranger {
     /// It is none any more, and gives way to nobody.
     pub(crate) fn is_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
-            drop(self.hall.queue().leave(self.number));
+            self.hall.queue().leave(self.number);
         }
     }
 

@@ -77,7 +77,8 @@ impl Listener {
         if let Err(error) = prepare(&stream, self.places.write_timeout) {
             return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
         }
-        let (connection, places) = (Arc::clone(connection), self.places.clone());
+        let connection = Arc::clone(connection);
+        let places = self.places.clone();
         self.drain.spawn(async move {
             let Some(_place) = places.had(place, peer).await else { return };
             let Ok(local) = stream.local_addr() else { return };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::sse::{EventStream, StreamKind};
-use super::streamable::{pong, request_id};
+use super::streamable::pong;
 use super::{Ask, Mcp, Reason, Refused, Reply};
 use crate::caller::Transport;
 use crate::wire::jsonrpc::{Kind, Message, code};
@@ -50,7 +50,7 @@ impl Mcp {
         let message = Message::parse(body)?;
         if message.envelope_version().is_some() {
             // A modern request: its client falls back to `initialize` when it is told so.
-            if let Kind::Request { id, .. } = message.kind() {
+            if let Some(id) = message.request_id() {
                 let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
                 session.put(refusal.line());
             }
@@ -60,7 +60,7 @@ impl Mcp {
             session.put(pong);
             return Ok(Reply::Accepted);
         }
-        let id = request_id(&message).cloned();
+        let id = message.request_id().cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         self.check_weight(&message, &ask.caller.quota, true).map_err(refuse)?;
         ask.caller.transport = Transport::HttpSse;

@@ -152,7 +152,8 @@ pub(crate) struct Mcp {
 impl Mcp {
     /// The transports in front of `backend`.
     pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
-        let (limits, times) = (&config.limits, &config.times);
+        let limits = &config.limits;
+        let times = &config.times;
         let largest = limits.max_body_bytes.max(limits.max_line_bytes);
         Self {
             budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
@@ -241,13 +242,15 @@ impl Mcp {
         ask: &Ask<'_>,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let (client, principal) = (ask.client, ask.admitted.principal());
+        let client = ask.client;
+        let principal = ask.admitted.principal();
         let place = self.take_place(client, principal).await?;
         let quota = ask.caller.quota.clone();
         let link = self.open_link(Starter::Client(client), &quota, Some(principal)).await?;
-        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(quota));
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal.clone(), transport);
-        let session = Session::start(id, owner, terms, link, place, &self.drain);
+        let session = Session::start(id, owner, self.terms(quota), link, place, &self.drain);
         self.sessions.enter(&session, hold);
         Ok(session)
     }
@@ -288,7 +291,8 @@ impl Mcp {
         let needed = self.warm.any(principal).is_none();
         let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
         let owner = (principal.clone(), Transport::Bare);
-        let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
+        let id = SessionId::random()?;
+        let terms = self.terms(quota.clone());
         let session = Session::start(id, owner, terms, link, (), &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -56,7 +57,7 @@ struct Shelf {
 
 impl WarmPool {
     fn shelves(&self) -> MutexGuard<'_, HashMap<Principal, Shelf>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelves.lock()
     }
 
     /// How many sessions could not be opened so far.
@@ -219,7 +220,7 @@ impl Mcp {
         let opening = loop {
             let mut filled = pin!(self.warm.filled.notified());
             // Enabled before the look, or a session could come in between, unheard.
-            let _ready = filled.as_mut().enable();
+            filled.as_mut().enable();
             match self.warm.pick(principal, seen) {
                 Pick::Take(session) => return Ok(session),
                 Pick::Open(opening) => break opening,
@@ -277,17 +278,19 @@ mod tests {
     use super::*;
     use crate::backend::Link;
     use crate::drain::Drain;
-    use crate::mcp::session::SessionTimes;
     use crate::mcp::session::table::SessionId;
+    use crate::mcp::session::{SessionTimes, Terms};
+    use crate::observe::metrics::Tally;
 
     fn session() -> Arc<Session> {
         let (tell, _told) = tokio::sync::mpsc::channel(1);
         let (_say, said) = tokio::sync::mpsc::channel(1);
         let minute = std::time::Duration::from_mins(1);
         let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let link = Link { tell, said };
-        Session::start(SessionId::random().unwrap(), owner, times, link, (), &Drain::default())
+        Session::start(SessionId::random().unwrap(), owner, terms, link, (), &Drain::default())
     }
 
     fn open(pool: &Arc<WarmPool>) -> Opening {
@@ -298,7 +301,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_opening_that_fails_fails_all_who_waited_and_nobody_else() {
-        let (pool, me) = (Arc::<WarmPool>::default(), Principal::Anonymous);
+        let pool = Arc::<WarmPool>::default();
+        let me = Principal::Anonymous;
         let mut opening: Vec<_> = (0..WARM).map(|_| open(&pool)).collect();
         let waiting = pool.failures(&me);
         assert!(matches!(pool.pick(&me, waiting), Pick::Wait));

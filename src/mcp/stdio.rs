@@ -58,7 +58,8 @@ where
     };
     let owner = (Principal::Anonymous, Transport::Stdio);
     // One client, who is whoever started the edge: there is nobody to protect from it.
-    let (quota, tally) = (Quota::default(), Tally::default());
+    let quota = Quota::default();
+    let tally = Tally::default();
     let terms = Terms { times: held_to, quota, tally };
     let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
     let reader = session.listen().ok_or(Reason::UnknownSession)?;
@@ -148,7 +149,8 @@ mod tests {
     use crate::backend::{During, Said, Told};
 
     async fn run(link: Link, input: &str) -> (Ended, Vec<Value>) {
-        let (drain, mut output) = (Drain::default(), Vec::new());
+        let drain = Drain::default();
+        let mut output = Vec::new();
         let streams = (input.as_bytes(), &mut output);
         let never = std::future::pending();
         let ended = carry(link, &Times::default(), 1000, streams, never, &drain).await.unwrap();
@@ -157,7 +159,7 @@ mod tests {
     }
 
     fn diagnostics() -> Link {
-        EmbeddedBackend::new(Diagnostics, Drain::default()).open()
+        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::default())
     }
 
     /// A link whose backend the test plays.
@@ -217,7 +219,7 @@ mod tests {
     async fn a_backend_that_ends_is_told_of() {
         let (link, mut told, say) = played();
         let ending = async {
-            drop(told.recv().await);
+            told.recv().await;
             say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
         };
         let ((ended, answers), ()) = tokio::join!(run(link, CALL), ending);
@@ -229,12 +231,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_for_what_is_in_flight() {
         let (link, mut told, say) = played();
-        let (drain, mut output) = (Drain::default(), Vec::new());
+        let drain = Drain::default();
+        let mut output = Vec::new();
         let (_open, input) = tokio::io::duplex(10);
         let streams = (tokio::io::AsyncReadExt::chain(CALL.as_bytes(), input), &mut output);
         let (told_to_stop, stop) = tokio::sync::oneshot::channel::<()>();
         let answering = async {
-            drop(told.recv().await);
+            told.recv().await;
             told_to_stop.send(()).unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
             let message = Message::result(&1.into(), &serde_json::json!({}));

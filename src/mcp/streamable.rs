@@ -13,7 +13,7 @@ use super::session::{Session, Unknown};
 use super::sse::{EventId, EventStream, StreamKind};
 use super::{Ask, Mcp, Reason, Refused, Reply};
 use crate::caller::{Caller, Transport};
-use crate::wire::jsonrpc::{Kind, Message, RequestId};
+use crate::wire::jsonrpc::{Kind, Message};
 use crate::wire::revision::{self, ProtocolVersion};
 
 /// Messages in one array (2025-03-26).
@@ -37,18 +37,18 @@ impl Mcp {
         if let Some(verdict) = modern(&ask, &message) {
             return verdict;
         }
-        let id = request_id(&message).cloned();
+        let id = message.request_id().cloned();
         let refuse = |reason: Reason| reason.to(id.as_ref());
         check_version(&ask).map_err(refuse)?;
         let in_session = ask.session.is_some();
         self.check_weight(&message, &ask.caller.quota, in_session).map_err(refuse)?;
-        if matches!(message.kind(), Kind::Request { .. }) {
+        if id.is_some() {
             self.check_open().map_err(refuse)?;
         }
         if message.method() == Some("initialize") && id.is_some() {
             return Box::pin(self.begin_session(ask, message)).await.map_err(refuse);
         }
-        if let (None, Kind::Request { .. }) = (ask.session, message.kind()) {
+        if ask.session.is_none() && id.is_some() {
             if let Some(pong) = pong(&message) {
                 return Ok(ask.accept.sole(pong));
             }
@@ -179,7 +179,7 @@ impl Mcp {
     /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
     pub(super) async fn get(
         &self,
-        mut ask: Ask<'_>,
+        ask: Ask<'_>,
         last: Option<&str>,
         messages: &str,
     ) -> Result<Reply, Refused> {
@@ -213,7 +213,6 @@ impl Mcp {
             // Clients come back to a stream that ended without an answer, again and again.
             return Err(Reason::NothingMore.into());
         }
-        let _introduced = introduce(&mut ask.caller, &session);
         let kind = self.long_stream(session.version());
         let draining = self.drain.draining();
         Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
@@ -244,23 +243,10 @@ fn check_version(ask: &Ask<'_>) -> Result<(), Reason> {
     }
 }
 
-/// The id under which a message may be refused. That of a response is the backend's, and may be
-/// that of a call of the client's as well.
-pub(super) fn request_id(message: &Message) -> Option<&RequestId> {
-    match message.kind() {
-        Kind::Request { id, .. } => Some(id),
-        Kind::Notification { .. } | Kind::Response { .. } => None,
-    }
-}
-
 /// The answer to a ping, which the edge gives itself: a busy backend would keep the client waiting.
 pub(super) fn pong(message: &Message) -> Option<Bytes> {
-    match message.kind() {
-        Kind::Request { id, method } if &**method == "ping" => {
-            Some(Message::result(id, &json!({})).bytes().clone())
-        }
-        Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => None,
-    }
+    let id = message.request_id().filter(|_| message.method() == Some("ping"))?;
+    Some(Message::result(id, &json!({})).bytes().clone())
 }
 
 /// Says on the caller which transport and session it uses.
@@ -283,6 +269,8 @@ fn modern(ask: &Ask<'_>, message: &Message) -> Option<Result<Reply, Refused>> {
     }
     Some(match message.kind() {
         Kind::Notification { .. } => Ok(Reply::Accepted),
-        Kind::Request { .. } | Kind::Response { .. } => Err(Reason::Modern.to(request_id(message))),
+        Kind::Request { .. } | Kind::Response { .. } => {
+            Err(Reason::Modern.to(message.request_id()))
+        }
     })
 }

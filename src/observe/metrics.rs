@@ -198,7 +198,7 @@ impl Tally {
     fn add(&self, outcome: Outcome, times: u64) {
         let at = Outcome::ALL.iter().position(|it| *it == outcome);
         if let Some(counter) = at.and_then(|at| self.0.outcomes.get(at)) {
-            let _before = counter.fetch_add(times, Ordering::Relaxed);
+            counter.fetch_add(times, Ordering::Relaxed);
         }
     }
 

@@ -250,12 +250,13 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::counting(&config, names, tally.clone());
+        let guard = Guard::new(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
         let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
-            let (app, port) = (Arc::clone(&app), address.port());
+            let app = Arc::clone(&app);
+            let port = address.port();
             let connection =
                 Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
@@ -301,7 +302,7 @@ impl Server {
     /// The certificates, to be read again while the server runs; none without TLS.
     #[must_use]
     pub fn certificates(&self) -> Option<Certificates> {
-        let _tls = self.trust.as_ref()?;
+        self.trust.as_ref()?;
         Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
     }
 
@@ -330,7 +331,8 @@ impl Server {
             address: _,
             trust: _,
         } = self;
-        let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
+        let sweeping = Arc::clone(&app);
+        let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
             front.look(&drain);
@@ -401,7 +403,7 @@ pub async fn serve_stdio(
     };
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
     let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
-    let _finished = drain.finish(Duration::from_secs(5)).await;
+    drain.finish(Duration::from_secs(5)).await;
     Ok(ended == Ended::Finished && !drain.is_broken())
 }
 

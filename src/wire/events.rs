@@ -204,7 +204,8 @@ impl Decoder {
 
     /// Keeps what a line says, which `start` is past already.
     fn take_field(&mut self, line: Range<usize>) {
-        let (mut length, end) = (line.len(), line.end);
+        let mut length = line.len();
+        let end = line.end;
         let (name, value) = split(self.buffer.get(line).unwrap_or_default());
         // Bytes that are no UTF-8 become longer.
         let growth = |text: &str| text.len().saturating_sub(value.len());
@@ -533,7 +534,9 @@ mod tests {
             .collect();
         let mut lines: Vec<&[u8]> = unified.split(|byte| *byte == b'\n').collect();
         lines.pop();
-        let (mut events, mut now, mut said) = (Vec::new(), Event::default(), false);
+        let mut events = Vec::new();
+        let mut now = Event::default();
+        let mut said = false;
         for line in lines {
             if line.is_empty() {
                 let event = std::mem::take(&mut now);

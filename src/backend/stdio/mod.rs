@@ -66,7 +66,8 @@ impl StdioBackend {
         let places = Places::new(max_children);
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
-            let (stopping, all_given_back) = (drain.stopping(), places.all_given_back());
+            let stopping = drain.stopping();
+            let all_given_back = places.all_given_back();
             // What the last child leaves behind is ended, too.
             let last = async move {
                 stopping.await;
@@ -93,7 +94,7 @@ impl StdioBackend {
     /// parent's death, and the shim would have the child killed.
     ///
     /// What it says counts against `quota`.
-    pub(crate) fn open_within(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
+    pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         let place = self.places.take().ok_or(OpenError::Full(self.places.most()))?;
         let attempt = self.gate.pass(who);
         let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
@@ -121,12 +122,6 @@ impl StdioBackend {
         };
         self.drain.spawn_behind(life.run());
         Ok(Link { tell, said })
-    }
-
-    /// The same for nobody in particular.
-    #[cfg(test)]
-    pub(crate) fn open(&self, who: Starter) -> Result<Link, OpenError> {
-        self.open_within(who, &Quota::default())
     }
 
     /// Are all starts held back now?

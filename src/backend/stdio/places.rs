@@ -46,7 +46,8 @@ impl Places {
 
     /// Resolves when all are free. Meanwhile none can be taken.
     pub(super) fn all_given_back(&self) -> impl Future<Output = ()> + use<> {
-        let (permits, most) = (Arc::clone(&self.permits), self.most);
+        let permits = Arc::clone(&self.permits);
+        let most = self.most;
         async move { drop(permits.acquire_many(most).await) }
     }
 }

@@ -77,7 +77,8 @@ impl UpstreamBackend {
     /// Finds out what the upstream speaks, whoever leaves meanwhile: what was begun for that is
     /// ended again.
     async fn find_out(&self, caller: &Arc<Caller>) -> Result<Spoken, String> {
-        let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(caller));
+        let shared = Arc::clone(&self.shared);
+        let caller = Arc::clone(caller);
         let spoken = on_its_own(&self.drain, async move { shared.spoken(&caller).await });
         spoken.await.unwrap_or_else(|| Err("the server is stopping".to_owned()))
     }
@@ -88,7 +89,8 @@ impl UpstreamBackend {
         }
         let begun = self.directs.entry(principal.clone()).or_insert_with(|| {
             let direct = Arc::new(Direct::new(&self.shared));
-            let (stopping, ending) = (self.drain.stopping(), Arc::clone(&direct));
+            let stopping = self.drain.stopping();
+            let ending = Arc::clone(&direct);
             self.drain.spawn_behind(async move {
                 stopping.await;
                 ending.channel.end(&Caller::stdio(), ENDING).await;
@@ -149,7 +151,8 @@ impl Direct {
 
     fn learn_once(self: &Arc<Self>, caller: &Arc<Caller>, drain: &Drain) {
         if self.channel.epoch() > 0 && self.shared.tools.must_be_learnt() {
-            let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
+            let direct = Arc::clone(self);
+            let caller = Arc::clone(caller);
             drain.spawn_behind(async move {
                 learn(&direct.channel, &direct.shared, &caller).await;
             });
@@ -197,7 +200,8 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let (direct, caller) = (Arc::clone(self.direct), Arc::clone(self.caller));
+        let direct = Arc::clone(self.direct);
+        let caller = Arc::clone(self.caller);
         self.drain.spawn_behind(async move {
             let message = Message::cancellation(&id, None);
             direct.channel.tell(&message, &caller).await;

@@ -15,10 +15,11 @@ mod streamable;
 mod tools;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -37,7 +38,7 @@ use crate::config::{self, shown};
 use crate::drain::Drain;
 use crate::observe::metrics::{Outcome, Tally};
 use crate::observe::sample::Samples;
-use crate::wire::jsonrpc::{Kind, Message, code};
+use crate::wire::jsonrpc::{Message, code};
 
 /// The upstream, and what is known of it.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
             () = say.closed() => None,
         };
         let Some(first) = first else { return };
-        let asks = matches!(first.message.kind(), Kind::Request { .. });
+        let asks = first.message.request_id().is_some();
         if !asks && shared.known().is_none() {
             // Its `initialize` failed: it would hold up the next one for nothing.
             tracing::debug!(message = ?first.message, "no session to say it in: dropped");
@@ -123,7 +124,7 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
 
 /// Answers a request with an error of the edge's own.
 async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
-    if let Kind::Request { id, .. } = message.kind() {
+    if let Some(id) = message.request_id() {
         let unanswered = Said::Unanswered { id: id.clone(), code, text: text.to_owned() };
         // A session that is over hears no more.
         drop(say.send(unanswered).await);
@@ -162,7 +163,7 @@ impl Shared {
         match self.asked {
             UpstreamKind::Sse => Some(Spoken::Sse),
             UpstreamKind::Streamable => Some(Spoken::Streamable),
-            UpstreamKind::Auto => *self.spoken.lock().unwrap_or_else(PoisonError::into_inner),
+            UpstreamKind::Auto => *self.spoken.lock(),
         }
     }
 
@@ -176,7 +177,7 @@ impl Shared {
             Ok(probing) => probing,
             Err(_another_does) => {
                 // Callers wait side by side, not one after another.
-                let _until = patience.begin();
+                patience.begin();
                 self.probing.lock().await
             }
         };
@@ -194,7 +195,7 @@ impl Shared {
                         ?spoken,
                         "found out what it speaks"
                     );
-                    *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = Some(spoken);
+                    *self.spoken.lock() = Some(spoken);
                     return Ok(spoken);
                 }
                 Err(unclear) => unclear,
@@ -212,6 +213,6 @@ impl Shared {
     /// What the upstream answered does not go with what it is believed to speak: the next session
     /// asks again.
     fn doubt(&self) {
-        *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.spoken.lock() = None;
     }
 }

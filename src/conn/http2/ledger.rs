@@ -1,8 +1,7 @@
 //! What is done for an HTTP/2 peer, and what it owes in return: it must take the responses that it
 //! asked for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// What a peer must take, in each `write`, of responses that wait for nothing but its window.
@@ -48,7 +47,7 @@ impl Entries {
 
 impl Ledger {
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// So many responses have begun on the wire and not ended, and so many bytes of them were taken

@@ -64,7 +64,7 @@ impl Rig {
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
         let app = Arc::new(App::new(
             &config,
-            Guard::new(&config, &[]),
+            Guard::new(&config, &[], Tally::default()),
             mcp,
             None,
             Tally::default(),
@@ -336,7 +336,7 @@ async fn a_slow_call_becomes_a_stream_that_shows_that_it_lives() {
     let head = client.until("\n:\n").await;
     assert_eq!(client.seconds(), 1);
     assert!(head.contains("text/event-stream"), "{head}");
-    drop(client.until(":\n\n").await);
+    client.until(":\n\n").await;
     assert_eq!(client.seconds(), 16);
     let answer = client.until("result").await;
     assert_eq!(client.seconds(), 20);
@@ -351,7 +351,7 @@ async fn a_silent_stream_is_commented_at_once_and_every_15_seconds() {
     let head = client.until("endpoint").await;
     assert!(head.contains(":\n\n"), "{head}");
     for seconds in [15, 30, 45] {
-        drop(client.until(":\n\n").await);
+        client.until(":\n\n").await;
         assert_eq!(client.seconds(), seconds);
     }
 }
@@ -381,7 +381,7 @@ async fn a_session_ends_after_30_idle_minutes() {
     assert_eq!(rig.app.sessions(), 1);
     let mut client = rig.connect();
     client.post(&session, &call("ping")).await;
-    drop(client.until("result").await);
+    client.until("result").await;
     while rig.app.sessions() > 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -130,7 +130,8 @@ impl Handler for Slow {
 }
 
 fn slow(minutes: u64) -> Mcp {
-    let (drain, mut config) = (Drain::default(), Config::default());
+    let drain = Drain::default();
+    let mut config = Config::default();
     config.times.call = Duration::from_mins(minutes);
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
     Mcp::new(backend, &config, Tally::default(), drain)
@@ -148,13 +149,15 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let done = call(&slow(12), "tool10").await.unwrap();
     assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
     assert_eq!(begun.elapsed(), Duration::from_mins(11));
-    let (mcp, begun) = (slow(5), Instant::now());
+    let mcp = slow(5);
+    let begun = Instant::now();
     let caller = Arc::new(Caller::stdio());
     let late = Reason::CallTimeout(Duration::from_mins(5));
     assert_eq!(mcp.in_time(mcp.walk(&caller, None)).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
-    let (mcp, begun) = (slow(10), Instant::now());
+    let mcp = slow(10);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(10));
     assert_eq!(call(&mcp, "tool10").await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(10));

@@ -115,8 +115,10 @@ pub(crate) fn choose<T>(
     now: Instant,
     patience: Instant,
 ) -> Choice<T> {
-    let (mut own, mut other) = (None, None);
-    let (mut own_at, mut other_at) = (None::<Instant>, None::<Instant>);
+    let mut own = None;
+    let mut other = None;
+    let mut own_at = None::<Instant>;
+    let mut other_at = None::<Instant>;
     for Candidate { session, own: is_own, usage } in candidates {
         let (best, first) =
             if is_own { (&mut own, &mut own_at) } else { (&mut other, &mut other_at) };

@@ -10,17 +10,21 @@ pub(crate) mod table;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::pump::Unknown;
+
 use self::eviction::Usage;
 use self::log::Turn;
+use self::pump::Closing;
 use self::reader::Reader;
 use self::state::{Onto, State, StreamId};
 use self::table::SessionId;
@@ -56,13 +60,6 @@ pub(crate) struct Terms {
     pub(crate) tally: Tally,
 }
 
-#[cfg(test)]
-impl From<SessionTimes> for Terms {
-    fn from(times: SessionTimes) -> Self {
-        Self { times, quota: Quota::default(), tally: Tally::default() }
-    }
-}
-
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
 /// what is left.
 #[derive(Debug)]
@@ -94,12 +91,12 @@ impl Session {
     pub(crate) fn start<P: Send + 'static>(
         id: SessionId,
         (principal, transport): (Principal, Transport),
-        terms: impl Into<Terms>,
+        terms: Terms,
         link: Link,
         place: P,
         drain: &Drain,
     ) -> Arc<Self> {
-        let (Link { tell, said }, terms) = (link, terms.into());
+        let Link { tell, said } = link;
         let Terms { times: _, quota, tally } = terms.clone();
         let state = State::new(transport, Instant::now()).on_account(quota, tally);
         let session = Arc::new(Self {
@@ -117,7 +114,8 @@ impl Session {
             suspicion: OnceLock::new(),
             beginning: tokio::sync::Mutex::default(),
         });
-        let (own, stopping) = (Arc::clone(&session), drain.stopping());
+        let own = Arc::clone(&session);
+        let stopping = drain.stopping();
         drain.spawn_behind(async move {
             let _closing = Closing(Arc::clone(&own));
             let why = tokio::select! {
@@ -134,7 +132,7 @@ impl Session {
 
     /// The session's books. Never held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A reader took something: the session's task may go on where a stream was full.
@@ -208,7 +206,7 @@ impl Session {
         loop {
             let mut settled = pin!(self.settled.notified());
             // Enabled before the look, or the last call could end in between, unheard.
-            let _ready = settled.as_mut().enable();
+            settled.as_mut().enable();
             if self.calls() == 0 {
                 return;
             }
@@ -278,14 +276,14 @@ impl Session {
         let mut untold = Untold { session: self, ids };
         for request in requests {
             self.tell(request, caller).await?;
-            let _told = untold.ids.pop_front();
+            untold.ids.pop_front();
         }
         Ok(())
     }
 
     /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
     pub(crate) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
+        self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
         self.tell_all(vec![request], caller).await
     }
 
@@ -311,7 +309,7 @@ impl Session {
         loop {
             let mut room = pin!(self.room.notified());
             // Enabled before the look, or the reader could make room in between, unheard.
-            let _ready = room.as_mut().enable();
+            room.as_mut().enable();
             if !self.state().is_full(StreamId::STANDALONE) {
                 return self.put(answer);
             }
@@ -412,14 +410,6 @@ impl Session {
         self.tell(ready, caller).await
     }
 
-    /// What the caller of an `initialize` is told that was not answered within `time`.
-    pub(crate) fn late(&self, time: Duration) -> Reason {
-        match self.suspicion.get() {
-            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
-            None => Reason::CallTimeout(time),
-        }
-    }
-
     /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
     pub(crate) fn listen(self: &Arc<Self>) -> Option<Reader> {
         self.read(StreamId::STANDALONE, |log| Some(log.attach()))
@@ -450,41 +440,8 @@ struct Untold<'a> {
 impl Drop for Untold<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
-            let _waited = self.session.state().fail(id, Reason::BackendBusy, Instant::now());
+            self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
-    }
-}
-
-/// A session that its client does not know yet. Dropped before it does, it is closed.
-#[derive(Debug)]
-pub(crate) struct Unknown(Option<Arc<Session>>);
-
-impl Unknown {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self(Some(session))
-    }
-
-    /// The client knows it, or will.
-    pub(crate) fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unknown {
-    fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.close();
-        }
-    }
-}
-
-/// Sees to it that a session's books are closed when its task ends, however it ends.
-struct Closing(Arc<Session>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.state().end("the session ended", Instant::now());
-        self.0.settled.notify_waiters();
     }
 }
 

@@ -212,7 +212,7 @@ impl State {
                 streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
             };
-            drop(self.calls.insert(id.clone(), pending));
+            self.calls.insert(id.clone(), pending);
         }
         let log = self.logs.entry(stream).or_default();
         let turn = match onto {
@@ -232,9 +232,8 @@ impl State {
     /// The stream that a message from the backend goes to.
     pub(crate) fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
         let streaming = |id: &RequestId| self.calls.get(id).filter(|call| call.streams);
-        match message.kind() {
-            Kind::Response { id } => return self.calls.get(id).map(|call| call.stream),
-            Kind::Request { .. } | Kind::Notification { .. } => {}
+        if let Some(id) = message.answers() {
+            return self.calls.get(id).map(|call| call.stream);
         }
         if let During::Call(id) = during
             && let Some(call) = streaming(id)
@@ -312,7 +311,7 @@ impl State {
             }
             Kind::Request { id, .. } => {
                 if self.asked.len() >= MAX_ASKED {
-                    drop(self.asked.pop_front());
+                    self.asked.pop_front();
                     self.tally.count(Outcome::QuestionForgotten);
                 }
                 self.asked.push_back((id.clone(), stream));
@@ -394,7 +393,7 @@ impl State {
         self.ended = true;
         let waiting: Vec<RequestId> = self.calls.keys().cloned().collect();
         for id in &waiting {
-            let _waited = self.fail(id, Reason::ended(why), now);
+            self.fail(id, Reason::ended(why), now);
         }
         self.logs.values_mut().for_each(EventLog::finish);
     }
@@ -423,7 +422,7 @@ impl State {
     /// Forgets a stream that its client was answered without.
     pub(crate) fn forget(&mut self, stream: StreamId) {
         if self.logs.get(&stream).is_some_and(EventLog::is_finished) {
-            drop(self.logs.remove(&stream));
+            self.logs.remove(&stream);
         }
     }
 
@@ -564,7 +563,7 @@ mod tests {
         let mut state = state().on_account(Quota::default(), tally.clone());
         for id in 0..300_u64 {
             let asked = Message::request(&id.into(), "roots/list", &json!({}));
-            let _routed = state.route(&asked, &During::Unsaid, Instant::now());
+            state.route(&asked, &During::Unsaid, Instant::now());
         }
         assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
         assert!(!state.answered(&43.into()) && state.answered(&44.into()));

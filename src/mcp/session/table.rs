@@ -1,9 +1,10 @@
 //! The sessions that clients know by an id, and how many there may be.
 
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -87,7 +88,7 @@ pub(crate) struct Places {
 
 impl Hold {
     fn release(&self) -> Option<Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.places.lock().take()
     }
 }
 
@@ -111,7 +112,7 @@ impl SessionPlace {
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
-        drop(self.sessions.remove(&*self.id.0));
+        self.sessions.remove(&*self.id.0);
         drop(self.hold.release());
     }
 }
@@ -199,7 +200,7 @@ impl SessionTable {
     /// Makes a session known.
     pub(crate) fn enter(&self, session: &Arc<Session>, hold: Arc<Hold>) {
         let entry = Entry { session: Arc::clone(session), hold };
-        drop(self.sessions.insert(session.id().as_str().into(), entry));
+        self.sessions.insert(session.id().as_str().into(), entry);
     }
 
     /// The open session with this id, if it is of this transport and belongs to this principal.
@@ -237,8 +238,9 @@ mod tests {
     use crate::caller::{Caller, TokenId};
     use crate::config::Config;
     use crate::drain::Drain;
+    use crate::limits::bytes::Quota;
     use crate::mcp::Mcp;
-    use crate::mcp::session::SessionTimes;
+    use crate::mcp::session::{SessionTimes, Terms};
     use crate::observe::metrics::Tally;
     use crate::wire::jsonrpc::Message;
 
@@ -286,9 +288,11 @@ mod tests {
         let (say, said) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let (id, hold) = (place.id().clone(), place.hold());
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
-        let session = Session::start(id, owner, times, Link { tell, said }, place, drain);
+        let session = Session::start(id, owner, terms, Link { tell, said }, place, drain);
         table.enter(&session, hold);
         (session, (told, say))
     }
@@ -306,7 +310,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2);
+        let drain = Drain::default();
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         sleep(Duration::from_millis(750)).await;
         let (two, _played) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -327,7 +332,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2);
+        let drain = Drain::default();
         let mut played = Vec::new();
         let mut open = || {
             let (session, link) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -362,7 +368,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2);
+        let drain = Drain::default();
         let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let reader = reading.listen().unwrap();
@@ -383,7 +390,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
-        let (table, drain) = (SessionTable::new(2, 9), Drain::default());
+        let table = SessionTable::new(2, 9);
+        let drain = Drain::default();
         let other = Principal::Token(TokenId([7; 6]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
@@ -400,7 +408,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_waits_no_longer_than_five_seconds_for_a_place() {
-        let (drain, mut config) = (Drain::default(), Config::default());
+        let drain = Drain::default();
+        let mut config = Config::default();
         config.limits.sessions_per_ip = 1;
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());

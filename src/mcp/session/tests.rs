@@ -24,9 +24,11 @@ impl Rig {
     fn new(transport: Transport) -> Self {
         let (tell, told) = mpsc::channel(4);
         let (say, said) = mpsc::channel(4);
+        let terms = Terms { times: TIMES, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, transport);
-        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
-        let session = Session::start(id, owner, TIMES, link, (), &Drain::default());
+        let id = SessionId::random().unwrap();
+        let link = Link { tell, said };
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say, caller: Arc::new(Caller::stdio()) }
     }
 
@@ -82,8 +84,8 @@ async fn a_call_that_found_no_backend_is_answered_with_its_code() {
     let rig = Rig::new(Transport::StreamableHttp);
     let (one, two) = (rig.call(1).await, rig.call(2).await);
     for id in [1, 2, 7] {
-        let (id, text) = (id.into(), "unreachable".to_owned());
-        rig.say.send(Said::Unanswered { id, code: -7, text }).await.unwrap();
+        let text = "unreachable".to_owned();
+        rig.say.send(Said::Unanswered { id: id.into(), code: -7, text }).await.unwrap();
     }
     let answer = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"unreachable"}}"#;
     assert_eq!(one.answer().await.unwrap(), &answer[..]);
@@ -207,8 +209,8 @@ async fn a_call_that_the_backend_was_not_told_of_is_not_waited_for() {
     let asking = tokio::time::timeout(Duration::from_secs(1), rig.call(1));
     assert!(asking.await.is_err());
     assert_eq!(rig.session.calls(), 0);
-    drop(rig.told().await);
-    drop(rig.call(1).await);
+    rig.told().await;
+    rig.call(1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,14 +247,16 @@ async fn a_handshake_that_chooses_a_modern_version_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
-    let (tally, quick) = (Tally::default(), Duration::from_millis(1));
+    let tally = Tally::default();
+    let quick = Duration::from_millis(1);
     let budget = crate::limits::bytes::Budget::new(400_000, 0, tally.clone());
     let (tell, _told) = mpsc::channel(4);
     let (say, said) = mpsc::channel(4);
     let quota = budget.quota();
     let terms = Terms { times: TIMES, quota: quota.clone(), tally: tally.clone() };
     let owner = (Principal::Anonymous, Transport::StreamableHttp);
-    let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+    let id = SessionId::random().unwrap();
+    let link = Link { tell, said };
     let session = Session::start(id, owner, terms, link, (), &Drain::default());
     for number in 0..8 {
         let message = note(&number.to_string()).charged(&quota);
@@ -285,7 +289,8 @@ async fn what_a_sessions_times_end_is_counted() {
         let (_say, said) = mpsc::channel(4);
         let terms = Terms { times, quota: Quota::default(), tally: tally.clone() };
         let owner = (Principal::Anonymous, Transport::StreamableHttp);
-        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+        let id = SessionId::random().unwrap();
+        let link = Link { tell, said };
         let session = Session::start(id, owner, terms, link, (), &Drain::default());
         let due = times.idle.min(times.age);
         tokio::time::sleep(due).await;

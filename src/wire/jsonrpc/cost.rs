@@ -17,7 +17,10 @@ pub(super) fn is_too_deep(text: &str) -> bool {
 
 /// The deepest nesting of arrays and objects.
 fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    let mut deepest = 0_usize;
+    let mut now = 0_usize;
+    let mut in_string = false;
+    let mut escaped = false;
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
@@ -37,7 +40,9 @@ fn depth(text: &str) -> usize {
 /// How many bytes a JSON text takes at most as a [`serde_json::Value`]. Each value stands behind a
 /// comma, a colon or an opening bracket, but for the first.
 pub(crate) fn weight(text: &str) -> usize {
-    let (mut values, mut in_string, mut escaped) = (1_usize, false, false);
+    let mut values = 1_usize;
+    let mut in_string = false;
+    let mut escaped = false;
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,

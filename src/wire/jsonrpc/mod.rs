@@ -138,12 +138,12 @@ impl Message {
     /// # Errors
     /// [`Malformed`] says what is wrong, and the id where one could be read.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let _shallow = as_text(&bytes)?;
+        as_text(&bytes)?;
         let message = Self::classify(bytes, RequestId::parse)?;
         match (message.method(), KnownParams::read(message.params())) {
             (Some(_), Err(error)) => {
-                let (reason, id) = (format!("`params`: {error}").into(), message.id().cloned());
-                Err(Malformed::Shape { reason, id })
+                let reason = format!("`params`: {error}").into();
+                Err(Malformed::Shape { reason, id: message.id().cloned() })
             }
             (_, _) => Ok(message),
         }
@@ -195,14 +195,16 @@ impl Message {
     /// A request of the edge's or an embedded server's own; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn request(id: &RequestId, method: &str, params: &Value) -> Self {
-        let (method, params) = (Value::from(method), member("params", params));
+        let method = Value::from(method);
+        let params = member("params", params);
         Self::made(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}{params}}}"#))
     }
 
     /// A notification; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn notification(method: &str, params: &Value) -> Self {
-        let (method, params) = (Value::from(method), member("params", params));
+        let method = Value::from(method);
+        let params = member("params", params);
         Self::made(format!(r#"{{"jsonrpc":"2.0","method":{method}{params}}}"#))
     }
 
@@ -261,10 +263,18 @@ impl Message {
     /// Its id; none for a notification.
     #[must_use]
     pub fn id(&self) -> Option<&RequestId> {
-        match &self.kind {
-            Kind::Request { id, .. } | Kind::Response { id } => Some(id),
-            Kind::Notification { .. } => None,
-        }
+        self.request_id().or(self.answers())
+    }
+
+    /// The id of a request, under which it may be refused. That of a response was chosen by the
+    /// other side, and may be that of a call of its writer's as well.
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        if let Kind::Request { id, .. } = &self.kind { Some(id) } else { None }
+    }
+
+    /// The request that it answers; none if it is no response.
+    pub(crate) fn answers(&self) -> Option<&RequestId> {
+        if let Kind::Response { id } = &self.kind { Some(id) } else { None }
     }
 
     /// Its bytes on one line, without a line end. Line breaks between tokens become spaces; inside

@@ -344,7 +344,7 @@ mod tests {
         fn no_bytes_panic_or_are_kept(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
             let mut skim = Skim::default();
             skim.feed(&bytes);
-            let _answers = skim.answers();
+            skim.answers();
             prop_assert!(skim.now.id.len() <= MAX_LENGTH + 1 && skim.name.len() <= LONGEST_NAME);
             prop_assert!(skim.before.len() <= MAX_IDS);
         }

@@ -37,7 +37,7 @@ fn backend(command: &ChildCommand) -> StdioBackend {
 
 fn open(script: &str) -> (StdioBackend, Link) {
     let backend = backend(&sh(script));
-    let link = backend.open(Starter::Edge).unwrap();
+    let link = backend.open(Starter::Edge, &Quota::default()).unwrap();
     (backend, link)
 }
 

@@ -218,7 +218,7 @@ mod tests {
         fn no_text_panics(text in ".*") {
             let _path = path(&text);
             let _origin = origin(&text);
-            let _name = is_name(&text);
+            is_name(&text);
         }
     }
 }

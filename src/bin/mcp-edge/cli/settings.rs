@@ -112,13 +112,12 @@ impl Args {
         let upstream = upstream::upstream(&upstream, &mut warnings)?;
         let behind = behind(upstream, command, dashes)?;
         if transport == Transport::Stdio {
-            let (mode, token_source) = (Mode::Stdio, TokenSource::None);
             return Ok(Settings {
-                mode,
+                mode: Mode::Stdio,
                 config: local,
                 behind,
                 workers,
-                token_source,
+                token_source: TokenSource::None,
                 report,
                 warnings,
             });

@@ -309,7 +309,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*") {
             let _url = url(&text);
-            let _pass = pass("", std::slice::from_ref(&text), false).next();
+            pass("", std::slice::from_ref(&text), false).next();
             let _header = header(&text);
         }
     }
