@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::limits::addr::ClientAddr;
 use crate::limits::places::{PerClient, Permit};
 use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Gauge, Gauged, Outcome, Tally};
 use crate::wire::forwarded::TrustedProxies;
 
 /// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
@@ -23,9 +23,8 @@ const GIVE_WAY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     all: Arc<Semaphore>,
-    most: usize,
     per_client: PerClient,
-    strangers: Strangers,
+    pub(super) strangers: Strangers,
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) write_timeout: Duration,
     pub(super) tally: Tally,
@@ -38,23 +37,12 @@ impl Places {
         let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
         Self {
             all: Arc::new(Semaphore::new(most)),
-            most,
-            per_client: PerClient::new(config.limits.connections_per_ip),
-            strangers: Strangers::new(strangers),
+            per_client: PerClient::new(config.limits.connections_per_ip, Gauge::default()),
+            strangers: Strangers::new(strangers, tally.gauges().unauthenticated.clone()),
             proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             write_timeout: config.times.write,
             tally,
         }
-    }
-
-    /// Open connections.
-    pub(crate) fn connections(&self) -> usize {
-        self.most.saturating_sub(self.all.available_permits())
-    }
-
-    /// Connections without a request that passed.
-    pub(crate) fn strangers(&self) -> usize {
-        self.strangers.len()
     }
 
     /// Takes a newcomer in; a stranger gives way if that is one too many.
@@ -69,12 +57,16 @@ impl Places {
     /// One of all places, or a stranger's where all are taken.
     pub(super) fn one_of_all(&self) -> Option<ConnectionPlace> {
         if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
-            return Some(ConnectionPlace::Taken(place));
+            return Some(ConnectionPlace::Taken(self.taken(place)));
         }
         self.strangers.give_way().then(|| {
             self.tally.count(Outcome::MaxUnauthenticated);
             ConnectionPlace::Promised(Arc::clone(&self.all))
         })
+    }
+
+    fn taken(&self, place: OwnedSemaphorePermit) -> Taken {
+        Taken { _place: place, _open: self.tally.gauges().connections.hold() }
     }
 
     /// Has strangers go, so that others can be accepted with what they hold.
@@ -85,12 +77,14 @@ impl Places {
     }
 
     /// The place, once its stranger has gone; none if that takes too long.
-    pub(super) async fn had(
-        &self,
-        place: ConnectionPlace,
-        client: ClientAddr,
-    ) -> Option<OwnedSemaphorePermit> {
-        let place = place.had().await;
+    pub(super) async fn had(&self, place: ConnectionPlace, client: ClientAddr) -> Option<Taken> {
+        let place = match place {
+            ConnectionPlace::Taken(taken) => Some(taken),
+            ConnectionPlace::Promised(all) => {
+                let place = timeout(GIVE_WAY, all.acquire_owned()).await;
+                place.ok().and_then(Result::ok).map(|place| self.taken(place))
+            }
+        };
         if place.is_none() {
             self.refuse(client, Outcome::MaxConnections);
         }
@@ -115,16 +109,14 @@ impl Places {
 /// One of all places.
 #[derive(Debug)]
 pub(super) enum ConnectionPlace {
-    Taken(OwnedSemaphorePermit),
+    Taken(Taken),
     /// Its stranger was told to go.
     Promised(Arc<Semaphore>),
 }
 
-impl ConnectionPlace {
-    async fn had(self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Taken(place) => Some(place),
-            Self::Promised(all) => timeout(GIVE_WAY, all.acquire_owned()).await.ok()?.ok(),
-        }
-    }
+/// The place of a connection, which counts as open.
+#[derive(Debug)]
+pub(super) struct Taken {
+    _place: OwnedSemaphorePermit,
+    _open: Gauged,
 }

@@ -155,11 +155,16 @@ impl Mcp {
         let limits = &config.limits;
         let times = &config.times;
         let largest = limits.max_body_bytes.max(limits.max_line_bytes);
+        let gauges = tally.gauges();
         Self {
             budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
             backend,
-            sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
-            streams: PerClient::new(limits.streams_per_ip),
+            sessions: SessionTable::new(
+                limits.max_sessions,
+                limits.sessions_per_ip,
+                gauges.sessions.clone(),
+            ),
+            streams: PerClient::new(limits.streams_per_ip, gauges.streams.clone()),
             warm: Arc::default(),
             readiness: Arc::default(),
             times: SessionTimes {
@@ -214,26 +219,6 @@ impl Mcp {
 
     fn terms(&self, quota: Quota) -> Terms {
         Terms { times: self.times, quota, tally: self.tally.clone() }
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.streams.open()
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.backend.children()
-    }
-
-    /// Does the backend end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.backend.is_crash_loop()
     }
 
     /// Opens a session that its client will know by an id.
