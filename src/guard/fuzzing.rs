@@ -8,7 +8,7 @@ use http::{HeaderMap, Uri};
 use super::origin::{HostMatch, SiteMatch};
 use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
-use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
+use super::{Admission, Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
 use crate::caller::Principal;
 use crate::config::{Config, Secret};
 use crate::limits::addr::ClientKey;
@@ -117,20 +117,20 @@ pub enum Verdict {
 
 /// A whole guard.
 #[derive(Debug)]
-pub struct Door(Guard);
+pub struct Door(Guard, Admission);
 
 impl Door {
     /// A guard for this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self(Guard::new(config, &[], Tally::default()))
+        Self(Guard::new(Tally::default()), Admission::new(config, &[]))
     }
 
     /// One request of this client's.
     pub async fn visit(&self, client: IpAddr, uri: &Uri, headers: &HeaderMap) -> Verdict {
         let local = IpAddr::from([192, 0, 2, 1]);
         let visit = Visit { client: ClientKey::from(client), local, uri, headers };
-        match self.0.admit(visit).await {
+        match self.0.admit(&self.1, visit).await {
             Ok(_admitted) => Verdict::Admitted,
             Err(Deny::Rate(_)) => Verdict::Rate,
             Err(_) => Verdict::Denied,

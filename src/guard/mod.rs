@@ -11,19 +11,15 @@ mod token;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
-use parking_lot::RwLock;
 
-pub(crate) use self::origin::{OriginMatch, OriginPolicy};
-pub(crate) use self::rate::Rate;
-pub(crate) use self::token::Tokens;
+pub(crate) use self::origin::OriginMatch;
 
-use self::origin::{HostMatch, SiteMatch};
-use self::rate::{MAX_CLIENTS, RateMatch};
-use self::token::TokenMatch;
+use self::origin::{HostMatch, OriginPolicy, SiteMatch};
+use self::rate::{Pace, Rate, RateMatch};
+use self::token::{TokenMatch, Tokens};
 use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
 use crate::limits::addr::ClientKey;
@@ -31,18 +27,21 @@ use crate::observe::metrics::Tally;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
 /// near it.
-const PROBES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
-const PROBES_AT_ONCE: u32 = 100;
+const PROBES: Pace = Pace::new(NonZeroU32::MIN.saturating_add(99), 100);
 
-/// What the guard judges by.
+/// Counts how fast clients ask, whatever the admission is at present.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    origins: RwLock<Arc<OriginPolicy>>,
-    /// What the edge is known by whatever certificate it shows: names of the start, and `--allow-host`.
-    hosts: Vec<String>,
     rate: Rate,
     /// Of questions for health, which no other request is charged to.
     probes: Rate,
+}
+
+/// What a request has to be like to be admitted.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    origins: OriginPolicy,
+    pace: Pace,
     rate_wait: Duration,
     access: Lock,
 }
@@ -142,9 +141,9 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
     }
 }
 
-impl Guard {
-    /// A guard for this configuration. `names` are those of the certificates.
-    pub(crate) fn new(config: &Config, names: &[String], tally: Tally) -> Self {
+impl Admission {
+    /// The admission of this configuration. `names` are those of the certificates.
+    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
@@ -153,20 +152,8 @@ impl Guard {
         };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: RwLock::new(Arc::new(OriginPolicy::new(
-                hosts.clone(),
-                &config.allow_origins,
-                loopback,
-                scheme,
-            ))),
-            hosts,
-            probes: Rate::new(PROBES, PROBES_AT_ONCE, MAX_CLIENTS, tally.clone()),
-            rate: Rate::new(
-                per_second.unwrap_or(NonZeroU32::MIN),
-                config.limits.burst,
-                MAX_CLIENTS,
-                tally,
-            ),
+            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            pace: Pace::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
@@ -175,70 +162,9 @@ impl Guard {
         }
     }
 
-    /// Takes up the names of new certificates. Those of the start stay: a connection that was opened
-    /// under one of them goes on.
-    pub(crate) fn rename(&self, names: &[String]) {
-        let hosts = [names, &self.hosts].concat();
-        let fresh = Arc::new(self.origins().with_hosts(hosts));
-        *self.origins.write() = fresh;
-    }
-
-    fn origins(&self) -> Arc<OriginPolicy> {
-        Arc::clone(&self.origins.read())
-    }
-
-    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
-    /// keeps to its client's rate.
-    ///
-    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
-    /// is compared, so that waiting buys nobody more guesses than the rate.
-    pub(crate) async fn admit(&self, visit: Visit<'_>) -> Result<Admitted, Deny> {
-        let presented = token::presented(visit.headers);
-        let rate = match presented {
-            token::Presented::Bearer(_) => self.turn(visit.client).await,
-            token::Presented::Nothing | token::Presented::Malformed => self.rate.take(visit.client),
-        };
-        let token = match (&self.access, rate) {
-            (_, RateMatch::Over(_)) => TokenMatch::NotCompared,
-            (Lock::Open, RateMatch::Within) => TokenMatch::Valid(Principal::Anonymous),
-            (Lock::Tokens(tokens), RateMatch::Within) => tokens.compare(presented),
-        };
-        decide(self.facts(visit, rate, token))
-    }
-
-    /// Lets a request pass that needs no token (a preflight, a discovery probe).
-    pub(crate) fn admit_stranger(&self, visit: Visit<'_>) -> Result<(), Deny> {
-        let rate = self.rate.take(visit.client);
-        let nobody = TokenMatch::Valid(Principal::Anonymous);
-        decide(self.facts(visit, rate, nobody)).map(drop)
-    }
-
-    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
-    /// lead there.
-    pub(crate) fn admit_onward(&self, visit: Visit<'_>) -> Result<(), Deny> {
-        let rate = self.rate.take(visit.client);
-        let nobody = TokenMatch::Valid(Principal::Anonymous);
-        let facts = self.facts(visit, rate, nobody);
-        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
-    }
-
-    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
-    /// of its own.
-    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
-        match self.probes.take(client) {
-            RateMatch::Within => Ok(()),
-            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
-        }
-    }
-
     /// Where a request comes from, as a browser says it.
     pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins().origin(visit.uri, visit.headers, visit.local)
-    }
-
-    /// Forgets clients that were not seen for a while; runs for ever.
-    pub(crate) async fn keep_swept(&self) {
-        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
+        self.origins.origin(visit.uri, visit.headers, visit.local)
     }
 
     /// What an operator would allow if a request that was denied should have passed, as far as it
@@ -261,16 +187,83 @@ impl Guard {
     }
 
     fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
-        let host = self.origins().host(visit.uri, visit.headers, visit.local);
+        let host = self.origins.host(visit.uri, visit.headers, visit.local);
         let site = SiteMatch::of(visit.headers);
         Facts { host, origin: self.origin(visit), site, rate, token }
     }
+}
+
+impl Guard {
+    /// A guard that has seen nobody.
+    pub(crate) fn new(tally: Tally) -> Self {
+        Self { rate: Rate::new(tally.clone()), probes: Rate::new(tally) }
+    }
+
+    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
+    /// keeps to its client's rate.
+    ///
+    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
+    /// is compared, so that waiting buys nobody more guesses than the rate.
+    pub(crate) async fn admit(
+        &self,
+        admission: &Admission,
+        visit: Visit<'_>,
+    ) -> Result<Admitted, Deny> {
+        let presented = token::presented(visit.headers);
+        let rate = match presented {
+            token::Presented::Bearer(_) => self.turn(admission, visit.client).await,
+            token::Presented::Nothing | token::Presented::Malformed => {
+                self.rate.take(visit.client, admission.pace)
+            }
+        };
+        let token = match (&admission.access, rate) {
+            (_, RateMatch::Over(_)) => TokenMatch::NotCompared,
+            (Lock::Open, RateMatch::Within) => TokenMatch::Valid(Principal::Anonymous),
+            (Lock::Tokens(tokens), RateMatch::Within) => tokens.compare(presented),
+        };
+        decide(admission.facts(visit, rate, token))
+    }
+
+    /// Lets a request pass that needs no token (a preflight, a discovery probe).
+    pub(crate) fn admit_stranger(
+        &self,
+        admission: &Admission,
+        visit: Visit<'_>,
+    ) -> Result<(), Deny> {
+        decide(self.facts_of_stranger(admission, visit)).map(drop)
+    }
+
+    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
+    /// lead there.
+    pub(crate) fn admit_onward(&self, admission: &Admission, visit: Visit<'_>) -> Result<(), Deny> {
+        let facts = self.facts_of_stranger(admission, visit);
+        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
+    }
+
+    fn facts_of_stranger(&self, admission: &Admission, visit: Visit<'_>) -> Facts {
+        let rate = self.rate.take(visit.client, admission.pace);
+        admission.facts(visit, rate, TokenMatch::Valid(Principal::Anonymous))
+    }
+
+    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
+    /// of its own.
+    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
+        match self.probes.take(client, PROBES) {
+            RateMatch::Within => Ok(()),
+            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
+        }
+    }
+
+    /// Forgets clients that were not seen for a while; runs for ever.
+    pub(crate) async fn keep_swept(&self) {
+        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
+    }
 
     /// Takes a place in the client's bucket, and waits for one within `rate_wait`.
-    async fn turn(&self, client: ClientKey) -> RateMatch {
-        let last = tokio::time::Instant::now() + self.rate_wait;
+    async fn turn(&self, admission: &Admission, client: ClientKey) -> RateMatch {
+        let last = tokio::time::Instant::now() + admission.rate_wait;
         loop {
-            match self.rate.take(client) {
+            match self.rate.take(client, admission.pace) {
                 RateMatch::Over(wait) if tokio::time::Instant::now() + wait <= last => {
                     tokio::time::sleep(wait).await;
                 }
@@ -335,7 +328,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_address_may_ask_for_health_101_times_at_once_and_100_times_a_second() {
-        let guard = guard(Duration::ZERO);
+        let door = door(Duration::ZERO);
+        let guard = &door.0;
         let (one, other) = (ClientKey::from(LOCAL), ClientKey::from(IpAddr::from([192, 0, 2, 7])));
         let passed = |client| (0..500).filter(|_| guard.admit_probe(client).is_ok()).count();
         assert_eq!((passed(one), passed(other)), (101, 101));
@@ -343,20 +337,23 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(passed(one), 100);
         // The rate of all other requests is another.
-        assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
+        assert!(visit(&door, Some("Bearer sixteen-characters")).await.is_ok());
     }
 
-    fn guard(rate_wait: Duration) -> Guard {
+    fn door(rate_wait: Duration) -> (Guard, Admission) {
         let config = Config {
             access: Access::Tokens(vec![Secret::new("sixteen-characters")]),
             limits: Limits { requests_per_second: 1, burst: 0, ..Limits::default() },
             times: Times { rate_wait, ..Times::default() },
             ..Config::default()
         };
-        Guard::new(&config, &[], Tally::default())
+        (Guard::new(Tally::default()), Admission::new(&config, &[]))
     }
 
-    async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {
+    async fn visit(
+        (guard, admission): &(Guard, Admission),
+        authorization: Option<&str>,
+    ) -> Result<Admitted, Deny> {
         let mut headers = HeaderMap::new();
         headers.insert("host", "localhost".parse().unwrap());
         if let Some(value) = authorization {
@@ -364,12 +361,13 @@ mod tests {
         }
         let uri = Uri::from_static("/mcp");
         let client = ClientKey::from(LOCAL);
-        guard.admit(Visit { client, local: LOCAL, uri: &uri, headers: &headers }).await
+        let visit = Visit { client, local: LOCAL, uri: &uri, headers: &headers };
+        guard.admit(admission, visit).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn over_the_rate_not_even_a_good_token_is_looked_at() {
-        let guard = guard(Duration::ZERO);
+        let guard = door(Duration::ZERO);
         assert_eq!(visit(&guard, None).await.unwrap_err(), Deny::TokenMissing);
         let denied = visit(&guard, Some("Bearer sixteen-characters")).await.unwrap_err();
         assert_eq!(denied, Deny::Rate(Duration::from_secs(1)));
@@ -377,7 +375,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bearer_waits_for_its_turn_and_a_stranger_does_not() {
-        let guard = guard(Duration::from_secs(2));
+        let guard = door(Duration::from_secs(2));
         let begun = tokio::time::Instant::now();
         for turn in 0..3 {
             assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());

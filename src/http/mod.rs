@@ -40,11 +40,12 @@ use crate::client::Upstream;
 use crate::config::{Config, PassRule, TlsSource};
 use crate::drain::Drain;
 use crate::guard::{Admitted, Guard, OriginMatch, Visit};
-use crate::limits::body::{self, BodyError, BodyLimits};
+use crate::limits::body::{self, BodyError};
 use crate::limits::bytes::Quota;
 use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
 use crate::observe::metrics::Tally;
-use crate::wire::forwarded::{Prefix, TrustedProxies};
+use crate::policy::{CurrentPolicy, Policy};
+use crate::wire::forwarded::Prefix;
 
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]
@@ -65,8 +66,7 @@ impl Front {
         tally: &Tally,
     ) -> Self {
         let rules = Rules::new(pass, &config.path, upstream.url().path());
-        let places = Places::new(config.limits.streams_per_ip, &tally.gauges().streams);
-        Self { upstream, rules, places }
+        Self { upstream, rules, places: Places::new(&tally.gauges().streams) }
     }
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.
@@ -102,11 +102,8 @@ pub(crate) struct App {
     path: String,
     guard: Guard,
     mcp: Mcp,
-    body: BodyLimits,
-    max_headers: usize,
-    max_header_bytes: usize,
     front: Option<Front>,
-    proxies: TrustedProxies,
+    policy: CurrentPolicy,
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
     requests: RequestTags,
@@ -119,6 +116,8 @@ pub(crate) struct App {
 #[derive(Clone, Copy, Debug)]
 struct Arrived<'a> {
     conn: &'a ConnInfo,
+    /// What it is held to.
+    policy: &'a Policy,
     visit: Visit<'a>,
     head: &'a request::Parts,
     route: Route,
@@ -132,6 +131,7 @@ impl App {
     /// The floors below, put together.
     pub(crate) fn new(
         config: &Config,
+        policy: CurrentPolicy,
         guard: Guard,
         mcp: Mcp,
         front: Option<Front>,
@@ -142,15 +142,8 @@ impl App {
             path: config.path.strip_suffix('/').unwrap_or(&config.path).to_owned(),
             guard,
             mcp,
-            body: BodyLimits {
-                bytes: config.limits.max_body_bytes,
-                idle: config.times.body_idle,
-                total: config.times.body,
-            },
-            max_headers: config.limits.max_headers,
-            max_header_bytes: config.limits.max_header_bytes,
             front,
-            proxies: TrustedProxies::new(&config.trusted_proxies),
+            policy,
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
             notices: Notices::default(),
@@ -178,21 +171,22 @@ impl App {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        let policy = &*self.policy.now();
         let (head, body) = request.into_parts();
         let route = self.route(head.uri.path());
         let tag = self.requests.next();
         let Forwarded { conn, prefix, malformed } =
-            Forwarded::of(&self.proxies, conn, &head.headers);
+            Forwarded::of(&policy.proxies, conn, &head.headers);
         let visit = visit(&conn, &head);
-        let arrived =
-            Arrived { conn: &conn, visit, head: &head, route, prefix: &prefix, tag: &tag };
+        let prefix = &prefix;
+        let arrived = Arrived { conn: &conn, policy, visit, head: &head, route, prefix, tag: &tag };
         let asks_health = matches!(route, Route::Livez | Route::Readyz);
         if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
             let answered = self.health(arrived).await;
             return self.finish(arrived, answered);
         }
         let mut body = Some(body);
-        let answered = match malformed.map_or_else(|| self.check_size(&head), Err) {
+        let answered = match malformed.map_or_else(|| check_size(policy, &head), Err) {
             Ok(()) => self.answer(arrived, &mut body).await,
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
@@ -220,17 +214,17 @@ impl App {
         arrived: Arrived<'_>,
         answered: Result<Response<ReplyBody>, Refusal>,
     ) -> Response<ReplyBody> {
-        let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
+        let Arrived { conn, policy, visit, head, route, prefix: _, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
             let verdict = Verdict::of(&refusal);
             let label = verdict.label();
             self.tally.refused(label);
             tracing::debug!(client = %conn.client, request = ?tag, refusal = label, "refused");
-            self.notices.tell(&self.guard, arrived, &refusal, Instant::now());
+            self.notices.tell(arrived, &refusal, Instant::now());
             verdict.response(refusal.id(), route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =
-            (self.guard.origin(visit), head.headers.get(header::ORIGIN))
+            (policy.admission.origin(visit), head.headers.get(header::ORIGIN))
         {
             cors::allow(&mut response, origin);
         }
@@ -241,15 +235,9 @@ impl App {
         response
     }
 
-    fn check_size(&self, head: &request::Parts) -> Result<(), Refusal> {
-        let fits =
-            head.headers.len() <= self.max_headers && head::size(head) <= self.max_header_bytes;
-        if fits { Ok(()) } else { Err(Refusal::HeadTooLarge) }
-    }
-
     /// Refuses a request that is charged like any other.
     fn refuse_stranger<T>(&self, arrived: Arrived<'_>, refusal: Refusal) -> Result<T, Refusal> {
-        self.guard.admit_stranger(arrived.visit)?;
+        self.guard.admit_stranger(&arrived.policy.admission, arrived.visit)?;
         Err(refusal)
     }
 
@@ -261,14 +249,14 @@ impl App {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let Arrived { visit, head, route, .. } = arrived;
+        let Arrived { policy, visit, head, route, .. } = arrived;
         let passed = self
             .front
             .as_ref()
             .and_then(|front| Some((front, front.rules.find(head.uri.path(), route)?)));
         let preflight = passed.is_none() || cors::is_preflight(&head.headers);
         if head.method == Method::OPTIONS && preflight {
-            self.guard.admit_stranger(visit)?;
+            self.guard.admit_stranger(&policy.admission, visit)?;
             let forwarded = self.front.as_ref().map_or(&[][..], |front| front.upstream.forward());
             return Ok(cors::preflight(&head.headers, passed.is_some(), forwarded));
         }
@@ -278,7 +266,7 @@ impl App {
         if route == Route::OAuthProbe {
             return self.refuse_stranger(arrived, Refusal::NoOAuth);
         }
-        let admitted = self.guard.admit(visit).await?;
+        let admitted = self.guard.admit(&policy.admission, visit).await?;
         arrived.conn.is_known();
         let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
         let quota = self.mcp.budget().of(arrived.conn.client.key());
@@ -301,7 +289,7 @@ impl App {
         let Arrived { head, route, prefix, .. } = arrived;
         let prefix = prefix.as_str();
         match (route, &head.method) {
-            (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body, quota).await?)),
+            (Route::Mcp, &Method::POST) => Ok(Verb::Post(read(arrived, body, quota).await?)),
             (Route::Mcp, &Method::GET) => {
                 let messages = format!("{prefix}{}{MESSAGES_PATH}", self.path);
                 Ok(Verb::Get { last: fields.last_event, messages })
@@ -312,11 +300,11 @@ impl App {
             }
             (Route::Messages, &Method::POST) => {
                 let session = head::session_in_query(head);
-                Ok(Verb::PostMessage(session, self.read(head, body, quota).await?))
+                Ok(Verb::PostMessage(session, read(arrived, body, quota).await?))
             }
             (Route::Tools, &Method::GET | &Method::HEAD) => Ok(Verb::ListTools),
             (Route::CallTool, &Method::POST) => {
-                Ok(Verb::CallTool(self.read(head, body, quota).await?))
+                Ok(Verb::CallTool(read(arrived, body, quota).await?))
             }
             (Route::OAuthProbe | Route::Unknown, _) => {
                 Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
@@ -333,7 +321,7 @@ impl App {
         verb: Verb<'a>,
         quota: Quota,
     ) -> Ask<'a> {
-        let Arrived { conn, head, .. } = arrived;
+        let Arrived { conn, policy, head, .. } = arrived;
         let accept = match verb {
             Verb::Get { .. } | Verb::OpenSse { .. } => {
                 let nothing_else =
@@ -350,6 +338,7 @@ impl App {
             | Verb::CallTool(_) => fields.accept,
         };
         Ask {
+            policy,
             admitted,
             client: conn.client.key(),
             caller: self.caller(arrived, admitted.principal().clone(), quota),
@@ -385,20 +374,26 @@ impl App {
             quota,
         }
     }
+}
 
-    async fn read<B>(
-        &self,
-        head: &request::Parts,
-        body: &mut Option<B>,
-        quota: &Quota,
-    ) -> Result<Bytes, Refusal>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        head::check_content(&head.headers).map_err(Refusal::Head)?;
-        let Some(body) = body else { return Err(Refusal::Body(BodyError::Broken)) };
-        body::read(body, self.body, quota).await.map_err(Refusal::Body)
-    }
+fn check_size(policy: &Policy, head: &request::Parts) -> Result<(), Refusal> {
+    let limits = &policy.limits;
+    let fits =
+        head.headers.len() <= limits.max_headers && head::size(head) <= limits.max_header_bytes;
+    if fits { Ok(()) } else { Err(Refusal::HeadTooLarge) }
+}
+
+async fn read<B>(
+    arrived: Arrived<'_>,
+    body: &mut Option<B>,
+    quota: &Quota,
+) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    head::check_content(&arrived.head.headers).map_err(Refusal::Head)?;
+    let Some(body) = body else { return Err(Refusal::Body(BodyError::Broken)) };
+    body::read(body, arrived.policy.body(), quota).await.map_err(Refusal::Body)
 }
 
 fn visit<'a>(conn: &ConnInfo, head: &'a request::Parts) -> Visit<'a> {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::Arrived;
 use super::head::Route;
 use super::refusal::Refusal;
-use crate::guard::{Deny, Guard};
+use crate::guard::Deny;
 use crate::observe::sample::{EVERY, Samples};
 
 /// What was told lately.
@@ -76,17 +76,11 @@ fn kind(deny: Deny, route: Route) -> Option<Kind> {
 
 impl Notices {
     /// Tells of a refusal, if it is of a kind that is told, and none was told lately.
-    pub(super) fn tell(
-        &self,
-        guard: &Guard,
-        arrived: Arrived<'_>,
-        refusal: &Refusal,
-        now: Instant,
-    ) {
+    pub(super) fn tell(&self, arrived: Arrived<'_>, refusal: &Refusal, now: Instant) {
         let Refusal::Denied(deny) = refusal else { return };
         let Some(Kind { name, text, unknown }) = kind(*deny, arrived.route) else { return };
         let Some(left_out) = self.0.take(name, now) else { return };
-        let asked = guard.shown(arrived.visit, *deny);
+        let asked = arrived.policy.admission.shown(arrived.visit, *deny);
         let text = text.replace("{}", asked.as_deref().unwrap_or(unknown));
         let client = arrived.conn.client;
         let request = arrived.tag.to_str().unwrap_or_default();

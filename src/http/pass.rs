@@ -64,22 +64,23 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(streams_per_client: u32, all_streams: Option<Arc<Semaphore>>, streams: &Gauge) -> Self {
+    fn new(all_streams: Option<Arc<Semaphore>>, streams: &Gauge) -> Self {
         Self {
-            each: PerClient::new(PER_CLIENT, Gauge::default()),
+            each: PerClient::default(),
             all: Arc::new(Semaphore::new(PASSED_AT_ONCE)),
-            each_streams: PerClient::new(streams_per_client, streams.clone()),
+            each_streams: PerClient::counting(streams.clone()),
             all_streams,
         }
     }
 
     fn take(&self, client: ClientKey) -> Result<Place, Unpassed> {
-        let own = self.each.try_take(client).ok_or(Unpassed::ClientFull)?;
+        let own = self.each.try_take(client, PER_CLIENT).ok_or(Unpassed::ClientFull)?;
         Ok(Place { _own: own, _all: Some(one_of(&self.all)?) })
     }
 
-    fn take_stream(&self, client: ClientKey) -> Result<Place, Refusal> {
-        let own = self.each_streams.try_take(client).ok_or(Reason::ClientStreamsFull)?;
+    /// The place of an event stream; one client has at most `most` of them.
+    fn take_stream(&self, client: ClientKey, most: u32) -> Result<Place, Refusal> {
+        let own = self.each_streams.try_take(client, most).ok_or(Reason::ClientStreamsFull)?;
         let all = self.all_streams.as_ref().map(one_of).transpose()?;
         Ok(Place { _own: own, _all: all })
     }
@@ -91,14 +92,10 @@ fn one_of(all: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unpassed> {
 }
 
 impl Places {
-    /// `streams_per_client` is how many event streams one client may have open; `streams` counts
-    /// them all.
-    pub(super) fn new(streams_per_client: u32, streams: &Gauge) -> Self {
+    /// `streams` counts the event streams.
+    pub(super) fn new(streams: &Gauge) -> Self {
         let all_streams = Arc::new(Semaphore::new(PASSED_AT_ONCE));
-        Self {
-            open: Pool::new(streams_per_client, Some(all_streams), streams),
-            closed: Pool::new(streams_per_client, None, streams),
-        }
+        Self { open: Pool::new(Some(all_streams), streams), closed: Pool::new(None, streams) }
     }
 
     fn under(&self, rule: &PassRule) -> &Pool {
@@ -198,10 +195,10 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let principal = if rule.open {
-            self.guard.admit_stranger(arrived.visit)?;
+            self.guard.admit_stranger(&arrived.policy.admission, arrived.visit)?;
             Principal::Anonymous
         } else {
-            let admitted = self.guard.admit(arrived.visit).await?;
+            let admitted = self.guard.admit(&arrived.policy.admission, arrived.visit).await?;
             arrived.conn.is_known();
             admitted.principal().clone()
         };
@@ -209,13 +206,17 @@ impl App {
         let client = arrived.conn.client.key();
         let places = front.places.under(rule);
         let wants_events = head::asks_for_events(&arrived.head.headers);
-        let mut place =
-            if wants_events { places.take_stream(client)? } else { places.take(client)? };
+        let streams = arrived.policy.limits.streams_per_ip;
+        let mut place = if wants_events {
+            places.take_stream(client, streams)?
+        } else {
+            places.take(client)?
+        };
         // Whoever waits for a stream may wait long for its begin, too.
         let patience = (!wants_events).then_some(front.upstream.patience());
         let request = self.upward(arrived, front, principal)?;
         let host = request.headers().get(header::HOST).cloned();
-        let response = self.carry((front, arrived.tag), request, patience, body).await?;
+        let response = self.carry(front, arrived, request, patience, body).await?;
         if let (StatusCode::MISDIRECTED_REQUEST, Some(host)) = (response.status(), &host) {
             front.upstream.refused_host(response.status(), host);
         }
@@ -224,7 +225,7 @@ impl App {
         }
         let events = passed::is_events(response.headers());
         if events && !wants_events {
-            match places.take_stream(client) {
+            match places.take_stream(client, streams) {
                 Ok(among_streams) => place = among_streams,
                 // It is done: refused, it would be done again.
                 Err(_full) if !arrived.head.method.is_safe() => {}
@@ -263,7 +264,8 @@ impl App {
     /// Sends head and body up.
     async fn carry<B>(
         &self,
-        (front, tag): (&Front, &HeaderValue),
+        front: &Front,
+        arrived: Arrived<'_>,
         mut request: Request<()>,
         patience: Option<Duration>,
         body: &mut Option<B>,
@@ -271,23 +273,24 @@ impl App {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        let limits = arrived.policy.body();
         let Some(taken) = body.as_ref() else { return Err(Refusal::Body(BodyError::Broken)) };
-        body::check_declared(taken, self.body).map_err(Refusal::Body)?;
+        body::check_declared(taken, limits).map_err(Refusal::Body)?;
         let Some(taken) = body.take() else { return Err(Refusal::Body(BodyError::Broken)) };
         if !taken.is_end_stream() && taken.size_hint().exact().is_none() {
             // Unasked, hyper sends no body of such a length with methods that seldom have one.
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
         }
-        let (passing, fate) = body::hand_on(taken, self.body);
+        let (passing, fate) = body::hand_on(taken, limits);
         let request: Request<Outgoing> = request.map(|()| client::passed(passing));
         let sent = select! {
             sent = front.upstream.send(request, patience) => sent,
-            () = fate.overdue() => Err(Fault::Late(self.body.total)),
+            () = fate.overdue() => Err(Fault::Late(limits.total)),
         };
         sent.map_err(|fault| match fate.error() {
             Some(error) => Refusal::Body(error),
-            None => failed(tag, fault),
+            None => failed(arrived.tag, fault),
         })
     }
 }
@@ -334,27 +337,28 @@ mod tests {
     #[test]
     fn strangers_never_take_a_place_that_a_token_holder_needs() {
         let gauge = Gauge::default();
-        let places = Places::new(64, &gauge);
+        let places = Places::new(&gauge);
         let rule = |open| PassRule { path: String::new(), beneath: true, open };
         let (open, closed) = (places.under(&rule(true)), places.under(&rule(false)));
         let strangers = || (0..8).flat_map(|last| (0..64).map(move |_| key(last)));
         let taken: Vec<_> = strangers().map(|client| open.take(client).unwrap()).collect();
-        let streams: Vec<_> = strangers().map(|client| open.take_stream(client).unwrap()).collect();
+        let streams: Vec<_> =
+            strangers().map(|client| open.take_stream(client, 64).unwrap()).collect();
         assert_eq!(open.take(key(9)).unwrap_err(), Unpassed::Full);
-        let full = open.take_stream(key(9)).unwrap_err();
+        let full = open.take_stream(key(9), 64).unwrap_err();
         assert!(matches!(full, Refusal::Unpassed(Unpassed::Full)), "{full:?}");
         // Neither in all, nor of an address that strangers have as well.
         for last in [0, 9] {
-            assert!(closed.take(key(last)).is_ok() && closed.take_stream(key(last)).is_ok());
+            assert!(closed.take(key(last)).is_ok() && closed.take_stream(key(last), 64).is_ok());
         }
         assert_eq!(gauge.value(), 512);
         drop((taken, streams));
-        assert!(open.take(key(9)).is_ok() && open.take_stream(key(9)).is_ok());
+        assert!(open.take(key(9)).is_ok() && open.take_stream(key(9), 64).is_ok());
     }
 
     #[test]
     fn places_are_of_one_client_and_in_all() {
-        let places = Places::new(1, &Gauge::default());
+        let places = Places::new(&Gauge::default());
         let of = |last: u8| places.closed.take(key(last));
         let mut taken: Vec<_> =
             (0..8).flat_map(|last| (0..64).map(move |_| last)).map(of).collect();

@@ -7,7 +7,7 @@ use super::head::{self, Route};
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody};
 use super::visitor::Forwarded;
-use super::{App, Arrived, ConnInfo, visit};
+use super::{App, Arrived, ConnInfo, check_size, visit};
 use crate::guard::Deny;
 use crate::wire::forwarded::Prefix;
 
@@ -19,19 +19,21 @@ impl App {
         request: Request<B>,
         port: u16,
     ) -> Response<ReplyBody> {
+        let policy = &*self.policy.now();
         let (head, _body) = request.into_parts();
         let tag = self.requests.next();
         let Forwarded { conn, prefix, malformed } =
-            Forwarded::of(&self.proxies, conn, &head.headers);
+            Forwarded::of(&policy.proxies, conn, &head.headers);
         let arrived = Arrived {
             conn: &conn,
+            policy,
             visit: visit(&conn, &head),
             head: &head,
             route: Route::Unknown,
             prefix: &prefix,
             tag: &tag,
         };
-        let sent = match malformed.map_or_else(|| self.check_size(&head), Err) {
+        let sent = match malformed.map_or_else(|| check_size(policy, &head), Err) {
             Ok(()) => self.send_on(arrived, port),
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
@@ -42,7 +44,7 @@ impl App {
 
     fn send_on(&self, arrived: Arrived<'_>, port: u16) -> Result<Response<ReplyBody>, Refusal> {
         // Only hosts that are ours come through here.
-        self.guard.admit_onward(arrived.visit)?;
+        self.guard.admit_onward(&arrived.policy.admission, arrived.visit)?;
         let head = arrived.head;
         let location =
             location(head, arrived.prefix, port).ok_or(Refusal::Denied(Deny::HostMalformed))?;

@@ -51,7 +51,8 @@ impl<'a> Forwarded<'a> {
     pub(super) fn of(proxies: &TrustedProxies, conn: &'a ConnInfo, headers: &HeaderMap) -> Self {
         let mut found =
             Self { conn: Cow::Borrowed(conn), prefix: Prefix::default(), malformed: None };
-        if !conn.speaks_for {
+        // A proxy may have lost its trust since its connection was accepted.
+        if !conn.speaks_for || !proxies.trusts(conn.client.ip()) {
             return found;
         }
         match Prefix::of(headers) {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::limits::addr::ClientAddr;
 use crate::limits::places::{PerClient, Permit};
 use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Gauge, Gauged, Outcome, Tally};
+use crate::observe::metrics::{Gauged, Outcome, Tally};
 use crate::wire::forwarded::TrustedProxies;
 
 /// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
@@ -24,6 +24,7 @@ const GIVE_WAY: Duration = Duration::from_secs(1);
 pub(crate) struct Places {
     all: Arc<Semaphore>,
     per_client: PerClient,
+    connections_per_ip: u32,
     pub(super) strangers: Strangers,
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) write_timeout: Duration,
@@ -37,7 +38,8 @@ impl Places {
         let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
         Self {
             all: Arc::new(Semaphore::new(most)),
-            per_client: PerClient::new(config.limits.connections_per_ip, Gauge::default()),
+            per_client: PerClient::default(),
+            connections_per_ip: config.limits.connections_per_ip,
             strangers: Strangers::new(strangers, tally.gauges().unauthenticated.clone()),
             proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             write_timeout: config.times.write,
@@ -93,7 +95,7 @@ impl Places {
 
     /// A place for a client, or none.
     pub(super) fn take(&self, client: ClientAddr) -> Option<Permit> {
-        let permit = self.per_client.try_take(client.key());
+        let permit = self.per_client.try_take(client.key(), self.connections_per_ip);
         if permit.is_none() {
             self.refuse(client, Outcome::ConnectionsPerIp);
         }

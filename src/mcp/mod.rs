@@ -41,6 +41,7 @@ use crate::limits::addr::ClientKey;
 use crate::limits::bytes::{Budget, PER_MESSAGE, Quota, Short};
 use crate::limits::places::PerClient;
 use crate::observe::metrics::{Outcome, Tally};
+use crate::policy::Policy;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::ProtocolVersion;
 
@@ -77,6 +78,8 @@ impl Accept {
 /// A request as this floor sees it: admitted, and read.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
+    /// What it is held to.
+    pub(crate) policy: &'a Policy,
     /// Proof that it may pass.
     pub(crate) admitted: &'a Admitted,
     /// Whose limits it counts against.
@@ -164,7 +167,7 @@ impl Mcp {
                 limits.sessions_per_ip,
                 gauges.sessions.clone(),
             ),
-            streams: PerClient::new(limits.streams_per_ip, gauges.streams.clone()),
+            streams: PerClient::counting(gauges.streams.clone()),
             warm: Arc::default(),
             readiness: Arc::default(),
             times: SessionTimes {

@@ -65,6 +65,7 @@ pub(crate) struct SessionTable {
     places: Arc<Semaphore>,
     known: Gauge,
     per_client: PerClient,
+    most_per_client: u32,
 }
 
 /// A session that clients can find.
@@ -148,7 +149,8 @@ impl SessionTable {
             sessions: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
             known,
-            per_client: PerClient::new(per_client, Gauge::default()),
+            per_client: PerClient::default(),
+            most_per_client: per_client,
         }
     }
 
@@ -159,7 +161,7 @@ impl SessionTable {
         client: ClientKey,
         newcomer: Newcomer<'_>,
     ) -> Result<SessionPlace, NoPlace> {
-        let places = match self.per_client.try_take(client) {
+        let places = match self.per_client.try_take(client, self.most_per_client) {
             None => self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?,
             Some(permit) => {
                 let place = Arc::clone(&self.places).try_acquire_owned();
