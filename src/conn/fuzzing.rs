@@ -73,7 +73,7 @@ impl Edge {
         let conn = ConnInfo {
             client: peer(),
             local: LOCAL,
-            tls: Some(facts),
+            tls: Some(Arc::new(facts)),
             speaks_for: false,
             stranger: None,
         };

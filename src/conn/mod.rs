@@ -134,7 +134,7 @@ impl Connection {
             Err(_elapsed) => return service.failures.late_handshake(client),
         };
         let alpn = facts.alpn;
-        let conn = ConnInfo { client, local, tls: Some(facts), speaks_for, stranger };
+        let conn = ConnInfo { client, local, tls: Some(Arc::new(facts)), speaks_for, stranger };
         match alpn {
             Alpn::Http1 => http1::serve(service, stream, conn).await,
             // Boxed: a task is as large as the largest of what it may do.

@@ -8,22 +8,24 @@ pub mod fuzzing;
 mod origin;
 mod rate;
 mod token;
+mod visit;
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use http::{HeaderValue, request};
 
 pub(crate) use self::origin::OriginMatch;
+pub(crate) use self::visit::{ConnInfo, Visit};
 
 use self::origin::{HostMatch, OriginPolicy, SiteMatch};
 use self::rate::{Pace, Rate, RateMatch};
 use self::token::{TokenMatch, Tokens};
 use crate::caller::Principal;
 use crate::config::{Access, Config, TlsSource};
-use crate::limits::addr::ClientKey;
+use crate::limits::addr::{ClientAddr, ClientKey};
 use crate::observe::metrics::Tally;
+use crate::wire::forwarded::Prefix;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
 /// near it.
@@ -50,19 +52,6 @@ pub(crate) struct Admission {
 enum Lock {
     Open,
     Tokens(Tokens),
-}
-
-/// The part of a request that the guard looks at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit<'a> {
-    /// Whose rate it is charged to.
-    pub(crate) client: ClientKey,
-    /// The address it came in on.
-    pub(crate) local: IpAddr,
-    /// The request target.
-    pub(crate) uri: &'a Uri,
-    /// The request's header fields.
-    pub(crate) headers: &'a HeaderMap,
 }
 
 /// What is known of a request when it is judged.
@@ -162,17 +151,25 @@ impl Admission {
         }
     }
 
-    /// Where a request comes from, as a browser says it.
-    pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins.origin(visit.uri, visit.headers, visit.local)
+    /// The request with this head, from this client. Its origin is judged here, once.
+    pub(crate) fn visit<'a>(
+        &self,
+        conn: &'a ConnInfo,
+        client: ClientAddr,
+        head: &'a request::Parts,
+        prefix: &'a Prefix,
+        tag: &'a HeaderValue,
+    ) -> Visit<'a> {
+        let origin = self.origins.origin(&head.uri, &head.headers, conn.local);
+        Visit { conn, client, head, prefix, tag, origin }
     }
 
     /// What an operator would allow if a request that was denied should have passed, as far as it
     /// can be shown; `None` if it is not said, or if one of the tokens stands in it.
     pub(crate) fn shown(&self, visit: Visit<'_>, deny: Deny) -> Option<String> {
         let asked = match deny {
-            Deny::Host => origin::shown_host(visit.uri, visit.headers),
-            Deny::Origin => origin::shown_origin(visit.headers).map(str::to_owned),
+            Deny::Host => origin::shown_host(visit.uri(), visit.headers()),
+            Deny::Origin => origin::shown_origin(visit.headers()).map(str::to_owned),
             Deny::HostMalformed
             | Deny::Site
             | Deny::Rate(_)
@@ -187,9 +184,9 @@ impl Admission {
     }
 
     fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
-        let host = self.origins.host(visit.uri, visit.headers, visit.local);
-        let site = SiteMatch::of(visit.headers);
-        Facts { host, origin: self.origin(visit), site, rate, token }
+        let host = self.origins.host(visit.uri(), visit.headers(), visit.conn.local);
+        let site = SiteMatch::of(visit.headers());
+        Facts { host, origin: visit.origin(), site, rate, token }
     }
 }
 
@@ -209,11 +206,11 @@ impl Guard {
         admission: &Admission,
         visit: Visit<'_>,
     ) -> Result<Admitted, Deny> {
-        let presented = token::presented(visit.headers);
+        let presented = token::presented(visit.headers());
         let rate = match presented {
-            token::Presented::Bearer(_) => self.turn(admission, visit.client).await,
+            token::Presented::Bearer(_) => self.turn(admission, visit.key()).await,
             token::Presented::Nothing | token::Presented::Malformed => {
-                self.rate.take(visit.client, admission.pace)
+                self.rate.take(visit.key(), admission.pace)
             }
         };
         let token = match (&admission.access, rate) {
@@ -241,7 +238,7 @@ impl Guard {
     }
 
     fn facts_of_stranger(&self, admission: &Admission, visit: Visit<'_>) -> Facts {
-        let rate = self.rate.take(visit.client, admission.pace);
+        let rate = self.rate.take(visit.key(), admission.pace);
         admission.facts(visit, rate, TokenMatch::Valid(Principal::Anonymous))
     }
 
@@ -275,7 +272,9 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use http::Request;
 
     use super::*;
     use crate::config::{Limits, Secret, Times};
@@ -354,14 +353,15 @@ mod tests {
         (guard, admission): &(Guard, Admission),
         authorization: Option<&str>,
     ) -> Result<Admitted, Deny> {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "localhost".parse().unwrap());
+        let mut request = Request::get("/mcp").header("host", "localhost");
         if let Some(value) = authorization {
-            headers.insert("authorization", value.parse().unwrap());
+            request = request.header("authorization", value);
         }
-        let uri = Uri::from_static("/mcp");
-        let client = ClientKey::from(LOCAL);
-        let visit = Visit { client, local: LOCAL, uri: &uri, headers: &headers };
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        let visit = admission.visit(&conn, client, &head, &prefix, &tag);
         guard.admit(admission, visit).await
     }
 

@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::head::Route;
 use super::reply::{self, ReplyBody};
+use super::route::Route;
 use crate::client::Passable;
 
 const METHODS: HeaderValue = HeaderValue::from_static(Route::Mcp.allow());

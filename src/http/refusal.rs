@@ -1,7 +1,7 @@
 //! Why a request is refused. What the client gets for it stands in [`super::verdict`].
 
-use super::head::{BadHead, Route};
-use super::pass::Unpassed;
+use super::route::Route;
+use crate::client::Fault;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
 use crate::mcp::{Reason, Refused};
@@ -31,8 +31,8 @@ pub(super) enum Refusal {
     Forwarded(BadForwarded),
     /// A proxy does not say well what it took off the path.
     ForwardedPrefix(BadPrefix),
-    /// It is for the upstream, and is not passed there.
-    Unpassed(Unpassed),
+    /// It is for the server behind, and is not forwarded there.
+    NotForwarded(ForwardError),
 }
 
 impl From<Deny> for Refusal {
@@ -65,6 +65,12 @@ impl From<Refused> for Refusal {
     }
 }
 
+impl From<ForwardError> for Refusal {
+    fn from(error: ForwardError) -> Self {
+        Self::NotForwarded(error)
+    }
+}
+
 impl Refusal {
     /// The JSON-RPC request that is refused, if its id is known.
     pub(super) fn id(&self) -> Option<&RequestId> {
@@ -87,4 +93,30 @@ pub(crate) enum NoRequest {
     TargetTooLong,
     /// The head is larger than allowed.
     HeadTooLarge,
+}
+
+/// Why a request is not forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ForwardError {
+    /// The client has as many under way as it may.
+    ClientFull,
+    /// All clients have.
+    Full,
+    /// The path could be read as another one.
+    Path,
+    /// Another protocol is asked for.
+    Upgrade,
+    /// The method is for proxies themselves.
+    Method,
+    /// The upstream gave no response.
+    Fault(Fault),
+}
+
+/// What is wrong with a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadHead {
+    /// A body that is not `application/json`, is not in UTF-8, or is encoded.
+    MediaType,
+    /// A field that must be visible ASCII and come once.
+    Field(&'static str),
 }

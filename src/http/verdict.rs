@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::head::{self, BadHead};
-use super::pass::Unpassed;
-use super::refusal::{NoRequest, Refusal};
+use super::refusal::{BadHead, ForwardError, NoRequest, Refusal};
 use super::reply::{self, ReplyBody};
+use super::route;
 use crate::client::Fault;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
@@ -159,7 +158,7 @@ impl Verdict {
             Refusal::ForwardedPrefix(malformed) => {
                 plain(S::BAD_REQUEST, "bad_forwarded", malformed.to_string())
             }
-            Refusal::Unpassed(unpassed) => not_passed(unpassed),
+            Refusal::NotForwarded(error) => not_forwarded(error),
         }
     }
 }
@@ -282,42 +281,42 @@ fn denied(deny: Deny) -> Verdict {
 }
 
 /// What is wrong with the upstream in particular is for the log: strangers may read this.
-fn not_passed(unpassed: &Unpassed) -> Verdict {
+fn not_forwarded(error: &ForwardError) -> Verdict {
     use StatusCode as S;
-    match unpassed {
-        Unpassed::ClientFull => {
+    match error {
+        ForwardError::ClientFull => {
             let text = "too many requests of this address are under way";
             plain(S::TOO_MANY_REQUESTS, "too_many_requests", text).later()
         }
-        Unpassed::Full => {
+        ForwardError::Full => {
             let text = "too many requests to the server behind this edge are under way";
             plain(S::SERVICE_UNAVAILABLE, "requests_full", text).later()
         }
-        Unpassed::Path => plain(
+        ForwardError::Path => plain(
             S::BAD_REQUEST,
             "bad_path",
             "the path has an empty or a dot segment, a backslash, or one of them in disguise, or \
              could be read as another path",
         ),
-        Unpassed::Upgrade => plain(
+        ForwardError::Upgrade => plain(
             S::NOT_IMPLEMENTED,
             "no_upgrade",
             "other protocols than HTTP, such as WebSocket, are not passed on",
         ),
-        Unpassed::Method => {
+        ForwardError::Method => {
             plain(S::NOT_IMPLEMENTED, "no_such_method", "CONNECT and TRACE are not passed on")
         }
-        Unpassed::Fault(Fault::Unreachable(_)) => plain(
+        ForwardError::Fault(Fault::Unreachable(_)) => plain(
             S::BAD_GATEWAY,
             "upstream_unreachable",
             "the server behind this edge cannot be reached",
         ),
-        Unpassed::Fault(Fault::Broken(_)) => plain(
+        ForwardError::Fault(Fault::Broken(_)) => plain(
             S::BAD_GATEWAY,
             "upstream_broken",
             "the server behind this edge broke the connection",
         ),
-        Unpassed::Fault(Fault::Late(time)) => {
+        ForwardError::Fault(Fault::Late(time)) => {
             let text = format!(
                 "the server behind this edge did not answer within {} seconds",
                 time.as_secs_f32()
@@ -349,7 +348,7 @@ fn refused_by_mcp(reason: &Reason) -> Verdict {
             transport(S::NOT_ACCEPTABLE, "not_acceptable")
         }
         Reason::NoStream | Reason::NothingMore => transport(S::METHOD_NOT_ALLOWED, "no_stream")
-            .with(Extra::Allow(head::ALLOW_WITHOUT_STREAM)),
+            .with(Extra::Allow(route::ALLOW_WITHOUT_STREAM)),
         Reason::NoBatch | Reason::InitializeInBatch | Reason::ModernInBatch => invalid("batch"),
         Reason::DuplicateId => invalid("duplicate_id"),
         Reason::TooManyCalls => transport(S::TOO_MANY_REQUESTS, "too_many_calls").later(),

@@ -45,9 +45,6 @@ use crate::policy::Policy;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::ProtocolVersion;
 
-/// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
-pub(crate) const MESSAGES_PATH: &str = "/messages";
-
 /// How long a request waits for a place that something idle is about to give up: a process that is
 /// ended takes up to twice [`crate::backend::CHILD_STEP`].
 const PLACE_WAIT: Duration = Duration::from_secs(5);
