@@ -17,8 +17,9 @@ pub use crate::mcp::fuzzing as mcp;
 
 use crate::limits::lines::{Line, Splitter};
 use crate::wire::events::Decoder;
+use crate::wire::forwarded::TrustedProxies;
 use crate::wire::jsonrpc::Message;
-use crate::wire::proxy_header::{self, Header, TrustedProxies};
+use crate::wire::proxy_header::{self, Header};
 
 /// Lines out of bytes that come in these pieces. True beside the beginning of a line that was cut.
 ///

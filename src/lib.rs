@@ -15,6 +15,7 @@ mod limits;
 mod listener;
 mod mcp;
 mod observe;
+mod policy;
 mod server;
 mod wire;
 
