@@ -4,6 +4,7 @@
 //! `proxy-protocol.txt`), [`TrustedProxies`] the `X-Forwarded-For` header, [`Prefix`] the
 //! `X-Forwarded-Prefix` header. Whatever is unclear is refused: a client that could choose its
 //! address would escape every limit.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -25,7 +26,7 @@ const FIXED: usize = 16;
 
 /// The longest header that is read. A line is shorter; in version 2 this leaves 4 KiB for addresses
 /// and what proxies like to add.
-pub(crate) const MAX_HEADER: usize = FIXED + 4096;
+pub const MAX_HEADER: usize = FIXED + 4096;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
@@ -38,7 +39,7 @@ const MOST_ENTRIES: usize = 64;
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Header {
+pub enum Header {
     /// A PROXY header, or its beginning so far. At least `needed` more bytes belong to it, so that
     /// who reads no more takes nothing that stands behind it.
     Partial { needed: usize },
@@ -77,7 +78,7 @@ pub(crate) enum BadHeader {
 }
 
 /// Reads the PROXY header that `bytes` begin with.
-pub(crate) fn read(bytes: &[u8]) -> Result<Header, BadHeader> {
+pub fn read(bytes: &[u8]) -> Result<Header, BadHeader> {
     // The first byte tells the two apart; as long as there is none, the shorter one may come.
     if agree(bytes, WORD) {
         read_line(bytes)
