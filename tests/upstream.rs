@@ -440,6 +440,26 @@ async fn callers_without_a_session_share_one_and_never_an_id() {
 }
 
 #[tokio::test]
+async fn a_session_that_no_caller_needs_any_more_is_ended_and_begun_again() {
+    bounded(async {
+        let upside = Scripted::new(|_| Act::Well).await;
+        let times = Times { session_idle: Duration::from_secs(1), ..Times::default() };
+        let config = Config { times, ..config() };
+        let server = TestServer::start(config, Behind::upstream(upside.upstream())).await;
+        let client = server.client();
+        let ended = || upside.seen().iter().filter(|it| it.method() == "DELETE").count();
+        for round in 1..=2 {
+            assert_eq!(bare(&client, &calling(1, "act")).await["id"], 1);
+            // One session was begun to find out what the upstream speaks.
+            eventually(|| ended() == 1 + round).await;
+        }
+        let calls: Vec<_> = upside.seen().into_iter().filter(|it| it.tool().is_some()).collect();
+        assert_ne!(calls[0].session(), calls[1].session());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn before_an_upstream_without_sessions_the_bytes_stay_as_they_came() {
     bounded(async {
         let upside = Scripted::stateless(|_| Act::Well).await;

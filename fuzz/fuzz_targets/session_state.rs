@@ -12,7 +12,7 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mcp_edge::Transport;
-use mcp_edge::fuzzing::mcp::{During, Onto, Reason, Routed, State, StreamId, Turn};
+use mcp_edge::fuzzing::mcp::{During, Onto, Reason, Routed, State, StreamId, Turn, begin};
 use mcp_edge::jsonrpc::{Message, RequestId};
 use mcp_edge_fuzz::edge;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ impl Books {
     fn begin(&mut self, calls: &[Message], own: bool, events: bool) -> Option<Reading> {
         let onto = if own { Onto::Own { events } } else { Onto::Standalone };
         let deadline = Instant::now() + Duration::from_secs(10);
-        let (StreamId(stream), turn) = self.0.begin(calls, onto, deadline).ok()?;
+        let (StreamId(stream), turn) = begin(&mut self.0, calls, onto, deadline)?;
         Some(Reading { stream, turn })
     }
 

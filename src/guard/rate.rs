@@ -204,4 +204,15 @@ mod tests {
         rate.limiter.retain_recent();
         assert_eq!(passed(&rate, 1, 60), 0);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_seen_for_a_while_is_forgotten_without_being_asked_for() {
+        let rate = rate(1000);
+        assert_eq!(passed(&rate, 1, 60), 21);
+        assert!(!rate.limiter.is_empty());
+        let sweeping = tokio::time::timeout(SWEEP + Duration::from_secs(1), rate.keep_swept());
+        assert!(sweeping.await.is_err(), "it goes on for ever");
+        assert!(rate.limiter.is_empty());
+        assert_eq!(format!("{rate:?}"), "Rate(..)", "no client is shown");
+    }
 }

@@ -91,4 +91,13 @@ mod tests {
     fn no_places_means_nobody() {
         assert!(PerClient::new(0, Gauge::default()).try_take(key(1)).is_none());
     }
+
+    #[test]
+    fn what_is_open_is_counted_over_all_clients() {
+        let places = PerClient::new(2);
+        let held = [1, 1, 2].map(|last| places.try_take(key(last)).unwrap());
+        assert_eq!(places.open(), 3);
+        drop(held);
+        assert_eq!(places.open(), 0);
+    }
 }

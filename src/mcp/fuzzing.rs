@@ -1,7 +1,26 @@
 //! The transports' doors for the fuzz targets: events as they are written, and a session's books.
 
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::call::Permitted;
 pub use super::reason::Reason;
 pub use super::session::log::Turn;
 pub use super::session::state::{Onto, Routed, State, StreamId};
 pub use super::sse::{EventId, error_event, event};
 pub use crate::backend::During;
+use crate::caller::Caller;
+use crate::wire::jsonrpc::Message;
+
+/// Enters calls, as if a policy had permitted them.
+pub fn begin(
+    state: &mut State,
+    calls: &[Message],
+    onto: Onto,
+    deadline: Instant,
+) -> Option<(StreamId, Turn)> {
+    let caller = Arc::new(Caller::stdio());
+    let permitted = |call: &Message| Permitted::of_edge(call.clone(), Arc::clone(&caller));
+    state.begin(&mut calls.iter().map(permitted).collect::<Vec<_>>(), onto, deadline).ok()
+}

@@ -74,7 +74,8 @@ outcomes! {
     Http2Broken => http2_broken,
     /// A child process that could not be started.
     SpawnFailed => spawn_failed,
-    /// Idle children that were ended because their places were needed.
+    /// Idle children, or sessions for calls without one, that were ended because their places were
+    /// needed.
     IdleGivenUp => idle_given_up,
     /// An idle session was ended because a newcomer needed its place.
     SessionEvicted => session_evicted,

@@ -143,6 +143,7 @@ impl Behind {
                     Arc::clone(&upstream),
                     &asked,
                     limits.max_line_bytes,
+                    config.times.session_idle,
                     tally.clone(),
                     drain.clone(),
                 );

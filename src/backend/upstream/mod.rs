@@ -18,20 +18,19 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(crate) use self::direct::Directly;
 
-use self::direct::Direct;
+use self::direct::Directs;
 use self::kind::{Spoken, Unclear};
 use self::patience::Patience;
 use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
-use crate::caller::{Caller, Principal};
+use crate::caller::Caller;
 use crate::client::{PAUSE, Upstream};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
@@ -44,8 +43,7 @@ use crate::wire::jsonrpc::{Message, code};
 #[derive(Debug)]
 pub(crate) struct UpstreamBackend {
     shared: Arc<Shared>,
-    /// Sessions for calls without one. There are no more principals than tokens.
-    directs: DashMap<Principal, Arc<Direct>>,
+    directs: Directs,
     drain: Drain,
 }
 
@@ -66,11 +64,13 @@ struct Shared {
 }
 
 impl UpstreamBackend {
-    /// `max_message` is how many bytes a message of the upstream's may have.
+    /// `max_message` is how many bytes a message of the upstream's may have; `idle` how long a
+    /// session for calls without one is kept after the last of them began.
     pub(crate) fn new(
         upstream: Arc<Upstream>,
         config: &config::Upstream,
         max_message: usize,
+        idle: Duration,
         tally: Tally,
         drain: Drain,
     ) -> Self {
@@ -84,7 +84,9 @@ impl UpstreamBackend {
             told: Samples::every(PAUSE),
             probing: tokio::sync::Mutex::default(),
         };
-        Self { shared: Arc::new(shared), directs: DashMap::new(), drain }
+        let shared = Arc::new(shared);
+        let directs = Directs::new(Arc::clone(&shared), idle, drain.clone());
+        Self { shared, directs, drain }
     }
 
     /// Opens a session, with the first message.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::call::Permitted;
 use super::pool::Waiting;
 use super::session::table::{Newcomer, SessionId};
 use super::session::{Session, SessionTimes, Terms};
@@ -263,7 +264,7 @@ impl Mcp {
 }
 
 async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
-    let caller = Arc::new(Caller::stdio());
+    let caller = Arc::new(Caller::edge());
     if new {
         let begun = timeout(SILENCE, session.initialize(&caller)).await;
         let begun = begun.unwrap_or_else(|_elapsed| Err(session.late(SILENCE)));
@@ -272,7 +273,8 @@ async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
     let id = session.next_id();
     let waiting = Waiting::new(session, id.clone());
     let ping = Message::request(&id, "ping", &Value::Null);
-    let asking = async { session.call(vec![ping], false, &caller).await?.outcome().await };
+    let ping = Permitted::of_edge(ping, caller);
+    let asking = async { session.call(vec![ping], false).await?.outcome().await };
     let answer = timeout(PATIENCE, asking).await.map_err(|_late| Reason::CallTimeout(PATIENCE))?;
     waiting.done();
     // Whatever it says: it speaks.

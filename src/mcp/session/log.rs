@@ -368,6 +368,66 @@ mod tests {
         assert_eq!(log.events.len(), 1);
     }
 
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            let _before = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_woken_by_an_event_the_end_and_its_successor() {
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let count = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+        let context = Context::from_waker(&waker);
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert!(log.poll_next(turn, &context).is_pending());
+        let _unread = log.push(event("a"));
+        assert_eq!(count(), 1);
+        assert!(
+            log.poll_next(turn, &context).is_ready() && log.poll_ready(turn, &context).is_pending()
+        );
+        let next = log.attach();
+        assert_eq!((count(), log.turn()), (2, next));
+        assert!(log.poll_ready(next, &context).is_pending());
+        log.finish();
+        assert_eq!(count(), 3);
+    }
+
+    #[test]
+    fn it_is_ready_while_there_is_something_to_read_or_nothing_will_come() {
+        let context = Context::from_waker(Waker::noop());
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert!(log.poll_ready(turn, &context).is_pending());
+        let _unread = log.push(event("a"));
+        assert!(log.poll_ready(turn, &context).is_ready());
+        assert!(next(&mut log, turn).is_ready());
+        assert!(log.poll_ready(turn, &context).is_pending());
+        let other = log.attach();
+        assert!(log.poll_ready(turn, &context).is_ready(), "it was replaced");
+        assert!(log.poll_ready(other, &context).is_pending());
+        log.finish();
+        assert!(log.poll_ready(other, &context).is_ready());
+    }
+
+    #[test]
+    fn it_is_full_of_bytes_as_well_and_full_for_nobody_without_a_reader() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        let _unread = log.push(Bytes::from(vec![0; 192 * 1024 - 1]));
+        assert!(!log.is_full());
+        let _unread = log.push(event("x"));
+        assert!(log.is_full());
+        log.detach(turn);
+        assert!(!log.is_full());
+    }
+
     proptest! {
         #[test]
         fn the_books_balance(steps in proptest::collection::vec((0u8..6, 0usize..100_000), 0..60)) {

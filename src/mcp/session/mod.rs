@@ -29,6 +29,7 @@ use self::reader::Reader;
 use self::state::{Onto, State, StreamId};
 use self::table::SessionId;
 use super::Reason;
+use super::call::Permitted;
 use crate::backend::{Link, Told};
 use crate::caller::{Caller, Principal, Transport};
 use crate::drain::Drain;
@@ -248,43 +249,44 @@ impl Session {
         self.closing.cancel();
     }
 
-    /// Enters calls and tells the backend of them. The reader gets the answers, and with `events`
+    /// Enters calls and sends them to the backend. The reader gets the answers, and with `events`
     /// whatever else belongs to the calls.
     pub(crate) async fn call(
         self: &Arc<Self>,
-        requests: Vec<Message>,
+        mut calls: Vec<Permitted>,
         events: bool,
-        caller: &Arc<Caller>,
     ) -> Result<Reader, Reason> {
-        let (stream, turn) = self.enter(&requests, Onto::Own { events })?;
+        let (stream, turn) = self.enter(&mut calls, Onto::Own { events })?;
         let reader = Reader::new(Arc::clone(self), stream, turn);
-        self.tell_all(requests, caller).await?;
+        self.send_all(calls).await?;
         Ok(reader)
     }
 
-    fn enter(&self, requests: &[Message], onto: Onto) -> Result<(StreamId, Turn), Reason> {
+    /// Enters a call whose answer comes on the standalone stream, and sends it to the backend.
+    pub(crate) async fn post(&self, call: Permitted) -> Result<(), Reason> {
+        let mut calls = vec![call];
+        self.enter(&mut calls, Onto::Standalone)?;
+        self.send_all(calls).await
+    }
+
+    fn enter(&self, calls: &mut [Permitted], onto: Onto) -> Result<(StreamId, Turn), Reason> {
         let deadline = Instant::now() + self.terms.times.call;
-        let entered = self.state().begin(requests, onto, deadline)?;
+        let entered = self.state().begin(calls, onto, deadline)?;
         self.changed.notify_one();
         Ok(entered)
     }
 
-    /// Tells the backend of calls that were entered. What it is not told of, for whatever reason,
+    /// Sends calls to the backend that were entered. One that it does not get, for whatever reason,
     /// is answered here.
-    async fn tell_all(&self, requests: Vec<Message>, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let ids = requests.iter().filter_map(Message::id).cloned().collect();
-        let mut untold = Untold { session: self, ids };
-        for request in requests {
-            self.tell(request, caller).await?;
-            untold.ids.pop_front();
+    async fn send_all(&self, calls: Vec<Permitted>) -> Result<(), Reason> {
+        let ids = calls.iter().filter_map(|call| call.request().id()).cloned().collect();
+        let mut unsent = Unsent { session: self, ids };
+        for call in calls {
+            let (request, caller) = call.into_parts();
+            self.tell(request, &caller).await?;
+            unsent.ids.pop_front();
         }
         Ok(())
-    }
-
-    /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
-    pub(crate) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
-        self.tell_all(vec![request], caller).await
     }
 
     /// Puts an answer of the edge's own on the standalone stream.
@@ -321,7 +323,7 @@ impl Session {
     pub(crate) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {
             let message = Message::cancellation(id, None);
-            let caller = Arc::new(Caller::stdio());
+            let caller = Arc::new(Caller::edge());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
             drop(self.tell.try_send(Told { message, caller }));
         }
@@ -395,12 +397,13 @@ impl Session {
         });
         let id = match self.transport {
             Transport::Bare => self.next_id(),
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio | Transport::Edge => {
                 BESIDE_A_CLIENT.into()
             }
         };
         let request = Message::request(&id, "initialize", &params);
-        let answer = self.call(vec![request], false, caller).await?.answer().await;
+        let call = Permitted::of_edge(request, Arc::clone(caller));
+        let answer = self.call(vec![call], false).await?.answer().await;
         if self.state().is_refused() || answer.is_none() {
             self.close();
             let text = answer.as_ref().and_then(|answer| Some(error_in(answer)?.1));
@@ -431,13 +434,13 @@ impl Session {
     }
 }
 
-/// Calls that were entered and that the backend was not told of: dropped, or an error, on the way.
-struct Untold<'a> {
+/// Calls that were entered and that the backend did not get: dropped, or an error, on the way.
+struct Unsent<'a> {
     session: &'a Session,
     ids: VecDeque<RequestId>,
 }
 
-impl Drop for Untold<'_> {
+impl Drop for Unsent<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
             self.session.state().fail(id, Reason::BackendBusy, Instant::now());

@@ -100,7 +100,7 @@ impl Session {
                         "this call has no client that could answer",
                     ),
                 };
-                let caller = Arc::new(Caller::stdio());
+                let caller = Arc::new(Caller::edge());
                 // Waiting here could wait for the backend that waits for us.
                 drop(self.tell.try_send(Told { message: refusal, caller }));
             }
@@ -174,13 +174,12 @@ impl Session {
             let initialize = state.is_initialize(&id);
             let time = self.terms.times.call;
             let fault = if initialize { self.late(time) } else { Reason::CallTimeout(time) };
-            self.count(Outcome::CallTimeout);
             state.fail(&id, fault.clone(), now);
             if initialize {
                 return Some(fault.to_string());
             }
             let message = Message::cancellation(&id, None);
-            let caller = Arc::new(Caller::stdio());
+            let caller = Arc::new(Caller::edge());
             // A backend whose queue is full will hear of its end soon enough.
             drop(self.tell.try_send(Told { message, caller }));
         }

@@ -234,6 +234,7 @@ mod tests {
     use crate::drain::Drain;
     use crate::limits::bytes::Quota;
     use crate::mcp::Mcp;
+    use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
     use crate::observe::metrics::Tally;
     use crate::wire::jsonrpc::Message;
@@ -368,8 +369,8 @@ mod tests {
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let reader = reading.listen().unwrap();
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let answer = calling.call(vec![request], false).await.unwrap();
         sleep(Duration::from_mins(50)).await;
         assert!(take(&table, client(1)).is_err());
         assert!(!reading.is_ended() && !calling.is_ended());
@@ -386,7 +387,7 @@ mod tests {
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
         let table = SessionTable::new(2, 9, Gauge::default());
         let drain = Drain::default();
-        let other = Principal::Token(TokenId([7; 6]));
+        let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
         sleep(Duration::from_mins(10)).await;
@@ -410,13 +411,38 @@ mod tests {
         let place = take(&mcp.sessions, client(1)).unwrap();
         let (calling, _link) = session(place, &drain, &mcp.sessions);
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let _answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let _answer = calling.call(vec![request], false).await.unwrap();
         // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
         // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
         let begun = Instant::now();
         let refused = mcp.take_place(client(1), &ME).await.unwrap_err();
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
+    }
+
+    #[test]
+    fn an_id_is_shown_by_an_alias_of_eight_digits_that_stays_the_same() {
+        let (id, other) = (SessionId("aa".into()), SessionId("ab".into()));
+        assert_eq!((id.alias(), id.as_str()), ("961b6dd3".to_owned(), "aa"));
+        assert_ne!(id.alias(), other.alias());
+        assert_eq!(format!("{id:?}"), "SessionId(961b6dd3…)");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
+        let (table, drain) = (SessionTable::new(9, 9), Drain::default());
+        let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let id = mine.id().as_str();
+        let other = Principal::Token(TokenId([7; 6]));
+        assert!(table.find(id, &ME, Transport::StreamableHttp).is_ok());
+        for (id, principal, transport) in [
+            (id, &other, Transport::StreamableHttp),
+            (id, &ME, Transport::HttpSse),
+            ("no-such-id", &ME, Transport::StreamableHttp),
+        ] {
+            let unknown = table.find(id, principal, transport).err();
+            assert_eq!(unknown, Some(Reason::UnknownSession), "{principal:?} {transport:?}");
+        }
     }
 }

@@ -34,7 +34,11 @@ impl Rig {
 
     async fn call(&self, id: u64) -> Reader {
         let request = Message::request(&id.into(), "tools/call", &json!({}));
-        self.session.call(vec![request], true, &self.caller).await.unwrap()
+        self.session.call(vec![self.permitted(request)], true).await.unwrap()
+    }
+
+    fn permitted(&self, request: Message) -> Permitted {
+        Permitted::of_edge(request, Arc::clone(&self.caller))
     }
 
     async fn say(&self, message: Message) {
@@ -132,7 +136,7 @@ async fn a_reader_that_reads_loses_nothing() {
 async fn a_client_can_cancel_its_calls_but_not_its_handshake() {
     let mut rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let waiting = rig.session.call(vec![initialize], true, &rig.caller).await.unwrap();
+    let waiting = rig.session.call(vec![rig.permitted(initialize)], true).await.unwrap();
     let reader = rig.call(1).await;
     for id in [0, 1, 7] {
         let params = json!({ "requestId": id });
@@ -239,7 +243,7 @@ async fn a_ping_of_the_backend_is_answered_where_nobody_listens() {
 async fn a_handshake_that_chooses_a_modern_version_fails() {
     let rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let waiting = rig.session.call(vec![initialize], true, &rig.caller).await.unwrap();
+    let waiting = rig.session.call(vec![rig.permitted(initialize)], true).await.unwrap();
     rig.say(Message::result(&0.into(), &json!({ "protocolVersion": "2026-07-28" }))).await;
     assert!(String::from_utf8_lossy(&waiting.answer().await.unwrap()).contains("-32603"));
     assert!(rig.session.is_ended());
@@ -305,7 +309,7 @@ async fn what_a_sessions_times_end_is_counted() {
 async fn an_initialize_that_waits_in_vain_is_told_what_was_said_instead() {
     let rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let reader = rig.session.call(vec![initialize], false, &rig.caller).await.unwrap();
+    let reader = rig.session.call(vec![rig.permitted(initialize)], false).await.unwrap();
     rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
     let answer = String::from_utf8(reader.answer().await.unwrap().to_vec()).unwrap();
     let text = "the MCP server did not answer `initialize` within 300 seconds: it asks";
