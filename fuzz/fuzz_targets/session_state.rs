@@ -117,7 +117,10 @@ impl Books {
     /// A new reader goes on where the last one was, or behind an event that it has seen.
     fn read(&mut self, stream: u64, seen: Option<u64>) -> Option<Reading> {
         let log = self.0.log(StreamId(stream))?;
-        let turn = seen.map_or_else(|| Some(log.attach()), |seen| log.resume(seen))?;
+        let turn = match seen {
+            None => log.attach(),
+            Some(seen) => log.resume(seen)?,
+        };
         Some(Reading { stream, turn })
     }
 

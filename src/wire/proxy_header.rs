@@ -52,7 +52,7 @@ pub enum Header {
 
 /// Why a PROXY header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadHeader {
+pub enum BadHeader {
     #[error("the PROXY line does not end within {LONGEST_LINE} bytes")]
     LongLine,
     #[error("the PROXY line does not end in CR LF")]
