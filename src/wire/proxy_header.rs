@@ -1,6 +1,7 @@
 //! The PROXY protocol, by which a proxy names the source of a connection: both versions (sections
 //! 2.1 and 2.2 of `proxy-protocol.txt`). Whatever is unclear is refused: a client that could choose
 //! its address would escape every limit.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -19,11 +20,11 @@ const FIXED: usize = 16;
 
 /// The longest header that is read. A line is shorter; in version 2 this leaves 4 KiB for addresses
 /// and what proxies like to add.
-pub(crate) const MAX_HEADER: usize = FIXED + 4096;
+pub const MAX_HEADER: usize = FIXED + 4096;
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Header {
+pub enum Header {
     /// A PROXY header, or its beginning so far. At least `needed` more bytes belong to it, so that
     /// who reads no more takes nothing that stands behind it.
     Partial { needed: usize },
@@ -36,7 +37,7 @@ pub(crate) enum Header {
 
 /// Why a PROXY header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadHeader {
+pub enum BadHeader {
     #[error("the PROXY line does not end within {LONGEST_LINE} bytes")]
     LongLine,
     #[error("the PROXY line does not end in CR LF")]
@@ -62,7 +63,7 @@ pub(crate) enum BadHeader {
 }
 
 /// Reads the PROXY header that `bytes` begin with.
-pub(crate) fn read(bytes: &[u8]) -> Result<Header, BadHeader> {
+pub fn read(bytes: &[u8]) -> Result<Header, BadHeader> {
     // The first byte tells the two apart; as long as there is none, the shorter one may come.
     if agree(bytes, WORD) {
         read_line(bytes)
