@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use crate::config::{Config, Limits, Times};
 use crate::guard::{Admission, ToolPolicy};
 use crate::limits::body::BodyLimits;
-use crate::wire::proxy_header::TrustedProxies;
+use crate::wire::forwarded::TrustedProxies;
 
 /// What requests, connections and sessions are held to.
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 pub use super::http1::fuzzing::violation;
 pub use super::http2::fuzzing::{Seen, frames, patience};
+use super::service::ConnLimits;
 pub use super::tls::fuzzing::is_hello;
-use super::{Arrival, ConnInfo, Connection, KnownBy};
+use super::{Arrival, ConnInfo, Connection, KnownBy, http2};
 use crate::backend::Backend;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::caller::{Alpn, TlsFacts};
@@ -31,8 +32,8 @@ fn peer() -> ClientAddr {
 #[derive(Debug)]
 pub struct Edge {
     connection: Connection,
-    tally: Tally,
     policy: CurrentPolicy,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -48,7 +49,7 @@ impl Edge {
         let guard = Guard::new(tally.clone());
         let app = App::new(config, policy.clone(), guard, mcp, None, tally.clone(), drain.clone());
         let connection = Connection::new(Arc::new(app), None, tally.clone(), drain.clone());
-        Self { connection, tally, policy, drain }
+        Self { connection, policy, tally, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -75,11 +76,12 @@ impl Edge {
         let conn = ConnInfo {
             client: peer(),
             local: LOCAL,
-            tls: Some(facts),
+            tls: Some(Arc::new(facts)),
             speaks_for: false,
             stranger: None,
         };
-        self.connection.serve_http2(io, conn, &self.policy.now()).await;
+        let limits = ConnLimits::from(&*self.policy.now());
+        http2::serve(&self.connection.service, limits, io, conn).await;
     }
 
     /// Event streams that are open.

@@ -9,23 +9,25 @@ mod origin;
 mod rate;
 mod roles;
 mod token;
+mod visit;
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use http::{HeaderValue, request};
 
 pub(crate) use self::origin::OriginMatch;
 pub(crate) use self::roles::{Denied, ToolPolicy, permit};
+pub(crate) use self::visit::{ConnInfo, Visit};
 
 use self::origin::{HostMatch, OriginPolicy, SiteMatch};
-use self::rate::{MAX_CLIENTS, Pace, Rate, RateMatch};
+use self::rate::{Pace, Rate, RateMatch};
 use self::token::{TokenMatch, Tokens};
 use crate::caller::{Grant, Principal};
 use crate::config::{Access, Config, TlsSource};
-use crate::limits::addr::ClientKey;
+use crate::limits::addr::{ClientAddr, ClientKey};
 use crate::observe::metrics::Tally;
+use crate::wire::forwarded::Prefix;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
 /// near it.
@@ -52,19 +54,6 @@ pub(crate) struct Admission {
 enum Lock {
     Open,
     Tokens(Tokens),
-}
-
-/// The part of a request that the guard looks at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit<'a> {
-    /// Whose rate it is charged to.
-    pub(crate) client: ClientKey,
-    /// The address it came in on.
-    pub(crate) local: IpAddr,
-    /// The request target.
-    pub(crate) uri: &'a Uri,
-    /// The request's header fields.
-    pub(crate) headers: &'a HeaderMap,
 }
 
 /// What is known of a request when it is judged.
@@ -187,17 +176,25 @@ impl Admission {
         }
     }
 
-    /// Where a request comes from, as a browser says it.
-    pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins.origin(visit.uri, visit.headers, visit.local)
+    /// The request with this head, from this client. Its origin is judged here, once.
+    pub(crate) fn visit<'a>(
+        &self,
+        conn: &'a ConnInfo,
+        client: ClientAddr,
+        head: &'a request::Parts,
+        prefix: &'a Prefix,
+        tag: &'a HeaderValue,
+    ) -> Visit<'a> {
+        let origin = self.origins.origin(&head.uri, &head.headers, conn.local);
+        Visit { conn, client, head, prefix, tag, origin }
     }
 
     /// What an operator would allow if a request that was denied should have passed, as far as it
     /// can be shown; `None` if it is not said, or if one of the tokens stands in it.
     pub(crate) fn shown(&self, visit: Visit<'_>, deny: Deny) -> Option<String> {
         let asked = match deny {
-            Deny::Host => origin::shown_host(visit.uri, visit.headers),
-            Deny::Origin => origin::shown_origin(visit.headers).map(str::to_owned),
+            Deny::Host => origin::shown_host(visit.uri(), visit.headers()),
+            Deny::Origin => origin::shown_origin(visit.headers()).map(str::to_owned),
             Deny::HostMalformed
             | Deny::Site
             | Deny::Rate(_)
@@ -212,16 +209,16 @@ impl Admission {
     }
 
     fn facts(&self, visit: Visit<'_>, rate: RateMatch, need: Need, token: TokenMatch) -> Facts {
-        let host = self.origins.host(visit.uri, visit.headers, visit.local);
-        let site = SiteMatch::of(visit.headers);
-        Facts { host, origin: self.origin(visit), site, rate, need, token }
+        let host = self.origins.host(visit.uri(), visit.headers(), visit.conn.local);
+        let site = SiteMatch::of(visit.headers());
+        Facts { host, origin: visit.origin(), site, rate, need, token }
     }
 }
 
 impl Guard {
     /// A guard that has seen nobody.
     pub(crate) fn new(tally: Tally) -> Self {
-        Self { rate: Rate::new(MAX_CLIENTS, tally.clone()), probes: Rate::new(MAX_CLIENTS, tally) }
+        Self { rate: Rate::new(tally.clone()), probes: Rate::new(tally) }
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
@@ -234,11 +231,11 @@ impl Guard {
         admission: &Admission,
         visit: Visit<'_>,
     ) -> Result<Admitted, Deny> {
-        let presented = token::presented(visit.headers);
+        let presented = token::presented(visit.headers());
         let rate = match presented {
-            token::Presented::Bearer(_) => self.turn(admission, visit.client).await,
+            token::Presented::Bearer(_) => self.turn(admission, visit.key()).await,
             token::Presented::Nothing | token::Presented::Malformed => {
-                self.rate.take(visit.client, admission.pace)
+                self.rate.take(visit.key(), admission.pace)
             }
         };
         let (need, token) = match (&admission.access, rate) {
@@ -266,7 +263,7 @@ impl Guard {
     }
 
     fn facts_of_stranger(&self, admission: &Admission, visit: Visit<'_>) -> Facts {
-        let rate = self.rate.take(visit.client, admission.pace);
+        let rate = self.rate.take(visit.key(), admission.pace);
         admission.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared)
     }
 
@@ -300,7 +297,9 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use http::Request;
 
     use super::*;
     use crate::config::{Limits, Secret, Times};
@@ -398,14 +397,15 @@ mod tests {
         (guard, admission): &(Guard, Admission),
         authorization: Option<&str>,
     ) -> Result<Admitted, Deny> {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "localhost".parse().unwrap());
+        let mut request = Request::get("/mcp").header("host", "localhost");
         if let Some(value) = authorization {
-            headers.insert("authorization", value.parse().unwrap());
+            request = request.header("authorization", value);
         }
-        let uri = Uri::from_static("/mcp");
-        let client = ClientKey::from(LOCAL);
-        let visit = Visit { client, local: LOCAL, uri: &uri, headers: &headers };
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        let visit = admission.visit(&conn, client, &head, &prefix, &tag);
         guard.admit(admission, visit).await
     }
 
@@ -429,17 +429,23 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
 
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
-    fn seen<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Visit<'a> {
-        Visit { client: ClientKey::from(LOCAL), local: LOCAL, uri, headers }
+    /// What is made of a visit with these fields.
+    fn given<T>(
+        admission: &Admission,
+        fields: &[(&str, &str)],
+        then: impl FnOnce(Visit<'_>) -> T,
+    ) -> T {
+        let request =
+            fields.iter().fold(Request::get("/mcp"), |it, (name, value)| it.header(*name, *value));
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        then(admission.visit(&conn, client, &head, &prefix, &tag))
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_needs_no_token_still_keeps_to_host_origin_site_and_rate() {
-        let uri = Uri::from_static("/mcp");
         let (ours, foreign) = (("host", "localhost"), ("origin", "https://evil.example"));
         let linked = ("sec-fetch-site", "cross-site");
         for (fields, stranger, onward) in [
@@ -449,59 +455,44 @@ mod tests {
             // A link on any page may lead to where a request is only sent on.
             (&[ours, linked], Err(Deny::Site), Ok(())),
         ] {
-            let headers = headers(fields);
-            let visit = seen(&uri, &headers);
-            assert_eq!(guard(Duration::ZERO).admit_stranger(visit), stranger, "{fields:?}");
-            assert_eq!(guard(Duration::ZERO).admit_onward(visit), onward, "{fields:?}");
+            let (guard, admission) = door(Duration::ZERO);
+            let said = given(&admission, fields, |visit| guard.admit_stranger(&admission, visit));
+            assert_eq!(said, stranger, "{fields:?}");
+            let (guard, admission) = door(Duration::ZERO);
+            let said = given(&admission, fields, |visit| guard.admit_onward(&admission, visit));
+            assert_eq!(said, onward, "{fields:?}");
         }
-        let (guard, headers) = (guard(Duration::ZERO), headers(&[ours]));
+        let (guard, admission) = door(Duration::ZERO);
         let over = Err(Deny::Rate(Duration::from_secs(1)));
-        assert_eq!(guard.admit_onward(seen(&uri, &headers)), Ok(()));
-        assert_eq!(guard.admit_onward(seen(&uri, &headers)), over);
-        assert_eq!(guard.admit_stranger(seen(&uri, &headers)), over);
-    }
-
-    #[test]
-    fn new_certificates_bring_names_and_those_of_the_start_stay() {
-        let guard = Guard::new(&Config::default(), &["start.example".to_owned()]);
-        let host = |name: &str| {
-            guard.origins().host(&Uri::from_static("/"), &headers(&[("host", name)]), LOCAL)
-        };
-        assert_eq!(
-            (host("start.example"), host("new.example")),
-            (HostMatch::Ours, HostMatch::Foreign)
-        );
-        guard.rename(&["New.example".to_owned()]);
-        assert_eq!(
-            (host("start.example"), host("new.example")),
-            (HostMatch::Ours, HostMatch::Ours)
-        );
-        guard.rename(&["newer.example".to_owned()]);
-        assert_eq!(
-            (host("start.example"), host("new.example")),
-            (HostMatch::Ours, HostMatch::Foreign)
-        );
+        given(&admission, &[ours], |visit| {
+            assert_eq!(guard.admit_onward(&admission, visit), Ok(()));
+            assert_eq!(guard.admit_onward(&admission, visit), over);
+            assert_eq!(guard.admit_stranger(&admission, visit), over);
+        });
     }
 
     #[test]
     fn what_an_operator_would_allow_is_shown_unless_a_token_stands_in_it() {
-        let uri = Uri::from_static("/mcp");
-        let headers = headers(&[("host", "Evil.example:8443"), ("origin", "https://Page.example")]);
-        let guard = guard(Duration::ZERO);
-        let visit = seen(&uri, &headers);
-        assert_eq!(guard.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
-        assert_eq!(guard.shown(visit, Deny::Origin).as_deref(), Some("https://page.example"));
-        assert_eq!(guard.shown(visit, Deny::TokenWrong), None);
-        let headers = self::headers(&[("host", "sixteen-characters.example")]);
-        assert_eq!(guard.shown(seen(&uri, &headers), Deny::Host), None);
-        let open = Guard::new(&Config { access: Access::Anonymous, ..Config::default() }, &[]);
-        let shown = open.shown(seen(&uri, &headers), Deny::Host);
+        let fields = [("host", "Evil.example:8443"), ("origin", "https://Page.example")];
+        let (_guard, admission) = door(Duration::ZERO);
+        given(&admission, &fields, |visit| {
+            assert_eq!(admission.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
+            assert_eq!(
+                admission.shown(visit, Deny::Origin).as_deref(),
+                Some("https://page.example")
+            );
+            assert_eq!(admission.shown(visit, Deny::TokenWrong), None);
+        });
+        let fields = [("host", "sixteen-characters.example")];
+        given(&admission, &fields, |visit| assert_eq!(admission.shown(visit, Deny::Host), None));
+        let open = Admission::new(&Config { access: Access::Anonymous, ..Config::default() }, &[]);
+        let shown = given(&open, &fields, |visit| open.shown(visit, Deny::Host));
         assert_eq!(shown.as_deref(), Some("sixteen-characters.example"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_swept_for_ever() {
-        let guard = guard(Duration::ZERO);
+        let (guard, _admission) = door(Duration::ZERO);
         let sweeping = tokio::time::timeout(Duration::from_hours(1), guard.keep_swept());
         assert!(sweeping.await.is_err());
     }

@@ -15,7 +15,7 @@ use crate::limits::addr::ClientKey;
 use crate::observe::metrics::{Outcome, Tally};
 
 /// Clients with a bucket of their own. At about 70 bytes each this is 14 MB.
-pub(super) const MAX_CLIENTS: usize = 200_000;
+const MAX_CLIENTS: usize = 200_000;
 /// Between two sweeps of full buckets.
 const SWEEP: Duration = Duration::from_secs(15);
 const SECOND: u64 = 1_000_000_000;
@@ -105,8 +105,12 @@ impl Bucket {
 }
 
 impl Rate {
-    /// Nobody has asked yet; `most` clients have a bucket of their own.
-    pub(super) fn new(most: usize, tally: Tally) -> Self {
+    /// Nobody has asked yet.
+    pub(crate) fn new(tally: Tally) -> Self {
+        Self::with_lid(MAX_CLIENTS, tally)
+    }
+
+    fn with_lid(most: usize, tally: Tally) -> Self {
         Self {
             own: DashMap::new(),
             count: AtomicUsize::new(0),
@@ -162,7 +166,7 @@ mod tests {
     use super::*;
 
     fn rate(most: usize) -> Rate {
-        Rate::new(most, Tally::default())
+        Rate::with_lid(most, Tally::default())
     }
 
     fn pace(per_second: u32, burst: u32) -> Pace {
@@ -195,10 +199,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_million_clients_do_not_grow_it_past_the_lid() {
         let tally = Tally::default();
-        let rate = Rate::new(1000, tally.clone());
+        let rate = Rate::with_lid(1000, tally.clone());
         assert_eq!(passed(&rate, 1, 1), 1);
         for client in 2..1_000_000 {
-            rate.take(key(client), pace(10, 20));
+            let _match = rate.take(key(client), pace(10, 20));
         }
         assert_eq!((rate.own.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
         // Whoever was known keeps a bucket; newcomers share one.
@@ -216,6 +220,17 @@ mod tests {
         assert_eq!(passed(&rate, 1, 60), 21);
         rate.sweep();
         assert_eq!(passed(&rate, 1, 60), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_seen_for_a_while_is_forgotten_without_being_asked_for() {
+        let rate = rate(1000);
+        assert_eq!(passed_at(&rate, pace(10, 20), 1, 60), 21);
+        assert!(!rate.own.is_empty());
+        let sweeping = tokio::time::timeout(SWEEP + Duration::from_secs(1), rate.keep_swept());
+        assert!(sweeping.await.is_err(), "it goes on for ever");
+        assert!(rate.own.is_empty());
+        assert_eq!(format!("{rate:?}"), "Rate(..)", "no client is shown");
     }
 
     #[tokio::test(start_paused = true)]
@@ -243,16 +258,5 @@ mod tests {
         assert_eq!(passed_at(&rate, fast, 1, 60), 21);
         assert_eq!(passed_at(&rate, slow, 1, 60), 5);
         assert_eq!(passed_at(&rate, slow, 1, 60), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_was_not_seen_for_a_while_is_forgotten_without_being_asked_for() {
-        let rate = rate(1000);
-        assert_eq!(passed(&rate, 1, 60), 21);
-        assert!(!rate.own.is_empty());
-        let sweeping = tokio::time::timeout(SWEEP + Duration::from_secs(1), rate.keep_swept());
-        assert!(sweeping.await.is_err(), "it goes on for ever");
-        assert!(rate.own.is_empty());
-        assert_eq!(format!("{rate:?}"), "Rate(..)", "no client is shown");
     }
 }

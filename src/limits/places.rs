@@ -16,7 +16,7 @@ use crate::observe::metrics::{Gauge, Gauged};
 
 /// The places that each client has taken. The map holds only clients that have something open, so
 /// that it is bounded by what is open in all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PerClient {
     taken: Arc<DashMap<ClientKey, u32>>,
     open: Gauge,
@@ -24,8 +24,8 @@ pub(crate) struct PerClient {
 
 impl PerClient {
     /// `open` counts the places that are taken, of all clients.
-    pub(crate) fn new(open: Gauge) -> Self {
-        Self { taken: Arc::default(), open }
+    pub(crate) fn counting(open: Gauge) -> Self {
+        Self { open, ..Self::default() }
     }
 
     /// Takes a place, if the client has fewer than `most`.
@@ -65,7 +65,7 @@ impl Drop for Permit {
 }
 
 /// The places that are taken in all. Clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Total {
     queue: Arc<Mutex<Queue>>,
     open: Gauge,
@@ -106,8 +106,8 @@ impl Queue {
 
 impl Total {
     /// `open` counts the places that are taken.
-    pub(crate) fn new(open: Gauge) -> Self {
-        Self { queue: Arc::default(), open }
+    pub(crate) fn counting(open: Gauge) -> Self {
+        Self { open, ..Self::default() }
     }
 
     fn permit(&self) -> TotalPermit {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn places_are_counted_per_client_and_come_back() {
         let open = Gauge::default();
-        let places = PerClient::new(open.clone());
+        let places = PerClient::counting(open.clone());
         let first = places.try_take(key(1), 2).unwrap();
         let _second = places.try_take(key(1), 2).unwrap();
         assert!(places.try_take(key(1), 2).is_none());
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_client_that_left_leaves_nothing_behind() {
-        let places = PerClient::new(Gauge::default());
+        let places = PerClient::default();
         for last in 0..=255 {
             drop(places.try_take(key(last), 2));
         }
@@ -196,12 +196,12 @@ mod tests {
 
     #[test]
     fn no_places_means_nobody() {
-        assert!(PerClient::new(Gauge::default()).try_take(key(1), 0).is_none());
+        assert!(PerClient::default().try_take(key(1), 0).is_none());
     }
 
     #[test]
     fn a_new_limit_counts_from_the_next_place_on() {
-        let places = PerClient::new(Gauge::default());
+        let places = PerClient::default();
         let first = places.try_take(key(1), 1).unwrap();
         assert!(places.try_take(key(1), 1).is_none());
         let second = places.try_take(key(1), 2).unwrap();
@@ -214,8 +214,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_is_counted_over_all_clients() {
+        let open = Gauge::default();
+        let places = PerClient::counting(open.clone());
+        let held = [1, 1, 2].map(|last| places.try_take(key(last), 2).unwrap());
+        assert_eq!(open.value(), 3);
+        drop(held);
+        assert_eq!(open.value(), 0);
+    }
+
+    #[test]
     fn places_in_all_are_counted_and_come_back() {
-        let places = Total::new(Gauge::default());
+        let places = Total::default();
         let first = places.try_take(2).unwrap();
         let _second = places.try_take(2).unwrap();
         assert!(places.try_take(2).is_none() && places.try_take(0).is_none());
@@ -229,7 +239,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_served_in_turn_and_before_who_does_not() {
-        let places = Total::new(Gauge::default());
+        let places = Total::default();
         let (one, other) = (places.try_take(2).unwrap(), places.try_take(2).unwrap());
         let (mut first, mut second) = (pin!(places.take(2)), pin!(places.take(2)));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
@@ -245,7 +255,7 @@ mod tests {
 
     #[test]
     fn who_stopped_waiting_takes_nothing() {
-        let places = Total::new(Gauge::default());
+        let places = Total::default();
         let taken = places.try_take(1).unwrap();
         let mut never_asks = Box::pin(places.take(1));
         let mut left = Box::pin(places.take(1));

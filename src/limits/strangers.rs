@@ -26,10 +26,10 @@ const NEW_ONE_IN: usize = 2;
 const CROWD_ONE_IN: usize = 16;
 
 /// The strangers of one server, in the order in which they came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Strangers(Arc<Hall>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Hall {
     waiting: Gauge,
     queue: Mutex<Queue>,
@@ -188,7 +188,7 @@ impl Queue {
 
 impl Strangers {
     /// `waiting` counts them.
-    pub(crate) fn new(waiting: Gauge) -> Self {
+    pub(crate) fn counting(waiting: Gauge) -> Self {
         Self(Arc::new(Hall { waiting, queue: Mutex::default() }))
     }
 
@@ -246,8 +246,8 @@ impl Stranger {
         }
     }
 
-    /// It is none any more, and gives way to nobody.
-    pub(crate) fn is_known(&self) {
+    /// Marks the connection as authenticated: it can no longer be evicted.
+    pub(crate) fn mark_authenticated(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
             self.hall.queue().leave(self.number);
         }
@@ -261,7 +261,7 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.is_known();
+        self.mark_authenticated();
     }
 }
 
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_oldest_gives_way_to_a_newcomer() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let ((first, early), (second, _)) =
             (strangers.enter(at(1, 1), 2), strangers.enter(at(2, 1), 2));
         assert!(early == 0 && !goes(&first));
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn who_has_sent_something_stays_while_somebody_has_not() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let [first, second, third] = [1, 2, 3].map(|net| strangers.enter(at(net, 1), 3).0);
         first.speaks();
         third.speaks();
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn of_the_network_with_the_most_one_goes_first() {
         for spoke in [false, true] {
-            let strangers = Strangers::new(Gauge::default());
+            let strangers = Strangers::default();
             let all =
                 [at(1, 1), at(2, 1), at(3, 1), at(2, 250)].map(|key| strangers.enter(key, 8).0);
             // As many again, which are not judged yet.
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn the_newest_are_judged_last() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let spoke: Vec<_> = (0..16).map(|last| strangers.enter(at(1, last), 16).0).collect();
         spoke.iter().for_each(Stranger::speaks);
         // A newcomer has the time of eight others to say something.
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn who_speaks_at_once_outlasts_a_flood_of_silent_ones() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let mut flood: VecDeque<Stranger> = VecDeque::new();
         let mut good = Vec::new();
         for round in 0..3000_u16 {
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_few_of_one_network_are_no_crowd() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let old = strangers.enter(at(1, 1), 256).0;
         let few: Vec<_> = (0..15).map(|last| strangers.enter(at(2, last), 256).0).collect();
         let many: Vec<_> = (0..16).map(|last| strangers.enter(at(3, last), 256).0).collect();
@@ -386,9 +386,9 @@ mod tests {
 
     #[test]
     fn who_is_known_or_gone_gives_way_to_nobody() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let (first, _) = strangers.enter(at(1, 1), 2);
-        first.is_known();
+        first.mark_authenticated();
         drop(strangers.enter(at(1, 1), 2));
         assert_eq!(strangers.len(), 0);
         let (_second, _third) = (strangers.enter(at(1, 1), 2), strangers.enter(at(1, 1), 2));
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_new_limit_counts_from_the_next_newcomer_on() {
-        let strangers = Strangers::new(Gauge::default());
+        let strangers = Strangers::default();
         let first: Vec<_> = (0..8).map(|net| strangers.enter(at(net, 1), 16)).collect();
         assert!(first.iter().all(|(_, went)| *went == 0));
         let _two = [1, 2].map(|last| strangers.enter(at(9, last), 64).0);
@@ -418,7 +418,7 @@ mod tests {
         /// Whatever they do: no more than there may be, and the books are as if made from scratch.
         #[test]
         fn the_books_are_right(steps in vec((0u8..5, 0u8..5, 0usize..40), 0..200)) {
-            let strangers = Strangers::new(Gauge::default());
+            let strangers = Strangers::default();
             let mut there: Vec<Stranger> = Vec::new();
             for (step, net, which) in steps {
                 let one = which % there.len().max(1);

@@ -1,8 +1,7 @@
 //! The accept loop. It awaits no peer: whatever waits for one runs in the connection's own task.
 
+mod places;
 mod shortage;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +11,14 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::timeout;
 
-use crate::config::Limits;
+pub(crate) use self::places::Places;
+
 use crate::conn::{self, Arrival, Connection, KnownBy};
 use crate::drain::Drain;
 use crate::limits::addr::ClientAddr;
-use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
-use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Gauge, Outcome, Tally};
+use crate::limits::strangers::Stranger;
+use crate::observe::metrics::Outcome;
 use crate::policy::{CurrentPolicy, Policy};
 
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
@@ -31,102 +29,6 @@ const KEEP_ALIVE_TRIES: u32 = 4;
 /// Connections that may wait to be accepted. The system lowers it to what it allows
 /// (`net.core.somaxconn`). A burst beyond it is dropped, and its clients try again a second later.
 const BACKLOG: u32 = 4096;
-
-/// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
-/// some seven rests to become known, and those who wait before it are let in by the dozen.
-const ONE_IN: usize = 8;
-/// How long a newcomer waits for the place of a stranger who was told to go.
-const GIVE_WAY: Duration = Duration::from_secs(1);
-
-/// The connections of all listeners, counted together.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    all: Total,
-    per_client: PerClient,
-    strangers: Strangers,
-    tally: Tally,
-}
-
-impl Places {
-    pub(crate) fn new(tally: Tally) -> Self {
-        let gauges = tally.gauges();
-        Self {
-            all: Total::new(gauges.connections.clone()),
-            per_client: PerClient::new(Gauge::default()),
-            strangers: Strangers::new(gauges.unauthenticated.clone()),
-            tally,
-        }
-    }
-
-    /// Takes a newcomer in; a stranger gives way if that is one too many.
-    fn enter(&self, client: ClientAddr, limits: &Limits) -> Arc<Stranger> {
-        let most = usize::try_from(limits.max_unauthenticated).unwrap_or(usize::MAX);
-        let (stranger, went) = self.strangers.enter(client.key(), most);
-        self.tally.count_many(Outcome::MaxUnauthenticated, went);
-        Arc::new(stranger)
-    }
-
-    /// One of all places, or a stranger's where all are taken.
-    fn one_of_all(&self, limits: &Limits) -> Option<Place> {
-        if let Some(place) = self.all.try_take(limits.max_connections) {
-            return Some(Place::Taken(place));
-        }
-        self.strangers.give_way().then(|| {
-            self.tally.count(Outcome::MaxUnauthenticated);
-            Place::Promised { all: self.all.clone(), most: limits.max_connections }
-        })
-    }
-
-    /// Has strangers go, so that others can be accepted with what they hold.
-    fn make_room(&self) {
-        let most = (self.strangers.len() / ONE_IN).max(1);
-        let went = (0..most).take_while(|_| self.strangers.give_way()).count();
-        self.tally.count_many(Outcome::MaxUnauthenticated, went);
-    }
-
-    /// The place, once its stranger has gone; none if that takes too long.
-    async fn had(&self, place: Place, client: ClientAddr) -> Option<TotalPermit> {
-        let place = place.had().await;
-        if place.is_none() {
-            self.refuse(client, Outcome::MaxConnections);
-        }
-        place
-    }
-
-    /// A place for a client, or none.
-    fn take(&self, client: ClientAddr, limits: &Limits) -> Option<Permit> {
-        let permit = self.per_client.try_take(client.key(), limits.connections_per_ip);
-        if permit.is_none() {
-            self.refuse(client, Outcome::ConnectionsPerIp);
-        }
-        permit
-    }
-
-    fn refuse(&self, client: ClientAddr, outcome: Outcome) {
-        self.tally.count(outcome);
-        tracing::debug!(%client, refusal = outcome.name(), "refused");
-    }
-}
-
-/// One of all places.
-#[derive(Debug)]
-enum Place {
-    Taken(TotalPermit),
-    /// Its stranger was told to go. There may be so many.
-    Promised {
-        all: Total,
-        most: u32,
-    },
-}
-
-impl Place {
-    async fn had(self) -> Option<TotalPermit> {
-        match self {
-            Self::Taken(place) => Some(place),
-            Self::Promised { all, most } => timeout(GIVE_WAY, all.take(most)).await.ok()?,
-        }
-    }
-}
 
 /// Takes connections in, within the limits.
 #[derive(Debug)]
@@ -169,7 +71,8 @@ impl Listener {
     /// Starts a connection's task, if there is a place; else closes it, before a byte of TLS. For
     /// whom a trusted proxy speaks is known later; it needs no place of its own.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
-        let (peer, policy) = (ClientAddr::from_peer(peer), self.policy.now());
+        let peer = ClientAddr::from_peer(peer);
+        let policy = self.policy.now();
         let permit = if policy.proxies.trusts(peer.ip()) {
             None
         } else {
@@ -269,3 +172,6 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(write_timeout))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

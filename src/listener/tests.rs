@@ -7,12 +7,14 @@ use std::task::Poll;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustix::io::Errno;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::subscriber::DefaultGuard;
 
+use super::places::ConnectionPlace;
 use super::shortage::{CALM, REST, accept};
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Limits};
+use crate::observe::metrics::Tally;
 
 fn places() -> Places {
     Places::new(Tally::default())
@@ -51,13 +53,13 @@ async fn a_burst_of_connections_waits_to_be_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
     let (places, limits) = (places(), limits(1));
-    let Some(Place::Taken(_taken)) = places.one_of_all(&limits) else {
+    let Some(ConnectionPlace::Taken(_taken)) = places.one_of_all(&limits) else {
         panic!("the first is taken in")
     };
     // A stranger that was told to go, and does not.
     let stays = places.enter(client(), &limits);
     let promised = places.one_of_all(&limits).unwrap();
-    assert!(matches!(promised, Place::Promised { .. }));
+    assert!(matches!(promised, ConnectionPlace::Promised { .. }));
     stays.must_go().await;
     let begun = Instant::now();
     assert!(places.had(promised, client()).await.is_none());
@@ -70,7 +72,7 @@ async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second()
 #[tokio::test(start_paused = true)]
 async fn a_promised_place_is_had_when_its_stranger_goes() {
     let (places, limits) = (places(), limits(1));
-    let Some(Place::Taken(taken)) = places.one_of_all(&limits) else {
+    let Some(ConnectionPlace::Taken(taken)) = places.one_of_all(&limits) else {
         panic!("the first is taken in")
     };
     let _stranger = places.enter(client(), &limits);
@@ -126,7 +128,7 @@ async fn failing(places: &Places, error: Errno, fails: impl Fn() -> bool) {
 #[tokio::test(start_paused = true)]
 async fn the_loop_rests_after_each_accept_that_fails() {
     for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
-        let (places, limits) = (places(), limits(1));
+        let places = places();
         let tries = Cell::new(0);
         let fails = || {
             tries.set(tries.get() + 1);
@@ -143,7 +145,7 @@ async fn the_loop_rests_after_each_accept_that_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_left_costs_no_rest() {
     for error in [Errno::CONNABORTED, Errno::CONNRESET, Errno::INTR] {
-        let (places, limits) = (places(), limits(1));
+        let places = places();
         let left = Cell::new(0);
         let fails = || left.replace(10.min(left.get() + 1)) < 10;
         assert!(timeout(REST / 2, failing(&places, error, fails)).await.is_err());
@@ -168,7 +170,7 @@ async fn where_descriptors_run_out_the_oldest_strangers_go() {
     // One at least, as long as there is one; what no connection holds is freed by none.
     assert!(once(Errno::NOMEM).await && once(Errno::PERM).await);
     assert_eq!(places.strangers.len(), 13);
-    strangers[13].is_known();
+    strangers[13].mark_authenticated();
     for _ in 0..20 {
         assert!(once(Errno::NFILE).await);
     }
@@ -186,7 +188,7 @@ async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
     let [first, second, third, fourth] = [1, 2, 3, 3].map(|last| places.enter(from(last), &limits));
     let new = [4, 5, 6, 7].map(|last| places.enter(from(last), &limits));
     new.iter().chain([&first, &third, &fourth]).for_each(|stranger| stranger.speaks());
-    assert!(matches!(places.one_of_all(&limits), Some(Place::Promised { .. })));
+    assert!(matches!(places.one_of_all(&limits), Some(ConnectionPlace::Promised { .. })));
     assert!(second.must_go().now_or_never().is_some());
     // Then one of the network with the most, whichever way it is asked for.
     places.make_room();

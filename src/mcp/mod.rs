@@ -50,9 +50,6 @@ use crate::observe::metrics::{Outcome, Tally};
 use crate::policy::Policy;
 use crate::wire::revision::ProtocolVersion;
 
-/// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
-pub(crate) const MESSAGES_PATH: &str = "/messages";
-
 /// How long a request waits for a place that something idle is about to give up: a process that is
 /// ended takes up to twice [`crate::backend::CHILD_STEP`].
 const PLACE_WAIT: Duration = Duration::from_secs(5);
@@ -161,8 +158,8 @@ impl Mcp {
         Self {
             budget: Budget::new(limits.max_buffered_bytes, largest(limits), tally.clone()),
             backend,
-            sessions: SessionTable::new(gauges.sessions.clone()),
-            streams: PerClient::new(gauges.streams.clone()),
+            sessions: SessionTable::counting(gauges.sessions.clone()),
+            streams: PerClient::counting(gauges.streams.clone()),
             warm: Arc::new(WarmPool::new(tally.clone())),
             readiness: Arc::default(),
             tally,

@@ -60,7 +60,7 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::new(tally.gauges().children.clone());
+        let places = Places::counting(tally.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
             let stopping = drain.stopping();

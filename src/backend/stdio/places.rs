@@ -13,8 +13,8 @@ pub(super) struct Place(#[expect(dead_code, reason = "held for its drop")] Total
 
 impl Places {
     /// `taken` counts those that are taken.
-    pub(super) fn new(taken: Gauge) -> Self {
-        Self(Total::new(taken))
+    pub(super) fn counting(taken: Gauge) -> Self {
+        Self(Total::counting(taken))
     }
 
     /// One of `most` places; none if all are taken.
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn places_are_counted_while_somebody_waits_for_all_of_them() {
         let gauge = Gauge::default();
-        let places = Places::new(gauge.clone());
+        let places = Places::counting(gauge.clone());
         let (one, other) = (places.take(100).unwrap(), places.take(100).unwrap());
         assert_eq!(gauge.value(), 2);
         let mut all = pin!(places.all_given_back());

@@ -47,8 +47,8 @@ impl Handler for Fixture {
 
 struct Rig {
     connection: Arc<Connection>,
-    tally: Tally,
     policy: CurrentPolicy,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -75,7 +75,7 @@ impl Rig {
             drain.clone(),
         ));
         let connection = Connection::new(app, tls, tally.clone(), drain.clone());
-        Self { connection: Arc::new(connection), tally, policy, drain }
+        Self { connection: Arc::new(connection), policy, tally, drain }
     }
 
     /// How many sessions there are.

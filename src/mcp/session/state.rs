@@ -619,7 +619,8 @@ mod tests {
         let mut state = state();
         let mut finish = |id: u64, size: usize| {
             let onto = Onto::Own { events: true };
-            let (stream, turn) = state.begin(&[request(id, None)], onto, Instant::now()).unwrap();
+            let (stream, turn) =
+                state.begin(&mut [call(request(id, None))], onto, Instant::now()).unwrap();
             state.log(stream).unwrap().detach(turn);
             let empty = Message::result(&id.into(), &json!("")).bytes().len();
             let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
@@ -697,7 +698,7 @@ mod tests {
         let due = |seconds| begun + Duration::from_secs(seconds);
         let mut calls = |id: u64, seconds| {
             let onto = Onto::Own { events: true };
-            state.begin(&[request(id, None)], onto, due(seconds)).unwrap().0
+            state.begin(&mut [call(request(id, None))], onto, due(seconds)).unwrap().0
         };
         let (first, _second) = (calls(1, 5), calls(2, 9));
         assert_eq!(state.next_deadline(), Some(due(5)));
@@ -744,7 +745,8 @@ mod tests {
     async fn the_standalone_stream_outlives_the_calls_that_are_answered_on_it() {
         let mut state = state();
         let onto = Onto::Standalone;
-        let (stream, _turn) = state.begin(&[request(1, None)], onto, Instant::now()).unwrap();
+        let (stream, _turn) =
+            state.begin(&mut [call(request(1, None))], onto, Instant::now()).unwrap();
         assert_eq!(stream, StreamId::STANDALONE);
         let answer = Message::result(&1.into(), &json!({}));
         assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
@@ -769,7 +771,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
-        let budget = crate::budget::Budget::new(100_000, 0, Tally::default());
+        let budget = crate::limits::bytes::Budget::new(100_000, 0, Tally::default());
         let tally = Tally::default();
         let mut state = state().on_account(budget.quota(), tally.clone());
         let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;

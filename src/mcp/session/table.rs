@@ -52,7 +52,7 @@ impl fmt::Debug for SessionId {
 }
 
 /// The sessions that clients know by an id.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SessionTable {
     sessions: Arc<DashMap<Box<str>, Entry>>,
     places: Total,
@@ -134,13 +134,8 @@ pub(crate) enum NoPlace {
 
 impl SessionTable {
     /// `known` counts the sessions that clients can find.
-    pub(crate) fn new(known: Gauge) -> Self {
-        Self {
-            sessions: Arc::default(),
-            places: Total::new(Gauge::default()),
-            known,
-            per_client: PerClient::new(Gauge::default()),
-        }
+    pub(crate) fn counting(known: Gauge) -> Self {
+        Self { known, ..Self::default() }
     }
 
     /// Takes a place for a session of this client: a free one, or that of an idle session, which
@@ -274,7 +269,7 @@ mod tests {
     impl Limited {
         fn new(max_sessions: u32, sessions_per_ip: u32) -> Self {
             let limits = Limits { max_sessions, sessions_per_ip, ..Limits::default() };
-            Self(SessionTable::new(Gauge::default()), limits)
+            Self(SessionTable::default(), limits)
         }
     }
 
@@ -498,10 +493,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
-        let (table, drain) = (SessionTable::new(9, 9), Drain::default());
+        let (table, drain) = (Limited::new(9, 9), Drain::default());
         let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let id = mine.id().as_str();
-        let other = Principal::Token(TokenId([7; 6]));
+        let other = Principal::Token(TokenId([7; 32]));
         assert!(table.find(id, &ME, Transport::StreamableHttp).is_ok());
         for (id, principal, transport) in [
             (id, &other, Transport::StreamableHttp),
