@@ -4,6 +4,7 @@
 //! The floor's one verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
 //! messages. Dropping the link ends what it leads to.
 
+pub(crate) mod catalog;
 pub(crate) mod diagnostics;
 pub(crate) mod embedded;
 pub(crate) mod stdio;

@@ -5,25 +5,18 @@
 
 mod call;
 
-use std::collections::HashSet;
 use std::future::Future;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
 use super::call::Sender;
 use super::{Ask, Mcp, Reason, Reply};
+use crate::backend::catalog::{BadList, MAX_LIST, Page, Tool, Walk};
 use crate::limits::bytes::{Gathered, Quota, Short};
 use crate::wire::jsonrpc::{Message, any_error_in, code};
 
-/// Pages of one list.
-const MAX_PAGES: usize = 1000;
-/// Bytes of all its pages together.
-const MAX_LIST: usize = 16 * 1024 * 1024;
 /// Characters of somebody else's text that an error repeats.
 const MAX_QUOTED: usize = 1000;
 /// Before all tools.
@@ -68,13 +61,11 @@ impl Mcp {
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
         let mut pages = Pages::new(wanted, &sender.caller().quota)?;
-        let mut params = Value::Null;
         loop {
-            let request = Message::request(&1.into(), "tools/list", &params);
+            let request = Message::request(&1.into(), "tools/list", &pages.walk.params());
             let page = result_of(&self.answer_bare(sender.permit(request)?).await?)?;
-            match pages.add(&page)? {
-                Some(cursor) => params = json!({ "cursor": cursor }),
-                None => return Ok(pages),
+            if !pages.add(&page)? {
+                return Ok(pages);
             }
         }
     }
@@ -121,64 +112,31 @@ struct Pages<'a> {
     found: bool,
     /// Every tool as it came, with commas between.
     tools: Gathered,
-    cursors: HashSet<String>,
-    count: usize,
-    bytes: usize,
-}
-
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    tools: Vec<&'a RawValue>,
-    #[serde(default, rename = "nextCursor")]
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Tool {
-    name: String,
+    walk: Walk,
 }
 
 impl<'a> Pages<'a> {
     fn new(wanted: Option<&'a str>, quota: &Quota) -> Result<Self, Reason> {
         let mut tools = Gathered::new(quota, MAX_LIST)?;
         tools.add(OPENING).map_err(of_list)?;
-        Ok(Self { wanted, found: false, tools, cursors: HashSet::new(), count: 0, bytes: 0 })
+        Ok(Self { wanted, found: false, tools, walk: Walk::default() })
     }
 
-    /// Takes one page. The cursor of the next, if there is one: an empty one is none.
-    fn add(&mut self, page: &Bytes) -> Result<Option<String>, Reason> {
-        self.count += 1;
-        self.bytes += page.len();
-        if self.bytes > MAX_LIST {
-            return Err(Reason::BadAnswer("its list of tools is larger than 16 MiB"));
-        }
-        let Page { tools, next } = serde_json::from_slice(page)
-            .map_err(|_other_form| Reason::BadAnswer("it is no list of tools"))?;
-        for tool in tools {
-            self.look_at(tool.get());
+    /// Takes one page. True if there is another to ask for.
+    fn add(&mut self, page: &Bytes) -> Result<bool, Reason> {
+        self.walk.count(page.len())?;
+        let page = std::str::from_utf8(page).ok().and_then(Page::read).ok_or(BadList::NoList)?;
+        let next = page.next()?;
+        for raw in page.tools {
+            if !self.found && self.wanted.is_some() {
+                self.found = Tool::read(raw).is_some_and(|tool| Some(&*tool.name) == self.wanted);
+            }
             if self.tools.len() > OPENING.len() {
                 self.tools.add(b",").map_err(of_list)?;
             }
-            self.tools.add(tool.get().as_bytes()).map_err(of_list)?;
+            self.tools.add(raw.get().as_bytes()).map_err(of_list)?;
         }
-        let Some(cursor) = next.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
-        if self.count >= MAX_PAGES {
-            return Err(Reason::BadAnswer("its list of tools has more than 1000 pages"));
-        }
-        if !self.cursors.insert(cursor.clone()) {
-            return Err(Reason::BadAnswer("its list of tools goes in a circle"));
-        }
-        Ok(Some(cursor))
-    }
-
-    fn look_at(&mut self, tool: &str) {
-        // An array would be read by position.
-        if self.wanted.is_none() || self.found || !tool.starts_with('{') {
-            return;
-        }
-        let tool = serde_json::from_str::<Tool>(tool);
-        self.found = tool.is_ok_and(|tool| Some(tool.name.as_str()) == self.wanted);
+        Ok(self.walk.turn(next)?)
     }
 
     /// The whole list, as one page would have it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::backend::Backend;
@@ -18,7 +18,7 @@ fn page(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn bad(result: Result<Option<String>, Reason>) -> &'static str {
+fn bad(result: Result<bool, Reason>) -> &'static str {
     match result {
         Err(Reason::BadAnswer(why)) => why,
         other => panic!("{other:?}"),
@@ -33,12 +33,14 @@ fn pages_for(wanted: Option<&str>) -> Pages<'_> {
 fn tools_are_kept_in_order_and_in_their_own_bytes() {
     let mut pages = pages_for(None);
     let first = r#"{ "nextCursor" : "2", "tools": [ {"name" :"a"}, { "x":1.0, "x":2 } ]}"#;
-    assert_eq!(pages.add(&page(first)).unwrap(), Some("2".to_owned()));
-    assert_eq!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap(), Some("3".into()));
-    assert_eq!(pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap(), None);
+    assert!(pages.add(&page(first)).unwrap());
+    assert_eq!(pages.walk.params(), json!({ "cursor": "2" }));
+    assert!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap());
+    assert_eq!(pages.walk.params(), json!({ "cursor": "3" }));
+    assert!(!pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap());
     assert_eq!(pages.whole().unwrap(), r#"{"tools":[{"name" :"a"},{ "x":1.0, "x":2 },"\u0041"]}"#);
     let mut none = pages_for(None);
-    assert_eq!(none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap(), None);
+    assert!(!none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap());
     assert_eq!(none.whole().unwrap(), r#"{"tools":[]}"#);
 }
 
@@ -66,13 +68,15 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
         circle.add(&to(cursor)).unwrap();
     }
     assert!(bad(circle.add(&to("a"))).contains("circle"));
-    let mut long = pages_for(None);
-    for number in 1..1000 {
-        long.add(&to(&number.to_string())).unwrap();
-    }
-    assert_eq!(long.add(&page(r#"{"tools":[]}"#)).unwrap(), None);
-    long.count = 999;
-    assert!(bad(long.add(&to("1000"))).contains("1000 pages"));
+    let long = || {
+        let mut long = pages_for(None);
+        for number in 1..1000 {
+            long.add(&to(&number.to_string())).unwrap();
+        }
+        long
+    };
+    assert!(!long().add(&page(r#"{"tools":[]}"#)).unwrap());
+    assert!(bad(long().add(&to("1000"))).contains("1000 pages"));
     let mut large = pages_for(None);
     let half = |cursor: &str| {
         page(&json!({ "tools": ["x".repeat(8_388_000)], "nextCursor": cursor }).to_string())
