@@ -8,8 +8,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::call::Permitted;
+use super::session::audience::Audience;
+use super::session::id::StreamId;
 use super::session::log::Turn;
-use super::session::state::{Onto, Routed, State, StreamId};
+use super::session::state::{Onto, Routed, State};
 use super::sse::{self, EventId};
 use super::{Reason, error_event};
 use crate::backend::During;
@@ -76,7 +78,7 @@ impl Books {
     #[must_use]
     pub fn new(bare: bool) -> Self {
         let transport = if bare { Transport::Bare } else { Transport::StreamableHttp };
-        Self(State::new(transport, Instant::now()))
+        Self(State::new(Audience::of(transport), Instant::now()))
     }
 
     /// Enters calls; with a stream of their own, or else for the standalone stream.

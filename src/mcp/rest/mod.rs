@@ -4,41 +4,54 @@
 //! arguments are the backend's to judge.
 
 mod call;
+mod clipped;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
+use self::clipped::clipped;
+use super::Reason;
 use super::call::Sender;
-use super::{Ask, Mcp, Reason, Reply};
+use super::exchange::{Head, Reply};
+use super::pool::Pool;
 use crate::backend::catalog::{BadList, MAX_LIST, Page, Tool, Walk};
 use crate::limits::bytes::{Gathered, Quota, Short};
 use crate::wire::jsonrpc::{Message, any_error_in, code};
 
-/// Characters of somebody else's text that an error repeats.
-const MAX_QUOTED: usize = 1000;
 /// Before all tools.
 const OPENING: &[u8] = br#"{"tools":["#;
 
-impl Mcp {
+/// The routes for scripts.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pool: Arc<Pool>,
+}
+
+impl Rest {
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        Self { pool }
+    }
+
     /// The whole list of tools.
-    pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
-        let sender = self.bare_sender(ask);
+    pub(super) async fn list_tools(&self, head: Head<'_>) -> Result<Reply, Reason> {
+        let sender = self.pool.sender(head);
         let pages = self.in_time(self.walk(&sender, None)).await?;
-        Ok(Reply::Json(pages.whole()?, None))
+        Ok(Reply::json(pages.whole()?))
     }
 
     /// One call of one tool. The reply is the tool's result.
-    pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
-        let call = PlainCall::read(&body, &ask.caller.quota)?;
+    pub(super) async fn call_tool(&self, head: Head<'_>, body: Bytes) -> Result<Reply, Reason> {
+        let call = PlainCall::read(&body, &head.caller.quota)?;
         drop(body);
-        if let Some(weighed) = self.weighed(&ask.caller.quota, false) {
+        if let Some(weighed) = self.pool.sessions.weighed(&head.caller.quota, false) {
             weighed.check(&call.message)?;
         }
-        let sender = self.bare_sender(ask);
-        Ok(Reply::Json(self.in_time(self.call_plain(&sender, call)).await?, None))
+        let sender = self.pool.sender(head);
+        Ok(Reply::json(self.in_time(self.call_plain(&sender, call)).await?))
     }
 
     async fn call_plain(&self, sender: &Sender<'_>, call: PlainCall) -> Result<Bytes, Reason> {
@@ -46,7 +59,7 @@ impl Mcp {
         if !self.walk(sender, Some(&name)).await?.found {
             return Err(Reason::UnknownTool);
         }
-        match result_of(&self.answer_bare(sender.permit(message)?).await?) {
+        match result_of(&self.pool.answer(sender.permit(message)?).await?) {
             Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
                 Err(Reason::BadArguments(text))
             }
@@ -63,7 +76,7 @@ impl Mcp {
         let mut pages = Pages::new(wanted, &sender.caller().quota)?;
         loop {
             let request = Message::request(&1.into(), "tools/list", &pages.walk.params());
-            let page = result_of(&self.answer_bare(sender.permit(request)?).await?)?;
+            let page = result_of(&self.pool.answer(sender.permit(request)?).await?)?;
             if !pages.add(&page)? {
                 return Ok(pages);
             }
@@ -73,13 +86,13 @@ impl Mcp {
     /// Gives everything that one request asks of the backend the time of one call. Nothing begins
     /// while the edge goes down.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
-        self.check_open()?;
-        let deadline = Instant::now() + self.times.call;
+        self.pool.sessions.check_open()?;
+        let deadline = Instant::now() + self.pool.sessions.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
             Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
-            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
+            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.pool.sessions.times.call)),
         }
     }
 }
@@ -98,10 +111,6 @@ fn error_of(answer: &Message) -> Reason {
         .map_or(Reason::BadAnswer("its error has no code and message"), |(code, text)| {
             Reason::BackendError { code, text: clipped(&text) }
         })
-}
-
-fn clipped(text: &str) -> String {
-    text.chars().take(MAX_QUOTED).collect()
 }
 
 /// What was read of a list so far.

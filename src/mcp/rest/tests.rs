@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::guard::ToolPolicy;
 use crate::limits::bytes::Budget;
+use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
 
 fn page(text: &str) -> Bytes {
@@ -136,9 +137,13 @@ impl Handler for Slow {
 }
 
 fn slow(minutes: u64) -> Mcp {
+    slow_within(Duration::from_mins(minutes))
+}
+
+fn slow_within(call: Duration) -> Mcp {
     let drain = Drain::default();
     let mut config = Config::default();
-    config.times.call = Duration::from_mins(minutes);
+    config.times.call = call;
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
     Mcp::new(backend, &config, Tally::default(), drain)
 }
@@ -150,7 +155,7 @@ fn sender() -> Sender<'static> {
 async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.in_time(mcp.call_plain(&sender(), call)).await
+    mcp.rest.in_time(mcp.rest.call_plain(&sender(), call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +167,7 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let mcp = slow(5);
     let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    assert_eq!(mcp.in_time(mcp.walk(&sender(), None)).await.unwrap_err(), late);
+    assert_eq!(mcp.rest.in_time(mcp.rest.walk(&sender(), None)).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
     let mcp = slow(10);
@@ -175,15 +180,11 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
-    let mcp = slow(1);
+    let mcp = slow_within(Duration::from_secs(9));
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
-    let mcp = Mcp {
-        times: super::super::SessionTimes { call: Duration::from_secs(9), ..mcp.times },
-        ..mcp
-    };
-    let answer = mcp.answer_bare(sender().permit(request).unwrap()).await;
+    let answer = mcp.rest.pool.answer(sender().permit(request).unwrap()).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }
@@ -191,6 +192,6 @@ async fn a_call_without_an_answer_is_told_from_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_while_the_edge_goes_down() {
     let mcp = slow(1);
-    mcp.drain.begin();
+    mcp.sessions.drain.begin();
     assert_eq!(call(&mcp, "tool1").await, Err(Reason::Draining));
 }

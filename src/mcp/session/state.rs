@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::Reason;
+use super::audience::Audience;
 use super::eviction::{Usage, Used};
+use super::id::StreamId;
 use super::log::{EventLog, Turn};
 use crate::backend::During;
-use crate::caller::Transport;
 use crate::limits::bytes::{PER_MESSAGE, Quota};
+use crate::mcp::Reason;
 use crate::mcp::call::{Permitted, Record, Shape};
 use crate::mcp::era::Era;
 use crate::observe::metrics::{Outcome, Tally};
@@ -27,15 +28,6 @@ const MAX_ASKED: usize = 256;
 const MAX_FINISHED: usize = 16;
 /// Bytes that finished streams may hold together.
 const MAX_FINISHED_BYTES: usize = 2 * 1024 * 1024;
-
-/// Names one stream of a session. Stream 0 is the one that a GET opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StreamId(pub(crate) u64);
-
-impl StreamId {
-    /// The stream for whatever belongs to no call.
-    pub(crate) const STANDALONE: Self = Self(0);
-}
 
 /// Where the answers to calls go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +68,7 @@ pub(crate) enum Routed {
 /// The books of one session.
 #[derive(Debug)]
 pub(crate) struct State {
-    transport: Transport,
+    audience: Audience,
     version: Option<ProtocolVersion>,
     refused: bool,
     calls: HashMap<RequestId, Pending>,
@@ -93,9 +85,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(transport: Transport, now: Instant) -> Self {
+    pub(crate) fn new(audience: Audience, now: Instant) -> Self {
         Self {
-            transport,
+            audience,
             version: None,
             refused: false,
             calls: HashMap::new(),
@@ -308,14 +300,14 @@ impl State {
                 self.settle(id, message, now);
                 return Routed::Delivered;
             }
-            Kind::Request { id, .. } if self.transport == Transport::Bare => {
+            Kind::Request { id, .. } if !self.audience.questions => {
                 return Routed::Unanswerable(id.clone());
             }
             // Nobody is there to answer in time; that the session lives, the edge can say.
             Kind::Request { id, method } if &**method == "ping" && !self.is_read(stream) => {
                 return Routed::Unanswerable(id.clone());
             }
-            Kind::Notification { .. } if self.transport == Transport::Bare => {
+            Kind::Notification { .. } if !self.audience.notifications => {
                 return Routed::Dropped;
             }
             Kind::Request { id, .. } => {
@@ -465,10 +457,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::caller::Caller;
+    use crate::caller::{Caller, Transport};
 
     fn state() -> State {
-        State::new(Transport::StreamableHttp, Instant::now())
+        State::new(Audience::of(Transport::StreamableHttp), Instant::now())
     }
 
     fn request(id: u64, token: Option<&str>) -> Message {

@@ -1,0 +1,68 @@
+//! Names of sessions and of their streams.
+
+use std::fmt::{self, Write as _};
+
+use sha2::{Digest, Sha256};
+
+use crate::mcp::Reason;
+
+/// Names a session: 256 bits from the operating system, as 64 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SessionId(Box<str>);
+
+impl SessionId {
+    /// A new one. Fails only where the operating system has no randomness to give.
+    pub(crate) fn random() -> Result<Self, Reason> {
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes).map_err(|_no_randomness| Reason::NoRandomness)?;
+        Ok(Self(hex(&bytes).into()))
+    }
+
+    /// What the client sends.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A name for logs, from which the id cannot be had.
+    pub(crate) fn alias(&self) -> String {
+        let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
+        hex(digest.first_chunk::<4>().map_or(&[], |first| first))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({}…)", self.alias())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Names one stream of a session. Stream 0 is the one that a GET opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StreamId(pub(crate) u64);
+
+impl StreamId {
+    /// The stream for whatever belongs to no call.
+    pub(crate) const STANDALONE: Self = Self(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_long_visible_and_new() {
+        let (one, other) = (SessionId::random().unwrap(), SessionId::random().unwrap());
+        assert_eq!(one.as_str().len(), 64);
+        assert!(one.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_ne!(one, other);
+        assert!(!format!("{one:?}").contains(one.as_str()));
+    }
+}
