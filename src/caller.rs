@@ -1,11 +1,13 @@
 //! What the edge knows of whoever sends a message.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
 use crate::limits::addr::ClientAddr;
 use crate::limits::bytes::Quota;
+use crate::wire::hex;
 
 /// How a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +96,8 @@ impl TokenId {
 
 impl std::fmt::Display for TokenId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().take(Self::SHOWN).try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::digits(self.0.get(..Self::SHOWN).unwrap_or_default())
+            .try_for_each(|digit| f.write_char(digit))
     }
 }
 

@@ -30,7 +30,7 @@ fn peer() -> ClientAddr {
 #[derive(Debug)]
 pub struct Edge {
     connection: Connection,
-    app: Arc<App>,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -44,8 +44,8 @@ impl Edge {
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
         let guard = Guard::new(config, &[], tally.clone());
         let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
-        let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
-        Self { connection, app, drain }
+        let connection = Connection::new(config, app, None, tally.clone(), drain.clone());
+        Self { connection, tally, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -80,8 +80,8 @@ impl Edge {
 
     /// Event streams that are open.
     #[must_use]
-    pub fn streams(&self) -> u64 {
-        self.app.streams()
+    pub fn streams(&self) -> usize {
+        self.tally.gauges().streams.value()
     }
 
     /// Ends it; true if nothing was left running.

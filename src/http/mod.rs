@@ -55,9 +55,15 @@ pub(crate) struct Front {
 
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
-    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, config: &Config) -> Self {
+    pub(crate) fn new(
+        upstream: Arc<Upstream>,
+        pass: Vec<PassRule>,
+        config: &Config,
+        tally: &Tally,
+    ) -> Self {
         let rules = Rules::new(pass, &config.path, upstream.url().path());
-        Self { upstream, rules, places: Places::new(config.limits.streams_per_ip) }
+        let places = Places::new(config.limits.streams_per_ip, &tally.gauges().streams);
+        Self { upstream, rules, places }
     }
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.
@@ -158,31 +164,6 @@ impl App {
     /// The guard, to be kept swept.
     pub(crate) fn guard(&self) -> &Guard {
         &self.guard
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.mcp.sessions()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.mcp.streams() + self.front.as_ref().map_or(0, |front| front.places.streams())
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.mcp.children()
-    }
-
-    /// How many bytes of messages are held.
-    pub(crate) fn buffered(&self) -> usize {
-        self.mcp.budget().taken()
-    }
-
-    /// Does the MCP server end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.mcp.is_crash_loop()
     }
 
     /// Answers one request.

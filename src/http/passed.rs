@@ -240,6 +240,7 @@ mod tests {
     use crate::drain::Drain;
     use crate::limits::addr::ClientKey;
     use crate::limits::places::PerClient;
+    use crate::observe::metrics::Gauge;
 
     const SILENCE: Duration = Duration::from_mins(1);
 
@@ -262,7 +263,7 @@ mod tests {
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
         let terms = Terms {
-            place: Place::of_stream(PerClient::new(1).try_take(local).unwrap()),
+            place: Place::of_stream(PerClient::new(1, Gauge::default()).try_take(local).unwrap()),
             events: events.map(Drain::draining),
             silence: SILENCE,
             prefix: Prefix::default(),

@@ -4,6 +4,7 @@
 //! bytes themselves, so that it follows them through queues, logs and responses: the last clone
 //! that is dropped gives it back. Bytes that were cut out of a larger buffer count as all of it.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use futures_util::future::Either;
 use tokio::sync::Notify;
 
 use crate::limits::addr::ClientKey;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Gauge, Outcome, Tally};
 
 /// What one message costs beside its bytes: what is known of it, and its places in queues.
 pub(crate) const PER_MESSAGE: usize = 256;
@@ -29,7 +30,7 @@ const PARTS: usize = 4;
 pub(crate) struct Budget(Arc<Whole>);
 
 struct Whole {
-    level: Level,
+    level: Level<Gauge>,
     /// Of the whole, or of somebody's part, three quarters are taken, or somebody was refused.
     short: Notify,
     /// What one peer may hold.
@@ -40,9 +41,9 @@ struct Whole {
 }
 
 /// So many of so many are taken.
-struct Level {
+struct Level<N> {
     most: usize,
-    taken: AtomicUsize,
+    taken: N,
 }
 
 /// One peer's part of the budget. Clones share it. The default is nobody's, and has no bounds.
@@ -51,7 +52,7 @@ pub(crate) struct Quota(Option<Arc<Part>>);
 
 struct Part {
     whole: Arc<Whole>,
-    level: Level,
+    level: Level<AtomicUsize>,
     client: Option<ClientKey>,
 }
 
@@ -71,31 +72,30 @@ pub(crate) enum Short {
     Ever,
 }
 
-impl Level {
-    fn new(most: usize) -> Self {
-        Self { most, taken: AtomicUsize::new(0) }
+impl<N: Borrow<AtomicUsize>> Level<N> {
+    fn taken(&self) -> usize {
+        self.taken.borrow().load(Ordering::Relaxed)
     }
 
     fn is_short(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) > self.most / 4 * 3
+        self.taken() > self.most / 4 * 3
     }
 
     fn try_take(&self, bytes: usize) -> bool {
         let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.taken.borrow().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn take_anyway(&self, bytes: usize) {
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.borrow().fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
-        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken.borrow().fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn has(&self, bytes: usize) -> bool {
-        let taken = self.taken.load(Ordering::Relaxed);
-        taken.checked_add(bytes).is_some_and(|sum| sum <= self.most)
+        self.taken().checked_add(bytes).is_some_and(|sum| sum <= self.most)
     }
 }
 
@@ -105,7 +105,7 @@ impl Budget {
     pub(crate) fn new(most: usize, largest: usize, tally: Tally) -> Self {
         let part = (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most);
         Self(Arc::new(Whole {
-            level: Level::new(most),
+            level: Level { most, taken: tally.gauges().buffered_bytes.clone() },
             short: Notify::new(),
             part,
             clients: DashMap::new(),
@@ -136,12 +136,13 @@ impl Budget {
     }
 
     fn part(&self, client: Option<ClientKey>) -> Arc<Part> {
-        Arc::new(Part { whole: Arc::clone(&self.0), level: Level::new(self.0.part), client })
+        let level = Level { most: self.0.part, taken: AtomicUsize::new(0) };
+        Arc::new(Part { whole: Arc::clone(&self.0), level, client })
     }
 
     /// Bytes that are taken now.
     pub(crate) fn taken(&self) -> usize {
-        self.0.level.taken.load(Ordering::Relaxed)
+        self.0.level.taken()
     }
 }
 
@@ -254,7 +255,7 @@ impl fmt::Debug for Budget {
 
 impl fmt::Debug for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let taken = self.0.as_ref().map(|part| part.level.taken.load(Ordering::Relaxed));
+        let taken = self.0.as_ref().map(|part| part.level.taken());
         f.debug_tuple("Quota").field(&taken).finish()
     }
 }

@@ -51,7 +51,6 @@ use crate::observe::metrics::Tally;
 #[derive(Debug)]
 pub(crate) struct Mcp {
     sessions: Arc<Sessions>,
-    streams: Arc<Streams>,
     streamable: Streamable,
     sse: HttpSse,
     rest: Rest,
@@ -61,17 +60,17 @@ pub(crate) struct Mcp {
 impl Mcp {
     /// The transports in front of `backend`.
     pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
-        let streams = Arc::new(Streams::new(config, drain.clone()));
+        let gauges = tally.gauges();
+        let streams = Arc::new(Streams::new(config, gauges.streams.clone(), drain.clone()));
         let sessions = Arc::new(Sessions::new(backend, config, tally, drain));
         let pool = Arc::new(Pool::new(Arc::clone(&sessions)));
         let plain = Plain::new(Arc::clone(&pool));
         Self {
             streamable: Streamable::new(Arc::clone(&sessions), Arc::clone(&streams), plain),
-            sse: HttpSse::new(Arc::clone(&sessions), Arc::clone(&streams)),
+            sse: HttpSse::new(Arc::clone(&sessions), streams),
             rest: Rest::new(pool),
             ready: Ready::new(Arc::clone(&sessions)),
             sessions,
-            streams,
         }
     }
 
@@ -116,25 +115,5 @@ impl Mcp {
     /// The memory for messages.
     pub(crate) fn budget(&self) -> &Budget {
         &self.sessions.budget
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.sessions.table.len()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.streams.open()
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.sessions.backend.children()
-    }
-
-    /// Does the backend end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.sessions.backend.is_crash_loop()
     }
 }

@@ -54,10 +54,11 @@ impl Sessions {
     pub(super) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
         let limits = &config.limits;
         let times = &config.times;
+        let known = tally.gauges().sessions.clone();
         let largest = limits.max_body_bytes.max(limits.max_line_bytes);
         Self {
             backend,
-            table: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
+            table: SessionTable::new(limits.max_sessions, limits.sessions_per_ip, known),
             shelves: Arc::new(Shelves::new(tally.clone())),
             readiness: Arc::default(),
             times: SessionTimes {

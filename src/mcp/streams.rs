@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit};
+use crate::observe::metrics::Gauge;
 use crate::wire::revision::ProtocolVersion;
 
 /// What every event stream is held to.
@@ -21,18 +22,14 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(config: &Config, drain: Drain) -> Self {
+    /// `open` counts those that are open.
+    pub(super) fn new(config: &Config, open: Gauge, drain: Drain) -> Self {
         Self {
-            places: PerClient::new(config.limits.streams_per_ip),
+            places: PerClient::new(config.limits.streams_per_ip, open),
             keep_alive: config.times.keep_alive,
             age: config.times.stream_age,
             drain,
         }
-    }
-
-    /// How many are open.
-    pub(super) fn open(&self) -> u64 {
-        self.places.open()
     }
 
     /// Takes a place for a long stream of this client.

@@ -1,7 +1,5 @@
 //! Builds every floor once, runs them, drains them.
 
-pub(crate) mod report;
-
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +25,7 @@ use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Tally;
-use crate::server::report::Reporter;
+use crate::observe::report::Reporter;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +147,7 @@ impl Behind {
                     tally.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, asked.pass, config);
+                let front = Front::new(upstream, asked.pass, config, tally);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -210,7 +208,7 @@ pub struct Server {
     connection: Arc<Connection>,
     redirect: Option<Redirect>,
     app: Arc<App>,
-    reporter: Reporter,
+    tally: Tally,
     address: SocketAddr,
     trust: Option<Trust>,
     grace: Duration,
@@ -237,7 +235,7 @@ impl Server {
         let listener = listener.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, places.clone(), drain.clone())?),
+            Some(address) => Some(bind_redirect(address, places, drain.clone())?),
             None => None,
         };
         let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
@@ -254,7 +252,6 @@ impl Server {
         let guard = Guard::new(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
-        let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
             let app = Arc::clone(&app);
             let port = address.port();
@@ -262,13 +259,14 @@ impl Server {
                 Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection = Connection::new(&config, Arc::clone(&app), tls, tally, drain.clone());
+        let connection =
+            Connection::new(&config, Arc::clone(&app), tls, tally.clone(), drain.clone());
         Ok(Self {
             listener,
             connection: Arc::new(connection),
             redirect,
             app,
-            reporter,
+            tally,
             address,
             trust,
             grace: config.times.shutdown,
@@ -310,7 +308,7 @@ impl Server {
     /// Tells how the server stands, for as long as somebody asks.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
-        self.reporter.clone()
+        Reporter::new(self.tally.clone())
     }
 
     /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
@@ -321,17 +319,8 @@ impl Server {
     /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
     /// accepts nobody, or grows without end, is better started anew.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self {
-            listener,
-            connection,
-            redirect,
-            app,
-            drain,
-            grace,
-            reporter: _,
-            address: _,
-            trust: _,
-        } = self;
+        let Self { listener, connection, redirect, app, drain, grace, tally, address: _, trust: _ } =
+            self;
         let sweeping = Arc::clone(&app);
         let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
@@ -348,7 +337,9 @@ impl Server {
             () = sweeping.guard().keep_swept() => {}
             () = fresh.keep_fresh() => {}
         }
-        tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
+        let gauges = tally.gauges();
+        let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
+        tracing::info!(sessions, children, "draining");
         let finished = drain.finish(grace).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");

@@ -63,7 +63,7 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::new(max_children);
+        let places = Places::new(max_children, tally.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
             let stopping = drain.stopping();
@@ -127,16 +127,6 @@ impl StdioBackend {
     /// Are all starts held back now?
     pub(crate) fn is_held(&self) -> bool {
         self.gate.is_closed()
-    }
-
-    /// Does the program keep ending as soon as it is started?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.gate.is_loop()
-    }
-
-    /// How many processes there are now.
-    pub(crate) fn children(&self) -> u32 {
-        self.places.taken()
     }
 
     fn start_own(&self) -> io::Result<(Option<Own>, (Process, Pipes))> {

@@ -1,10 +1,11 @@
 //! Names of sessions and of their streams.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use sha2::{Digest, Sha256};
 
 use crate::mcp::Reason;
+use crate::wire::hex;
 
 /// Names a session: 256 bits from the operating system, as 64 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -15,7 +16,7 @@ impl SessionId {
     pub(crate) fn random() -> Result<Self, Reason> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|_no_randomness| Reason::NoRandomness)?;
-        Ok(Self(hex(&bytes).into()))
+        Ok(Self(hex::digits(&bytes).collect()))
     }
 
     /// What the client sends.
@@ -26,7 +27,7 @@ impl SessionId {
     /// A name for logs, from which the id cannot be had.
     pub(crate) fn alias(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
-        hex(digest.first_chunk::<4>().map_or(&[], |first| first))
+        hex::digits(digest.first_chunk::<4>().map_or(&[], |first| first)).collect()
     }
 }
 
@@ -34,14 +35,6 @@ impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({}…)", self.alias())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Names one stream of a session. Stream 0 is the one that a GET opens.

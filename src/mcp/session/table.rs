@@ -14,6 +14,7 @@ use crate::caller::{Principal, Transport};
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit};
 use crate::mcp::Reason;
+use crate::observe::metrics::{Gauge, Gauged};
 
 /// How often a session is chosen for eviction until one can really be ended.
 const MAX_CHOICES: usize = 8;
@@ -23,6 +24,7 @@ const MAX_CHOICES: usize = 8;
 pub(crate) struct SessionTable {
     sessions: Arc<DashMap<Box<str>, Entry>>,
     places: Arc<Semaphore>,
+    known: Gauge,
     per_client: PerClient,
 }
 
@@ -31,6 +33,7 @@ pub(crate) struct SessionTable {
 struct Entry {
     session: Arc<Session>,
     hold: Arc<Hold>,
+    _known: Gauged,
 }
 
 /// What a session holds of the limits, until a newcomer takes it or the session ends.
@@ -98,12 +101,15 @@ pub(crate) enum NoPlace {
 }
 
 impl SessionTable {
-    pub(crate) fn new(most: u32, per_client: u32) -> Self {
+    /// `most` sessions in all, and so many for each client; `known` counts those that clients can
+    /// find.
+    pub(crate) fn new(most: u32, per_client: u32, known: Gauge) -> Self {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             sessions: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
-            per_client: PerClient::new(per_client),
+            known,
+            per_client: PerClient::new(per_client, Gauge::default()),
         }
     }
 
@@ -139,7 +145,7 @@ impl SessionTable {
             let sessions = self.sessions.iter();
             let sessions = sessions.filter(|entry| of.is_none_or(|of| entry.hold.client == of));
             let candidates = sessions.filter_map(|entry| {
-                let Entry { session, hold } = entry.value();
+                let Entry { session, hold, _known: _ } = entry.value();
                 let usage = session.usage()?;
                 let own = session.is_of(newcomer.principal);
                 let session = (Arc::clone(session), Arc::clone(hold), usage);
@@ -160,7 +166,7 @@ impl SessionTable {
 
     /// Makes a session known.
     pub(crate) fn enter(&self, session: &Arc<Session>, hold: Arc<Hold>) {
-        let entry = Entry { session: Arc::clone(session), hold };
+        let entry = Entry { session: Arc::clone(session), hold, _known: self.known.hold() };
         self.sessions.insert(session.id().as_str().into(), entry);
     }
 
@@ -177,11 +183,6 @@ impl SessionTable {
             .filter(|session| session.is_open_to(principal) && session.transport() == transport)
             .inspect(|session| session.used_by_client())
             .ok_or(Reason::UnknownSession)
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
     }
 }
 
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn places_are_limited_in_all_and_per_client() {
-        let table = SessionTable::new(3, 2);
+        let table = SessionTable::new(3, 2, Gauge::default());
         let (_a, b) = (take(&table, client(1)).unwrap(), take(&table, client(1)).unwrap());
         assert_eq!(take(&table, client(1)).unwrap_err(), NoPlace::OfClient(None));
         let _c = take(&table, client(2)).unwrap();
@@ -263,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
-        let table = SessionTable::new(9, 2);
+        let table = SessionTable::new(9, 2, Gauge::default());
         let drain = Drain::default();
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         sleep(Duration::from_millis(750)).await;
@@ -278,14 +279,14 @@ mod tests {
         assert!(take(&table, client(1)).is_err());
         sleep(Duration::from_millis(1)).await;
         assert!(take(&table, client(1)).is_err());
-        assert_eq!(table.len(), 1);
+        assert_eq!((table.sessions.len(), table.known.value()), (1, 1));
         drop(place);
         assert!(take(&table, client(1)).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
-        let table = SessionTable::new(9, 2);
+        let table = SessionTable::new(9, 2, Gauge::default());
         let drain = Drain::default();
         let mut played = Vec::new();
         let mut open = || {
@@ -321,7 +322,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
-        let table = SessionTable::new(9, 2);
+        let table = SessionTable::new(9, 2, Gauge::default());
         let drain = Drain::default();
         let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -343,7 +344,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
-        let table = SessionTable::new(2, 9);
+        let table = SessionTable::new(2, 9, Gauge::default());
         let drain = Drain::default();
         let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();

@@ -182,11 +182,6 @@ impl Gate {
         self.starts().held(Starter::Edge, Instant::now()).is_some()
     }
 
-    /// Does the program keep failing?
-    pub(super) fn is_loop(&self) -> bool {
-        self.starts().is_loop()
-    }
-
     /// Changes the books, and tells of what that comes to.
     fn note(&self, change: impl FnOnce(&mut Starts, Instant)) {
         let now = Instant::now();
@@ -197,6 +192,7 @@ impl Gate {
         if before == after {
             return;
         }
+        self.tally.gauges().crash_loop.store(starts.is_loop(), Ordering::Relaxed);
         let Some(suspect) = after else {
             return info!("the MCP server stays up again: it is started as clients ask");
         };

@@ -140,7 +140,7 @@ async fn a_stopping_edge_is_in_a_hurry() {
     assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
     assert!(!alive(pid));
     assert!(bounded(link.said.recv()).await.is_none());
-    assert_eq!(backend.children(), 0);
+    assert_eq!(children(&backend), 0);
 }
 
 #[test]
