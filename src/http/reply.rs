@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::forward::{BrokenOff, Forwarded};
-use crate::mcp::{EventStream, Reply};
+use crate::mcp::{self, EventStream, Reply};
 
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
 /// noticed between two pieces.
@@ -71,11 +71,11 @@ impl http_body::Body for ReplyBody {
 
 /// The response to a request that was answered.
 pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
-    let (mut response, session) = match reply {
-        Reply::Accepted => (empty(StatusCode::ACCEPTED), None),
-        Reply::Ended => (empty(StatusCode::NO_CONTENT), None),
-        Reply::Json(body, session) => (json(StatusCode::OK, body), session),
-        Reply::Events(stream, session) => (events(stream), session),
+    let Reply { status, session, body } = reply;
+    let mut response = match body {
+        mcp::Body::Empty => empty(status),
+        mcp::Body::Json(text) => json(status, text),
+        mcp::Body::Events(stream) => events(status, stream),
     };
     let session = session.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     if let Some(session) = session {
@@ -107,8 +107,9 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     response
 }
 
-fn events(stream: EventStream) -> Response<ReplyBody> {
+fn events(status: StatusCode, stream: EventStream) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Events(Box::new(stream)));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, kind);

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub(crate) use self::direct::Directly;
+pub(crate) use self::direct::NoAnswer;
 
 use self::direct::Directs;
 use self::kind::{Spoken, Unclear};
