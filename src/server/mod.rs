@@ -13,7 +13,7 @@ use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
-use crate::client::{Upstream, UpstreamError};
+use crate::client::{Client, UpstreamError};
 use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
@@ -139,7 +139,7 @@ impl Behind {
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
             Kind::Upstream(asked) => {
-                let upstream = Arc::new(Upstream::new(&asked)?);
+                let upstream = Arc::new(Client::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
                     &asked,

@@ -32,7 +32,7 @@ use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
 use crate::caller::{Caller, Principal};
-use crate::client::{PAUSE, Upstream};
+use crate::client::{Client, PAUSE};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
 use crate::drain::Drain;
@@ -68,7 +68,7 @@ struct Shared {
 impl UpstreamBackend {
     /// `max_message` is how many bytes a message of the upstream's may have.
     pub(crate) fn new(
-        upstream: Arc<Upstream>,
+        upstream: Arc<Client>,
         config: &config::Upstream,
         max_message: usize,
         tally: Tally,
