@@ -203,7 +203,7 @@ impl Certificates {
         let Reloading { connection, policy, config, names: first } = &*self.0;
         let loaded = connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
         let Trust { ca: _, names, files, not_after } = loaded?;
-        policy.replace(Policy::new(config, &[&*names, &*first].concat()));
+        policy.replace(Policy::new(config, &[&*names, first].concat()));
         Ok(LoadedCertificates { files, names, not_after })
     }
 }
