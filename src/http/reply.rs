@@ -9,6 +9,7 @@ use http_body::{Frame, SizeHint};
 
 use super::forward::{BrokenOff, Forwarded};
 use crate::mcp::{self, EventStream, Reply};
+use crate::wire::fields;
 
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
 /// noticed between two pieces.
@@ -79,7 +80,7 @@ pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
     };
     let session = session.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     if let Some(session) = session {
-        response.headers_mut().insert("mcp-session-id", session);
+        response.headers_mut().insert(fields::SESSION_ID, session);
     }
     response
 }
@@ -148,7 +149,6 @@ pub(super) const OWN: [(HeaderName, &str); 2] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (header::CACHE_CONTROL, "no-store"),
 ];
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// For a year this host is reached by TLS only.
 const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -160,7 +160,7 @@ pub(super) fn finish(response: &mut Response<ReplyBody>, request: HeaderValue, o
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     // The one that stands in the log, and that an upstream was told.
-    headers.insert(REQUEST_ID, request);
+    headers.insert(fields::REQUEST_ID, request);
     if only_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
     }
