@@ -122,7 +122,7 @@ impl Books {
 
     /// The client answers a question of the backend's. True where it was put.
     pub fn answered(&mut self, id: &RequestId) -> bool {
-        self.0.answered(id)
+        self.0.take_answer(id)
     }
 
     /// Somebody reads a stream from where the last reader was.
