@@ -82,7 +82,7 @@ struct Queue {
 #[derive(Debug)]
 struct Waiting {
     most: u32,
-    turn: oneshot::Sender<TotalPermit>,
+    turn: oneshot::Sender<Turn>,
 }
 
 impl Queue {
@@ -110,13 +110,13 @@ impl Total {
         Self { open, ..Self::default() }
     }
 
-    fn permit(&self) -> TotalPermit {
-        TotalPermit { total: self.clone(), _open: self.open.hold() }
+    fn permit(&self, turn: Turn) -> TotalPermit {
+        TotalPermit { _turn: turn, _open: self.open.hold() }
     }
 
     /// Takes a place, unless `most` are taken, or somebody waits for one.
     pub(crate) fn try_take(&self, most: u32) -> Option<TotalPermit> {
-        self.queue.lock().try_take(most).then(|| self.permit())
+        self.queue.lock().try_take(most).then(|| self.permit(Turn(self.clone())))
     }
 
     /// Takes a place as soon as fewer than `most` are taken, and those have one who waited before.
@@ -126,12 +126,12 @@ impl Total {
         {
             let mut queue = self.queue.lock();
             if queue.try_take(most) {
-                return Some(self.permit());
+                return Some(self.permit(Turn(self.clone())));
             }
             queue.waiting.push_back(Waiting { most, turn });
         }
         // Only a queue that is gone leaves a turn out, and this holds it.
-        mine.await.ok()
+        mine.await.ok().map(|turn| self.permit(turn))
     }
 
     /// Places that are taken.
@@ -144,16 +144,20 @@ impl Total {
 #[derive(Debug)]
 #[must_use = "dropping a permit gives its place back"]
 pub(crate) struct TotalPermit {
-    total: Total,
+    _turn: Turn,
     _open: Gauged,
 }
 
-impl Drop for TotalPermit {
+/// A place that is taken, perhaps for somebody who waits. Its drop gives it back.
+#[derive(Debug)]
+struct Turn(Total);
+
+impl Drop for Turn {
     fn drop(&mut self) {
-        let next = self.total.queue.lock().give_back();
+        let next = self.0.queue.lock().give_back();
         if let Some(Waiting { turn, .. }) = next {
             // Whoever has left meanwhile drops it, for the next one.
-            drop(turn.send(self.total.permit()));
+            drop(turn.send(Self(self.0.clone())));
         }
     }
 }
