@@ -34,7 +34,6 @@ use crate::observe::sample::Samples;
 use crate::wire::pem::tidied;
 
 pub(crate) use self::fields::Passable;
-pub use self::fields::may_go_up;
 pub(crate) use self::host::refuses_host;
 pub(crate) use self::line::Arriving;
 

@@ -150,7 +150,8 @@ impl Guard {
 
     /// A guard for this configuration. `names` are those of the certificates.
     pub(crate) fn counting(config: &Config, names: &[String], tally: Tally) -> Self {
-        let hosts = [names, &config.allow_hosts].concat();
+        let allowed = config.allow_hosts.iter().map(ToString::to_string);
+        let hosts: Vec<String> = names.iter().cloned().chain(allowed).collect();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
             TlsSource::None => "http",
@@ -159,8 +160,8 @@ impl Guard {
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
             origins: RwLock::new(Arc::new(OriginPolicy::new(
-                hosts.clone(),
-                &config.allow_origins,
+                &hosts,
+                config.allow_origins.clone(),
                 loopback,
                 scheme,
             ))),
@@ -179,7 +180,7 @@ impl Guard {
     /// under one of them goes on.
     pub(crate) fn rename(&self, names: &[String]) {
         let hosts = [names, &self.hosts].concat();
-        let fresh = Arc::new(self.origins().with_hosts(hosts));
+        let fresh = Arc::new(self.origins().with_hosts(&hosts));
         *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
@@ -347,10 +348,12 @@ mod tests {
     }
 
     fn guard(rate_wait: Duration) -> Guard {
+        let limits = Limits { requests_per_second: 1, burst: 0, ..Limits::default() };
+        let times = Times { rate_wait, ..Times::default() };
         let config = Config {
             access: Access::Tokens(vec![Secret::new("sixteen-characters")]),
-            limits: Limits { requests_per_second: 1, burst: 0, ..Limits::default() },
-            times: Times { rate_wait, ..Times::default() },
+            limits: limits.check().unwrap(),
+            times: times.check().unwrap(),
             ..Config::default()
         };
         Guard::new(&config, &[])

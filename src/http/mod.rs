@@ -128,7 +128,7 @@ impl App {
         drain: Drain,
     ) -> Self {
         Self {
-            path: config.path.strip_suffix('/').unwrap_or(&config.path).to_owned(),
+            path: config.path.to_string(),
             guard,
             mcp,
             body: BodyLimits {

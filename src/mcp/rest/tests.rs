@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::config::Config;
+use crate::config::{Config, Times};
 use crate::drain::Drain;
 use crate::limits::bytes::Budget;
 use crate::observe::metrics::Tally;
@@ -130,8 +130,9 @@ impl Handler for Slow {
 }
 
 fn slow(minutes: u64) -> Mcp {
-    let (drain, mut config) = (Drain::default(), Config::default());
-    config.times.call = Duration::from_mins(minutes);
+    let times = Times { call: Duration::from_mins(minutes), ..Times::default() };
+    let config = Config { times: times.check().unwrap(), ..Config::default() };
+    let drain = Drain::default();
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
     Mcp::new(backend, &config, Tally::default(), drain)
 }
