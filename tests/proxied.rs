@@ -451,7 +451,8 @@ async fn an_sse_client_behind_a_prefix_posts_beneath_it() {
     bounded(async {
         let proxy = format!("127.0.0.{PROXY}/32").parse().unwrap();
         let path = "/api/v1/mcp".to_owned();
-        let config = Config { trusted_proxies: vec![proxy], path, ..config() };
+        let config =
+            Config { trusted_proxies: vec![proxy], path: path.parse().unwrap(), ..config() };
         let server = TestServer::start(config, mcp_edge::Behind::diagnostics()).await;
         for (path, beneath) in [("/api/v1/mcp", "/api/v1/mcp/messages"), ("/sse", "/messages")] {
             let prefix = "x-forwarded-prefix: /edge-1\r\n";
