@@ -40,7 +40,7 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        drop(self.front.spawn(self.counted(task)));
+        self.front.spawn(self.counted(task));
     }
 
     /// Runs a task of the back: a session, a child process.
@@ -48,7 +48,7 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        drop(self.back.spawn(self.counted(task)));
+        self.back.spawn(self.counted(task));
     }
 
     /// Runs a task of the front that the server cannot do without: the accept loop.
@@ -56,7 +56,7 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        drop(self.front.spawn(self.vital(task)));
+        self.front.spawn(self.vital(task));
     }
 
     /// Runs a task of the back that the server cannot do without: who sweeps what would grow.
@@ -64,7 +64,7 @@ impl Drain {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        drop(self.back.spawn(self.vital(task)));
+        self.back.spawn(self.vital(task));
     }
 
     /// The task, whose panic ends and counts it, and nothing else.

@@ -38,6 +38,6 @@ pub use config::{
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use limits::addr::ClientAddr;
-pub use server::report::{Report, Reporter};
+pub use observe::report::{Report, Reporter};
 pub use server::{Behind, Certificates, LoadedCertificates, Server, StartError, serve_stdio};
 pub use wire::jsonrpc;

@@ -52,8 +52,8 @@ impl Backend {
     /// [`OpenError`] where every place is taken or the process does not start.
     pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         match self {
-            Self::Stdio(stdio) => stdio.open_within(who, quota),
-            Self::Embedded(embedded) => Ok(embedded.open_within(quota)),
+            Self::Stdio(stdio) => stdio.open(who, quota),
+            Self::Embedded(embedded) => Ok(embedded.open(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
         }
     }
@@ -66,27 +66,11 @@ impl Backend {
         }
     }
 
-    /// Does what is opened keep ending at once?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        match self {
-            Self::Stdio(stdio) => stdio.is_crash_loop(),
-            Self::Embedded(_) | Self::Upstream(_) => false,
-        }
-    }
-
     /// Does it read parameters as values, which take more memory than their text?
     pub(crate) fn reads_values(&self) -> bool {
         match self {
             Self::Embedded(_) => true,
             Self::Stdio(_) | Self::Upstream(_) => false,
-        }
-    }
-
-    /// How many processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        match self {
-            Self::Stdio(stdio) => stdio.children(),
-            Self::Embedded(_) | Self::Upstream(_) => 0,
         }
     }
 }

@@ -55,23 +55,23 @@ impl Passable {
 /// The fields of a request that the edge makes for `caller`.
 pub(super) fn fresh(caller: &Caller) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(12);
-    drop(fields.insert(header::USER_AGENT, USER_AGENT));
+    fields.insert(header::USER_AGENT, USER_AGENT);
     if let Some(client) = caller.client {
         // An address in text is always a valid field.
         if let Ok(address) = HeaderValue::try_from(client.ip().to_string()) {
-            drop(fields.insert(REAL_IP, address.clone()));
-            drop(fields.insert(FORWARDED_FOR, address));
+            fields.insert(REAL_IP, address.clone());
+            fields.insert(FORWARDED_FOR, address);
         }
         let scheme = if caller.tls.is_some() { "https" } else { "http" };
-        drop(fields.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme)));
+        fields.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if let Some(provenance) = &caller.provenance {
-        drop(fields.insert(REQUEST_ID, provenance.request.clone()));
+        fields.insert(REQUEST_ID, provenance.request.clone());
         if let Some(host) = &provenance.host {
-            drop(fields.insert(FORWARDED_HOST, host.clone()));
+            fields.insert(FORWARDED_HOST, host.clone());
         }
         for (name, value) in &provenance.forwarded {
-            let _another = fields.append(name.clone(), value.clone());
+            fields.append(name.clone(), value.clone());
         }
     }
     fields

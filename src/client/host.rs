@@ -1,6 +1,6 @@
 //! Which `Host` goes up, and what an upstream says that refuses it.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use http::{HeaderValue, StatusCode};
 
@@ -49,7 +49,7 @@ impl Host {
         match self {
             Self::Fixed(host) => host.clone(),
             Self::Client { own, last } => named(caller).cloned().unwrap_or_else(|| {
-                let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                let last = last.lock();
                 last.as_ref().unwrap_or(own).clone()
             }),
         }
@@ -58,7 +58,7 @@ impl Host {
     /// Notes the Host of a client that was let in.
     pub(super) fn note(&self, caller: &Caller) {
         if let (Self::Client { last, .. }, Some(host)) = (self, named(caller)) {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = last.lock();
             if last.as_ref() != Some(host) {
                 *last = Some(host.clone());
             }

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use parking_lot::{Mutex, MutexGuard};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use socket2::{SockRef, TcpKeepalive};
@@ -70,7 +71,7 @@ impl Connector {
         };
         let mut builder = http1::Builder::new();
         // hyper's own limit of 100 fields stays: naming it would cost an allocation each time.
-        let _builder = builder.max_buf_size(MAX_HEAD);
+        builder.max_buf_size(MAX_HEAD);
         let (sender, connection) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
         Ok(Line { sender, connection: Box::pin(connection), over: None })
@@ -153,7 +154,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Line, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     /// The connection that was used last, if it is still good.
@@ -197,7 +198,7 @@ impl Pool {
 
     /// Makes a connection, and closes it again.
     pub(super) async fn look(&self) -> io::Result<()> {
-        drop(self.connect().await?);
+        self.connect().await?;
         Ok(())
     }
 

@@ -162,11 +162,18 @@ impl Upstream {
         let host = Host::new(&config.host, own);
         let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
         let pool = Pool::new(connector, config.connect, config.connections);
-        let (url, forward) = (config.url.clone(), config.forward_headers.clone());
         let refused = Samples::every(PAUSE);
         let told_at_start = config.check_at_start.then_some(config.wait);
-        let head = config.head;
-        Ok(Self { pool, url, host, refused, token, forward, head, told_at_start })
+        Ok(Self {
+            pool,
+            url: config.url.clone(),
+            host,
+            refused,
+            token,
+            forward: config.forward_headers.clone(),
+            head: config.head,
+            told_at_start,
+        })
     }
 
     /// Where the MCP endpoint is.
@@ -218,9 +225,9 @@ impl Upstream {
     /// listed, and who the client is, as the edge knows it.
     pub(crate) fn fields(&self, caller: &Caller) -> HeaderMap {
         let mut fields = fields::fresh(caller);
-        drop(fields.insert(header::HOST, self.host.of(caller)));
+        fields.insert(header::HOST, self.host.of(caller));
         if let Some(token) = &self.token {
-            drop(fields.insert(header::AUTHORIZATION, token.clone()));
+            fields.insert(header::AUTHORIZATION, token.clone());
         }
         fields
     }
@@ -326,7 +333,7 @@ fn tls(config: &config::Upstream) -> Result<ClientConfig, UpstreamError> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, io::Error> {
     let mut bytes = Vec::new();
-    let _read = File::open(path)?.take(MOST_CA_BYTES).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MOST_CA_BYTES).read_to_end(&mut bytes)?;
     let found = CertificateDer::pem_slice_iter(&tidied(&bytes)).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(io::Error::other)?;
     if found.is_empty() { Err(io::Error::other("no certificate in it")) } else { Ok(found) }

@@ -30,7 +30,7 @@ fn peer() -> ClientAddr {
 #[derive(Debug)]
 pub struct Edge {
     connection: Connection,
-    app: Arc<App>,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -42,10 +42,10 @@ impl Edge {
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
-        let guard = Guard::counting(config, &[], tally.clone());
+        let guard = Guard::new(config, &[], tally.clone());
         let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
-        let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
-        Self { connection, app, drain }
+        let connection = Connection::new(config, app, None, tally.clone(), drain.clone());
+        Self { connection, tally, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -80,8 +80,8 @@ impl Edge {
 
     /// Event streams that are open.
     #[must_use]
-    pub fn streams(&self) -> u64 {
-        self.app.streams()
+    pub fn streams(&self) -> usize {
+        self.tally.gauges().streams.value()
     }
 
     /// Ends it; true if nothing was left running.
@@ -103,7 +103,7 @@ pub struct Announced {
 pub async fn announced<I: AsyncRead + Unpin>(io: I) -> Option<Announced> {
     let mut arrival = Arrival::announced(io, peer()).await.ok()?;
     let mut rest = Vec::new();
-    let _length = arrival.io.read_to_end(&mut rest).await.ok()?;
+    arrival.io.read_to_end(&mut rest).await.ok()?;
     let named = arrival.by == KnownBy::Proxy;
     let client = named.then(|| arrival.client.to_string().parse().ok()).flatten();
     Some(Announced { client, rest })

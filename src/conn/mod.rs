@@ -206,11 +206,10 @@ impl Connection {
         let service = self.service(conn, Arc::clone(&activity));
         let mut builder = hyper::server::conn::http1::Builder::new();
         // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
-        let _builder =
-            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(bytes);
+        builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(bytes);
         if self.max_headers > HYPERS_HEADERS {
             // Up to its own number, which costs less, the limit is the HTTP floor's.
-            let _builder = builder.max_headers(self.max_headers);
+            builder.max_headers(self.max_headers);
         }
         let mut http = builder.serve_connection(io, hyper::service::service_fn(service));
         async move {
@@ -296,10 +295,12 @@ impl Connection {
         conn: ConnInfo,
         activity: Arc<Activity>,
     ) -> impl Fn(Request<Incoming>) -> Serving + Unpin + use<'_> {
-        let (conn, job) = (Arc::new(conn), self.job);
+        let conn = Arc::new(conn);
+        let job = self.job;
         move |request| {
-            let (app, conn, mut exchange) =
-                (Arc::clone(&self.app), Arc::clone(&conn), activity.begin());
+            let app = Arc::clone(&self.app);
+            let conn = Arc::clone(&conn);
+            let mut exchange = activity.begin();
             let request = request.map(|body| {
                 Received::new(body, || match activity.protocol() {
                     Alpn::Http1 => Then::Linger(Arc::clone(&activity), exchange.number()),
@@ -314,7 +315,7 @@ impl Connection {
                 if exchange.is_violated() {
                     // hyper knows only later that there is nothing more to be read.
                     let close = HeaderValue::from_static("close");
-                    drop(response.headers_mut().insert(header::CONNECTION, close));
+                    response.headers_mut().insert(header::CONNECTION, close);
                 }
                 exchange.answered(response.status());
                 Ok(response.map(|body| Reported::new(body, exchange)))

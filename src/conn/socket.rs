@@ -100,7 +100,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         }
         self.activity.bytes_came();
         let Some(framing) = self.framing.as_mut() else { return Poll::Ready(Ok(())) };
-        let (followed, announced) = (framing.follow(came), framing.announced());
+        let followed = framing.follow(came);
+        let announced = framing.announced();
         self.activity.announce(announced);
         let Err(violation) = followed else { return Poll::Ready(Ok(())) };
         self.violation = Some(violation);

@@ -8,8 +8,8 @@ use http::{HeaderMap, Uri};
 use super::origin::{HostMatch, SiteMatch};
 use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
-use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
-use crate::caller::Principal;
+use super::{Deny, Facts, Guard, Need, OriginMatch, OriginPolicy, Visit, decide};
+use crate::caller::Grant;
 use crate::config::{Config, Secret};
 use crate::limits::addr::ClientKey;
 use crate::observe::metrics::Tally;
@@ -95,13 +95,13 @@ pub fn passes(host: u8, origin: u8, site: u8, rate: u8, token: u8, wait: Duratio
     };
     let rate = if rate % 2 == 0 { RateMatch::Within } else { RateMatch::Over(wait) };
     let token = match token % 5 {
-        0 => TokenMatch::Valid(Principal::Anonymous),
+        0 => TokenMatch::Valid(Grant::ANONYMOUS),
         1 => TokenMatch::Wrong,
         2 => TokenMatch::Missing,
         3 => TokenMatch::Malformed,
         _ => TokenMatch::NotCompared,
     };
-    decide(Facts { host, origin, site, rate, token }).is_ok()
+    decide(Facts { host, origin, site, rate, need: Need::Token, token }).is_ok()
 }
 
 /// What became of a visit.
@@ -123,7 +123,7 @@ impl Door {
     /// A guard for this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self(Guard::counting(config, &[], Tally::default()))
+        Self(Guard::new(config, &[], Tally::default()))
     }
 
     /// One request of this client's.

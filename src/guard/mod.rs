@@ -7,23 +7,26 @@
 pub mod fuzzing;
 mod origin;
 mod rate;
+mod roles;
 mod token;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+use parking_lot::RwLock;
 
 pub(crate) use self::origin::{OriginMatch, OriginPolicy};
 pub(crate) use self::rate::Rate;
+pub(crate) use self::roles::{Denied, ToolPolicy, permit};
 pub(crate) use self::token::Tokens;
 
 use self::origin::{HostMatch, SiteMatch};
-use self::rate::RateMatch;
+use self::rate::{MAX_CLIENTS, RateMatch};
 use self::token::TokenMatch;
-use crate::caller::Principal;
+use crate::caller::{Grant, Principal};
 use crate::config::{Access, Config, TlsSource};
 use crate::limits::addr::ClientKey;
 use crate::observe::metrics::Tally;
@@ -72,20 +75,35 @@ struct Facts {
     origin: OriginMatch,
     site: SiteMatch,
     rate: RateMatch,
+    need: Need,
     token: TokenMatch,
 }
 
-/// Proof that a request may pass, and for whom.
+/// What a request must bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// A good token.
+    Token,
+    /// No credential: everybody may have what it asks for.
+    Nothing,
+}
+
+/// Proof that a request may pass, and what it is granted.
 #[derive(Clone, Debug)]
 #[must_use]
 pub(crate) struct Admitted {
-    principal: Principal,
+    grant: Grant,
 }
 
 impl Admitted {
+    /// What its credential entitles it to.
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whose request it is.
     pub(crate) fn principal(&self) -> &Principal {
-        &self.principal
+        &self.grant.principal
     }
 }
 
@@ -119,37 +137,39 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
         // An origin that is known says more than its site.
         Facts { site: SiteMatch::Foreign, origin: OriginMatch::Absent, .. } => Err(Deny::Site),
         Facts { rate: RateMatch::Over(wait), .. } => Err(Deny::Rate(wait)),
-        Facts { token: TokenMatch::Malformed, .. } => Err(Deny::TokenMalformed),
-        Facts { token: TokenMatch::Wrong, .. } => Err(Deny::TokenWrong),
-        Facts { token: TokenMatch::Missing | TokenMatch::NotCompared, .. } => {
-            Err(Deny::TokenMissing)
-        }
         Facts {
             host: HostMatch::Ours,
             origin: OriginMatch::Absent,
             site: SiteMatch::Absent | SiteMatch::Own,
             rate: RateMatch::Within,
-            token: TokenMatch::Valid(principal),
+            need,
+            token,
         }
         | Facts {
             host: HostMatch::Ours,
             origin: OriginMatch::Own | OriginMatch::Allowed,
             site: SiteMatch::Absent | SiteMatch::Own | SiteMatch::Foreign,
             rate: RateMatch::Within,
-            token: TokenMatch::Valid(principal),
-        } => Ok(Admitted { principal }),
+            need,
+            token,
+        } => Ok(Admitted { grant: granted(need, token)? }),
+    }
+}
+
+/// What a request is granted that nothing else speaks against.
+fn granted(need: Need, token: TokenMatch) -> Result<Grant, Deny> {
+    match (need, token) {
+        (Need::Nothing, _) => Ok(Grant::ANONYMOUS),
+        (Need::Token, TokenMatch::Valid(grant)) => Ok(grant),
+        (Need::Token, TokenMatch::Malformed) => Err(Deny::TokenMalformed),
+        (Need::Token, TokenMatch::Wrong) => Err(Deny::TokenWrong),
+        (Need::Token, TokenMatch::Missing | TokenMatch::NotCompared) => Err(Deny::TokenMissing),
     }
 }
 
 impl Guard {
-    /// A guard for this configuration that counts for nobody.
-    #[cfg(test)]
-    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
-        Self::counting(config, names, Tally::default())
-    }
-
     /// A guard for this configuration. `names` are those of the certificates.
-    pub(crate) fn counting(config: &Config, names: &[String], tally: Tally) -> Self {
+    pub(crate) fn new(config: &Config, names: &[String], tally: Tally) -> Self {
         let allowed = config.allow_hosts.iter().map(ToString::to_string);
         let hosts: Vec<String> = names.iter().cloned().chain(allowed).collect();
         let loopback = config.listen.ip().is_loopback();
@@ -166,8 +186,13 @@ impl Guard {
                 scheme,
             ))),
             hosts,
-            probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
-            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
+            probes: Rate::new(PROBES, PROBES_AT_ONCE, MAX_CLIENTS, tally.clone()),
+            rate: Rate::new(
+                per_second.unwrap_or(NonZeroU32::MIN),
+                config.limits.burst,
+                MAX_CLIENTS,
+                tally,
+            ),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
@@ -181,11 +206,11 @@ impl Guard {
     pub(crate) fn rename(&self, names: &[String]) {
         let hosts = [names, &self.hosts].concat();
         let fresh = Arc::new(self.origins().with_hosts(&hosts));
-        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.origins.write() = fresh;
     }
 
     fn origins(&self) -> Arc<OriginPolicy> {
-        Arc::clone(&self.origins.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.origins.read())
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
@@ -199,27 +224,25 @@ impl Guard {
             token::Presented::Bearer(_) => self.turn(visit.client).await,
             token::Presented::Nothing | token::Presented::Malformed => self.rate.take(visit.client),
         };
-        let token = match (&self.access, rate) {
-            (_, RateMatch::Over(_)) => TokenMatch::NotCompared,
-            (Lock::Open, RateMatch::Within) => TokenMatch::Valid(Principal::Anonymous),
-            (Lock::Tokens(tokens), RateMatch::Within) => tokens.compare(presented),
+        let (need, token) = match (&self.access, rate) {
+            (Lock::Open, _) => (Need::Nothing, TokenMatch::NotCompared),
+            (Lock::Tokens(_), RateMatch::Over(_)) => (Need::Token, TokenMatch::NotCompared),
+            (Lock::Tokens(tokens), RateMatch::Within) => (Need::Token, tokens.compare(presented)),
         };
-        decide(self.facts(visit, rate, token))
+        decide(self.facts(visit, rate, need, token))
     }
 
     /// Lets a request pass that needs no token (a preflight, a discovery probe).
     pub(crate) fn admit_stranger(&self, visit: Visit<'_>) -> Result<(), Deny> {
         let rate = self.rate.take(visit.client);
-        let nobody = TokenMatch::Valid(Principal::Anonymous);
-        decide(self.facts(visit, rate, nobody)).map(drop)
+        decide(self.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared)).map(drop)
     }
 
     /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
     /// lead there.
     pub(crate) fn admit_onward(&self, visit: Visit<'_>) -> Result<(), Deny> {
         let rate = self.rate.take(visit.client);
-        let nobody = TokenMatch::Valid(Principal::Anonymous);
-        let facts = self.facts(visit, rate, nobody);
+        let facts = self.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared);
         decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
     }
 
@@ -261,10 +284,10 @@ impl Guard {
         }
     }
 
-    fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
+    fn facts(&self, visit: Visit<'_>, rate: RateMatch, need: Need, token: TokenMatch) -> Facts {
         let host = self.origins().host(visit.uri, visit.headers, visit.local);
         let site = SiteMatch::of(visit.headers);
-        Facts { host, origin: self.origin(visit), site, rate, token }
+        Facts { host, origin: self.origin(visit), site, rate, need, token }
     }
 
     /// Takes a place in the client's bucket, and waits for one within `rate_wait`.
@@ -296,7 +319,26 @@ mod tests {
             origin: OriginMatch::Absent,
             site: SiteMatch::Absent,
             rate: RateMatch::Within,
-            token: TokenMatch::Valid(Principal::Anonymous),
+            need: Need::Token,
+            token: TokenMatch::Valid(Grant::ANONYMOUS),
+        }
+    }
+
+    #[test]
+    fn who_needs_no_token_passes_with_any_and_by_all_other_rules() {
+        let open = || Facts { need: Need::Nothing, token: TokenMatch::NotCompared, ..fine() };
+        for token in [TokenMatch::NotCompared, TokenMatch::Missing, TokenMatch::Wrong] {
+            let admitted = decide(Facts { token, ..open() }).unwrap();
+            assert_eq!(*admitted.principal(), Principal::Anonymous);
+        }
+        let second = Duration::from_secs(1);
+        for (facts, deny) in [
+            (Facts { host: HostMatch::Foreign, ..open() }, Deny::Host),
+            (Facts { origin: OriginMatch::Foreign, ..open() }, Deny::Origin),
+            (Facts { site: SiteMatch::Foreign, ..open() }, Deny::Site),
+            (Facts { rate: RateMatch::Over(second), ..open() }, Deny::Rate(second)),
+        ] {
+            assert_eq!(decide(facts).unwrap_err(), deny);
         }
     }
 
@@ -356,7 +398,7 @@ mod tests {
             times: times.check().unwrap(),
             ..Config::default()
         };
-        Guard::new(&config, &[])
+        Guard::new(&config, &[], Tally::default())
     }
 
     async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {
@@ -388,5 +430,83 @@ mod tests {
         }
         assert!(matches!(visit(&guard, None).await.unwrap_err(), Deny::Rate(_)));
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn seen<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Visit<'a> {
+        Visit { client: ClientKey::from(LOCAL), local: LOCAL, uri, headers }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_needs_no_token_still_keeps_to_host_origin_site_and_rate() {
+        let uri = Uri::from_static("/mcp");
+        let (ours, foreign) = (("host", "localhost"), ("origin", "https://evil.example"));
+        let linked = ("sec-fetch-site", "cross-site");
+        for (fields, stranger, onward) in [
+            (&[ours][..], Ok(()), Ok(())),
+            (&[("host", "evil.example")], Err(Deny::Host), Err(Deny::Host)),
+            (&[ours, foreign], Err(Deny::Origin), Err(Deny::Origin)),
+            // A link on any page may lead to where a request is only sent on.
+            (&[ours, linked], Err(Deny::Site), Ok(())),
+        ] {
+            let headers = headers(fields);
+            let visit = seen(&uri, &headers);
+            assert_eq!(guard(Duration::ZERO).admit_stranger(visit), stranger, "{fields:?}");
+            assert_eq!(guard(Duration::ZERO).admit_onward(visit), onward, "{fields:?}");
+        }
+        let (guard, headers) = (guard(Duration::ZERO), headers(&[ours]));
+        let over = Err(Deny::Rate(Duration::from_secs(1)));
+        assert_eq!(guard.admit_onward(seen(&uri, &headers)), Ok(()));
+        assert_eq!(guard.admit_onward(seen(&uri, &headers)), over);
+        assert_eq!(guard.admit_stranger(seen(&uri, &headers)), over);
+    }
+
+    #[test]
+    fn new_certificates_bring_names_and_those_of_the_start_stay() {
+        let guard = Guard::new(&Config::default(), &["start.example".to_owned()], Tally::default());
+        let host = |name: &str| {
+            guard.origins().host(&Uri::from_static("/"), &headers(&[("host", name)]), LOCAL)
+        };
+        assert_eq!(
+            (host("start.example"), host("new.example")),
+            (HostMatch::Ours, HostMatch::Foreign)
+        );
+        guard.rename(&["New.example".to_owned()]);
+        assert_eq!(
+            (host("start.example"), host("new.example")),
+            (HostMatch::Ours, HostMatch::Ours)
+        );
+        guard.rename(&["newer.example".to_owned()]);
+        assert_eq!(
+            (host("start.example"), host("new.example")),
+            (HostMatch::Ours, HostMatch::Foreign)
+        );
+    }
+
+    #[test]
+    fn what_an_operator_would_allow_is_shown_unless_a_token_stands_in_it() {
+        let uri = Uri::from_static("/mcp");
+        let headers = headers(&[("host", "Evil.example:8443"), ("origin", "https://Page.example")]);
+        let guard = guard(Duration::ZERO);
+        let visit = seen(&uri, &headers);
+        assert_eq!(guard.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
+        assert_eq!(guard.shown(visit, Deny::Origin).as_deref(), Some("https://page.example"));
+        assert_eq!(guard.shown(visit, Deny::TokenWrong), None);
+        let headers = self::headers(&[("host", "sixteen-characters.example")]);
+        assert_eq!(guard.shown(seen(&uri, &headers), Deny::Host), None);
+        let config = Config { access: Access::Anonymous, ..Config::default() };
+        let open = Guard::new(&config, &[], Tally::default());
+        let shown = open.shown(seen(&uri, &headers), Deny::Host);
+        assert_eq!(shown.as_deref(), Some("sixteen-characters.example"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_swept_for_ever() {
+        let guard = guard(Duration::ZERO);
+        let sweeping = tokio::time::timeout(Duration::from_hours(1), guard.keep_swept());
+        assert!(sweeping.await.is_err());
     }
 }

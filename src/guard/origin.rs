@@ -443,4 +443,26 @@ mod tests {
         map.append("origin", "https://mcp.example.com".parse().unwrap());
         assert_eq!(public().origin(&Uri::from_static("/mcp"), &map, LOCAL), OriginMatch::Foreign);
     }
+
+    #[test]
+    fn a_target_may_name_its_host_once_more_in_any_case() {
+        let target = Uri::from_static("https://mcp.example.com:8443/mcp");
+        let again = headers("host", &["MCP.example.com:8443"]);
+        assert_eq!(public().host(&target, &again, LOCAL), HostMatch::Ours);
+    }
+
+    #[test]
+    fn the_port_of_a_scheme_may_be_left_out() {
+        let plain = OriginPolicy::new(&["mcp.example.com".to_owned()], Vec::new(), false, "http");
+        for (host, origin) in [
+            ("mcp.example.com", "http://mcp.example.com:80"),
+            ("mcp.example.com:80", "http://mcp.example.com"),
+        ] {
+            let mut map = headers("origin", &[origin]);
+            map.insert("host", host.parse().unwrap());
+            let found = plain.origin(&Uri::from_static("/mcp"), &map, LOCAL);
+            assert_eq!(found, OriginMatch::Own, "{host} {origin}");
+        }
+        assert_eq!(shown_origin(&headers("origin", &["://mcp.example.com"])), None);
+    }
 }

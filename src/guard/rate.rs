@@ -20,7 +20,7 @@ use crate::limits::addr::ClientKey;
 use crate::observe::metrics::{Outcome, Tally};
 
 /// Clients with a bucket of their own. At about 70 bytes each this is 14 MB.
-const MAX_CLIENTS: usize = 200_000;
+pub(super) const MAX_CLIENTS: usize = 200_000;
 /// Between two sweeps of full buckets.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -46,12 +46,9 @@ impl std::fmt::Debug for Rate {
 }
 
 impl Rate {
-    /// `per_second` requests a second, and `burst` more at once.
-    pub(crate) fn new(per_second: NonZeroU32, burst: u32, tally: Tally) -> Self {
-        Self::with_lid(per_second, burst, MAX_CLIENTS, tally)
-    }
-
-    fn with_lid(per_second: NonZeroU32, burst: u32, most: usize, tally: Tally) -> Self {
+    /// `per_second` requests a second, and `burst` more at once; `most` clients have a bucket of
+    /// their own.
+    pub(super) fn new(per_second: NonZeroU32, burst: u32, most: usize, tally: Tally) -> Self {
         // nginx lets the burst through on top of the request that is due.
         let at_once = NonZeroU32::MIN.saturating_add(burst);
         let quota = Quota::per_second(per_second).allow_burst(at_once);
@@ -109,7 +106,7 @@ impl StateStore for Buckets {
             return self.shared.measure_and_replace(&NotKeyed::NonKey, f);
         }
         let entry = self.own.entry(*key).or_insert_with(|| {
-            let _before = self.count.fetch_add(1, Ordering::Relaxed);
+            self.count.fetch_add(1, Ordering::Relaxed);
             InMemoryState::default()
         });
         entry.measure_and_replace(&NotKeyed::NonKey, f)
@@ -161,7 +158,7 @@ mod tests {
     }
 
     fn counted(most: usize, tally: Tally) -> Rate {
-        Rate::with_lid(NonZeroU32::new(10).unwrap(), 20, most, tally)
+        Rate::new(NonZeroU32::new(10).unwrap(), 20, most, tally)
     }
 
     fn key(n: u32) -> ClientKey {
@@ -188,7 +185,7 @@ mod tests {
         let rate = counted(1000, tally.clone());
         assert_eq!(passed(&rate, 1, 1), 1);
         for client in 2..1_000_000 {
-            let _match = rate.take(key(client));
+            rate.take(key(client));
         }
         assert_eq!((rate.limiter.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
         // Whoever was known keeps a bucket; newcomers share one.
@@ -206,5 +203,16 @@ mod tests {
         assert_eq!(passed(&rate, 1, 60), 21);
         rate.limiter.retain_recent();
         assert_eq!(passed(&rate, 1, 60), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_seen_for_a_while_is_forgotten_without_being_asked_for() {
+        let rate = rate(1000);
+        assert_eq!(passed(&rate, 1, 60), 21);
+        assert!(!rate.limiter.is_empty());
+        let sweeping = tokio::time::timeout(SWEEP + Duration::from_secs(1), rate.keep_swept());
+        assert!(sweeping.await.is_err(), "it goes on for ever");
+        assert!(rate.limiter.is_empty());
+        assert_eq!(format!("{rate:?}"), "Rate(..)", "no client is shown");
     }
 }

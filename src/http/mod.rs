@@ -55,14 +55,21 @@ pub(crate) struct Front {
 
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
-    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, config: &Config) -> Self {
+    pub(crate) fn new(
+        upstream: Arc<Upstream>,
+        pass: Vec<PassRule>,
+        config: &Config,
+        tally: &Tally,
+    ) -> Self {
         let rules = Rules::new(pass, &config.path, upstream.url().path());
-        Self { upstream, rules, places: Places::new(config.limits.streams_per_ip) }
+        let places = Places::new(config.limits.streams_per_ip, &tally.gauges().streams);
+        Self { upstream, rules, places }
     }
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.
     pub(crate) fn keep_swept(&self, drain: &Drain) {
-        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        let upstream = Arc::clone(&self.upstream);
+        let stopping = drain.stopping();
         drain.spawn_vital_behind(async move {
             tokio::select! {
                 () = stopping => {}
@@ -74,7 +81,8 @@ impl Front {
 
     /// Has the operator told if the upstream takes no connection. The start waits for nothing.
     pub(crate) fn look(&self, drain: &Drain) {
-        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
+        let upstream = Arc::clone(&self.upstream);
+        let stopping = drain.stopping();
         drain.spawn_behind(async move {
             tokio::select! {
                 () = stopping => {}
@@ -158,31 +166,6 @@ impl App {
         &self.guard
     }
 
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.mcp.sessions()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.mcp.streams() + self.front.as_ref().map_or(0, |front| front.places.streams())
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.mcp.children()
-    }
-
-    /// How many bytes of messages are held.
-    pub(crate) fn buffered(&self) -> usize {
-        self.mcp.budget().taken()
-    }
-
-    /// Does the MCP server end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.mcp.is_crash_loop()
-    }
-
     /// Answers one request.
     pub(crate) async fn handle<B>(
         &self,
@@ -197,8 +180,9 @@ impl App {
         let tag = self.requests.next();
         let Forwarded { conn, prefix, malformed } =
             Forwarded::of(&self.proxies, conn, &head.headers);
-        let (visit, prefix) = (visit(&conn, &head), &prefix);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
+        let visit = visit(&conn, &head);
+        let arrived =
+            Arrived { conn: &conn, visit, head: &head, route, prefix: &prefix, tag: &tag };
         let asks_health = matches!(route, Route::Livez | Route::Readyz);
         if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
             let answered = self.health(arrived).await;
@@ -235,9 +219,9 @@ impl App {
     ) -> Response<ReplyBody> {
         let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
         let mut response = answered.unwrap_or_else(|refusal| {
-            let (client, refused) = (conn.client, refusal.label());
+            let refused = refusal.label();
             self.tally.refused(refused);
-            tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
+            tracing::debug!(client = %conn.client, request = ?tag, refusal = refused, "refused");
             self.notices.tell(&self.guard, arrived, &refusal, Instant::now());
             refusal.response(route.is_plain())
         });
@@ -330,19 +314,10 @@ impl App {
             (Route::CallTool, &Method::POST) => {
                 Ok(Verb::CallTool(self.read(head, body, quota).await?))
             }
-            (
-                Route::Mcp
-                | Route::Sse
-                | Route::Messages
-                | Route::Livez
-                | Route::Readyz
-                | Route::Tools
-                | Route::CallTool,
-                _,
-            ) => Err(Refusal::Method(route)),
             (Route::OAuthProbe | Route::Unknown, _) => {
                 Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
             }
+            (_, _) => Err(Refusal::Method(route)),
         }
     }
 
@@ -423,8 +398,7 @@ impl App {
 }
 
 fn visit<'a>(conn: &ConnInfo, head: &'a request::Parts) -> Visit<'a> {
-    let (client, local) = (conn.client.key(), conn.local);
-    Visit { client, local, uri: &head.uri, headers: &head.headers }
+    Visit { client: conn.client.key(), local: conn.local, uri: &head.uri, headers: &head.headers }
 }
 
 fn http_name(version: Version) -> &'static str {

@@ -25,6 +25,7 @@ use crate::limits::body::{self, BodyError};
 use crate::limits::bytes::Quota;
 use crate::limits::places::{PerClient, Permit};
 use crate::mcp::Reason;
+use crate::observe::metrics::Gauge;
 
 /// Fields that concern one connection only (RFC 9110 section 7.6.1), beside those that `Connection`
 /// names.
@@ -63,11 +64,11 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(streams_per_client: u32, all_streams: Option<Arc<Semaphore>>) -> Self {
+    fn new(streams_per_client: u32, all_streams: Option<Arc<Semaphore>>, streams: &Gauge) -> Self {
         Self {
-            each: PerClient::new(PER_CLIENT),
+            each: PerClient::new(PER_CLIENT, Gauge::default()),
             all: Arc::new(Semaphore::new(PASSED_AT_ONCE)),
-            each_streams: PerClient::new(streams_per_client),
+            each_streams: PerClient::new(streams_per_client, streams.clone()),
             all_streams,
         }
     }
@@ -90,22 +91,18 @@ fn one_of(all: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unpassed> {
 }
 
 impl Places {
-    /// `streams_per_client` is how many event streams one client may have open.
-    pub(super) fn new(streams_per_client: u32) -> Self {
+    /// `streams_per_client` is how many event streams one client may have open; `streams` counts
+    /// them all.
+    pub(super) fn new(streams_per_client: u32, streams: &Gauge) -> Self {
         let all_streams = Arc::new(Semaphore::new(PASSED_AT_ONCE));
         Self {
-            open: Pool::new(streams_per_client, Some(all_streams)),
-            closed: Pool::new(streams_per_client, None),
+            open: Pool::new(streams_per_client, Some(all_streams), streams),
+            closed: Pool::new(streams_per_client, None, streams),
         }
     }
 
     fn under(&self, rule: &PassRule) -> &Pool {
         if rule.open { &self.open } else { &self.closed }
-    }
-
-    /// Event streams that are open.
-    pub(super) fn streams(&self) -> u64 {
-        self.open.each_streams.open() + self.closed.each_streams.open()
     }
 }
 
@@ -170,12 +167,12 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     for named in headers.get_all(header::CONNECTION) {
         for name in named.to_str().unwrap_or_default().split(',') {
             if let Ok(name) = HeaderName::try_from(name.trim()) {
-                drop(kept.remove(name));
+                kept.remove(name);
             }
         }
     }
     for name in HOP_BY_HOP {
-        drop(kept.remove(name));
+        kept.remove(name);
     }
     kept
 }
@@ -275,12 +272,12 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let Some(taken) = body.as_ref() else { return Err(Refusal::Body(BodyError::Broken)) };
-        let _declared = body::check_declared(taken, self.body).map_err(Refusal::Body)?;
+        body::check_declared(taken, self.body).map_err(Refusal::Body)?;
         let Some(taken) = body.take() else { return Err(Refusal::Body(BodyError::Broken)) };
         if !taken.is_end_stream() && taken.size_hint().exact().is_none() {
             // Unasked, hyper sends no body of such a length with methods that seldom have one.
             let chunked = HeaderValue::from_static("chunked");
-            drop(request.headers_mut().insert(header::TRANSFER_ENCODING, chunked));
+            request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
         }
         let (passing, fate) = body::hand_on(taken, self.body);
         let request: Request<Outgoing> = request.map(|()| client::passed(passing));
@@ -336,7 +333,8 @@ mod tests {
 
     #[test]
     fn strangers_never_take_a_place_that_a_token_holder_needs() {
-        let places = Places::new(64);
+        let gauge = Gauge::default();
+        let places = Places::new(64, &gauge);
         let rule = |open| PassRule { path: String::new(), beneath: true, open };
         let (open, closed) = (places.under(&rule(true)), places.under(&rule(false)));
         let strangers = || (0..8).flat_map(|last| (0..64).map(move |_| key(last)));
@@ -349,14 +347,14 @@ mod tests {
         for last in [0, 9] {
             assert!(closed.take(key(last)).is_ok() && closed.take_stream(key(last)).is_ok());
         }
-        assert_eq!(places.streams(), 512);
+        assert_eq!(gauge.value(), 512);
         drop((taken, streams));
         assert!(open.take(key(9)).is_ok() && open.take_stream(key(9)).is_ok());
     }
 
     #[test]
     fn places_are_of_one_client_and_in_all() {
-        let places = Places::new(1);
+        let places = Places::new(1, &Gauge::default());
         let of = |last: u8| places.closed.take(key(last));
         let mut taken: Vec<_> =
             (0..8).flat_map(|last| (0..64).map(move |_| last)).map(of).collect();

@@ -63,15 +63,15 @@ pub(super) fn response(
         let place = headers.get(&name);
         let place = place.and_then(|place| here(place, (upstream, host), &terms.prefix));
         if let Some(place) = place {
-            drop(headers.insert(name, place));
+            headers.insert(name, place);
         }
     }
     for name in [header::SERVER, header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY] {
-        drop(headers.remove(name));
+        headers.remove(name);
     }
     if terms.events.is_some() || head.headers.contains_key(header::TRANSFER_ENCODING) {
         // It may get one event more; or it says its length twice (RFC 9112 section 6.3).
-        drop(headers.remove(header::CONTENT_LENGTH));
+        headers.remove(header::CONTENT_LENGTH);
     }
     let plain = !headers.contains_key(header::CONTENT_ENCODING);
     let body = ReplyBody::Passed(Box::new(Passed::new(body, terms, plain)));
@@ -240,6 +240,7 @@ mod tests {
     use crate::drain::Drain;
     use crate::limits::addr::ClientKey;
     use crate::limits::places::PerClient;
+    use crate::observe::metrics::Gauge;
 
     const SILENCE: Duration = Duration::from_mins(1);
 
@@ -262,7 +263,7 @@ mod tests {
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
         let terms = Terms {
-            place: Place::of_stream(PerClient::new(1).try_take(local).unwrap()),
+            place: Place::of_stream(PerClient::new(1, Gauge::default()).try_take(local).unwrap()),
             events: events.map(Drain::draining),
             silence: SILENCE,
             prefix: Prefix::default(),

@@ -23,14 +23,20 @@ impl App {
         let tag = self.requests.next();
         let Forwarded { conn, prefix, malformed } =
             Forwarded::of(&self.proxies, conn, &head.headers);
-        let (visit, route, prefix) = (visit(&conn, &head), Route::Unknown, &prefix);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
+        let arrived = Arrived {
+            conn: &conn,
+            visit: visit(&conn, &head),
+            head: &head,
+            route: Route::Unknown,
+            prefix: &prefix,
+            tag: &tag,
+        };
         let sent = match malformed.map_or_else(|| self.check_size(&head), Err) {
             Ok(()) => self.send_on(arrived, port),
             Err(refusal) => self.refuse_stranger(arrived, refusal),
         };
         let mut response = self.finish(arrived, sent);
-        drop(response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close")));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 
@@ -45,7 +51,7 @@ impl App {
             // Method and body must stay what they are.
             _ => StatusCode::PERMANENT_REDIRECT,
         });
-        drop(response.headers_mut().insert(header::LOCATION, location));
+        response.headers_mut().insert(header::LOCATION, location);
         Ok(response)
     }
 }

@@ -156,7 +156,7 @@ impl Refusal {
         };
         let mut response = reply::json(status, body);
         if let Some((name, value)) = header.map(Extra::field) {
-            drop(response.headers_mut().insert(name, value));
+            response.headers_mut().insert(name, value);
         }
         response
     }

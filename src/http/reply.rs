@@ -79,7 +79,7 @@ pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
     };
     let session = session.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     if let Some(session) = session {
-        drop(response.headers_mut().insert("mcp-session-id", session));
+        response.headers_mut().insert("mcp-session-id", session);
     }
     response
 }
@@ -103,7 +103,7 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let json = HeaderValue::from_static("application/json");
-    drop(response.headers_mut().insert(header::CONTENT_TYPE, json));
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
@@ -111,11 +111,11 @@ fn events(stream: EventStream) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Events(Box::new(stream)));
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
-    drop(headers.insert(header::CONTENT_TYPE, kind));
+    headers.insert(header::CONTENT_TYPE, kind);
     let cache = HeaderValue::from_static("no-cache, no-transform");
-    drop(headers.insert(header::CACHE_CONTROL, cache));
+    headers.insert(header::CACHE_CONTROL, cache);
     // For those who put nginx in front after all.
-    drop(headers.insert("x-accel-buffering", HeaderValue::from_static("no")));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
@@ -128,7 +128,7 @@ pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
     let length = http_body::Body::size_hint(response.body()).exact();
     *response.body_mut() = ReplyBody::Full(Bytes::new());
     if let Some(length) = length {
-        drop(response.headers_mut().insert(header::CONTENT_LENGTH, length.into()));
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
 }
 
@@ -156,12 +156,12 @@ pub(super) fn finish(response: &mut Response<ReplyBody>, request: HeaderValue, o
     let own = if matches!(response.body(), ReplyBody::Passed(_)) { &[][..] } else { &OWN[..] };
     let headers = response.headers_mut();
     for (name, value) in EVERY.iter().chain(own) {
-        let _theirs = headers.entry(name).or_insert(HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     // The one that stands in the log, and that an upstream was told.
-    drop(headers.insert(REQUEST_ID, request));
+    headers.insert(REQUEST_ID, request);
     if only_tls {
-        drop(headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
     }
 }
 

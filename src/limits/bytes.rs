@@ -4,6 +4,7 @@
 //! bytes themselves, so that it follows them through queues, logs and responses: the last clone
 //! that is dropped gives it back. Bytes that were cut out of a larger buffer count as all of it.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use futures_util::future::Either;
 use tokio::sync::Notify;
 
 use crate::limits::addr::ClientKey;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Gauge, Outcome, Tally};
 
 /// What one message costs beside its bytes: what is known of it, and its places in queues.
 pub(crate) const PER_MESSAGE: usize = 256;
@@ -29,7 +30,7 @@ const PARTS: usize = 4;
 pub(crate) struct Budget(Arc<Whole>);
 
 struct Whole {
-    level: Level,
+    level: Level<Gauge>,
     /// Of the whole, or of somebody's part, three quarters are taken, or somebody was refused.
     short: Notify,
     /// What one peer may hold.
@@ -40,9 +41,9 @@ struct Whole {
 }
 
 /// So many of so many are taken.
-struct Level {
+struct Level<N> {
     most: usize,
-    taken: AtomicUsize,
+    taken: N,
 }
 
 /// One peer's part of the budget. Clones share it. The default is nobody's, and has no bounds.
@@ -51,7 +52,7 @@ pub(crate) struct Quota(Option<Arc<Part>>);
 
 struct Part {
     whole: Arc<Whole>,
-    level: Level,
+    level: Level<AtomicUsize>,
     client: Option<ClientKey>,
 }
 
@@ -71,31 +72,30 @@ pub(crate) enum Short {
     Ever,
 }
 
-impl Level {
-    fn new(most: usize) -> Self {
-        Self { most, taken: AtomicUsize::new(0) }
+impl<N: Borrow<AtomicUsize>> Level<N> {
+    fn taken(&self) -> usize {
+        self.taken.borrow().load(Ordering::Relaxed)
     }
 
     fn is_short(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) > self.most / 4 * 3
+        self.taken() > self.most / 4 * 3
     }
 
     fn try_take(&self, bytes: usize) -> bool {
         let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.taken.borrow().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn take_anyway(&self, bytes: usize) {
-        let _before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.borrow().fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
-        let _before = self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken.borrow().fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn has(&self, bytes: usize) -> bool {
-        let taken = self.taken.load(Ordering::Relaxed);
-        taken.checked_add(bytes).is_some_and(|sum| sum <= self.most)
+        self.taken().checked_add(bytes).is_some_and(|sum| sum <= self.most)
     }
 }
 
@@ -105,7 +105,7 @@ impl Budget {
     pub(crate) fn new(most: usize, largest: usize, tally: Tally) -> Self {
         let part = (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most);
         Self(Arc::new(Whole {
-            level: Level::new(most),
+            level: Level { most, taken: tally.gauges().buffered_bytes.clone() },
             short: Notify::new(),
             part,
             clients: DashMap::new(),
@@ -118,12 +118,12 @@ impl Budget {
         let part = match self.0.clients.entry(client) {
             Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {
                 let part = self.part(Some(client));
-                drop(entry.insert(Arc::downgrade(&part)));
+                entry.insert(Arc::downgrade(&part));
                 part
             }),
             Entry::Vacant(entry) => {
                 let part = self.part(Some(client));
-                drop(entry.insert(Arc::downgrade(&part)));
+                entry.insert(Arc::downgrade(&part));
                 part
             }
         };
@@ -136,12 +136,13 @@ impl Budget {
     }
 
     fn part(&self, client: Option<ClientKey>) -> Arc<Part> {
-        Arc::new(Part { whole: Arc::clone(&self.0), level: Level::new(self.0.part), client })
+        let level = Level { most: self.0.part, taken: AtomicUsize::new(0) };
+        Arc::new(Part { whole: Arc::clone(&self.0), level, client })
     }
 
     /// Bytes that are taken now.
     pub(crate) fn taken(&self) -> usize {
-        self.0.level.taken.load(Ordering::Relaxed)
+        self.0.level.taken()
     }
 }
 
@@ -193,7 +194,7 @@ impl Drop for Part {
         if let Some(client) = self.client {
             // Somebody may have asked for it anew meanwhile.
             let gone = |_: &ClientKey, part: &Weak<Self>| part.strong_count() == 0;
-            drop(self.whole.clients.remove_if(&client, gone));
+            self.whole.clients.remove_if(&client, gone);
         }
     }
 }
@@ -254,7 +255,7 @@ impl fmt::Debug for Budget {
 
 impl fmt::Debug for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let taken = self.0.as_ref().map(|part| part.level.taken.load(Ordering::Relaxed));
+        let taken = self.0.as_ref().map(|part| part.level.taken());
         f.debug_tuple("Quota").field(&taken).finish()
     }
 }
@@ -343,7 +344,8 @@ impl Gathered {
 
     /// Adds a piece. The room doubles, so that small pieces cost little.
     pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), Short> {
-        let (held, needed) = (self.bytes.len(), self.bytes.len().saturating_add(piece.len()));
+        let held = self.bytes.len();
+        let needed = self.bytes.len().saturating_add(piece.len());
         if needed > self.bytes.capacity() {
             let aim = self.bytes.capacity().saturating_mul(2).min(self.most).max(needed);
             self.share.set(aim.saturating_add(PER_MESSAGE))?;
@@ -489,6 +491,40 @@ mod tests {
         assert!(!quota.is_short());
         let _anyway = budget.quota().take_anyway(3000);
         assert!(other.is_short());
+    }
+
+    #[test]
+    fn a_share_may_stay_as_large_as_it_is_and_become_as_large_as_a_part() {
+        let (budget, tally) = budget(4000);
+        let quota = budget.of(key(1));
+        let mut share = quota.try_take(1).unwrap();
+        assert_eq!((share.set(1000), budget.taken()), (Ok(()), 1000));
+        assert_eq!((share.set(1001), budget.taken()), (Err(Short::Ever), 1000));
+        drop(share);
+        // Bytes that are there already may be more than a part: they ask for nothing by staying.
+        let mut held = quota.take_anyway(1500);
+        assert_eq!((held.set(1500), budget.taken()), (Ok(()), 1500));
+        assert_eq!((held.set(1200), budget.taken()), (Ok(()), 1200));
+        assert_eq!(tally.outcomes()["peer_memory_full"], 1);
+    }
+
+    #[test]
+    fn room_that_is_full_to_the_last_byte_does_not_grow() {
+        let (budget, _) = budget(40_000);
+        let mut gathered = Gathered::new(&budget.of(key(1)), 8000).unwrap();
+        for (piece, room) in [(100, 100), (50, 200), (50, 200), (1, 400)] {
+            gathered.add(&vec![1; piece]).unwrap();
+            assert_eq!(budget.taken(), room + PER_MESSAGE);
+        }
+    }
+
+    #[test]
+    fn how_much_is_taken_is_shown_and_never_what() {
+        let (budget, _) = budget(4000);
+        let quota = budget.of(key(1));
+        let share = quota.try_take(5).unwrap();
+        let shown = format!("{budget:?} {quota:?} {share:?}");
+        assert_eq!(shown, "Budget(5 of 4000) Quota(Some(5)) Share(5)");
     }
 
     proptest! {

@@ -434,7 +434,8 @@ mod tests {
 
     #[test]
     fn a_line_that_never_ends_takes_its_limit_once_and_nothing_afterwards() {
-        let (max, mut sizes) = (16 << 20, std::collections::BTreeSet::new());
+        let max = 16 << 20;
+        let mut sizes = std::collections::BTreeSet::new();
         let budget = Budget::new(64 << 20, 0, Tally::default());
         let mut splitter = Splitter::new(max);
         splitter.quota = budget.quota();
@@ -445,7 +446,7 @@ mod tests {
             let n = room.remaining_mut().min(256 * 1024);
             room.put_bytes(b'x', n);
             poured += n;
-            let _new = sizes.insert(splitter.buffer.capacity());
+            sizes.insert(splitter.buffer.capacity());
             cut += usize::from(splitter.next().is_some());
             if poured > max {
                 assert!(splitter.room().remaining_mut() <= SMALL && budget.taken() == 0);
@@ -502,6 +503,50 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_pipe_takes_8_kib_and_a_line_below_a_mebibyte_twice_its_length_at_most() {
+        let mut splitter = Splitter::new(16 << 20);
+        assert_eq!(splitter.room().remaining_mut(), 8 * 1024);
+        let mut poured = 0;
+        while poured < 600 * 1024 {
+            let mut room = splitter.room();
+            let n = room.remaining_mut();
+            room.put_bytes(b'x', n);
+            poured += n;
+            assert_eq!(splitter.next(), None);
+            assert!(splitter.buffer.capacity() <= (2 * poured).max(8 * 1024));
+        }
+        assert_eq!(splitter.buffer.capacity(), 1024 * 1024);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_of_a_line_can_be_looked_at() {
+        let (mut theirs, ours) = tokio::io::duplex(64);
+        let mut frames = Frames::new(ours, 100, CancellationToken::new());
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b"a\nhalf").await.unwrap();
+        assert_eq!(frames.step().await, Some(Step::Unfinished));
+        assert_eq!(frames.step().await, Some(Step::Line(whole("a"))));
+        assert_eq!(frames.step().await, Some(Step::Unfinished));
+        assert_eq!((frames.unfinished(), frames.is_ended()), (&b"half"[..], false));
+        drop(theirs);
+        assert_eq!(frames.step().await, Some(Step::Line(whole("half"))));
+        assert!(frames.is_ended());
+        assert_eq!(frames.step().await, None);
+    }
+
+    #[tokio::test]
+    async fn of_a_pipe_that_never_falls_silent_a_mebibyte_is_taken_after_the_exit() {
+        let exited = CancellationToken::new();
+        exited.cancel();
+        let lines = "y\n".repeat(2 << 20);
+        let mut frames = Frames::new(lines.as_bytes(), 100, exited);
+        let mut read = 0;
+        while frames.next().await.is_some() {
+            read += 2;
+        }
+        assert!((1 << 20..(1 << 20) + 8 * 1024).contains(&read), "{read}");
+    }
+
+    #[test]
     fn of_a_line_that_is_too_long_its_id_is_told() {
         let text = format!(r#"{{"result":"{}","id":7}}"#, "x".repeat(100_000));
         let mut splitter = Splitter::new(20_000);
@@ -526,7 +571,8 @@ mod tests {
         let budget = Budget::new(400_000, 0, Tally::default());
         let quota = budget.quota();
         for (filler, size) in [(0, 150_000), (99_900, 100)] {
-            let (filled, mut lines) = (quota.try_take(filler).unwrap(), Vec::new());
+            let filled = quota.try_take(filler).unwrap();
+            let mut lines = Vec::new();
             let mut splitter = Splitter::new(1 << 20);
             splitter.quota = quota.clone();
             splitter.share = quota.take_anyway(0);

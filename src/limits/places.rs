@@ -6,6 +6,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::limits::addr::ClientKey;
+use crate::observe::metrics::{Gauge, Gauged};
 
 /// So many places for each client. The map holds only clients that have something open, so that
 /// it is bounded by what is open in all.
@@ -13,12 +14,13 @@ use crate::limits::addr::ClientKey;
 pub(crate) struct PerClient {
     most: u32,
     taken: Arc<DashMap<ClientKey, u32>>,
+    open: Gauge,
 }
 
 impl PerClient {
-    /// `most` places for each client.
-    pub(crate) fn new(most: u32) -> Self {
-        Self { most, taken: Arc::default() }
+    /// `most` places for each client; `open` counts those that are taken, of all clients.
+    pub(crate) fn new(most: u32, open: Gauge) -> Self {
+        Self { most, taken: Arc::default(), open }
     }
 
     /// Takes a place, if the client has one left.
@@ -28,12 +30,7 @@ impl PerClient {
             Entry::Vacant(entry) if self.most > 0 => drop(entry.insert(1)),
             Entry::Occupied(_) | Entry::Vacant(_) => return None,
         }
-        Some(Permit { key, taken: Arc::clone(&self.taken) })
-    }
-
-    /// Places that are taken, of all clients.
-    pub(crate) fn open(&self) -> u64 {
-        self.taken.iter().map(|entry| u64::from(*entry.value())).sum()
+        Some(Permit { key, taken: Arc::clone(&self.taken), _open: self.open.hold() })
     }
 }
 
@@ -43,6 +40,7 @@ impl PerClient {
 pub(crate) struct Permit {
     key: ClientKey,
     taken: Arc<DashMap<ClientKey, u32>>,
+    _open: Gauged,
 }
 
 impl Drop for Permit {
@@ -68,18 +66,21 @@ mod tests {
 
     #[test]
     fn places_are_counted_per_client_and_come_back() {
-        let places = PerClient::new(2);
+        let open = Gauge::default();
+        let places = PerClient::new(2, open.clone());
         let first = places.try_take(key(1)).unwrap();
         let _second = places.try_take(key(1)).unwrap();
         assert!(places.try_take(key(1)).is_none());
         assert!(places.try_take(key(2)).is_some());
+        assert_eq!(open.value(), 2);
         drop(first);
+        assert_eq!(open.value(), 1);
         assert!(places.try_take(key(1)).is_some());
     }
 
     #[test]
     fn a_client_that_left_leaves_nothing_behind() {
-        let places = PerClient::new(2);
+        let places = PerClient::new(2, Gauge::default());
         for last in 0..=255 {
             drop(places.try_take(key(last)));
         }
@@ -88,6 +89,15 @@ mod tests {
 
     #[test]
     fn no_places_means_nobody() {
-        assert!(PerClient::new(0).try_take(key(1)).is_none());
+        assert!(PerClient::new(0, Gauge::default()).try_take(key(1)).is_none());
+    }
+
+    #[test]
+    fn what_is_open_is_counted_over_all_clients() {
+        let places = PerClient::new(2);
+        let held = [1, 1, 2].map(|last| places.try_take(key(last)).unwrap());
+        assert_eq!(places.open(), 3);
+        drop(held);
+        assert_eq!(places.open(), 0);
     }
 }

@@ -9,12 +9,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::addr::{ClientKey, Network};
+use crate::observe::metrics::{Gauge, Gauged};
 
 /// One in so many strangers, the newest of them, is not judged yet: its first bytes may be on their
 /// way. They go when nobody else is left. At 3,000 newcomers a second and 256 places that is 43 ms.
@@ -30,6 +32,7 @@ pub(crate) struct Strangers(Arc<Hall>);
 #[derive(Debug)]
 struct Hall {
     most: usize,
+    waiting: Gauge,
     queue: Mutex<Queue>,
 }
 
@@ -51,6 +54,7 @@ struct Waiting {
     /// Is it among the newest?
     new: bool,
     leaving: CancellationToken,
+    _waits: Gauged,
 }
 
 /// Strangers by the networks that they come from.
@@ -81,12 +85,12 @@ impl Crowd {
         let step = self.step;
         let numbers = self.networks.entry(network).or_default();
         if let Some(first) = numbers.first() {
-            let _there = self.order.remove(&(numbers.len() / step, Reverse(*first), network));
+            self.order.remove(&(numbers.len() / step, Reverse(*first), network));
         }
-        let _changed = change(numbers);
+        change(numbers);
         match numbers.first() {
             Some(first) => {
-                let _new = self.order.insert((numbers.len() / step, Reverse(*first), network));
+                self.order.insert((numbers.len() / step, Reverse(*first), network));
             }
             None => drop(self.networks.remove(&network)),
         }
@@ -100,7 +104,7 @@ impl Crowd {
 
 impl Hall {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 
@@ -114,11 +118,11 @@ impl Queue {
         if spoke { &mut self.spoke } else { &mut self.silent }
     }
 
-    fn enter(&mut self, network: Network, leaving: CancellationToken) -> u64 {
+    fn enter(&mut self, network: Network, leaving: CancellationToken, waits: Gauged) -> u64 {
         let number = self.came;
         self.came += 1;
-        let waiting = Waiting { network, spoke: false, new: true, leaving };
-        drop(self.all.insert(number, waiting));
+        let waiting = Waiting { network, spoke: false, new: true, leaving, _waits: waits };
+        self.all.insert(number, waiting);
         self.new.push_back(number);
         self.settle();
         number
@@ -130,14 +134,16 @@ impl Queue {
             let Some(number) = self.new.pop_front() else { return };
             let Some(waiting) = self.all.get_mut(&number) else { continue };
             waiting.new = false;
-            let (network, spoke) = (waiting.network, waiting.spoke);
+            let network = waiting.network;
+            let spoke = waiting.spoke;
             self.crowd(spoke).add(network, number);
         }
     }
 
     fn speaks(&mut self, number: u64) {
         let Some(waiting) = self.all.get_mut(&number) else { return };
-        let (network, new) = (waiting.network, waiting.new);
+        let network = waiting.network;
+        let new = waiting.new;
         if !std::mem::replace(&mut waiting.spoke, true) && !new {
             self.silent.remove(network, number);
             self.spoke.add(network, number);
@@ -167,9 +173,9 @@ impl Queue {
 }
 
 impl Strangers {
-    /// At most `most` at once; at least one.
-    pub(crate) fn new(most: usize) -> Self {
-        Self(Arc::new(Hall { most: most.max(1), queue: Mutex::new(Queue::of(most)) }))
+    /// At most `most` at once; at least one. `waiting` counts them.
+    pub(crate) fn new(most: usize, waiting: Gauge) -> Self {
+        Self(Arc::new(Hall { most: most.max(1), waiting, queue: Mutex::new(Queue::of(most)) }))
     }
 
     /// Takes a newcomer in. If that is one too many, another goes, which the second value says.
@@ -178,10 +184,16 @@ impl Strangers {
         let mut queue = self.0.queue();
         // Before it is there itself: it has not had the time to say anything.
         let full = queue.all.len() >= self.0.most && queue.give_way();
-        let number = queue.enter(client.network(), leaving.clone());
+        let number = queue.enter(client.network(), leaving.clone(), self.0.waiting.hold());
         drop(queue);
-        let (spoke, known) = (AtomicBool::new(false), AtomicBool::new(false));
-        (Stranger { number, hall: Arc::clone(&self.0), leaving, spoke, known }, full)
+        let stranger = Stranger {
+            number,
+            hall: Arc::clone(&self.0),
+            leaving,
+            spoke: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+        };
+        (stranger, full)
     }
 
     /// Has one go, for somebody who needs what it holds. False if there is nobody.
@@ -217,7 +229,7 @@ impl Stranger {
     /// It is none any more, and gives way to nobody.
     pub(crate) fn is_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
-            drop(self.hall.queue().leave(self.number));
+            self.hall.queue().leave(self.number);
         }
     }
 
@@ -253,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_oldest_gives_way_to_a_newcomer() {
-        let strangers = Strangers::new(2);
+        let strangers = Strangers::new(2, Gauge::default());
         let ((first, early), (second, _)) = (strangers.enter(at(1, 1)), strangers.enter(at(2, 1)));
         assert!(!early && !goes(&first));
         let (third, full) = strangers.enter(at(3, 1));
@@ -266,7 +278,7 @@ mod tests {
 
     #[test]
     fn who_has_sent_something_stays_while_somebody_has_not() {
-        let strangers = Strangers::new(3);
+        let strangers = Strangers::new(3, Gauge::default());
         let [first, second, third] = [1, 2, 3].map(|net| strangers.enter(at(net, 1)).0);
         first.speaks();
         third.speaks();
@@ -281,7 +293,7 @@ mod tests {
     #[test]
     fn of_the_network_with_the_most_one_goes_first() {
         for spoke in [false, true] {
-            let strangers = Strangers::new(8);
+            let strangers = Strangers::new(8, Gauge::default());
             let all = [at(1, 1), at(2, 1), at(3, 1), at(2, 250)].map(|key| strangers.enter(key).0);
             // As many again, which are not judged yet.
             let new = [5, 6, 7, 8].map(|net| strangers.enter(at(net, 1)).0);
@@ -299,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_newest_are_judged_last() {
-        let strangers = Strangers::new(16);
+        let strangers = Strangers::new(16, Gauge::default());
         let spoke: Vec<_> = (0..16).map(|last| strangers.enter(at(1, last)).0).collect();
         spoke.iter().for_each(Stranger::speaks);
         // A newcomer has the time of eight others to say something.
@@ -312,7 +324,7 @@ mod tests {
 
     #[test]
     fn who_speaks_at_once_outlasts_a_flood_of_silent_ones() {
-        let strangers = Strangers::new(256);
+        let strangers = Strangers::new(256, Gauge::default());
         let mut flood: VecDeque<Stranger> = VecDeque::new();
         let mut good = Vec::new();
         for round in 0..3000_u16 {
@@ -336,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_few_of_one_network_are_no_crowd() {
-        let strangers = Strangers::new(256);
+        let strangers = Strangers::new(256, Gauge::default());
         let old = strangers.enter(at(1, 1)).0;
         let few: Vec<_> = (0..15).map(|last| strangers.enter(at(2, last)).0).collect();
         let many: Vec<_> = (0..16).map(|last| strangers.enter(at(3, last)).0).collect();
@@ -352,7 +364,7 @@ mod tests {
 
     #[test]
     fn who_is_known_or_gone_gives_way_to_nobody() {
-        let strangers = Strangers::new(2);
+        let strangers = Strangers::new(2, Gauge::default());
         let (first, _) = strangers.enter(at(1, 1));
         first.is_known();
         drop(strangers.enter(at(1, 1)));
@@ -369,7 +381,7 @@ mod tests {
         /// Whatever they do: no more than there may be, and the books are as if made from scratch.
         #[test]
         fn the_books_are_right(steps in vec((0u8..5, 0u8..5, 0usize..40), 0..200)) {
-            let strangers = Strangers::new(20);
+            let strangers = Strangers::new(20, Gauge::default());
             let mut there: Vec<Stranger> = Vec::new();
             for (step, net, which) in steps {
                 let one = which % there.len().max(1);

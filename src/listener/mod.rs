@@ -21,7 +21,7 @@ use crate::drain::Drain;
 use crate::limits::addr::ClientAddr;
 use crate::limits::places::{PerClient, Permit};
 use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Gauge, Gauged, Outcome, Tally};
 use crate::wire::proxy_header::TrustedProxies;
 
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
@@ -43,7 +43,6 @@ const GIVE_WAY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     all: Arc<Semaphore>,
-    most: usize,
     per_client: PerClient,
     strangers: Strangers,
     proxies: Arc<TrustedProxies>,
@@ -58,23 +57,12 @@ impl Places {
         let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
         Self {
             all: Arc::new(Semaphore::new(most)),
-            most,
-            per_client: PerClient::new(config.limits.connections_per_ip),
-            strangers: Strangers::new(strangers),
+            per_client: PerClient::new(config.limits.connections_per_ip, Gauge::default()),
+            strangers: Strangers::new(strangers, tally.gauges().unauthenticated.clone()),
             proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             write_timeout: config.times.write,
             tally,
         }
-    }
-
-    /// Open connections.
-    pub(crate) fn connections(&self) -> usize {
-        self.most.saturating_sub(self.all.available_permits())
-    }
-
-    /// Connections without a request that passed.
-    pub(crate) fn strangers(&self) -> usize {
-        self.strangers.len()
     }
 
     /// Takes a newcomer in; a stranger gives way if that is one too many.
@@ -89,12 +77,16 @@ impl Places {
     /// One of all places, or a stranger's where all are taken.
     fn one_of_all(&self) -> Option<Place> {
         if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
-            return Some(Place::Taken(place));
+            return Some(Place::Taken(self.taken(place)));
         }
         self.strangers.give_way().then(|| {
             self.tally.count(Outcome::MaxUnauthenticated);
             Place::Promised(Arc::clone(&self.all))
         })
+    }
+
+    fn taken(&self, place: OwnedSemaphorePermit) -> Taken {
+        Taken { _place: place, _open: self.tally.gauges().connections.hold() }
     }
 
     /// Has strangers go, so that others can be accepted with what they hold.
@@ -105,8 +97,14 @@ impl Places {
     }
 
     /// The place, once its stranger has gone; none if that takes too long.
-    async fn had(&self, place: Place, client: ClientAddr) -> Option<OwnedSemaphorePermit> {
-        let place = place.had().await;
+    async fn had(&self, place: Place, client: ClientAddr) -> Option<Taken> {
+        let place = match place {
+            Place::Taken(taken) => Some(taken),
+            Place::Promised(all) => {
+                let place = timeout(GIVE_WAY, all.acquire_owned()).await;
+                place.ok().and_then(Result::ok).map(|place| self.taken(place))
+            }
+        };
         if place.is_none() {
             self.refuse(client, Outcome::MaxConnections);
         }
@@ -131,18 +129,16 @@ impl Places {
 /// One of all places.
 #[derive(Debug)]
 enum Place {
-    Taken(OwnedSemaphorePermit),
+    Taken(Taken),
     /// Its stranger was told to go.
     Promised(Arc<Semaphore>),
 }
 
-impl Place {
-    async fn had(self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Taken(place) => Some(place),
-            Self::Promised(all) => timeout(GIVE_WAY, all.acquire_owned()).await.ok()?.ok(),
-        }
-    }
+/// The place of a connection, which counts as open.
+#[derive(Debug)]
+struct Taken {
+    _place: OwnedSemaphorePermit,
+    _open: Gauged,
 }
 
 /// Takes connections in, within the limits.
@@ -193,7 +189,8 @@ impl Listener {
         if let Err(error) = prepare(&stream, self.places.write_timeout) {
             return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
         }
-        let (connection, places) = (Arc::clone(connection), self.places.clone());
+        let connection = Arc::clone(connection);
+        let places = self.places.clone();
         self.drain.spawn(async move {
             let Some(_place) = places.had(place, peer).await else { return };
             let Ok(local) = stream.local_addr() else { return };

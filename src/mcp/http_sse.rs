@@ -4,15 +4,13 @@
 //! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy. It lies under
 //! the path that was asked, where that is the operator's: a proxy in front may route no other here.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
+use super::incoming::{self, Pings, Rules, Step};
 use super::sse::{EventStream, StreamKind};
-use super::streamable::{pong, request_id};
 use super::{Ask, Mcp, Reason, Refused, Reply};
 use crate::caller::Transport;
-use crate::wire::jsonrpc::{Kind, Message, code};
+use crate::wire::jsonrpc::{Message, code};
 
 impl Mcp {
     /// Opens the stream, and with it the session, whose messages are posted to the path `messages`.
@@ -37,7 +35,7 @@ impl Mcp {
     /// Takes one message; whatever it is answered comes on the stream.
     pub(super) async fn post_message(
         &self,
-        mut ask: Ask<'_>,
+        ask: Ask<'_>,
         session: Option<&str>,
         body: Bytes,
     ) -> Result<Reply, Refused> {
@@ -48,35 +46,38 @@ impl Mcp {
             return Err(Reason::NoBatch.into());
         }
         let message = Message::parse(body)?;
-        if message.envelope_version().is_some() {
-            // A modern request: its client falls back to `initialize` when it is told so.
-            if let Kind::Request { id, .. } = message.kind() {
-                let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
-                session.put(refusal.line());
-            }
-            return Ok(Reply::Accepted);
-        }
-        if let Some(pong) = pong(&message) {
-            session.put(pong);
-            return Ok(Reply::Accepted);
-        }
-        let id = request_id(&message).cloned();
+        let id = message.request_id().cloned();
+        let rules = Rules {
+            era: Some(None),
+            pings: Pings::Edge,
+            weighed: self.weighed(&ask.caller.quota, true),
+            draining: self.drain.is_draining(),
+        };
         let refuse = |reason: Reason| reason.to(id.as_ref());
-        self.check_weight(&message, &ask.caller.quota, true).map_err(refuse)?;
-        ask.caller.transport = Transport::HttpSse;
-        ask.caller.session = Some(session.id().alias());
-        let caller = Arc::new(ask.caller);
-        match message.kind() {
-            Kind::Request { method, .. } => {
-                self.check_open().map_err(refuse)?;
-                // Some clients open a new stream after a lost one and go on without `initialize`.
-                if &**method != "initialize" {
-                    session.initialize_if_fresh(&caller).await.map_err(refuse)?;
+        match incoming::sort(message, rules).map_err(refuse)? {
+            Step::Modern => {
+                if let Some(id) = &id {
+                    let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
+                    session.put(refusal.line());
                 }
-                session.post(message, &caller).await.map_err(refuse)?;
             }
-            Kind::Notification { .. } => session.notify(message, &caller).await.map_err(refuse)?,
-            Kind::Response { .. } => session.answer(message, &caller).await.map_err(refuse)?,
+            Step::Drop => {}
+            Step::Pong(pong) => session.put(pong),
+            Step::Call(request) => {
+                let sender = self.sender_in(&session, ask);
+                let call = sender.permit(request).map_err(refuse)?;
+                // Some clients open a new stream after a lost one and go on without `initialize`.
+                if call.request().method() != Some("initialize") {
+                    session.initialize_if_fresh(sender.caller()).await.map_err(refuse)?;
+                }
+                session.post(call).await.map_err(refuse)?;
+            }
+            Step::Notify(message) => {
+                session.notify(message, self.sender_in(&session, ask).caller()).await?;
+            }
+            Step::Answer(message) => {
+                session.answer(message, self.sender_in(&session, ask).caller()).await?;
+            }
         }
         Ok(Reply::Accepted)
     }

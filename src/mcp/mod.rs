@@ -4,10 +4,13 @@
 //! out. What kind of session a request belongs to is decided by the request alone, never by the
 //! connection it came on.
 
+mod call;
 mod direct;
+mod era;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod http_sse;
+mod incoming;
 mod pool;
 mod ready;
 mod reason;
@@ -27,7 +30,9 @@ pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::session::table::SessionId;
 pub(crate) use self::sse::{EventStream, error_event};
 
-use self::pool::WarmPool;
+use self::call::Sender;
+use self::incoming::Weighed;
+use self::pool::{Visitor, WarmPool};
 use self::ready::Readiness;
 use self::session::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
 use self::session::{Session, SessionTimes, Terms, Unknown};
@@ -36,12 +41,11 @@ use crate::backend::{Backend, Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::guard::Admitted;
+use crate::guard::{Admitted, ToolPolicy};
 use crate::limits::addr::ClientKey;
-use crate::limits::bytes::{Budget, PER_MESSAGE, Quota, Short};
+use crate::limits::bytes::{Budget, Quota};
 use crate::limits::places::PerClient;
 use crate::observe::metrics::{Outcome, Tally};
-use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::ProtocolVersion;
 
 /// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
@@ -141,6 +145,7 @@ pub(crate) struct Mcp {
     streams: PerClient,
     warm: Arc<WarmPool>,
     readiness: Arc<Readiness>,
+    tools: ToolPolicy,
     times: SessionTimes,
     keep_alive: Duration,
     stream_age: Duration,
@@ -152,15 +157,22 @@ pub(crate) struct Mcp {
 impl Mcp {
     /// The transports in front of `backend`.
     pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
-        let (limits, times) = (&config.limits, &config.times);
+        let limits = &config.limits;
+        let times = &config.times;
         let largest = limits.max_body_bytes.max(limits.max_line_bytes);
+        let gauges = tally.gauges();
         Self {
             budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
             backend,
-            sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
-            streams: PerClient::new(limits.streams_per_ip),
-            warm: Arc::default(),
+            sessions: SessionTable::new(
+                limits.max_sessions,
+                limits.sessions_per_ip,
+                gauges.sessions.clone(),
+            ),
+            streams: PerClient::new(limits.streams_per_ip, gauges.streams.clone()),
+            warm: Arc::new(WarmPool::new(tally.clone())),
             readiness: Arc::default(),
+            tools: ToolPolicy::default(),
             times: SessionTimes {
                 call: times.call,
                 idle: times.session_idle,
@@ -195,15 +207,14 @@ impl Mcp {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
     }
 
-    /// Refuses a message that could never be read within the memory that its client may have. In a
-    /// session its text counts against the same share.
-    fn check_weight(&self, message: &Message, quota: &Quota, own: bool) -> Result<(), Reason> {
-        let text = if own { message.bytes().len().saturating_add(PER_MESSAGE) } else { 0 };
-        let read = || jsonrpc::weight(message.params()).saturating_add(text);
-        if self.backend.reads_values() && !quota.could_have(read()) {
-            return Err(Short::Ever.into());
-        }
-        Ok(())
+    /// What a client's messages are weighed against: a backend that takes them as text reads none.
+    fn weighed<'q>(&self, quota: &'q Quota, with_text: bool) -> Option<Weighed<'q>> {
+        self.backend.reads_values().then_some(Weighed { quota, with_text })
+    }
+
+    /// Whoever sends a request's messages.
+    fn sender<'a>(&self, admitted: &'a Admitted, caller: Caller) -> Sender<'a> {
+        Sender::new(self.tools, admitted.grant(), caller)
     }
 
     /// The memory for messages.
@@ -215,39 +226,21 @@ impl Mcp {
         Terms { times: self.times, quota, tally: self.tally.clone() }
     }
 
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.streams.open()
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.backend.children()
-    }
-
-    /// Does the backend end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.backend.is_crash_loop()
-    }
-
     /// Opens a session that its client will know by an id.
     async fn open_session(
         &self,
         ask: &Ask<'_>,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let (client, principal) = (ask.client, ask.admitted.principal());
+        let client = ask.client;
+        let principal = ask.admitted.principal();
         let place = self.take_place(client, principal).await?;
         let quota = ask.caller.quota.clone();
         let link = self.open_link(Starter::Client(client), &quota, Some(principal)).await?;
-        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(quota));
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal.clone(), transport);
-        let session = Session::start(id, owner, terms, link, place, &self.drain);
+        let session = Session::start(id, owner, self.terms(quota), link, place, &self.drain);
         self.sessions.enter(&session, hold);
         Ok(session)
     }
@@ -280,19 +273,21 @@ impl Mcp {
     /// Opens a session that serves calls without one, for as long as it stays warm.
     async fn open_warm(
         &self,
-        principal: &Principal,
+        visitor: &Visitor,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
-        let quota = self.warm.quota(principal, &self.budget);
+        let (principal, quota) = (visitor.principal(), visitor.quota(&self.budget));
         // One that is there can be shared: nobody has to go for a further one.
-        let needed = self.warm.any(principal).is_none();
+        let needed = visitor.any().is_none();
         let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
         let owner = (principal.clone(), Transport::Bare);
-        let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
-        let session = Session::start(id, owner, terms, link, (), &self.drain);
+        let id = SessionId::random()?;
+        let terms = self.terms(quota.clone());
+        let place = visitor.on_shelf();
+        let session = Session::start(id, owner, terms, link, place, &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
-        let caller = Arc::new(Caller { quota, ..Caller::stdio() });
+        let caller = Arc::new(Caller { quota, ..Caller::edge() });
         let begun = timeout_at(deadline, session.initialize(&caller)).await;
         begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
         unknown.known();

@@ -4,9 +4,9 @@
 //! make the books grow.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Between two lines of one kind, where anybody may cause them.
@@ -45,7 +45,7 @@ impl Samples {
     /// last one; the first of a kind, how many of kinds that are not known any more.
     pub(crate) fn take(&self, kind: &str, now: Instant) -> Option<u64> {
         let is_over = |written: &Written| now.saturating_duration_since(written.at) >= self.every;
-        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut books = self.books.lock();
         let Books { kinds, left_out } = &mut *books;
         if let Some(last) = kinds.get_mut(kind) {
             if !is_over(last) {
@@ -65,7 +65,7 @@ impl Samples {
             *left_out = left_out.saturating_add(1);
             return None;
         }
-        let _none_before = kinds.insert(kind.to_owned(), Written { at: now, left_out: 0 });
+        kinds.insert(kind.to_owned(), Written { at: now, left_out: 0 });
         Some(std::mem::take(left_out))
     }
 }
@@ -76,7 +76,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_line_of_a_kind_in_ten_seconds_and_the_next_says_how_many_were_left_out() {
-        let (samples, begun) = (Samples::every(EVERY), Instant::now());
+        let samples = Samples::every(EVERY);
+        let begun = Instant::now();
         let mut written = Vec::new();
         for tenth in 0..250_u32 {
             let now = begun + Duration::from_millis(100) * tenth;
@@ -93,7 +94,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn eight_kinds_are_told_apart_and_no_line_that_is_left_out_is_forgotten() {
         let minute = Duration::from_mins(1);
-        let (samples, begun) = (Samples::every(minute), Instant::now());
+        let samples = Samples::every(minute);
+        let begun = Instant::now();
         let second = |n| begun + Duration::from_secs(1) * n;
         assert_eq!(samples.take("a", begun), Some(0));
         assert_eq!((samples.take("a", begun), samples.take("b", begun)), (None, Some(0)));

@@ -1,7 +1,5 @@
 //! Builds every floor once, runs them, drains them.
 
-pub(crate) mod report;
-
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +25,7 @@ use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Tally;
-use crate::server::report::Reporter;
+use crate::observe::report::Reporter;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -145,10 +143,11 @@ impl Behind {
                     Arc::clone(&upstream),
                     &asked,
                     limits.max_line_bytes,
+                    config.times.session_idle,
                     tally.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, asked.pass, config);
+                let front = Front::new(upstream, asked.pass, config, tally);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -209,7 +208,7 @@ pub struct Server {
     connection: Arc<Connection>,
     redirect: Option<Redirect>,
     app: Arc<App>,
-    reporter: Reporter,
+    tally: Tally,
     address: SocketAddr,
     trust: Option<Trust>,
     grace: Duration,
@@ -236,7 +235,7 @@ impl Server {
         let listener = listener.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, places.clone(), drain.clone())?),
+            Some(address) => Some(bind_redirect(address, places, drain.clone())?),
             None => None,
         };
         let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
@@ -250,23 +249,24 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::counting(&config, names, tally.clone());
+        let guard = Guard::new(&config, names, tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
-        let reporter = Reporter::new(Arc::clone(&app), places, tally.clone());
         let redirect = redirect.map(|(listener, at)| {
-            let (app, port) = (Arc::clone(&app), address.port());
+            let app = Arc::clone(&app);
+            let port = address.port();
             let connection =
                 Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection = Connection::new(&config, Arc::clone(&app), tls, tally, drain.clone());
+        let connection =
+            Connection::new(&config, Arc::clone(&app), tls, tally.clone(), drain.clone());
         Ok(Self {
             listener,
             connection: Arc::new(connection),
             redirect,
             app,
-            reporter,
+            tally,
             address,
             trust,
             grace: config.times.shutdown,
@@ -301,14 +301,14 @@ impl Server {
     /// The certificates, to be read again while the server runs; none without TLS.
     #[must_use]
     pub fn certificates(&self) -> Option<Certificates> {
-        let _tls = self.trust.as_ref()?;
+        self.trust.as_ref()?;
         Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
     }
 
     /// Tells how the server stands, for as long as somebody asks.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
-        self.reporter.clone()
+        Reporter::new(self.tally.clone())
     }
 
     /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
@@ -319,18 +319,10 @@ impl Server {
     /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
     /// accepts nobody, or grows without end, is better started anew.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self {
-            listener,
-            connection,
-            redirect,
-            app,
-            drain,
-            grace,
-            reporter: _,
-            address: _,
-            trust: _,
-        } = self;
-        let (sweeping, fresh) = (Arc::clone(&app), Arc::clone(&connection));
+        let Self { listener, connection, redirect, app, drain, grace, tally, address: _, trust: _ } =
+            self;
+        let sweeping = Arc::clone(&app);
+        let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
             front.keep_swept(&drain);
             front.look(&drain);
@@ -345,7 +337,9 @@ impl Server {
             () = sweeping.guard().keep_swept() => {}
             () = fresh.keep_fresh() => {}
         }
-        tracing::info!(sessions = app.sessions(), children = app.children(), "draining");
+        let gauges = tally.gauges();
+        let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
+        tracing::info!(sessions, children, "draining");
         let finished = drain.finish(grace).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");
@@ -401,7 +395,7 @@ pub async fn serve_stdio(
     };
     let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
     let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
-    let _finished = drain.finish(Duration::from_secs(5)).await;
+    drain.finish(Duration::from_secs(5)).await;
     Ok(ended == Ended::Finished && !drain.is_broken())
 }
 

@@ -204,7 +204,8 @@ impl Decoder {
 
     /// Keeps what a line says, which `start` is past already.
     fn take_field(&mut self, line: Range<usize>) {
-        let (mut length, end) = (line.len(), line.end);
+        let mut length = line.len();
+        let end = line.end;
         let (name, value) = split(self.buffer.get(line).unwrap_or_default());
         // Bytes that are no UTF-8 become longer.
         let growth = |text: &str| text.len().saturating_sub(value.len());
@@ -522,6 +523,61 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_quiet_stream_may_have_eight_kibibytes_of_its_own() {
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(&vec![b':'; 8 * 1024]);
+        assert_eq!((decoder.next(), decoder.held()), (Ok(None), 0));
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(&vec![b':'; 8 * 1024 + 7]);
+        assert_eq!((decoder.next(), decoder.held()), (Ok(None), 7));
+        // What its lines have come to counts, too.
+        let mut decoder = Decoder::new(1 << 20);
+        let line = format!("data: {}\n", "x".repeat(20_000));
+        for held in [20_000, 40_001] {
+            decoder.feed(line.as_bytes());
+            assert_eq!(decoder.next(), Ok(None));
+            let beside = decoder.buffer.capacity();
+            assert_eq!(decoder.held(), held + beside - SMALL.min(held + beside));
+            assert!(beside <= SMALL);
+        }
+    }
+
+    #[test]
+    fn the_room_doubles_when_it_is_full_and_stays_while_a_line_comes() {
+        let mut decoder = Decoder::new(1 << 20);
+        for (piece, room) in [(50_000, 50_000), (25_000, 100_000), (25_000, 100_000), (1, 200_000)]
+        {
+            decoder.feed(&vec![b'x'; piece]);
+            assert_eq!((decoder.next(), decoder.buffer.capacity()), (Ok(None), room));
+        }
+    }
+
+    #[test]
+    fn short_data_is_copied_and_long_data_keeps_its_buffer() {
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(b"data: a\n\n");
+        let buffer = decoder.buffer.as_ptr();
+        assert_eq!(decoder.next(), Ok(Some(data("a"))));
+        assert_eq!((decoder.next(), decoder.buffer.as_ptr()), (Ok(None), buffer));
+        assert!(decoder.buffer.capacity() > 0);
+        decoder.feed(format!("data: {}\n\n", "x".repeat(100_000)).as_bytes());
+        let event = decoder.next().unwrap().unwrap();
+        assert_eq!(event.data.unwrap().len(), 100_000);
+        assert!(decoder.buffer.capacity() <= 1, "the buffer went with the data");
+    }
+
+    #[test]
+    fn a_type_is_not_free() {
+        for sizes in [[1], [1000]] {
+            let fits = decode(b"event:1\ndata:\n\n", &sizes, 12);
+            assert_eq!(fits, (vec![Event { kind: Some("1".into()), ..data("") }], None));
+            for text in [&b"event:1\ndata:x\n\n"[..], b"event:\xff\xff\xff\xff\n"] {
+                assert_eq!(decode(text, &sizes, 12), (vec![], Some(TooLong)), "{text:?}");
+            }
+        }
+    }
+
     /// The standard's words, with all bytes at hand.
     fn simply(bytes: &[u8]) -> Vec<Event> {
         let unified = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
@@ -533,7 +589,9 @@ mod tests {
             .collect();
         let mut lines: Vec<&[u8]> = unified.split(|byte| *byte == b'\n').collect();
         lines.pop();
-        let (mut events, mut now, mut said) = (Vec::new(), Event::default(), false);
+        let mut events = Vec::new();
+        let mut now = Event::default();
+        let mut said = false;
         for line in lines {
             if line.is_empty() {
                 let event = std::mem::take(&mut now);

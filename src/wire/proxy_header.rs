@@ -162,7 +162,8 @@ fn read_binary(bytes: &[u8]) -> Result<Header, BadHeader> {
         return Ok(Header::Partial { needed: FIXED - bytes.len() });
     };
     let [.., version_and_command, family, high, low] = *fixed;
-    let (version, command) = (version_and_command >> 4, version_and_command & 0xf);
+    let version = version_and_command >> 4;
+    let command = version_and_command & 0xf;
     if version != 2 {
         return Err(BadHeader::Version(version));
     }
@@ -326,8 +327,10 @@ mod tests {
 
     fn line(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
-        let (from, to) = (source.ip(), destination.ip());
-        let (source, destination) = (source.port(), destination.port());
+        let from = source.ip();
+        let to = destination.ip();
+        let source = source.port();
+        let destination = destination.port();
         format!("PROXY {family} {from} {to} {source} {destination}\r\n").into_bytes()
     }
 

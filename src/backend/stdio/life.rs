@@ -98,7 +98,7 @@ impl Life {
             mut process,
             own,
             attempt,
-            pipes,
+            pipes: Pipes { stdin, stdout, stderr },
             told,
             said,
             max_line,
@@ -107,10 +107,10 @@ impl Life {
             drain,
             place,
         } = self;
-        let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
-        let (watch, last_words) = (Watch::new(max_line), LastWords::default());
+        let watch = Watch::new(max_line);
+        let last_words = LastWords::default();
         let mut noise = Noise::of(pid, command.redactor(), tally.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
@@ -148,7 +148,7 @@ impl Life {
                 if process.end(|| step(&drain)).await {
                     tally.count(Outcome::ChildKilled);
                 }
-                let _status = reap(&mut process, own, why).await;
+                reap(&mut process, own, why).await;
                 leave(&process, place).await;
             };
             beside(&mut output, join(telling, leaving)).await;

@@ -1,9 +1,9 @@
 //! What a child mutters: always drained, logged at a bounded rate, its last lines kept.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 use tracing::info;
@@ -50,17 +50,17 @@ impl Words {
 
     fn push(&self, mut line: String) {
         shorten(&mut line, KEPT_BYTES);
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         lines.push_back(line);
         while lines.len() > KEPT_LINES
             || lines.iter().map(|line| line.len() + 1).sum::<usize>() > KEPT_BYTES + 1
         {
-            drop(lines.pop_front());
+            lines.pop_front();
         }
     }
 
     fn joined(&self, text: &str, opening: &str) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.0.lock();
         if lines.is_empty() {
             return text.to_owned();
         }

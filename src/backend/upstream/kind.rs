@@ -8,7 +8,7 @@ use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, SESSION, Wire};
 use crate::caller::Caller;
 use crate::client::Fault;
-use crate::wire::jsonrpc::{Kind, Message, RequestId};
+use crate::wire::jsonrpc::{Message, RequestId};
 use crate::wire::revision::ProtocolVersion;
 
 /// Behind a connection that breaks off without an answer, where nothing else is known.
@@ -104,7 +104,7 @@ pub(super) fn hinted(wire: &Wire, fault: &Fault) -> String {
 async fn is_answered(answer: Answer, wire: &Wire) -> bool {
     let is_response = |bytes| {
         let message = Message::parse(bytes);
-        message.is_ok_and(|message| matches!(message.kind(), Kind::Response { .. }))
+        message.is_ok_and(|message| message.answers().is_some())
     };
     match answer {
         Answer::Json(bytes) => is_response(bytes),

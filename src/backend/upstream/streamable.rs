@@ -15,7 +15,7 @@ use super::channel::{Channel, Unanswered};
 use super::{Shared, refuse};
 use crate::backend::{self, During, Said, Told};
 use crate::caller::{Caller, Transport};
-use crate::wire::jsonrpc::{Kind, Message, RequestId};
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// How long a notification holds up what was said after it. Each is a POST of its own, and an
 /// upstream that sees them in another order refuses calls before `initialized`.
@@ -105,25 +105,21 @@ impl<'a> Session<'a> {
 
     fn forget(&mut self, done: Option<RequestId>) {
         if let Some(id) = done {
-            drop(self.calls.remove(&id));
-            let _begun = self.hello.take_if(|hello| *hello == id);
+            self.calls.remove(&id);
+            self.hello.take_if(|hello| *hello == id);
         }
     }
 
     async fn carry(&mut self, told: Told) {
         let Told { message, caller } = told;
         self.channel.note(&message);
-        match message.kind() {
-            Kind::Request { id, .. } => {
-                if message.method() == Some("initialize") {
-                    self.hello = Some(id.clone());
-                }
-                let cancelled = CancellationToken::new();
-                drop(self.calls.insert(id.clone(), cancelled.clone()));
-                self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
-            }
-            Kind::Notification { .. } | Kind::Response { .. } => self.tell(message, caller).await,
+        let Some(id) = message.request_id() else { return self.tell(message, caller).await };
+        if message.method() == Some("initialize") {
+            self.hello = Some(id.clone());
         }
+        let cancelled = CancellationToken::new();
+        self.calls.insert(id.clone(), cancelled.clone());
+        self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
     }
 
     /// Tells the upstream something, while work goes on.
@@ -166,7 +162,8 @@ impl<'a> Session<'a> {
     fn begin(&mut self, caller: Arc<Caller>) {
         let channel = self.channel;
         if self.shared.tools.must_be_learnt() {
-            let (shared, caller) = (self.shared, Arc::clone(&caller));
+            let shared = self.shared;
+            let caller = Arc::clone(&caller);
             self.work.push(Box::pin(async move {
                 learn(channel, shared, &caller).await;
                 None
@@ -184,12 +181,7 @@ impl<'a> Session<'a> {
 
 /// Is this to be said once `hello` is answered? An answer may be what the upstream waits for.
 pub(super) fn follows(message: &Message, hello: &RequestId) -> bool {
-    match message.kind() {
-        Kind::Response { .. } => false,
-        Kind::Request { .. } | Kind::Notification { .. } => {
-            message.cancelled().as_ref() != Some(hello)
-        }
-    }
+    message.answers().is_none() && message.cancelled().as_ref() != Some(hello)
 }
 
 /// One call, to its answer.

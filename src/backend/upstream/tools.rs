@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use serde::Deserialize;
 
 use crate::observe::metrics::{Outcome, Tally};
@@ -74,12 +74,12 @@ impl Tools {
     /// one.
     pub(super) fn learn(&self, answer: &Message) -> Option<String> {
         let listed: Listed<'_> = serde_json::from_str(answer.result_text()).ok()?;
-        let mut safe = self.safe.write().unwrap_or_else(PoisonError::into_inner);
+        let mut safe = self.safe.write();
         let safe = safe.get_or_insert_default();
         for Tool { name, annotations } in listed.tools {
             let marked = annotations.is_some_and(|it| it.read_only || it.idempotent);
             if safe.len() < MAX_TOOLS || safe.contains_key(&*name) {
-                let _before = safe.insert(name.into(), marked);
+                safe.insert(name.into(), marked);
             } else {
                 self.tally.count(Outcome::ToolUnnoted);
             }
@@ -89,7 +89,7 @@ impl Tools {
 
     /// Should whoever asks here ask the upstream? One does, until something is known.
     pub(super) fn must_be_learnt(&self) -> bool {
-        let known = self.safe.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        let known = self.safe.read().is_some();
         !known && !self.learning.swap(true, Ordering::Relaxed)
     }
 
@@ -103,7 +103,7 @@ impl Tools {
         match request.method() {
             Some("tools/call") => {
                 let Some(name) = request.tool() else { return false };
-                let safe = self.safe.read().unwrap_or_else(PoisonError::into_inner);
+                let safe = self.safe.read();
                 safe.as_ref().and_then(|safe| safe.get(&*name)).copied().unwrap_or(false)
             }
             Some(method) => SAFE.contains(&method),

@@ -82,8 +82,8 @@ impl Wire {
     ) -> Result<(HeaderMap, Answer), Fault> {
         let mut request = self.request(Method::POST, to, message, session, caller);
         let headers = request.headers_mut();
-        drop(headers.insert(CONTENT_TYPE, JSON));
-        drop(headers.insert(ACCEPT, BOTH));
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(ACCEPT, BOTH);
         self.send(request, patience, &caller.quota).await
     }
 
@@ -94,7 +94,7 @@ impl Wire {
         caller: &Caller,
     ) -> Result<Answer, Fault> {
         let mut request = self.request(Method::GET, self.url(), Bytes::new(), session, caller);
-        drop(request.headers_mut().insert(ACCEPT, EVENTS));
+        request.headers_mut().insert(ACCEPT, EVENTS);
         // Some servers send the head with the first event only.
         Ok(self.send(request, None, &caller.quota).await?.1)
     }
@@ -121,7 +121,7 @@ impl Wire {
         *request.uri_mut() = to.clone();
         *request.headers_mut() = self.upstream.fields(caller);
         for (name, value) in session {
-            drop(request.headers_mut().insert(name, value.clone()));
+            request.headers_mut().insert(name, value.clone());
         }
         request
     }

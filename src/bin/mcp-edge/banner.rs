@@ -158,7 +158,8 @@ impl Facts {
                 line(f, "token", format_args!("any of {}", absolute(file).display()))
             }
             (TokenSource::Generated(file), Some(token)) => {
-                let (token, file) = (token.expose(), absolute(file));
+                let token = token.expose();
+                let file = absolute(file);
                 line(f, "token", format_args!("{token} (generated, kept in {})", file.display()))
             }
             (TokenSource::Generated(file), None) => {
@@ -346,7 +347,8 @@ mod tests {
         assert_eq!(url("0.0.0.0", &own, &["192.0.2.7"]), at("machine"));
         assert_eq!(url("127.0.0.1", &own[..3], &[]), at("localhost"));
         // A CA without constraints may be asked for an address.
-        let (address, names) = ("192.0.2.7:443".parse().unwrap(), vec!["192.0.2.7".to_owned()]);
+        let address = "192.0.2.7:443".parse().unwrap();
+        let names = vec!["192.0.2.7".to_owned()];
         let other = Facts { ca: None, address, names, ..facts(TokenSource::None) };
         assert_eq!(other.claude_url(), at("192.0.2.7"));
     }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 /// Why the address could not be taken, with what to do.
 pub(crate) fn bind_text(address: SocketAddr, source: &io::Error) -> String {
-    let (ip, port) = (address.ip(), address.port());
+    let ip = address.ip();
+    let port = address.port();
     unbound(&format!("cannot listen on --host {ip} --port {port} (MCP_HOST, MCP_PORT)"), source)
 }
 

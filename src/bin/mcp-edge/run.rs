@@ -71,7 +71,7 @@ fn threads(workers: Option<NonZeroUsize>) -> Builder {
         1 => Builder::new_current_thread(),
         several => {
             let mut builder = Builder::new_multi_thread();
-            let _builder = builder.worker_threads(several);
+            builder.worker_threads(several);
             builder
         }
     }
@@ -115,7 +115,8 @@ async fn until_told(settings: Settings, log: LogSettings) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(log, &error),
     };
-    let (told, renewals) = (CancellationToken::new(), Notify::new());
+    let told = CancellationToken::new();
+    let renewals = Notify::new();
     let twice = async {
         loop {
             match signals.next().await {
@@ -244,7 +245,7 @@ async fn report_every(interval: Option<Duration>, reporter: Reporter) -> Infalli
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        let _now = ticks.tick().await;
+        ticks.tick().await;
         log::report(&reporter.now());
     }
 }

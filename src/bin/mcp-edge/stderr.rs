@@ -7,10 +7,10 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that wait to be written; as many more are being written.
@@ -137,7 +137,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn push(&self, line: &[u8]) {
@@ -151,7 +151,7 @@ impl Queue {
     }
 
     fn lose(&self, lines: u64) {
-        let _before = self.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
         self.state().untold += lines;
     }
 
@@ -164,9 +164,8 @@ impl Queue {
 
     /// Waits for lines, and writes all that there are.
     fn write_once(&self, out: &mut impl Write) {
-        let state = self.state();
-        let waited = self.changed.wait_while(state, |state| state.waiting.is_empty());
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        self.changed.wait_while(&mut state, |state| state.waiting.is_empty());
         let lines = std::mem::take(&mut state.waiting);
         state.writing = true;
         drop(state);
@@ -185,7 +184,7 @@ impl Queue {
 
     fn flush(&self, most: Duration) {
         let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
-        drop(self.changed.wait_timeout_while(self.state(), most, busy));
+        self.changed.wait_while_for(&mut self.state(), busy, most);
     }
 }
 

@@ -306,4 +306,44 @@ mod tests {
         }
         assert_eq!(chunk_size(b"1;x\0"), Err(Fault::ChunkExtension));
     }
+
+    #[test]
+    fn a_request_line_has_a_method_of_64_bytes_at_most_and_a_target() {
+        let with = |length| format!("{} / HTTP/1.1", "A".repeat(length)).into_bytes();
+        assert!(RequestLine::parse(&with(64)).is_ok());
+        assert_eq!(RequestLine::parse(&with(65)), Err(Fault::RequestLine));
+        assert_eq!(RequestLine::parse(b"GET  HTTP/1.1"), Err(Fault::RequestLine));
+        assert_eq!(RequestLine::parse(b" / HTTP/1.1"), Err(Fault::RequestLine));
+    }
+
+    #[test]
+    fn two_control_characters_are_as_bad_as_one() {
+        assert!(is_field_content(b"a\tb c\xff"));
+        for bad in [&b"\0"[..], b"\0\0", b"\x7f\x7f", b"\0\x7f", b"\x1f", b"a\rb", b"a\nb"] {
+            assert!(!is_field_content(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn fields_that_only_a_head_may_have_are_known_by_their_whole_names() {
+        for name in
+            ["Trailer", "Content-Type", "Authorization", "Content-Range", "Content-Encoding"]
+        {
+            assert_eq!(
+                Field::parse(format!("{name}: x").as_bytes()),
+                Ok(Field::HeadOnly),
+                "{name}"
+            );
+        }
+        for length in 1..20 {
+            let name = "x".repeat(length);
+            assert_eq!(Field::parse(format!("{name}: x").as_bytes()), Ok(Field::Other), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_length_has_18_digits_at_most() {
+        assert_eq!(content_length(b"123456789012345678"), Ok(123_456_789_012_345_678));
+        assert_eq!(content_length(b"0000000000000000120"), Err(Fault::ContentLength));
+    }
 }

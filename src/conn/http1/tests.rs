@@ -154,6 +154,84 @@ fn the_bytes_before_the_line_that_is_wrong_are_let_through() {
     assert_eq!(violation, Err(Violation { fault: Fault::ChunkSize, at, in_body: true }));
 }
 
+#[test]
+fn what_reaches_a_limit_is_taken_and_one_byte_more_is_not() {
+    // The target and the fields with their ends count; what else is in the head does not.
+    let target = |length: usize| format!("OPTIONS /{} HTTP/1.0\r\n\r\n", "x".repeat(length - 1));
+    assert_eq!(judge(target(4096).as_bytes()), Ok(()));
+    assert_eq!(judge(target(4097).as_bytes()), Err(Fault::TargetTooLong));
+    let head = |length: usize| {
+        let beside = "/".len() + "host: a\r\n".len() + "x: \r\n".len();
+        format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(length - beside))
+    };
+    assert_eq!(judge(head(4096).as_bytes()), Ok(()));
+    assert_eq!(judge(head(4097).as_bytes()), Err(Fault::HeadTooLarge));
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+    let trailers =
+        |length: usize| format!("{chunked}x: {}\r\n\r\n", "y".repeat(length - "x: \r\n".len()));
+    assert_eq!(judge(trailers(4096).as_bytes()), Ok(()));
+    assert_eq!(judge(trailers(4097).as_bytes()), Err(Fault::Trailer));
+    let fields = |count| format!("{chunked}{}\r\n", "x: y\r\n".repeat(count));
+    assert_eq!(judge(fields(10).as_bytes()), Ok(()));
+    assert_eq!(judge(fields(11).as_bytes()), Err(Fault::Trailer));
+    // Of trailers never more than 8 KiB.
+    let roomy = |length: usize| {
+        Framing::new(HeadLimits { bytes: 64 * 1024, fields: 10 })
+            .follow(trailers(length).as_bytes())
+            .map_err(|violation| violation.fault)
+    };
+    assert_eq!((roomy(8192), roomy(8193)), (Ok(()), Err(Fault::Trailer)));
+    let chunk = |extension: usize| {
+        let head = chunked.strip_suffix("0\r\n").unwrap();
+        format!("{head}1;{}\r\nz\r\n0\r\n\r\n", "x".repeat(extension - 1))
+    };
+    assert_eq!(judge(chunk(256).as_bytes()), Ok(()));
+    assert_eq!(judge(chunk(257).as_bytes()), Err(Fault::ChunkExtension));
+}
+
+#[test]
+fn what_is_still_to_come_of_a_chunk_is_known() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut framing = Framing::new(LIMITS);
+    framing.follow(head.as_bytes()).unwrap();
+    assert_eq!(framing.announced(), None);
+    framing.follow(b"a\r\n012").unwrap();
+    assert_eq!(framing.announced(), Some(Announced { request: 0, bytes: 7 }));
+    framing.follow(b"3456789").unwrap();
+    assert_eq!(framing.announced(), None);
+    framing.follow(format!("\r\n0\r\n\r\n{head}2\r\n").as_bytes()).unwrap();
+    assert_eq!(framing.announced(), Some(Announced { request: 1, bytes: 2 }));
+}
+
+#[test]
+fn the_extensions_of_a_body_have_a_limit_together() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let full = format!("1;{}\r\nz\r\n", "x".repeat(255)).repeat(16);
+    assert_eq!(judge(format!("{head}{full}0\r\n\r\n").as_bytes()), Ok(()));
+    assert_eq!(judge(format!("{head}{full}0;\r\n").as_bytes()), Err(Fault::ChunkExtension));
+}
+
+#[test]
+fn an_expectation_is_passed_over_in_http_1_0() {
+    let head = |version| format!("GET / HTTP/{version}\r\nhost: a\r\nexpect: more\r\n\r\n");
+    assert_eq!(judge(head("1.0").as_bytes()), Ok(()));
+    assert_eq!(judge(head("1.1").as_bytes()), Err(Fault::Expectation));
+}
+
+#[test]
+fn a_fault_has_the_status_label_and_text_that_its_peer_can_use() {
+    for (fault, status, label) in [
+        (Fault::LineEnd, "400 Bad Request", "bad_request"),
+        (Fault::TargetTooLong, "414 URI Too Long", "uri_too_long"),
+        (Fault::Expectation, "417 Expectation Failed", "expectation_failed"),
+        (Fault::HeadTooLarge, "431 Request Header Fields Too Large", "head_too_large"),
+    ] {
+        assert_eq!((fault.status(), fault.label()), (status, label));
+    }
+    assert_eq!(Fault::Host.text(), "there must be one Host field, and it must name a host");
+    assert_ne!(Fault::Host.text(), Fault::Authority.text());
+}
+
 /// One well-formed request.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let body = proptest::collection::vec(any::<u8>(), 0..40);

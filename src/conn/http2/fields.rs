@@ -128,7 +128,7 @@ impl Fields {
         let before = usize::from(padded) + if flags & 0x20 != 0 { 5 } else { 0 };
         let end = self.block.len().checked_sub(padding).filter(|end| *end >= before)?;
         self.block.truncate(end);
-        drop(self.block.drain(..before));
+        self.block.drain(..before);
         Some(())
     }
 
@@ -212,7 +212,10 @@ fn string(bytes: &mut &[u8]) -> Option<Name> {
 
 /// How many symbols these bytes are in Huffman's code. Of each length the codes follow each other.
 fn symbols(bytes: &[u8]) -> Option<usize> {
-    let (mut symbols, mut code, mut first, mut bits) = (0, 0_u32, 0_u32, 0_usize);
+    let mut symbols = 0;
+    let mut code = 0_u32;
+    let mut first = 0_u32;
+    let mut bits = 0_usize;
     for byte in bytes {
         for at in (0..8).rev() {
             code = code << 1 | u32::from(byte >> at & 1);
@@ -297,7 +300,8 @@ mod tests {
 
     /// What becomes of these frames of a peer, in pieces of this size.
     fn follow(frames: &[Vec<u8>], piece: usize) -> bool {
-        let (mut fields, mut found) = (Fields::new(4096), false);
+        let mut fields = Fields::new(4096);
+        let mut found = false;
         let mut following = Frames::of_server();
         for bytes in frames.concat().chunks(piece) {
             following.pass_fields(bytes, |_| {}, &mut fields, &mut found);
@@ -338,10 +342,10 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(bytes in proptest::collection::vec(0u8.., 0..400)) {
             let mut fields = Fields::new(4096);
-            let _found = fields.read(&bytes);
+            fields.read(&bytes);
             proptest::prop_assert!(fields.size <= fields.most);
             proptest::prop_assert_eq!(fields.size, sizes(&fields).iter().sum::<usize>());
-            let _symbols = symbols(&bytes);
+            symbols(&bytes);
         }
     }
 }

@@ -341,7 +341,9 @@ mod tests {
             let at_once = seen(&mut whole, &bytes);
             prop_assert_eq!(at_once.len(), parts.len());
             prop_assert!(whole.at_boundary());
-            let (mut pieces, mut told, mut rest) = (Frames::of_server(), Vec::new(), &bytes[..]);
+            let mut pieces = Frames::of_server();
+            let mut told = Vec::new();
+            let mut rest = &bytes[..];
             for cut in cuts.iter().cycle() {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 told.extend(seen(&mut pieces, now));

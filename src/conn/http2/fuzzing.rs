@@ -13,7 +13,8 @@ pub type Seen = (u32, u32, u32, u32);
 /// The frames in bytes that come in these pieces, and whether the last of them is whole.
 #[must_use]
 pub fn frames(pieces: &[&[u8]]) -> (Vec<Seen>, bool) {
-    let (mut seen, mut frames) = (Vec::new(), Frames::of_server());
+    let mut seen = Vec::new();
+    let mut frames = Frames::of_server();
     for piece in pieces {
         frames.pass(piece, |frame| {
             seen.push((frame.stream, frame.length, frame.lead, frame.data()));
@@ -26,7 +27,8 @@ pub fn frames(pieces: &[&[u8]]) -> (Vec<Seen>, bool) {
 /// does not count, for it may be a request's body; none if that has no end.
 #[must_use]
 pub fn patience(bytes: &[u8], pause: Duration) -> Option<usize> {
-    let (mut all, mut now) = (Vec::<Frame>::new(), Instant::now());
+    let mut all = Vec::<Frame>::new();
+    let mut now = Instant::now();
     Frames::of_server().pass(bytes, |frame| {
         if frame.kind != Kind::Data {
             all.push(frame);

@@ -140,7 +140,7 @@ impl Connection {
         let max_headers = self.max_header_bytes.saturating_mul(2).max(HEADER_LIST);
         let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        let _builder = builder
+        builder
             .timer(TokioTimer::new())
             // Else windows grow with what a peer sends fast.
             .adaptive_window(false)

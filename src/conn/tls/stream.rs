@@ -330,7 +330,8 @@ mod tests {
                 })
                 .collect();
             let mut records = Records::new(());
-            let (mut left, mut cuts) = (bytes.as_slice(), cuts.iter().cycle());
+            let mut left = bytes.as_slice();
+            let mut cuts = cuts.iter().cycle();
             while !left.is_empty() {
                 let (now, later) = left.split_at(left.len().min(*cuts.next().unwrap()));
                 records.follow(now);

@@ -4,9 +4,9 @@
 
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use subtle::{Choice, ConstantTimeEq};
 
-use crate::caller::{Principal, TokenId};
+use crate::caller::{Grant, Principal, TokenId};
 use crate::config::{MIN_TOKEN, Secret};
 
 /// Bytes of the longest token that is ever good.
@@ -42,8 +42,8 @@ pub(super) enum Presented<'a> {
 /// How a presented token compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TokenMatch {
-    /// It is good; whose it is.
-    Valid(Principal),
+    /// It is good; what it grants.
+    Valid(Grant),
     /// It is not.
     Wrong,
     /// There is none.
@@ -71,20 +71,17 @@ impl Tokens {
         };
         let presented_digest = digest(token, self.hashed);
         let mut good = Choice::from(0);
-        let mut id = [0; 6];
         for known in &self.digests {
-            let equal = known.ct_eq(&presented_digest);
-            for (kept, byte) in id.iter_mut().zip(known) {
-                kept.conditional_assign(byte, equal);
-            }
-            good |= equal;
+            good |= known.ct_eq(&presented_digest);
         }
         let fits = token.len() <= self.hashed;
         match presented {
             Presented::Nothing => TokenMatch::Missing,
             Presented::Malformed => TokenMatch::Malformed,
             Presented::Bearer(_) if bool::from(good) && fits => {
-                TokenMatch::Valid(Principal::Token(TokenId(id)))
+                // The same bytes as the known digest.
+                let principal = Principal::Token(TokenId(presented_digest));
+                TokenMatch::Valid(Grant { principal })
             }
             Presented::Bearer(_) => TokenMatch::Wrong,
         }
@@ -227,5 +224,11 @@ mod tests {
     #[test]
     fn no_tokens_match_nothing() {
         assert_eq!(Tokens::new(&[]).compare(Presented::Bearer(b"")), TokenMatch::Wrong);
+    }
+
+    #[test]
+    fn of_tokens_only_their_number_is_shown() {
+        let tokens = Tokens::new(&[Secret::new("another-good-token"), Secret::new(GOOD)]);
+        assert_eq!(format!("{tokens:?}"), "Tokens(2)");
     }
 }

@@ -5,13 +5,15 @@
 //! askers costs the backend more than one ping at a time.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::call::Permitted;
 use super::pool::Waiting;
 use super::session::table::{Newcomer, SessionId};
 use super::session::{Session, SessionTimes, Terms};
@@ -109,7 +111,7 @@ impl Books {
 
 impl Readiness {
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock()
     }
 
     /// Logs why the backend is not ready. True if as a warning: once, until it is ready again.
@@ -165,7 +167,7 @@ impl Mcp {
         loop {
             let mut answered = pin!(self.readiness.answered.notified());
             // Enabled before the look, or the answer could come in between, unheard.
-            let _ready = answered.as_mut().enable();
+            answered.as_mut().enable();
             if self.drain.is_draining() || self.backend.is_held() {
                 return false;
             }
@@ -198,18 +200,19 @@ impl Mcp {
             None => match self.open_for_readiness(deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
-                    let _warned = self.readiness.tell(&reason);
+                    self.readiness.tell(&reason);
                     return question.settle(false);
                 }
             },
         };
-        let (readiness, stopping) = (Arc::clone(&self.readiness), self.drain.clone());
+        let readiness = Arc::clone(&self.readiness);
+        let stopping = self.drain.clone();
         self.drain.spawn_behind(async move {
             let asked = ask(&session, new).await;
             if let Err(reason) = &asked
                 && !stopping.is_draining()
             {
-                let _warned = readiness.tell(reason);
+                readiness.tell(reason);
             }
             question.settle(asked.is_ok());
         });
@@ -261,7 +264,7 @@ impl Mcp {
 }
 
 async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
-    let caller = Arc::new(Caller::stdio());
+    let caller = Arc::new(Caller::edge());
     if new {
         let begun = timeout(SILENCE, session.initialize(&caller)).await;
         let begun = begun.unwrap_or_else(|_elapsed| Err(session.late(SILENCE)));
@@ -270,7 +273,8 @@ async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
     let id = session.next_id();
     let waiting = Waiting::new(session, id.clone());
     let ping = Message::request(&id, "ping", &Value::Null);
-    let asking = async { session.call(vec![ping], false, &caller).await?.outcome().await };
+    let ping = Permitted::of_edge(ping, caller);
+    let asking = async { session.call(vec![ping], false).await?.outcome().await };
     let answer = timeout(PATIENCE, asking).await.map_err(|_late| Reason::CallTimeout(PATIENCE))?;
     waiting.done();
     // Whatever it says: it speaks.

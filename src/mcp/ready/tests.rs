@@ -29,9 +29,11 @@ impl Rig {
             age: Duration::from_hours(24),
             write: Duration::from_secs(30),
         };
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
-        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
-        let session = Session::start(id, owner, times, link, (), &Drain::default());
+        let id = SessionId::random().unwrap();
+        let link = Link { tell, said };
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say }
     }
 
@@ -161,7 +163,8 @@ async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_verdict_stands_for_its_time_and_one_asks_for_all() {
-    let (mut books, now) = (Books::default(), Instant::now());
+    let mut books = Books::default();
+    let now = Instant::now();
     assert_eq!(books.look(now), Look::Ask);
     assert_eq!(books.look(now + SECOND), Look::Wait(now + WAIT));
     // A backend that starts slowly holds nobody up for longer.

@@ -7,7 +7,6 @@ mod call;
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -16,9 +15,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
-use super::pool::bare_caller;
+use super::call::Sender;
 use super::{Ask, Mcp, Reason, Reply};
-use crate::caller::Caller;
 use crate::limits::bytes::{Gathered, Quota, Short};
 use crate::wire::jsonrpc::{Message, any_error_in, code};
 
@@ -34,8 +32,8 @@ const OPENING: &[u8] = br#"{"tools":["#;
 impl Mcp {
     /// The whole list of tools.
     pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
-        let caller = bare_caller(ask);
-        let pages = self.in_time(self.walk(&caller, None)).await?;
+        let sender = self.bare_sender(ask);
+        let pages = self.in_time(self.walk(&sender, None)).await?;
         Ok(Reply::Json(pages.whole()?, None))
     }
 
@@ -43,17 +41,19 @@ impl Mcp {
     pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
         let call = PlainCall::read(&body, &ask.caller.quota)?;
         drop(body);
-        self.check_weight(&call.message, &ask.caller.quota, false)?;
-        let caller = bare_caller(ask);
-        Ok(Reply::Json(self.in_time(self.call_plain(&caller, call)).await?, None))
+        if let Some(weighed) = self.weighed(&ask.caller.quota, false) {
+            weighed.check(&call.message)?;
+        }
+        let sender = self.bare_sender(ask);
+        Ok(Reply::Json(self.in_time(self.call_plain(&sender, call)).await?, None))
     }
 
-    async fn call_plain(&self, caller: &Arc<Caller>, call: PlainCall) -> Result<Bytes, Reason> {
+    async fn call_plain(&self, sender: &Sender<'_>, call: PlainCall) -> Result<Bytes, Reason> {
         let PlainCall { name, message } = call;
-        if !self.walk(caller, Some(&name)).await?.found {
+        if !self.walk(sender, Some(&name)).await?.found {
             return Err(Reason::UnknownTool);
         }
-        match result_of(&self.answer_bare(caller, message).await?) {
+        match result_of(&self.answer_bare(sender.permit(message)?).await?) {
             Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
                 Err(Reason::BadArguments(text))
             }
@@ -64,14 +64,14 @@ impl Mcp {
     /// Walks the list to its end, and looks out for one tool on the way.
     async fn walk<'a>(
         &self,
-        caller: &Arc<Caller>,
+        sender: &Sender<'_>,
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
-        let mut pages = Pages::new(wanted, &caller.quota)?;
+        let mut pages = Pages::new(wanted, &sender.caller().quota)?;
         let mut params = Value::Null;
         loop {
             let request = Message::request(&1.into(), "tools/list", &params);
-            let page = result_of(&self.answer_bare(caller, request).await?)?;
+            let page = result_of(&self.answer_bare(sender.permit(request)?).await?)?;
             match pages.add(&page)? {
                 Some(cursor) => params = json!({ "cursor": cursor }),
                 None => return Ok(pages),

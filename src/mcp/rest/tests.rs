@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
+use crate::caller::{Caller, Grant};
 use crate::config::{Config, Times};
 use crate::drain::Drain;
+use crate::guard::ToolPolicy;
 use crate::limits::bytes::Budget;
 use crate::observe::metrics::Tally;
 
@@ -137,10 +139,14 @@ fn slow(minutes: u64) -> Mcp {
     Mcp::new(backend, &config, Tally::default(), drain)
 }
 
+fn sender() -> Sender<'static> {
+    Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio())
+}
+
 async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.in_time(mcp.call_plain(&Arc::new(Caller::stdio()), call)).await
+    mcp.in_time(mcp.call_plain(&sender(), call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,13 +155,14 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let done = call(&slow(12), "tool10").await.unwrap();
     assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
     assert_eq!(begun.elapsed(), Duration::from_mins(11));
-    let (mcp, begun) = (slow(5), Instant::now());
-    let caller = Arc::new(Caller::stdio());
+    let mcp = slow(5);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    assert_eq!(mcp.in_time(mcp.walk(&caller, None)).await.unwrap_err(), late);
+    assert_eq!(mcp.in_time(mcp.walk(&sender(), None)).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
-    let (mcp, begun) = (slow(10), Instant::now());
+    let mcp = slow(10);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(10));
     assert_eq!(call(&mcp, "tool10").await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(10));
@@ -165,7 +172,6 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
     let mcp = slow(1);
-    let caller = Arc::new(Caller::stdio());
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
@@ -173,7 +179,7 @@ async fn a_call_without_an_answer_is_told_from_a_fault() {
         times: super::super::SessionTimes { call: Duration::from_secs(9), ..mcp.times },
         ..mcp
     };
-    let answer = mcp.answer_bare(&caller, request).await;
+    let answer = mcp.answer_bare(sender().permit(request).unwrap()).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }

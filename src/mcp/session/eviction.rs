@@ -115,8 +115,10 @@ pub(crate) fn choose<T>(
     now: Instant,
     patience: Instant,
 ) -> Choice<T> {
-    let (mut own, mut other) = (None, None);
-    let (mut own_at, mut other_at) = (None::<Instant>, None::<Instant>);
+    let mut own = None;
+    let mut other = None;
+    let mut own_at = None::<Instant>;
+    let mut other_at = None::<Instant>;
     for Candidate { session, own: is_own, usage } in candidates {
         let (best, first) =
             if is_own { (&mut own, &mut own_at) } else { (&mut other, &mut other_at) };
@@ -237,6 +239,19 @@ mod tests {
         short.by_reader(begun + 59 * SECOND);
         long.by_reader(begun + 60 * SECOND);
         assert!(!short.returned() && long.returned());
+    }
+
+    #[test]
+    fn whatever_happens_in_a_session_is_its_last_use_and_a_return_is_never_forgotten() {
+        let begun = now();
+        let mut used = Used::new(begun);
+        used.now(begun + SECOND);
+        assert_eq!((used.last(), used.returned()), (begun + SECOND, false));
+        used.by_reader(begun + 90 * SECOND);
+        used.by_client(begun + 90 * SECOND);
+        used.by_client(begun + 90 * SECOND);
+        used.by_reader(begun + 91 * SECOND);
+        assert_eq!((used.last(), used.returned()), (begun + 91 * SECOND, true));
     }
 
     proptest! {

@@ -75,7 +75,7 @@ impl EventLog {
     pub(crate) fn shed(&mut self) -> usize {
         let shed = if self.attached { self.read } else { self.events.len().div_ceil(2) };
         for _ in 0..shed {
-            let _unread = self.drop_oldest();
+            self.drop_oldest();
         }
         if self.events.is_empty() {
             self.events.shrink_to_fit();
@@ -257,19 +257,19 @@ mod tests {
         let context = Context::from_waker(Waker::noop());
         let mut log = EventLog::default();
         let turn = log.attach();
-        let _none = log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
+        log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
         assert!(log.is_full());
         assert!(log.poll_handed(turn, &context).is_ready());
         assert!(log.is_full(), "its peer has not taken it yet");
         assert!(log.poll_handed(turn, &context).is_pending());
         assert!(!log.is_full());
         // One that leaves holds nothing; an answer that is taken whole is nobody's any more.
-        let _none = log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
+        log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
         assert!(log.poll_handed(turn, &context).is_ready() && log.is_full());
         log.detach(turn);
         let turn = log.attach();
         assert!(!log.is_full());
-        let _none = log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
+        log.push(Bytes::from(vec![b'x'; MAX_BYTES + 1]));
         assert!(log.poll_next(turn, &context).is_ready() && !log.is_full());
     }
 
@@ -278,8 +278,8 @@ mod tests {
         let mut log = EventLog::default();
         let turn = log.attach();
         assert_eq!(next(&mut log, turn), Poll::Pending);
-        let _dropped = log.push(event("a"));
-        let _dropped = log.push(event("b"));
+        log.push(event("a"));
+        log.push(event("b"));
         log.finish();
         assert_eq!(next(&mut log, turn), Poll::Ready(Some((1, event("a")))));
         assert_eq!(next(&mut log, turn), Poll::Ready(Some((2, event("b")))));
@@ -290,9 +290,9 @@ mod tests {
     fn a_second_reader_replaces_the_first_and_goes_on() {
         let mut log = EventLog::default();
         let first = log.attach();
-        let _dropped = log.push(event("a"));
+        log.push(event("a"));
         assert!(next(&mut log, first).is_ready());
-        let _dropped = log.push(event("b"));
+        log.push(event("b"));
         let second = log.attach();
         assert_eq!(next(&mut log, first), Poll::Ready(None));
         log.detach(first);
@@ -305,7 +305,7 @@ mod tests {
         let mut log = EventLog::default();
         let turn = log.attach();
         for text in ["a", "b", "c"] {
-            let _dropped = log.push(event(text));
+            log.push(event(text));
             assert!(next(&mut log, turn).is_ready());
         }
         let again = log.resume(1).unwrap();
@@ -321,10 +321,10 @@ mod tests {
         let turn = log.attach();
         for _ in 0..MAX_EVENTS {
             assert!(!log.is_full());
-            let _dropped = log.push(event("x"));
+            log.push(event("x"));
         }
         assert!(log.is_full());
-        let _dropped = log.push(event("x"));
+        log.push(event("x"));
         assert_eq!(log.unread(), MAX_EVENTS + 1);
         assert!(next(&mut log, turn).is_ready());
         assert!(next(&mut log, turn).is_ready());
@@ -336,7 +336,7 @@ mod tests {
         for (size, kept) in [(1, 256), (1024, 192), (300 * 1024, 1)] {
             let mut log = EventLog::default();
             for _ in 0..300 {
-                let _dropped = log.push(Bytes::from(vec![0; size]));
+                log.push(Bytes::from(vec![0; size]));
             }
             assert_eq!(log.events.len(), kept, "of {size} bytes each");
         }
@@ -367,8 +367,68 @@ mod tests {
         }
         assert_eq!((log.events.len(), dropped), (MAX_EVENTS, 2 * MAX_EVENTS));
         assert!(log.resume(0).is_none());
-        let _dropped = log.push(Bytes::from(vec![0; 2 * MAX_BYTES]));
+        log.push(Bytes::from(vec![0; 2 * MAX_BYTES]));
         assert_eq!(log.events.len(), 1);
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            let _before = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_woken_by_an_event_the_end_and_its_successor() {
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let count = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+        let context = Context::from_waker(&waker);
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert!(log.poll_next(turn, &context).is_pending());
+        let _unread = log.push(event("a"));
+        assert_eq!(count(), 1);
+        assert!(
+            log.poll_next(turn, &context).is_ready() && log.poll_ready(turn, &context).is_pending()
+        );
+        let next = log.attach();
+        assert_eq!((count(), log.turn()), (2, next));
+        assert!(log.poll_ready(next, &context).is_pending());
+        log.finish();
+        assert_eq!(count(), 3);
+    }
+
+    #[test]
+    fn it_is_ready_while_there_is_something_to_read_or_nothing_will_come() {
+        let context = Context::from_waker(Waker::noop());
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert!(log.poll_ready(turn, &context).is_pending());
+        let _unread = log.push(event("a"));
+        assert!(log.poll_ready(turn, &context).is_ready());
+        assert!(next(&mut log, turn).is_ready());
+        assert!(log.poll_ready(turn, &context).is_pending());
+        let other = log.attach();
+        assert!(log.poll_ready(turn, &context).is_ready(), "it was replaced");
+        assert!(log.poll_ready(other, &context).is_pending());
+        log.finish();
+        assert!(log.poll_ready(other, &context).is_ready());
+    }
+
+    #[test]
+    fn it_is_full_of_bytes_as_well_and_full_for_nobody_without_a_reader() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        let _unread = log.push(Bytes::from(vec![0; 192 * 1024 - 1]));
+        assert!(!log.is_full());
+        let _unread = log.push(event("x"));
+        assert!(log.is_full());
+        log.detach(turn);
+        assert!(!log.is_full());
     }
 
     proptest! {

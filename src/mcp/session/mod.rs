@@ -10,21 +10,26 @@ pub(crate) mod table;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::pump::Unknown;
+
 use self::eviction::Usage;
 use self::log::Turn;
+use self::pump::Closing;
 use self::reader::Reader;
 use self::state::{Onto, State, StreamId};
 use self::table::SessionId;
 use super::Reason;
+use super::call::Permitted;
 use crate::backend::{Link, Told};
 use crate::caller::{Caller, Principal, Transport};
 use crate::drain::Drain;
@@ -54,13 +59,6 @@ pub(crate) struct Terms {
     /// What lies on its streams counts against this.
     pub(crate) quota: Quota,
     pub(crate) tally: Tally,
-}
-
-#[cfg(test)]
-impl From<SessionTimes> for Terms {
-    fn from(times: SessionTimes) -> Self {
-        Self { times, quota: Quota::default(), tally: Tally::default() }
-    }
 }
 
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
@@ -94,12 +92,12 @@ impl Session {
     pub(crate) fn start<P: Send + 'static>(
         id: SessionId,
         (principal, transport): (Principal, Transport),
-        terms: impl Into<Terms>,
+        terms: Terms,
         link: Link,
         place: P,
         drain: &Drain,
     ) -> Arc<Self> {
-        let (Link { tell, said }, terms) = (link, terms.into());
+        let Link { tell, said } = link;
         let Terms { times: _, quota, tally } = terms.clone();
         let state = State::new(transport, Instant::now()).on_account(quota, tally);
         let session = Arc::new(Self {
@@ -117,7 +115,8 @@ impl Session {
             suspicion: OnceLock::new(),
             beginning: tokio::sync::Mutex::default(),
         });
-        let (own, stopping) = (Arc::clone(&session), drain.stopping());
+        let own = Arc::clone(&session);
+        let stopping = drain.stopping();
         drain.spawn_behind(async move {
             let _closing = Closing(Arc::clone(&own));
             let why = tokio::select! {
@@ -134,7 +133,7 @@ impl Session {
 
     /// The session's books. Never held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A reader took something: the session's task may go on where a stream was full.
@@ -208,7 +207,7 @@ impl Session {
         loop {
             let mut settled = pin!(self.settled.notified());
             // Enabled before the look, or the last call could end in between, unheard.
-            let _ready = settled.as_mut().enable();
+            settled.as_mut().enable();
             if self.calls() == 0 {
                 return;
             }
@@ -250,43 +249,44 @@ impl Session {
         self.closing.cancel();
     }
 
-    /// Enters calls and tells the backend of them. The reader gets the answers, and with `events`
+    /// Enters calls and sends them to the backend. The reader gets the answers, and with `events`
     /// whatever else belongs to the calls.
     pub(crate) async fn call(
         self: &Arc<Self>,
-        requests: Vec<Message>,
+        mut calls: Vec<Permitted>,
         events: bool,
-        caller: &Arc<Caller>,
     ) -> Result<Reader, Reason> {
-        let (stream, turn) = self.enter(&requests, Onto::Own { events })?;
+        let (stream, turn) = self.enter(&mut calls, Onto::Own { events })?;
         let reader = Reader::new(Arc::clone(self), stream, turn);
-        self.tell_all(requests, caller).await?;
+        self.send_all(calls).await?;
         Ok(reader)
     }
 
-    fn enter(&self, requests: &[Message], onto: Onto) -> Result<(StreamId, Turn), Reason> {
+    /// Enters a call whose answer comes on the standalone stream, and sends it to the backend.
+    pub(crate) async fn post(&self, call: Permitted) -> Result<(), Reason> {
+        let mut calls = vec![call];
+        self.enter(&mut calls, Onto::Standalone)?;
+        self.send_all(calls).await
+    }
+
+    fn enter(&self, calls: &mut [Permitted], onto: Onto) -> Result<(StreamId, Turn), Reason> {
         let deadline = Instant::now() + self.terms.times.call;
-        let entered = self.state().begin(requests, onto, deadline)?;
+        let entered = self.state().begin(calls, onto, deadline)?;
         self.changed.notify_one();
         Ok(entered)
     }
 
-    /// Tells the backend of calls that were entered. What it is not told of, for whatever reason,
+    /// Sends calls to the backend that were entered. One that it does not get, for whatever reason,
     /// is answered here.
-    async fn tell_all(&self, requests: Vec<Message>, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let ids = requests.iter().filter_map(Message::id).cloned().collect();
-        let mut untold = Untold { session: self, ids };
-        for request in requests {
-            self.tell(request, caller).await?;
-            let _told = untold.ids.pop_front();
+    async fn send_all(&self, calls: Vec<Permitted>) -> Result<(), Reason> {
+        let ids = calls.iter().filter_map(|call| call.request().id()).cloned().collect();
+        let mut unsent = Unsent { session: self, ids };
+        for call in calls {
+            let (request, caller) = call.into_parts();
+            self.tell(request, &caller).await?;
+            unsent.ids.pop_front();
         }
         Ok(())
-    }
-
-    /// Enters a call whose answer comes on the standalone stream, and tells the backend of it.
-    pub(crate) async fn post(&self, request: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let _standalone = self.enter(std::slice::from_ref(&request), Onto::Standalone)?;
-        self.tell_all(vec![request], caller).await
     }
 
     /// Puts an answer of the edge's own on the standalone stream.
@@ -311,7 +311,7 @@ impl Session {
         loop {
             let mut room = pin!(self.room.notified());
             // Enabled before the look, or the reader could make room in between, unheard.
-            let _ready = room.as_mut().enable();
+            room.as_mut().enable();
             if !self.state().is_full(StreamId::STANDALONE) {
                 return self.put(answer);
             }
@@ -323,7 +323,7 @@ impl Session {
     pub(crate) fn abandon(&self, id: &RequestId) {
         if self.state().cancel(id, Instant::now()) {
             let message = Message::cancellation(id, None);
-            let caller = Arc::new(Caller::stdio());
+            let caller = Arc::new(Caller::edge());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
             drop(self.tell.try_send(Told { message, caller }));
         }
@@ -397,12 +397,13 @@ impl Session {
         });
         let id = match self.transport {
             Transport::Bare => self.next_id(),
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio | Transport::Edge => {
                 BESIDE_A_CLIENT.into()
             }
         };
         let request = Message::request(&id, "initialize", &params);
-        let answer = self.call(vec![request], false, caller).await?.answer().await;
+        let call = Permitted::of_edge(request, Arc::clone(caller));
+        let answer = self.call(vec![call], false).await?.answer().await;
         if self.state().is_refused() || answer.is_none() {
             self.close();
             let text = answer.as_ref().and_then(|answer| Some(error_in(answer)?.1));
@@ -410,14 +411,6 @@ impl Session {
         }
         let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
         self.tell(ready, caller).await
-    }
-
-    /// What the caller of an `initialize` is told that was not answered within `time`.
-    pub(crate) fn late(&self, time: Duration) -> Reason {
-        match self.suspicion.get() {
-            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
-            None => Reason::CallTimeout(time),
-        }
     }
 
     /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
@@ -441,50 +434,17 @@ impl Session {
     }
 }
 
-/// Calls that were entered and that the backend was not told of: dropped, or an error, on the way.
-struct Untold<'a> {
+/// Calls that were entered and that the backend did not get: dropped, or an error, on the way.
+struct Unsent<'a> {
     session: &'a Session,
     ids: VecDeque<RequestId>,
 }
 
-impl Drop for Untold<'_> {
+impl Drop for Unsent<'_> {
     fn drop(&mut self) {
         for id in &self.ids {
-            let _waited = self.session.state().fail(id, Reason::BackendBusy, Instant::now());
+            self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
-    }
-}
-
-/// A session that its client does not know yet. Dropped before it does, it is closed.
-#[derive(Debug)]
-pub(crate) struct Unknown(Option<Arc<Session>>);
-
-impl Unknown {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self(Some(session))
-    }
-
-    /// The client knows it, or will.
-    pub(crate) fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unknown {
-    fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.close();
-        }
-    }
-}
-
-/// Sees to it that a session's books are closed when its task ends, however it ends.
-struct Closing(Arc<Session>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.state().end("the session ended", Instant::now());
-        self.0.settled.notify_waiters();
     }
 }
 

@@ -13,9 +13,11 @@ use super::log::{EventLog, Turn};
 use crate::backend::During;
 use crate::caller::Transport;
 use crate::limits::bytes::{PER_MESSAGE, Quota};
+use crate::mcp::call::{Permitted, Record, Shape};
+use crate::mcp::era::Era;
 use crate::observe::metrics::{Outcome, Tally};
 use crate::wire::jsonrpc::{Kind, Message, RequestId, code};
-use crate::wire::revision::{self, ProtocolVersion};
+use crate::wire::revision::ProtocolVersion;
 
 /// Calls of one session that may wait for the backend at once.
 pub(crate) const MAX_CALLS: usize = 64;
@@ -56,6 +58,8 @@ struct Pending {
     /// May anything but the answer go on its stream?
     streams: bool,
     initialize: bool,
+    shape: Shape,
+    record: Record,
 }
 
 /// What became of a message from the backend.
@@ -183,17 +187,18 @@ impl State {
     /// Enters calls that came in together, and opens the stream for what belongs to them.
     pub(crate) fn begin(
         &mut self,
-        requests: &[Message],
+        calls: &mut [Permitted],
         onto: Onto,
         deadline: Instant,
     ) -> Result<(StreamId, Turn), Reason> {
         if self.ended {
             return Err(Reason::UnknownSession);
         }
-        if self.calls.len() + requests.len() > MAX_CALLS {
+        if self.calls.len() + calls.len() > MAX_CALLS {
             return Err(Reason::TooManyCalls);
         }
-        let mut ids: Vec<&RequestId> = requests.iter().filter_map(Message::id).collect();
+        let mut ids: Vec<&RequestId> =
+            calls.iter().filter_map(|call| call.request().id()).collect();
         let doubled = ids.iter().any(|id| self.calls.contains_key(*id));
         ids.sort_unstable();
         if doubled || ids.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
@@ -203,7 +208,9 @@ impl State {
             Onto::Own { .. } => self.open_stream(),
             Onto::Standalone => StreamId::STANDALONE,
         };
-        for request in requests {
+        for call in calls {
+            let shape = call.take_shape();
+            let request = call.request();
             let Some(id) = request.id() else { continue };
             let pending = Pending {
                 stream,
@@ -211,8 +218,10 @@ impl State {
                 progress: request.progress_token(),
                 streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
+                shape,
+                record: Record::begin(&self.tally),
             };
-            drop(self.calls.insert(id.clone(), pending));
+            self.calls.insert(id.clone(), pending);
         }
         let log = self.logs.entry(stream).or_default();
         let turn = match onto {
@@ -232,9 +241,8 @@ impl State {
     /// The stream that a message from the backend goes to.
     pub(crate) fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
         let streaming = |id: &RequestId| self.calls.get(id).filter(|call| call.streams);
-        match message.kind() {
-            Kind::Response { id } => return self.calls.get(id).map(|call| call.stream),
-            Kind::Request { .. } | Kind::Notification { .. } => {}
+        if let Some(id) = message.answers() {
+            return self.calls.get(id).map(|call| call.stream);
         }
         if let During::Call(id) = during
             && let Some(call) = streaming(id)
@@ -312,7 +320,7 @@ impl State {
             }
             Kind::Request { id, .. } => {
                 if self.asked.len() >= MAX_ASKED {
-                    drop(self.asked.pop_front());
+                    self.asked.pop_front();
                     self.tally.count(Outcome::QuestionForgotten);
                 }
                 self.asked.push_back((id.clone(), stream));
@@ -328,11 +336,11 @@ impl State {
     fn settle(&mut self, id: &RequestId, answer: &Message, now: Instant) {
         let Some(call) = self.calls.remove(id) else { return };
         self.used.now(now);
-        let mut line = self.line(answer);
+        let mut line = self.line(&call.shape.apply(answer));
         if call.initialize {
             let named = answer.protocol_version();
             self.refused = answer.is_error();
-            if named.as_deref().is_some_and(revision::is_modern) {
+            if Era::of_revision(named.as_deref()) == Era::Modern {
                 // Such a revision has no handshake: nobody could go on from here.
                 let text = "the MCP server chose a protocol version that has no `initialize`";
                 line = Message::error(id, code::INTERNAL_ERROR, text).line();
@@ -356,7 +364,11 @@ impl State {
 
     /// Answers a call by an error of the edge's own. False where it does not wait (any more).
     pub(crate) fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
-        let Some(stream) = self.calls.get(id).map(|call| call.stream) else { return false };
+        let Some(call) = self.calls.get_mut(id) else { return false };
+        if fault.is_late() {
+            call.record.note_late();
+        }
+        let stream = call.stream;
         let answer = fault.answer(id);
         self.logs.entry(stream).or_default().excuse(fault);
         self.settle(id, &answer, now);
@@ -394,7 +406,7 @@ impl State {
         self.ended = true;
         let waiting: Vec<RequestId> = self.calls.keys().cloned().collect();
         for id in &waiting {
-            let _waited = self.fail(id, Reason::ended(why), now);
+            self.fail(id, Reason::ended(why), now);
         }
         self.logs.values_mut().for_each(EventLog::finish);
     }
@@ -423,7 +435,7 @@ impl State {
     /// Forgets a stream that its client was answered without.
     pub(crate) fn forget(&mut self, stream: StreamId) {
         if self.logs.get(&stream).is_some_and(EventLog::is_finished) {
-            drop(self.logs.remove(&stream));
+            self.logs.remove(&stream);
         }
     }
 
@@ -447,11 +459,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use serde_json::json;
 
     use super::*;
+    use crate::caller::Caller;
 
     fn state() -> State {
         State::new(Transport::StreamableHttp, Instant::now())
@@ -463,10 +477,14 @@ mod tests {
         Message::request(&id.into(), "tools/call", &params)
     }
 
+    fn call(request: Message) -> Permitted {
+        Permitted::of_edge(request, Arc::new(Caller::stdio()))
+    }
+
     fn begin(state: &mut State, message: &Message, events: bool) -> Result<StreamId, Reason> {
         let deadline = Instant::now() + Duration::from_secs(1);
         state
-            .begin(std::slice::from_ref(message), Onto::Own { events }, deadline)
+            .begin(&mut [call(message.clone())], Onto::Own { events }, deadline)
             .map(|(stream, _)| stream)
     }
 
@@ -524,7 +542,7 @@ mod tests {
         assert!(begin(&mut state, &one, true).is_ok());
         assert_eq!(begin(&mut state, &one, true), Err(Reason::DuplicateId));
         let (two, same) = (request(2, None), request(2, None));
-        let twice = state.begin(&[two, same], Onto::Standalone, Instant::now());
+        let twice = state.begin(&mut [call(two), call(same)], Onto::Standalone, Instant::now());
         assert_eq!(twice.unwrap_err(), Reason::DuplicateId);
         for id in 2..=64 {
             assert!(begin(&mut state, &request(id, None), true).is_ok());
@@ -564,7 +582,7 @@ mod tests {
         let mut state = state().on_account(Quota::default(), tally.clone());
         for id in 0..300_u64 {
             let asked = Message::request(&id.into(), "roots/list", &json!({}));
-            let _routed = state.route(&asked, &During::Unsaid, Instant::now());
+            state.route(&asked, &During::Unsaid, Instant::now());
         }
         assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
         assert!(!state.answered(&43.into()) && state.answered(&44.into()));
@@ -575,7 +593,7 @@ mod tests {
         let mut state = state();
         for id in 1..=100_u64 {
             let (stream, turn) = state
-                .begin(&[request(id, None)], Onto::Own { events: true }, Instant::now())
+                .begin(&mut [call(request(id, None))], Onto::Own { events: true }, Instant::now())
                 .unwrap();
             state.log(stream).unwrap().detach(turn);
             let answer = Message::result(&id.into(), &json!({}));
@@ -593,5 +611,174 @@ mod tests {
         assert!(state.log(stream).unwrap().is_finished());
         assert_eq!(state.log(stream).unwrap().unread(), 1);
         assert_eq!(begin(&mut state, &request(2, None), true), Err(Reason::UnknownSession));
+    }
+
+    #[tokio::test]
+    async fn finished_streams_are_kept_up_to_two_mebibytes() {
+        let mut state = state();
+        let mut finish = |id: u64, size: usize| {
+            let onto = Onto::Own { events: true };
+            let (stream, turn) = state.begin(&[request(id, None)], onto, Instant::now()).unwrap();
+            state.log(stream).unwrap().detach(turn);
+            let empty = Message::result(&id.into(), &json!("")).bytes().len();
+            let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
+            let _routed = state.route(&answer, &During::Unsaid, Instant::now());
+            state.logs.len() - 1
+        };
+        assert_eq!(finish(1, MAX_FINISHED_BYTES / 2), 1);
+        assert_eq!(finish(2, MAX_FINISHED_BYTES / 2), 2, "they may have all of it");
+        assert_eq!(finish(3, 100), 2, "the oldest goes");
+    }
+
+    fn initialize(id: u64) -> Message {
+        Message::request(&id.into(), "initialize", &json!({}))
+    }
+
+    fn text(state: &mut State, stream: StreamId) -> String {
+        let log = state.log(stream).unwrap();
+        let turn = log.attach();
+        let context = std::task::Context::from_waker(std::task::Waker::noop());
+        match log.poll_next(turn, &context) {
+            std::task::Poll::Ready(Some((_, event))) => String::from_utf8(event.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_initialize_is_answered_settles_the_session() {
+        let now = Instant::now();
+        let settled = |answer: Message| {
+            let mut state = state();
+            let stream = begin(&mut state, &initialize(1), true).unwrap();
+            assert!(state.is_initialize(&1.into()) && !state.is_initialize(&2.into()));
+            assert_eq!(state.route(&answer, &During::Unsaid, now), Routed::Delivered);
+            let (version, refused) = (state.version(), state.is_refused());
+            assert_eq!(state.is_ended(), refused);
+            assert_eq!(state.usage().is_none(), refused);
+            (version, refused, text(&mut state, stream))
+        };
+        let result =
+            |version: &str| Message::result(&1.into(), &json!({ "protocolVersion": version }));
+        let fine = result("2025-06-18");
+        let line = String::from_utf8(fine.bytes().to_vec()).unwrap();
+        assert_eq!(settled(fine), (Some(ProtocolVersion::V2025_06_18), false, line));
+        assert_eq!(settled(result("unheard-of")).0, Some(ProtocolVersion::ASSUMED));
+        let error = settled(Message::error(&1.into(), -1, "no"));
+        assert_eq!((error.0, error.1), (None, true));
+        let (_, refused, line) = settled(result("2026-07-28"));
+        assert!(refused && line.contains("-32603"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_idle_while_no_call_waits_and_nobody_reads() {
+        let mut state = state();
+        let begun = state.idle_since().unwrap();
+        let later = begun + Duration::from_secs(1);
+        let stream = begin(&mut state, &request(1, None), true).unwrap();
+        assert_eq!((state.idle_since(), state.calls()), (None, 1));
+        let answer = Message::result(&1.into(), &json!({}));
+        assert_eq!(state.route(&answer, &During::Unsaid, later), Routed::Delivered);
+        assert_eq!((state.idle_since(), state.calls()), (None, 0), "its stream is read");
+        let turn = state.log(stream).unwrap().turn();
+        state.log(stream).unwrap().detach(turn);
+        let usage = state.usage().unwrap();
+        assert_eq!((usage.idle_since, usage.streams, usage.returned), (Some(later), false, false));
+        let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
+        assert!(state.usage().unwrap().streams);
+        state.close();
+        assert!(state.is_ended() && state.usage().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_call_is_due_at_its_deadline_and_not_before() {
+        let mut state = state();
+        let begun = Instant::now();
+        let due = |seconds| begun + Duration::from_secs(seconds);
+        let mut calls = |id: u64, seconds| {
+            let onto = Onto::Own { events: true };
+            state.begin(&[request(id, None)], onto, due(seconds)).unwrap().0
+        };
+        let (first, _second) = (calls(1, 5), calls(2, 9));
+        assert_eq!(state.next_deadline(), Some(due(5)));
+        assert!(state.overdue(due(5) - Duration::from_millis(1)).is_empty());
+        assert_eq!(state.overdue(due(5)), [1.into()]);
+        assert!(state.fail(&1.into(), Reason::ended("late"), due(5)));
+        assert!(!state.fail(&1.into(), Reason::ended("late"), due(5)), "it waits no more");
+        assert_eq!(state.log(first).unwrap().excused(), Some(&Reason::ended("late")));
+        assert!(text(&mut state, first).contains("late"));
+        assert!(state.cancel(&2.into(), due(6)) && !state.cancel(&2.into(), due(6)));
+        assert_eq!((state.next_deadline(), state.used.last()), (None, due(6)));
+    }
+
+    #[tokio::test]
+    async fn what_belongs_to_no_call_goes_to_the_standalone_stream_if_that_is_read() {
+        let mut state = state();
+        let only = begin(&mut state, &request(1, None), true).unwrap();
+        let note = Message::notification("notifications/message", &json!({}));
+        let nameless = Message::notification("notifications/progress", &json!({}));
+        assert_eq!(state.place(&note, &During::NoCall), Some(only));
+        assert_eq!(state.place(&nameless, &During::Unsaid), None, "it is of no call");
+        let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
+        assert_eq!(state.place(&note, &During::NoCall), Some(StreamId::STANDALONE));
+        assert_eq!(state.place(&note, &During::Unsaid), Some(only));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_a_client_that_cannot_answer() {
+        let now = Instant::now();
+        let asked = Message::request(&7.into(), "roots/list", &json!({}));
+        let ping = Message::request(&8.into(), "ping", &json!({}));
+        let note = Message::notification("notifications/message", &json!({}));
+        let mut bare = State::new(Transport::Bare, now);
+        assert_eq!(bare.route(&asked, &During::Unsaid, now), Routed::Unanswerable(7.into()));
+        assert_eq!(bare.route(&note, &During::Unsaid, now), Routed::Dropped);
+        let mut state = state();
+        assert_eq!(state.route(&ping, &During::Unsaid, now), Routed::Unanswerable(8.into()));
+        let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
+        assert_eq!(state.route(&ping, &During::Unsaid, now), Routed::Delivered);
+        assert_eq!(state.route(&note, &During::Unsaid, now), Routed::Delivered);
+    }
+
+    #[tokio::test]
+    async fn the_standalone_stream_outlives_the_calls_that_are_answered_on_it() {
+        let mut state = state();
+        let onto = Onto::Standalone;
+        let (stream, _turn) = state.begin(&[request(1, None)], onto, Instant::now()).unwrap();
+        assert_eq!(stream, StreamId::STANDALONE);
+        let answer = Message::result(&1.into(), &json!({}));
+        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        state.put(Bytes::from_static(b"{}"));
+        assert_eq!(state.log(stream).unwrap().unread(), 2);
+        state.forget(stream);
+        assert!(!state.log(stream).unwrap().is_finished());
+        state.blame("it crashed");
+        assert_eq!(state.fault(), Some("it crashed"));
+    }
+
+    #[tokio::test]
+    async fn a_finished_stream_that_is_read_is_never_forgotten() {
+        let mut state = state();
+        for id in 1..=2 * u64::try_from(MAX_FINISHED).unwrap() {
+            let _stream = begin(&mut state, &request(id, None), true).unwrap();
+            let answer = Message::result(&id.into(), &json!({}));
+            assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        }
+        assert_eq!(state.logs.len(), 1 + 2 * MAX_FINISHED);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
+        let budget = crate::budget::Budget::new(100_000, 0, Tally::default());
+        let tally = Tally::default();
+        let mut state = state().on_account(budget.quota(), tally.clone());
+        let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;
+        for (text, taken) in [(plain.to_owned(), 0), (format!("{plain}\n"), 31 + PER_MESSAGE)] {
+            let note = Message::parse(text.into()).unwrap();
+            assert_eq!(state.route(&note, &During::Unsaid, Instant::now()), Routed::Delivered);
+            assert_eq!(budget.taken(), taken);
+        }
+        state.shed();
+        state.shed();
+        assert_eq!((budget.taken(), tally.outcomes()["events_shed"]), (0, 2));
     }
 }

@@ -1,9 +1,10 @@
 //! The sessions that clients know by an id, and how many there may be.
 
-use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -14,6 +15,8 @@ use super::eviction::{self, Candidate, Choice};
 use crate::caller::{Principal, Transport};
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit};
+use crate::observe::metrics::{Gauge, Gauged};
+use crate::wire::hex;
 
 /// How often a session is chosen for eviction until one can really be ended.
 const MAX_CHOICES: usize = 8;
@@ -27,7 +30,7 @@ impl SessionId {
     pub(crate) fn random() -> Result<Self, Reason> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|_no_randomness| Reason::NoRandomness)?;
-        Ok(Self(hex(&bytes).into()))
+        Ok(Self(hex::digits(&bytes).collect()))
     }
 
     /// What the client sends.
@@ -38,7 +41,7 @@ impl SessionId {
     /// A name for logs, from which the id cannot be had.
     pub(crate) fn alias(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
-        hex(digest.first_chunk::<4>().map_or(&[], |first| first))
+        hex::digits(digest.first_chunk::<4>().map_or(&[], |first| first)).collect()
     }
 }
 
@@ -48,19 +51,12 @@ impl fmt::Debug for SessionId {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// The sessions that clients know by an id.
 #[derive(Debug)]
 pub(crate) struct SessionTable {
     sessions: Arc<DashMap<Box<str>, Entry>>,
     places: Arc<Semaphore>,
+    known: Gauge,
     per_client: PerClient,
 }
 
@@ -69,6 +65,7 @@ pub(crate) struct SessionTable {
 struct Entry {
     session: Arc<Session>,
     hold: Arc<Hold>,
+    _known: Gauged,
 }
 
 /// What a session holds of the limits, until a newcomer takes it or the session ends.
@@ -87,7 +84,7 @@ pub(crate) struct Places {
 
 impl Hold {
     fn release(&self) -> Option<Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.places.lock().take()
     }
 }
 
@@ -111,7 +108,7 @@ impl SessionPlace {
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
-        drop(self.sessions.remove(&*self.id.0));
+        self.sessions.remove(&*self.id.0);
         drop(self.hold.release());
     }
 }
@@ -136,12 +133,15 @@ pub(crate) enum NoPlace {
 }
 
 impl SessionTable {
-    pub(crate) fn new(most: u32, per_client: u32) -> Self {
+    /// `most` sessions in all, and so many for each client; `known` counts those that clients can
+    /// find.
+    pub(crate) fn new(most: u32, per_client: u32, known: Gauge) -> Self {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             sessions: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
-            per_client: PerClient::new(per_client),
+            known,
+            per_client: PerClient::new(per_client, Gauge::default()),
         }
     }
 
@@ -177,7 +177,7 @@ impl SessionTable {
             let sessions = self.sessions.iter();
             let sessions = sessions.filter(|entry| of.is_none_or(|of| entry.hold.client == of));
             let candidates = sessions.filter_map(|entry| {
-                let Entry { session, hold } = entry.value();
+                let Entry { session, hold, _known: _ } = entry.value();
                 let usage = session.usage()?;
                 let own = session.is_of(newcomer.principal);
                 let session = (Arc::clone(session), Arc::clone(hold), usage);
@@ -198,8 +198,8 @@ impl SessionTable {
 
     /// Makes a session known.
     pub(crate) fn enter(&self, session: &Arc<Session>, hold: Arc<Hold>) {
-        let entry = Entry { session: Arc::clone(session), hold };
-        drop(self.sessions.insert(session.id().as_str().into(), entry));
+        let entry = Entry { session: Arc::clone(session), hold, _known: self.known.hold() };
+        self.sessions.insert(session.id().as_str().into(), entry);
     }
 
     /// The open session with this id, if it is of this transport and belongs to this principal.
@@ -215,11 +215,6 @@ impl SessionTable {
             .filter(|session| session.is_open_to(principal) && session.transport() == transport)
             .inspect(|session| session.used_by_client())
             .ok_or(Reason::UnknownSession)
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
     }
 }
 
@@ -237,8 +232,10 @@ mod tests {
     use crate::caller::{Caller, TokenId};
     use crate::config::{Config, Limits};
     use crate::drain::Drain;
+    use crate::limits::bytes::Quota;
     use crate::mcp::Mcp;
-    use crate::mcp::session::SessionTimes;
+    use crate::mcp::call::Permitted;
+    use crate::mcp::session::{SessionTimes, Terms};
     use crate::observe::metrics::Tally;
     use crate::wire::jsonrpc::Message;
 
@@ -286,16 +283,18 @@ mod tests {
         let (say, said) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let (id, hold) = (place.id().clone(), place.hold());
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let id = place.id().clone();
+        let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
-        let session = Session::start(id, owner, times, Link { tell, said }, place, drain);
+        let session = Session::start(id, owner, terms, Link { tell, said }, place, drain);
         table.enter(&session, hold);
         (session, (told, say))
     }
 
     #[test]
     fn places_are_limited_in_all_and_per_client() {
-        let table = SessionTable::new(3, 2);
+        let table = SessionTable::new(3, 2, Gauge::default());
         let (_a, b) = (take(&table, client(1)).unwrap(), take(&table, client(1)).unwrap());
         assert_eq!(take(&table, client(1)).unwrap_err(), NoPlace::OfClient(None));
         let _c = take(&table, client(2)).unwrap();
@@ -306,7 +305,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2, Gauge::default());
+        let drain = Drain::default();
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         sleep(Duration::from_millis(750)).await;
         let (two, _played) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -320,14 +320,15 @@ mod tests {
         assert!(take(&table, client(1)).is_err());
         sleep(Duration::from_millis(1)).await;
         assert!(take(&table, client(1)).is_err());
-        assert_eq!(table.len(), 1);
+        assert_eq!((table.sessions.len(), table.known.value()), (1, 1));
         drop(place);
         assert!(take(&table, client(1)).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2, Gauge::default());
+        let drain = Drain::default();
         let mut played = Vec::new();
         let mut open = || {
             let (session, link) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -362,13 +363,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
-        let (table, drain) = (SessionTable::new(9, 2), Drain::default());
+        let table = SessionTable::new(9, 2, Gauge::default());
+        let drain = Drain::default();
         let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let reader = reading.listen().unwrap();
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let answer = calling.call(vec![request], false).await.unwrap();
         sleep(Duration::from_mins(50)).await;
         assert!(take(&table, client(1)).is_err());
         assert!(!reading.is_ended() && !calling.is_ended());
@@ -383,8 +385,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
-        let (table, drain) = (SessionTable::new(2, 9), Drain::default());
-        let other = Principal::Token(TokenId([7; 6]));
+        let table = SessionTable::new(2, 9, Gauge::default());
+        let drain = Drain::default();
+        let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();
         let (theirs, _a) = session_of(other.clone(), place, &drain, &table);
         sleep(Duration::from_mins(10)).await;
@@ -408,13 +411,38 @@ mod tests {
         let place = take(&mcp.sessions, client(1)).unwrap();
         let (calling, _link) = session(place, &drain, &mcp.sessions);
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
-        let caller = Arc::new(Caller::stdio());
-        let _answer = calling.call(vec![request], false, &caller).await.unwrap();
+        let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let _answer = calling.call(vec![request], false).await.unwrap();
         // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
         // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
         let begun = Instant::now();
         let refused = mcp.take_place(client(1), &ME).await.unwrap_err();
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
+    }
+
+    #[test]
+    fn an_id_is_shown_by_an_alias_of_eight_digits_that_stays_the_same() {
+        let (id, other) = (SessionId("aa".into()), SessionId("ab".into()));
+        assert_eq!((id.alias(), id.as_str()), ("961b6dd3".to_owned(), "aa"));
+        assert_ne!(id.alias(), other.alias());
+        assert_eq!(format!("{id:?}"), "SessionId(961b6dd3…)");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
+        let (table, drain) = (SessionTable::new(9, 9), Drain::default());
+        let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let id = mine.id().as_str();
+        let other = Principal::Token(TokenId([7; 6]));
+        assert!(table.find(id, &ME, Transport::StreamableHttp).is_ok());
+        for (id, principal, transport) in [
+            (id, &other, Transport::StreamableHttp),
+            (id, &ME, Transport::HttpSse),
+            ("no-such-id", &ME, Transport::StreamableHttp),
+        ] {
+            let unknown = table.find(id, principal, transport).err();
+            assert_eq!(unknown, Some(Reason::UnknownSession), "{principal:?} {transport:?}");
+        }
     }
 }

@@ -17,7 +17,10 @@ pub(super) fn is_too_deep(text: &str) -> bool {
 
 /// The deepest nesting of arrays and objects.
 fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    let mut deepest = 0_usize;
+    let mut now = 0_usize;
+    let mut in_string = false;
+    let mut escaped = false;
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
@@ -37,7 +40,9 @@ fn depth(text: &str) -> usize {
 /// How many bytes a JSON text takes at most as a [`serde_json::Value`]. Each value stands behind a
 /// comma, a colon or an opening bracket, but for the first.
 pub(crate) fn weight(text: &str) -> usize {
-    let (mut values, mut in_string, mut escaped) = (1_usize, false, false);
+    let mut values = 1_usize;
+    let mut in_string = false;
+    let mut escaped = false;
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
@@ -61,5 +66,14 @@ mod tests {
         assert_eq!(weight("[1,2,3]"), 4 * VALUE + 7);
         // A map of its own for each: 632 bytes of node on 64 bits, and what it is called by.
         assert!(weight(&format!("[{}1]", r#"{"a":1},"#.repeat(1000))) > 1000 * 700);
+    }
+
+    #[test]
+    fn only_brackets_outside_of_strings_nest_and_each_that_closes_counts() {
+        assert_eq!(depth(r#"[{"a":["\"[[[[","\\",[],{}]},"]]]]\\"]"#), 4);
+        assert_eq!(depth(r#"["]]]]",["]]]]",["]]]]"]]]"#), 3);
+        assert!(!is_too_deep(&"[]".repeat(1000)), "many are not deep");
+        let hidden = format!("{}{}", r#"["]]]]","#.repeat(129), "1".to_owned() + &"]".repeat(129));
+        assert!(is_too_deep(&hidden), "nothing in a string closes anything");
     }
 }

@@ -52,7 +52,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                     )));
                 }
                 _ => {
-                    let _ignored = map.next_value::<IgnoredAny>()?;
+                    map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };

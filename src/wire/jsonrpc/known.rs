@@ -106,7 +106,7 @@ impl<'de, const N: usize> Visitor<'de> for Named<N> {
             if self.0.iter().any(|known| folded(known) == folded_name) {
                 return Err(A::Error::custom(format!("`{name}` can be read as another member")));
             }
-            let _ignored = map.next_value::<IgnoredAny>()?;
+            map.next_value::<IgnoredAny>()?;
         }
         Ok(found)
     }

@@ -138,12 +138,12 @@ impl Message {
     /// # Errors
     /// [`Malformed`] says what is wrong, and the id where one could be read.
     pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let _shallow = as_text(&bytes)?;
+        as_text(&bytes)?;
         let message = Self::classify(bytes, RequestId::parse)?;
         match (message.method(), KnownParams::read(message.params())) {
             (Some(_), Err(error)) => {
-                let (reason, id) = (format!("`params`: {error}").into(), message.id().cloned());
-                Err(Malformed::Shape { reason, id })
+                let reason = format!("`params`: {error}").into();
+                Err(Malformed::Shape { reason, id: message.id().cloned() })
             }
             (_, _) => Ok(message),
         }
@@ -195,14 +195,16 @@ impl Message {
     /// A request of the edge's or an embedded server's own; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn request(id: &RequestId, method: &str, params: &Value) -> Self {
-        let (method, params) = (Value::from(method), member("params", params));
+        let method = Value::from(method);
+        let params = member("params", params);
         Self::made(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}{params}}}"#))
     }
 
     /// A notification; `params` may be [`Value::Null`] for none.
     #[must_use]
     pub fn notification(method: &str, params: &Value) -> Self {
-        let (method, params) = (Value::from(method), member("params", params));
+        let method = Value::from(method);
+        let params = member("params", params);
         Self::made(format!(r#"{{"jsonrpc":"2.0","method":{method}{params}}}"#))
     }
 
@@ -261,10 +263,18 @@ impl Message {
     /// Its id; none for a notification.
     #[must_use]
     pub fn id(&self) -> Option<&RequestId> {
-        match &self.kind {
-            Kind::Request { id, .. } | Kind::Response { id } => Some(id),
-            Kind::Notification { .. } => None,
-        }
+        self.request_id().or(self.answers())
+    }
+
+    /// The id of a request, under which it may be refused. That of a response was chosen by the
+    /// other side, and may be that of a call of its writer's as well.
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        if let Kind::Request { id, .. } = &self.kind { Some(id) } else { None }
+    }
+
+    /// The request that it answers; none if it is no response.
+    pub(crate) fn answers(&self) -> Option<&RequestId> {
+        if let Kind::Response { id } = &self.kind { Some(id) } else { None }
     }
 
     /// Its bytes on one line, without a line end. Line breaks between tokens become spaces; inside
@@ -686,6 +696,84 @@ mod tests {
         let twins = serde_json::json!({ "name": 1, "Name": 2, "_meta": { "ProgressToken": 3 } });
         let note = Message::notification("n", &twins);
         assert_eq!((note.method(), note.progress_token()), (Some("n"), None));
+    }
+
+    #[test]
+    fn the_codes_are_those_of_the_specification_and_of_the_sdks() {
+        let codes = [
+            code::PARSE_ERROR,
+            code::INVALID_REQUEST,
+            code::METHOD_NOT_FOUND,
+            code::INVALID_PARAMS,
+            code::INTERNAL_ERROR,
+        ];
+        assert_eq!(codes, [-32_700, -32_600, -32_601, -32_602, -32_603]);
+        assert_eq!((code::TRANSPORT, code::SESSION_NOT_FOUND), (-32_000, -32_001));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert!(shape("7").to_string().contains("expected an object"));
+        let batch =
+            |text: &'static str| Message::parse_batch(&Bytes::from_static(text.as_bytes()), 3);
+        assert!(batch("{}").unwrap_err().to_string().contains("expected an array"));
+        let error = batch("[1,2,3,4,5]").unwrap_err();
+        assert!(error.to_string().contains("5 messages in one batch, 3 are allowed"), "{error}");
+    }
+
+    #[test]
+    fn a_batch_may_have_as_many_as_are_allowed_and_no_more_are_kept() {
+        let note = r#"{"jsonrpc":"2.0","method":"a"}"#;
+        let three = Bytes::from(format!("[{note},{note},{note}]"));
+        assert_eq!(Message::parse_batch(&three, 3).unwrap().len(), 3);
+        let Members { first, count } = Members::read("[1,2,3,4]", 2).unwrap();
+        assert_eq!((first.len(), count), (2, 4));
+    }
+
+    #[test]
+    fn an_id_of_1024_bytes_is_one_and_its_quotes_count() {
+        let id = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
+        assert!(RequestId::parse(&id(1024)).is_some());
+        assert_eq!(RequestId::parse(&id(1025)), None);
+    }
+
+    #[test]
+    fn a_copy_counts_if_it_is_large_or_must() {
+        let budget = crate::budget::Budget::new(100_000, 0, crate::tally::Tally::default());
+        let quota = budget.quota();
+        let of_length = |length: usize| {
+            let beside = r#"{"jsonrpc":"2.0","method":""}"#.len();
+            Message::notification(&"x".repeat(length - beside), &Value::Null)
+        };
+        let small = of_length(SMALL - 1).charged_if_large(&quota);
+        assert_eq!((small.bytes().len(), budget.taken()), (SMALL - 1, 0));
+        let large = of_length(SMALL).charged_if_large(&quota);
+        assert_eq!((large.bytes().len(), budget.taken()), (SMALL, SMALL + PER_MESSAGE));
+        drop(large);
+        let charged = of_length(100).charged(&quota);
+        assert_eq!((charged.method().map(str::len), budget.taken()), (Some(71), 100 + PER_MESSAGE));
+        drop(charged);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn the_parts_of_a_line_are_the_line() {
+        for text in
+            ["{\n\"jsonrpc\":\r\n\"2.0\",\"method\":\"a\"}\n", r#"{"jsonrpc":"2.0","method":"a"}"#]
+        {
+            let message = parse(text).unwrap();
+            assert_eq!(message.line_parts().collect::<Vec<_>>().concat(), message.line());
+        }
+    }
+
+    #[test]
+    fn a_message_is_shown_without_what_it_holds() {
+        let call =
+            parse(r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"secret":"s3cret"}}"#).unwrap();
+        assert_eq!(format!("{call:?}"), r#"Request { id: 7, method: "m" } (66 bytes)"#);
+        let answer = parse(r#"{"jsonrpc":"2.0","id":7,"result":{"a":[1]}}"#).unwrap();
+        assert_eq!(answer.result_text(), r#"{"a":[1]}"#);
+        assert_eq!((call.result_text(), call.is_error()), ("", false));
     }
 
     proptest! {

@@ -55,7 +55,7 @@ impl Families {
             found.extend(living);
             next += 1;
         }
-        let _root = found.remove(0);
+        found.remove(0);
         found
     }
 }

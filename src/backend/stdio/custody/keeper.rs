@@ -93,11 +93,11 @@ struct Kept {
 impl Kept {
     async fn program_ended(&mut self) {
         loop {
-            let _others = self.reap();
+            self.reap();
             if self.ended.is_some() {
                 return;
             }
-            let _told = self.exits.recv().await;
+            self.exits.recv().await;
         }
     }
 
@@ -116,7 +116,7 @@ impl Kept {
     async fn kill(&mut self) {
         let deadline = Instant::now() + KILLED;
         while self.reap() && Instant::now() < deadline {
-            let _number = descent::kill_beneath(getpid(), &HashSet::new());
+            descent::kill_beneath(getpid(), &HashSet::new());
             // Who was killed may not have ended yet.
             let _told = timeout(AGAIN, self.exits.recv()).await;
         }

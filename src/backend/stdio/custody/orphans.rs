@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, WaitOptions, getpid};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -51,7 +52,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _known = self.orphans.own().remove(&self.pid);
+        self.orphans.own().remove(&self.pid);
     }
 }
 
@@ -65,7 +66,7 @@ impl Orphans {
     }
 
     fn own(&self) -> MutexGuard<'_, HashSet<Pid>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.lock()
     }
 
     /// Runs `start`; nobody looks until its child is known.
@@ -75,7 +76,7 @@ impl Orphans {
     ) -> io::Result<(Own, T)> {
         let mut own = self.own();
         let (pid, started) = start()?;
-        let _new = own.insert(pid);
+        own.insert(pid);
         Ok((Own { orphans: Arc::clone(self), pid }, started))
     }
 

@@ -10,10 +10,11 @@
 //! held back. [`Starts`] is pure: time and chance come in as arguments.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -82,8 +83,13 @@ struct Starts {
 
 impl Default for Starts {
     fn default() -> Self {
-        let (recent, why) = (VecDeque::new(), String::new());
-        Self { in_row: 0, suspect: Suspect::All, recent, held_until: None, why }
+        Self {
+            in_row: 0,
+            suspect: Suspect::All,
+            recent: VecDeque::new(),
+            held_until: None,
+            why: String::new(),
+        }
     }
 }
 
@@ -110,7 +116,7 @@ impl Starts {
         while self.recent.front().is_some_and(|at| now >= *at + WINDOW)
             || self.recent.len() >= BUDGET
         {
-            let _old = self.recent.pop_front();
+            self.recent.pop_front();
         }
         let first = self.in_row == 0 && self.recent.is_empty();
         let other = !first && self.suspect != Suspect::One(who);
@@ -155,25 +161,25 @@ impl Gate {
     }
 
     fn starts(&self) -> MutexGuard<'_, Starts> {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.starts.lock()
     }
 
     /// Lets a start through, or says why not.
     pub(super) fn pass(self: &Arc<Self>, who: Starter) -> Result<Attempt, Held> {
         let now = Instant::now();
         self.starts().ask(who, now)?;
-        let (asked, spoke) = (AtomicBool::new(false), CancellationToken::new());
-        Ok(Attempt { gate: Arc::clone(self), who, begun: now, asked, spoke })
+        Ok(Attempt {
+            gate: Arc::clone(self),
+            who,
+            begun: now,
+            asked: AtomicBool::new(false),
+            spoke: CancellationToken::new(),
+        })
     }
 
     /// Is everybody held back now?
     pub(super) fn is_closed(&self) -> bool {
         self.starts().held(Starter::Edge, Instant::now()).is_some()
-    }
-
-    /// Does the program keep failing?
-    pub(super) fn is_loop(&self) -> bool {
-        self.starts().is_loop()
     }
 
     /// Changes the books, and tells of what that comes to.
@@ -186,6 +192,7 @@ impl Gate {
         if before == after {
             return;
         }
+        self.tally.gauges().crash_loop.store(starts.is_loop(), Ordering::Relaxed);
         let Some(suspect) = after else {
             return info!("the MCP server stays up again: it is started as clients ask");
         };

@@ -132,7 +132,8 @@ fn fault(bytes: &[u8], malformed: &Malformed) -> String {
 
 /// Does NaN or Infinity stand there outside of strings?
 fn has_no_number(text: &str) -> bool {
-    let (mut in_string, mut escaped) = (false, false);
+    let mut in_string = false;
+    let mut escaped = false;
     text.bytes().enumerate().any(|(at, byte)| {
         match byte {
             _ if escaped => escaped = false,

@@ -6,7 +6,7 @@
 //! more bytes than one line may have, without one message. All else may be a server that starts
 //! slowly, and is logged once. [`Books`] is pure: time comes in as an argument.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -137,7 +137,7 @@ impl Books {
 
     fn hears(&mut self, message: &Message) -> Option<RequestId> {
         (self.spoke, self.endless) = (true, None);
-        let Kind::Response { id } = message.kind() else { return None };
+        let id = message.answers()?;
         let misnamed = self.sole_hello().filter(|hello| *hello != id).cloned();
         let named = self.hello.told.as_ref().is_some_and(|(hello, _)| hello == id);
         self.hello.answered |= named || misnamed.is_some();
@@ -285,7 +285,7 @@ impl Watch {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock()
     }
 
     fn wake_if(&self, begun: bool) {

@@ -42,7 +42,7 @@ impl Channel {
                 }
                 let mut session = HeaderMap::clone(&session);
                 if let Some(last) = place.last.clone() {
-                    drop(session.insert(LAST_EVENT, last));
+                    session.insert(LAST_EVENT, last);
                 }
                 self.shared.wire.listen(&session, caller).await
             } else {

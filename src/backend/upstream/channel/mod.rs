@@ -7,10 +7,11 @@
 mod listen;
 mod renew;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -89,7 +90,7 @@ impl Channel {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The fields that name the session, how often it was begun again, and whether the upstream has
@@ -178,9 +179,9 @@ impl Channel {
                 return tracing::debug!(?message, text = why.text, "the upstream did not get it");
             }
         };
-        let inward = match message.kind() {
-            Kind::Response { .. } => epoch::inward(message, epoch),
-            Kind::Request { .. } | Kind::Notification { .. } => Some(message.clone()),
+        let inward = match message.answers() {
+            Some(_) => epoch::inward(message, epoch),
+            None => Some(message.clone()),
         };
         let Some(message) = inward else {
             return tracing::debug!(?message, "an answer to an upstream that is gone: dropped");
@@ -270,7 +271,7 @@ impl Channel {
                     self.begin(named, &answer);
                 }
                 if request.method() == Some("tools/list") {
-                    let _next_page = self.shared.tools.learn(&answer);
+                    self.shared.tools.learn(&answer);
                 }
                 Try::Answered(answer)
             }
@@ -283,7 +284,7 @@ impl Channel {
         let mut session = HeaderMap::new();
         for (name, value) in [(SESSION, named), (VERSION, version)] {
             if let Some(value) = value {
-                drop(session.insert(name, value));
+                session.insert(name, value);
             }
         }
         self.state().session = Arc::new(session);
@@ -305,10 +306,10 @@ impl Channel {
         let messages = messages.map_err(|error| self.misread(bytes, &error))?;
         let mut answer = None;
         for message in messages {
-            match message.kind() {
-                Kind::Response { id: of } if of == id => answer = Some(message),
-                Kind::Response { .. } => {}
-                Kind::Request { .. } | Kind::Notification { .. } => {
+            match message.answers() {
+                Some(of) if of == id => answer = Some(message),
+                Some(_) => {}
+                None => {
                     Box::pin(self.hear(message, During::Call(id.clone()), epoch, caller)).await;
                 }
             }
@@ -345,7 +346,7 @@ impl Channel {
                         };
                         let message = Message::parse(data.clone());
                         let message = message.map_err(|error| self.misread(&data, &error))?;
-                        if matches!(message.kind(), Kind::Response { id: of } if of == id) {
+                        if message.answers() == Some(id) {
                             events.finish().await;
                             return Ok(message);
                         }
@@ -363,7 +364,7 @@ impl Channel {
             // However long that is, the call has its deadline.
             sleep(pause).await;
             let mut fields = session.clone();
-            drop(fields.insert(LAST_EVENT, last));
+            fields.insert(LAST_EVENT, last);
             match self.shared.wire.listen(&fields, caller).await {
                 Ok(Answer::Events(more)) => events = more,
                 Ok(_) | Err(_) => {

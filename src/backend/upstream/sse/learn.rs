@@ -35,7 +35,7 @@ impl Session {
         };
         let message = Message::request(&id, "tools/list", &params);
         let told = Told { message, caller: Arc::clone(&self.caller) };
-        let _first = self.own.insert(id.clone());
+        self.own.insert(id.clone());
         let until = Instant::now() + self.shared.wire.patience();
         self.learning = Some(Learning { id, cursor, pages, until });
         self.outbox.push_back(told.into());
@@ -58,7 +58,7 @@ impl Session {
     /// Asks no further.
     pub(super) fn stop_learning(&mut self) {
         if let Some(Learning { id, .. }) = self.learning.take() {
-            drop(self.over(&id));
+            self.over(&id);
             self.shared.tools.were_not_learnt();
         }
     }

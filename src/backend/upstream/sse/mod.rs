@@ -125,11 +125,13 @@ impl Session {
         let mut rest = self.down.is_some().then(|| self.rest());
         loop {
             let again = self.memory.initialize().map(|hello| (hello, self.memory.rest()));
-            let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(&self.caller));
+            let shared = Arc::clone(&self.shared);
+            let caller = Arc::clone(&self.caller);
             let mut trying = Box::pin(connect(shared, caller, again));
             loop {
                 let due = self.held.iter().filter_map(|held| held.until).min();
-                let (now, resting) = (Instant::now(), rest.is_some());
+                let now = Instant::now();
+                let resting = rest.is_some();
                 tokio::select! {
                     tried = &mut trying, if !resting => match tried {
                         Ok(connected) => {
@@ -202,13 +204,13 @@ impl Session {
         }
         if let Some(id) = message.cancelled() {
             self.held.retain(|held| held.told.message.id() != Some(&id));
-            drop(self.over(&id));
+            self.over(&id);
         }
     }
 
     /// A call is answered, or needs no answer.
     fn over(&mut self, id: &RequestId) -> Option<Sending> {
-        let _answered = self.hello.take_if(|hello| hello == id);
+        self.hello.take_if(|hello| hello == id);
         self.posts.over(id);
         self.flying.remove(id)
     }
@@ -288,31 +290,28 @@ impl Session {
     /// Begins to post a message.
     fn post(&mut self, sending: Sending, to: &Uri) {
         let Sending { told: Told { message, caller }, until, fallen } = sending;
-        let message = match message.kind() {
-            Kind::Response { .. } => epoch::inward(&message, self.epoch),
-            Kind::Request { .. } | Kind::Notification { .. } => Some(message),
+        let message = match message.answers() {
+            Some(_) => epoch::inward(&message, self.epoch),
+            None => Some(message),
         };
         let Some(message) = message else { return };
         self.note(&message);
         self.forget_cancelled(&message);
         let mut call = None;
-        if let Kind::Request { id, .. } = message.kind() {
+        if let Some(id) = message.request_id() {
             call = Some(id.clone());
             if message.method() == Some("initialize") {
                 self.hello = Some(id.clone());
             }
             let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
-            drop(self.flying.insert(id.clone(), Sending { told, until, fallen }));
+            self.flying.insert(id.clone(), Sending { told, until, fallen });
         }
         self.posts.begin(&self.shared, Told { message, caller }, call, to);
     }
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
     async fn settle(&mut self, message: &Message, answer: Result<Answer, Fault>) -> Option<String> {
-        let call = match message.kind() {
-            Kind::Request { id, .. } => Some(id),
-            Kind::Notification { .. } | Kind::Response { .. } => None,
-        };
+        let call = message.request_id();
         if call.is_some_and(|id| !self.flying.contains_key(id)) {
             // It was answered on the stream, or cancelled.
             return None;
@@ -383,9 +382,9 @@ impl Session {
 
     /// Hands on what the upstream says.
     async fn hear(&mut self, message: Message) {
-        if let Kind::Response { id } = message.kind() {
+        if let Some(id) = message.answers() {
             if self.own.remove(id) {
-                drop(self.over(id));
+                self.over(id);
                 return self.learnt(&message, id);
             }
             let asked = self.over(id).map(|call| call.told.message);
@@ -395,7 +394,7 @@ impl Session {
             match asked.as_ref().and_then(Message::method) {
                 Some("initialize") if !message.is_error() => {
                     if let Some(asked) = &asked {
-                        let _forgot = self.memory.note(asked);
+                        self.memory.note(asked);
                     }
                 }
                 Some("tools/list") => drop(self.shared.tools.learn(&message)),

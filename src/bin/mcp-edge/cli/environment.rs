@@ -102,9 +102,11 @@ fn meant<'a>(name: &str, ours: impl Iterator<Item = &'a str>) -> Option<&'a str>
 
 /// One letter too many, one too few, another one, or two changed places.
 fn is_one_slip(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let one = one.as_bytes();
+    let other = other.as_bytes();
     let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
-    let (one, other) = (one.get(same..).unwrap_or(&[]), other.get(same..).unwrap_or(&[]));
+    let one = one.get(same..).unwrap_or(&[]);
+    let other = other.get(same..).unwrap_or(&[]);
     let pairs = one.iter().rev().zip(other.iter().rev());
     let same = pairs.take_while(|(one, other)| one == other).count();
     let middle = |text: &[u8]| text.get(..text.len() - same).map(<[u8]>::to_vec);

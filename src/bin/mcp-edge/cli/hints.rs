@@ -47,9 +47,9 @@ const ELSEWHERE: [(&[&str], &str); 6] = [
 pub(super) fn in_our_words(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::UnknownArgument {
         // clap says how to hand it to the command, which a misspelt option is not meant for.
-        let _tip = error.remove(ContextKind::Suggested);
+        error.remove(ContextKind::Suggested);
         if elsewhere(&error).is_some() {
-            let _tip = error.remove(ContextKind::SuggestedArg);
+            error.remove(ContextKind::SuggestedArg);
         }
         return error;
     }
@@ -60,7 +60,7 @@ pub(super) fn in_our_words(mut error: clap::Error) -> clap::Error {
     if let Some(long) = told.strip_prefix("--").and_then(|it| it.split(['=', '[', ' ']).next()) {
         let Some(setting) = mcp_edge::settings().find(|it| it.name == long) else { return error };
         let told = format!("{told} ({})", setting.variable());
-        let _before = error.insert(ContextKind::InvalidArg, ContextValue::String(told));
+        error.insert(ContextKind::InvalidArg, ContextValue::String(told));
     }
     error
 }

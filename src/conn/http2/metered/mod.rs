@@ -133,7 +133,7 @@ impl<I> Metered<I> {
                 Kind::Reset => {
                     responding.retain(|stream| *stream != frame.stream);
                     if gone.len() == FOLLOWED {
-                        let _oldest = gone.pop_front();
+                        gone.pop_front();
                     }
                     gone.push_back(frame.stream);
                 }

@@ -1,19 +1,15 @@
 //! What the server holds at one moment, and what happened at its limits since the start.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use crate::http::App;
-use crate::listener::Places;
-use crate::observe::metrics::Tally;
+use super::metrics::{Gauges, Tally};
 
 /// Tells how a server stands. It is cheap, and may be asked at any time.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    app: Arc<App>,
-    places: Places,
     tally: Tally,
 }
 
@@ -46,21 +42,30 @@ pub struct Report {
 }
 
 impl Reporter {
-    pub(crate) fn new(app: Arc<App>, places: Places, tally: Tally) -> Self {
-        Self { app, places, tally }
+    pub(crate) fn new(tally: Tally) -> Self {
+        Self { tally }
     }
 
     /// How the server stands now.
     #[must_use]
     pub fn now(&self) -> Report {
+        let Gauges {
+            connections,
+            unauthenticated,
+            streams,
+            sessions,
+            children,
+            buffered_bytes,
+            crash_loop,
+        } = self.tally.gauges();
         Report {
-            connections: self.places.connections(),
-            unauthenticated: self.places.strangers(),
-            streams: self.app.streams(),
-            sessions: self.app.sessions(),
-            children: self.app.children(),
-            buffered_bytes: self.app.buffered(),
-            crash_loop: self.app.is_crash_loop(),
+            connections: connections.value(),
+            unauthenticated: unauthenticated.value(),
+            streams: u64::try_from(streams.value()).unwrap_or(u64::MAX),
+            sessions: sessions.value(),
+            children: u32::try_from(children.value()).unwrap_or(u32::MAX),
+            buffered_bytes: buffered_bytes.value(),
+            crash_loop: crash_loop.load(Ordering::Relaxed),
             memory_bytes: memory(),
             descriptors: descriptors(),
             outcomes: self.tally.outcomes(),
