@@ -18,7 +18,7 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SHOWN: usize = 128;
 
 /// The names this edge is addressed by, and the origins that may call it from a browser.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct OriginPolicy {
     hosts: Hosts,
     /// Those that were allowed by name.
@@ -122,11 +122,6 @@ impl OriginPolicy {
         scheme: &'static str,
     ) -> Self {
         Self { hosts: Hosts::new(hosts), origins, loopback, scheme }
-    }
-
-    /// The same for an edge with these names of its own.
-    pub(super) fn with_hosts(&self, hosts: &[String]) -> Self {
-        Self { hosts: Hosts::new(hosts), ..self.clone() }
     }
 
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.

@@ -19,7 +19,8 @@ impl Mcp {
         if !ask.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let permit = self.streams.try_take(ask.client).ok_or(Reason::ClientStreamsFull)?;
+        let most = ask.policy.limits.streams_per_ip;
+        let permit = self.streams.try_take(ask.client, most).ok_or(Reason::ClientStreamsFull)?;
         let session = self.open_session(&ask, Transport::HttpSse).await?;
         let Some(reader) = session.listen() else { return Err(Reason::UnknownSession.into()) };
         let kind = StreamKind {

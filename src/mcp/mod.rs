@@ -46,10 +46,8 @@ use crate::limits::addr::ClientKey;
 use crate::limits::bytes::{Budget, Quota};
 use crate::limits::places::PerClient;
 use crate::observe::metrics::{Outcome, Tally};
+use crate::policy::Policy;
 use crate::wire::revision::ProtocolVersion;
-
-/// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
-pub(crate) const MESSAGES_PATH: &str = "/messages";
 
 /// How long a request waits for a place that something idle is about to give up: a process that is
 /// ended takes up to twice [`crate::backend::CHILD_STEP`].
@@ -81,6 +79,8 @@ impl Accept {
 /// A request as this floor sees it: admitted, and read.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
+    /// What it is held to.
+    pub(crate) policy: &'a Policy,
     /// Proof that it may pass.
     pub(crate) admitted: &'a Admitted,
     /// Whose limits it counts against.
@@ -169,7 +169,7 @@ impl Mcp {
                 limits.sessions_per_ip,
                 gauges.sessions.clone(),
             ),
-            streams: PerClient::new(limits.streams_per_ip, gauges.streams.clone()),
+            streams: PerClient::counting(gauges.streams.clone()),
             warm: Arc::new(WarmPool::new(tally.clone())),
             readiness: Arc::default(),
             tools: ToolPolicy::default(),

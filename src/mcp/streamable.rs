@@ -213,7 +213,8 @@ impl Mcp {
         if !ask.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let permit = self.streams.try_take(ask.client).ok_or(Reason::ClientStreamsFull)?;
+        let most = ask.policy.limits.streams_per_ip;
+        let permit = self.streams.try_take(ask.client, most).ok_or(Reason::ClientStreamsFull)?;
         let reader = match last.map(EventId::parse) {
             None => session.listen(),
             Some(None) => return Err(unknown_event()),

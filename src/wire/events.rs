@@ -5,6 +5,7 @@
 //! than in a browser every block that says something is handed out: MCP primes a stream with an
 //! event that has an id and no more. The buffer is small again after a huge event, so that a quiet
 //! stream costs little.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::ops::Range;
 use std::time::Duration;
@@ -18,15 +19,15 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
+pub struct Event {
     /// Its type; none means `message`.
-    pub(crate) kind: Option<Box<str>>,
+    pub kind: Option<Box<str>>,
     /// The id that this event brought itself; an empty one resets what was before.
-    pub(crate) id: Option<Box<str>>,
+    pub id: Option<Box<str>>,
     /// Its data lines joined with LF; none if there was no data line at all.
-    pub(crate) data: Option<Bytes>,
+    pub data: Option<Bytes>,
     /// How long to wait before connecting anew.
-    pub(crate) retry: Option<Duration>,
+    pub retry: Option<Duration>,
 }
 
 /// An event is longer than allowed; nothing more can be read from the stream.

@@ -3,6 +3,7 @@
 //! Delivery and resumption are the same thing here: a reader is a cursor into the log, and resuming
 //! sets the cursor back. Nothing that the reader in charge has not read is ever thrown away; a log
 //! that is full of such makes the writer wait ([`EventLog::is_full`]).
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -20,11 +21,11 @@ const MAX_BYTES: usize = 192 * 1024;
 
 /// Which reader is in charge: a later one replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn(u64);
+pub struct Turn(u64);
 
 /// The events of one stream, numbered from 1.
 #[derive(Debug, Default)]
-pub(crate) struct EventLog {
+pub struct EventLog {
     events: VecDeque<Bytes>,
     /// How many were dropped from the front.
     dropped: u64,
@@ -124,7 +125,7 @@ impl EventLog {
     }
 
     /// Puts a new reader in charge, who goes on where the last one was.
-    pub(crate) fn attach(&mut self) -> Turn {
+    pub fn attach(&mut self) -> Turn {
         self.turn += 1;
         self.attached = true;
         self.in_hand = 0;
@@ -139,7 +140,7 @@ impl EventLog {
 
     /// Puts a new reader in charge, who has seen everything up to event `seen`. None where what
     /// follows is gone, or where there never was such an event.
-    pub(crate) fn resume(&mut self, seen: u64) -> Option<Turn> {
+    pub fn resume(&mut self, seen: u64) -> Option<Turn> {
         let read = usize::try_from(seen.checked_sub(self.dropped)?).ok()?;
         let unread = self.events.range(..).skip(read).map(Bytes::len).sum();
         if read > self.events.len() {
@@ -151,7 +152,7 @@ impl EventLog {
     }
 
     /// The reader with this turn leaves. Nothing happens if it was replaced.
-    pub(crate) fn detach(&mut self, turn: Turn) {
+    pub fn detach(&mut self, turn: Turn) {
         if turn.0 == self.turn {
             self.attached = false;
             self.in_hand = 0;
@@ -160,11 +161,7 @@ impl EventLog {
     }
 
     /// The next event and its number; none at the end, or once the reader was replaced.
-    pub(crate) fn poll_next(
-        &mut self,
-        turn: Turn,
-        context: &Context<'_>,
-    ) -> Poll<Option<(u64, Bytes)>> {
+    pub fn poll_next(&mut self, turn: Turn, context: &Context<'_>) -> Poll<Option<(u64, Bytes)>> {
         if turn.0 != self.turn {
             return Poll::Ready(None);
         }

@@ -1,6 +1,7 @@
 //! What one session knows: the calls that wait, the streams, and where each message belongs.
 //!
 //! Pure bookkeeping: nothing here awaits, and time comes in as an argument.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -30,7 +31,7 @@ const MAX_FINISHED_BYTES: usize = 2 * 1024 * 1024;
 
 /// Names one stream of a session. Stream 0 is the one that a GET opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StreamId(pub(crate) u64);
+pub struct StreamId(pub u64);
 
 impl StreamId {
     /// The stream for whatever belongs to no call.
@@ -39,7 +40,7 @@ impl StreamId {
 
 /// Where the answers to calls go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Onto {
+pub enum Onto {
     /// On a stream of their own; with `events`, whatever else belongs to the calls goes there too.
     Own {
         /// Does the reader take more than the answers?
@@ -64,7 +65,7 @@ struct Pending {
 
 /// What became of a message from the backend.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Routed {
+pub enum Routed {
     /// It is on a stream.
     Delivered,
     /// It belongs to nobody: an answer that nobody waits for.
@@ -75,7 +76,7 @@ pub(crate) enum Routed {
 
 /// The books of one session.
 #[derive(Debug)]
-pub(crate) struct State {
+pub struct State {
     transport: Transport,
     version: Option<ProtocolVersion>,
     refused: bool,
@@ -93,7 +94,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(transport: Transport, now: Instant) -> Self {
+    pub fn new(transport: Transport, now: Instant) -> Self {
         Self {
             transport,
             version: None,
@@ -147,7 +148,7 @@ impl State {
     }
 
     /// Is it over, or as good as that?
-    pub(crate) fn is_ended(&self) -> bool {
+    pub fn is_ended(&self) -> bool {
         self.ended || self.refused
     }
 
@@ -239,7 +240,7 @@ impl State {
     }
 
     /// The stream that a message from the backend goes to.
-    pub(crate) fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
+    pub fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
         let streaming = |id: &RequestId| self.calls.get(id).filter(|call| call.streams);
         if let Some(id) = message.answers() {
             return self.calls.get(id).map(|call| call.stream);
@@ -292,7 +293,7 @@ impl State {
     }
 
     /// Is the stream so full of what its reader has not read that the backend must wait?
-    pub(crate) fn is_full(&self, stream: StreamId) -> bool {
+    pub fn is_full(&self, stream: StreamId) -> bool {
         self.logs.get(&stream).is_some_and(EventLog::is_full)
     }
 
@@ -301,7 +302,7 @@ impl State {
     }
 
     /// Puts a message from the backend where it belongs.
-    pub(crate) fn route(&mut self, message: &Message, during: &During, now: Instant) -> Routed {
+    pub fn route(&mut self, message: &Message, during: &During, now: Instant) -> Routed {
         let Some(stream) = self.place(message, during) else { return Routed::Dropped };
         match message.kind() {
             Kind::Response { id } => {
@@ -363,7 +364,7 @@ impl State {
     }
 
     /// Answers a call by an error of the edge's own. False where it does not wait (any more).
-    pub(crate) fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
+    pub fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
         let Some(call) = self.calls.get_mut(id) else { return false };
         if fault.is_late() {
             call.record.note_late();
@@ -377,7 +378,7 @@ impl State {
 
     /// Forgets a call that its client cancelled: nobody is to answer it any more (2025-11-25,
     /// "Cancellation"). False where it does not wait.
-    pub(crate) fn cancel(&mut self, id: &RequestId, now: Instant) -> bool {
+    pub fn cancel(&mut self, id: &RequestId, now: Instant) -> bool {
         let Some(call) = self.calls.remove(id) else { return false };
         self.used.now(now);
         self.finish_if_last(call.stream);
@@ -396,13 +397,13 @@ impl State {
     }
 
     /// Takes the client's answer to a request of the backend's. False if nobody asked.
-    pub(crate) fn answered(&mut self, id: &RequestId) -> bool {
+    pub fn answered(&mut self, id: &RequestId) -> bool {
         let Some(at) = self.asked.iter().position(|(asked, _)| asked == id) else { return false };
         self.asked.remove(at).is_some()
     }
 
     /// Ends the session: every call is answered, every stream finished.
-    pub(crate) fn end(&mut self, why: &str, now: Instant) {
+    pub fn end(&mut self, why: &str, now: Instant) {
         self.ended = true;
         let waiting: Vec<RequestId> = self.calls.keys().cloned().collect();
         for id in &waiting {
@@ -418,12 +419,12 @@ impl State {
 
     /// Calls, questions, streams, and the bytes of their events, counted anew.
     #[cfg(fuzzing)]
-    pub(crate) fn held(&self) -> (usize, usize, usize, usize) {
+    pub fn held(&self) -> (usize, usize, usize, usize) {
         let bytes = self.logs.values().map(EventLog::checked).sum();
         (self.calls.len(), self.asked.len(), self.logs.len(), bytes)
     }
 
-    pub(crate) fn log(&mut self, stream: StreamId) -> Option<&mut EventLog> {
+    pub fn log(&mut self, stream: StreamId) -> Option<&mut EventLog> {
         self.logs.get_mut(&stream)
     }
 
@@ -440,7 +441,7 @@ impl State {
     }
 
     /// Keeps the newest finished streams for clients that come back, and forgets the others.
-    pub(crate) fn forget_finished(&mut self) {
+    pub fn forget_finished(&mut self) {
         let idle = |(stream, log): (&StreamId, &EventLog)| {
             (log.is_finished() && !log.is_attached()).then_some((*stream, log.bytes()))
         };
@@ -618,7 +619,8 @@ mod tests {
         let mut state = state();
         let mut finish = |id: u64, size: usize| {
             let onto = Onto::Own { events: true };
-            let (stream, turn) = state.begin(&[request(id, None)], onto, Instant::now()).unwrap();
+            let (stream, turn) =
+                state.begin(&mut [call(request(id, None))], onto, Instant::now()).unwrap();
             state.log(stream).unwrap().detach(turn);
             let empty = Message::result(&id.into(), &json!("")).bytes().len();
             let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
@@ -696,7 +698,7 @@ mod tests {
         let due = |seconds| begun + Duration::from_secs(seconds);
         let mut calls = |id: u64, seconds| {
             let onto = Onto::Own { events: true };
-            state.begin(&[request(id, None)], onto, due(seconds)).unwrap().0
+            state.begin(&mut [call(request(id, None))], onto, due(seconds)).unwrap().0
         };
         let (first, _second) = (calls(1, 5), calls(2, 9));
         assert_eq!(state.next_deadline(), Some(due(5)));
@@ -743,7 +745,8 @@ mod tests {
     async fn the_standalone_stream_outlives_the_calls_that_are_answered_on_it() {
         let mut state = state();
         let onto = Onto::Standalone;
-        let (stream, _turn) = state.begin(&[request(1, None)], onto, Instant::now()).unwrap();
+        let (stream, _turn) =
+            state.begin(&mut [call(request(1, None))], onto, Instant::now()).unwrap();
         assert_eq!(stream, StreamId::STANDALONE);
         let answer = Message::result(&1.into(), &json!({}));
         assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
@@ -768,7 +771,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
-        let budget = crate::budget::Budget::new(100_000, 0, Tally::default());
+        let budget = crate::limits::bytes::Budget::new(100_000, 0, Tally::default());
         let tally = Tally::default();
         let mut state = state().on_account(budget.quota(), tally.clone());
         let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;

@@ -738,25 +738,6 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_counts_if_it_is_large_or_must() {
-        let budget = crate::budget::Budget::new(100_000, 0, crate::tally::Tally::default());
-        let quota = budget.quota();
-        let of_length = |length: usize| {
-            let beside = r#"{"jsonrpc":"2.0","method":""}"#.len();
-            Message::notification(&"x".repeat(length - beside), &Value::Null)
-        };
-        let small = of_length(SMALL - 1).charged_if_large(&quota);
-        assert_eq!((small.bytes().len(), budget.taken()), (SMALL - 1, 0));
-        let large = of_length(SMALL).charged_if_large(&quota);
-        assert_eq!((large.bytes().len(), budget.taken()), (SMALL, SMALL + PER_MESSAGE));
-        drop(large);
-        let charged = of_length(100).charged(&quota);
-        assert_eq!((charged.method().map(str::len), budget.taken()), (Some(71), 100 + PER_MESSAGE));
-        drop(charged);
-        assert_eq!(budget.taken(), 0);
-    }
-
-    #[test]
     fn the_parts_of_a_line_are_the_line() {
         for text in
             ["{\n\"jsonrpc\":\r\n\"2.0\",\"method\":\"a\"}\n", r#"{"jsonrpc":"2.0","method":"a"}"#]
