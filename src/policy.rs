@@ -30,8 +30,8 @@ impl Policy {
         Self {
             admission: Admission::new(config, names),
             proxies: TrustedProxies::new(&config.trusted_proxies),
-            limits: config.limits.clone(),
-            times: config.times.clone(),
+            limits: *config.limits,
+            times: *config.times,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::observe::metrics::Tally;
 
 fn places(max_connections: u32) -> Places {
     let limits = Limits { max_connections, ..Limits::default() };
-    Places::new(&Config { limits, ..Config::default() }, Tally::default())
+    Places::new(&Config { limits: limits.check().unwrap(), ..Config::default() }, Tally::default())
 }
 
 fn client() -> ClientAddr {
@@ -176,7 +176,10 @@ async fn where_descriptors_run_out_the_oldest_strangers_go() {
 #[tokio::test(start_paused = true)]
 async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
     let limits = Limits { max_connections: 8, max_unauthenticated: 16, ..Limits::default() };
-    let places = Places::new(&Config { limits, ..Config::default() }, Tally::default());
+    let places = Places::new(
+        &Config { limits: limits.check().unwrap(), ..Config::default() },
+        Tally::default(),
+    );
     let taken: Vec<_> = (0..8).map_while(|_| places.one_of_all()).collect();
     assert_eq!(taken.len(), 8);
     let from = |last| ClientAddr::from_peer(([192, 0, last, 1], 1).into());

@@ -8,7 +8,7 @@ use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
 use crate::caller::{Caller, Grant};
-use crate::config::Config;
+use crate::config::{Config, Times};
 use crate::drain::Drain;
 use crate::guard::ToolPolicy;
 use crate::limits::bytes::Budget;
@@ -141,9 +141,9 @@ fn slow(minutes: u64) -> Mcp {
 }
 
 fn slow_within(call: Duration) -> Mcp {
+    let times = Times { call, ..Times::default() };
+    let config = Config { times: times.check().unwrap(), ..Config::default() };
     let drain = Drain::default();
-    let mut config = Config::default();
-    config.times.call = call;
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
     Mcp::new(backend, &config, Tally::default(), drain)
 }

@@ -200,7 +200,7 @@ mod tests {
     use crate::backend::embedded::EmbeddedBackend;
     use crate::backend::{Backend, Link, Said, Told};
     use crate::caller::{Caller, TokenId};
-    use crate::config::Config;
+    use crate::config::{Config, Limits};
     use crate::drain::Drain;
     use crate::limits::bytes::Quota;
     use crate::mcp::Mcp;
@@ -364,9 +364,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_waits_no_longer_than_five_seconds_for_a_place() {
+        let limits = Limits { sessions_per_ip: 1, ..Limits::default() };
+        let config = Config { limits: limits.check().unwrap(), ..Config::default() };
         let drain = Drain::default();
-        let mut config = Config::default();
-        config.limits.sessions_per_ip = 1;
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
         let place = take(&mcp.sessions.table, client(1)).unwrap();
