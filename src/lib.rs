@@ -32,11 +32,13 @@ pub use backend::stdio::custody::shim::{is_stage as is_shim_stage, run as run_sh
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
 pub use client::UpstreamError;
 /// May `--forward-header` name this field?
-pub use client::may_go_up;
+pub use config::may_go_up;
 pub use config::{
-    Access, BadToken, BadTokenFile, CertFiles, ChildCommand, ChildLimits, Config, Limits,
-    MIN_TOKEN, PassRule, Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamHost,
-    UpstreamKind, parse_token, parse_token_file,
+    Access, AllowedOrigin, Background, BadToken, BadTokenFile, CertFiles, Checked, ChildCommand,
+    ChildFault, ChildLimits, Config, ConfigError, Draft, Given, HostName, Limits, LogFormat,
+    LogLevel, LogSettings, MIN_TOKEN, Mode, Origin, PassRule, Reason, Repeats, Secret, Setting,
+    Settings, Takes, Times, TlsRules, TlsSource, TlsVersion, TokenFault, TokenSource, UnifiedPath,
+    Upstream, UpstreamHost, UpstreamKind, parse_token, parse_token_file, read_token_file, settings,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};

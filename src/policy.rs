@@ -35,8 +35,8 @@ impl Policy {
             admission: Admission::new(config, names),
             tools: ToolPolicy::default(),
             proxies: TrustedProxies::new(&config.trusted_proxies),
-            limits: config.limits.clone(),
-            times: config.times.clone(),
+            limits: *config.limits,
+            times: *config.times,
         }
     }
 

@@ -32,7 +32,7 @@ const LIBRARY: &[&[&str]] = &[
 
 /// The binary, which knows the library by its public items alone.
 const BINARY: &[&[&str]] = &[
-    &["cli", "exit", "signals", "stderr"],
+    &["bind", "cli", "exit", "signals", "stderr", "token"],
     &["banner", "descriptors", "log"],
     &["run"],
     &["main"],

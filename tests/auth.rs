@@ -192,7 +192,8 @@ async fn liveness_is_for_everybody() {
 #[tokio::test]
 async fn preflights_need_no_token_and_only_listed_pages_are_let_in() {
     bounded(async {
-        let server = started(Config { allow_origins: vec![PAGE.to_owned()], ..config() }).await;
+        let server =
+            started(Config { allow_origins: vec![PAGE.parse().unwrap()], ..config() }).await;
         for client in both(&server) {
             let stranger = client.clone().stranger();
             let preflight = |origin: Option<&str>| {
@@ -248,7 +249,8 @@ async fn preflights_need_no_token_and_only_listed_pages_are_let_in() {
 #[tokio::test]
 async fn origins_must_be_ours() {
     bounded(async {
-        let server = started(Config { allow_origins: vec![PAGE.to_owned()], ..config() }).await;
+        let server =
+            started(Config { allow_origins: vec![PAGE.parse().unwrap()], ..config() }).await;
         let port = server.address.port();
         for client in both(&server) {
             for (origin, status) in [
@@ -292,7 +294,8 @@ async fn origins_must_be_ours() {
 async fn hosts_must_be_ours() {
     bounded(async {
         let server =
-            started(Config { allow_hosts: vec!["edge.example.com".to_owned()], ..config() }).await;
+            started(Config { allow_hosts: vec!["edge.example.com".parse().unwrap()], ..config() })
+                .await;
         let port = server.address.port();
         for (host, status) in [
             ("localhost".to_owned(), 200),
@@ -372,8 +375,8 @@ async fn without_tokens_everybody_is_the_same() {
 #[tokio::test]
 async fn every_refusal_has_a_json_body() {
     bounded(async {
-        let limits = Limits { max_body_bytes: 10_000, max_headers: 50, ..config().limits };
-        let server = started(Config { limits, ..config() }).await;
+        let limits = Limits { max_body_bytes: 10_000, max_headers: 50, ..*config().limits };
+        let server = started(Config { limits: limits.check().unwrap(), ..config() }).await;
         for client in both(&server) {
             let body =
                 |request: Builder, body: String| request.body(Full::new(body.into())).unwrap();
@@ -440,7 +443,7 @@ async fn what_the_operator_forwards_a_listed_page_may_send() {
             forward_headers: vec!["x-user-role".parse().unwrap(), "x-tenant".parse().unwrap()],
             ..upside.passing(&["/p/*"])
         };
-        let config = Config { allow_origins: vec![PAGE.to_owned()], ..config() };
+        let config = Config { allow_origins: vec![PAGE.parse().unwrap()], ..config() };
         let server = TestServer::start(config, Behind::upstream(upstream)).await;
         for client in both(&server) {
             for (path, asked, allowed) in [
@@ -475,7 +478,7 @@ async fn what_the_operator_forwards_a_listed_page_may_send() {
 #[tokio::test]
 async fn an_origin_of_null_is_listed_by_that_word_only() {
     bounded(async {
-        let list = |origins: &[&str]| origins.iter().map(|it| (*it).to_owned()).collect();
+        let list = |origins: &[&str]| origins.iter().map(|it| it.parse().unwrap()).collect();
         for (origins, status) in [(list(&["null"]), 200), (list(&[PAGE]), 403)] {
             let server = started(Config { allow_origins: origins, ..config() }).await;
             for client in both(&server) {
@@ -511,8 +514,11 @@ async fn an_origin_of_null_is_listed_by_that_word_only() {
 async fn pages_of_other_sites_start_nothing() {
     bounded(async {
         let upside = support::Upside::new().await;
-        let open =
-            Config { access: Access::Anonymous, allow_origins: vec![PAGE.to_owned()], ..config() };
+        let open = Config {
+            access: Access::Anonymous,
+            allow_origins: vec![PAGE.parse().unwrap()],
+            ..config()
+        };
         let server = TestServer::start(open, upside.behind(&["/p/*", "open:/o/*"])).await;
         for client in both(&server) {
             let sent = |method: &str, path: &str, site: &str, origin: Option<&str>| {
@@ -569,7 +575,7 @@ async fn pages_of_other_sites_start_nothing() {
 #[tokio::test]
 async fn a_wrong_path_says_where_mcp_lives() {
     bounded(async {
-        let server = started(Config { path: "/api/mcp".to_owned(), ..config() }).await;
+        let server = started(Config { path: "/api/mcp".parse().unwrap(), ..config() }).await;
         for client in both(&server) {
             for (path, told) in [
                 ("/", " /api/mcp "),

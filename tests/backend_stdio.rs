@@ -165,9 +165,10 @@ async fn a_child_that_does_not_start_is_told_of() {
 async fn a_child_that_never_answers_is_given_up() {
     bounded(async {
         let mark = Mark::new();
-        let times = Times { call: Duration::from_secs(1), ..config().times };
+        let times = Times { call: Duration::from_secs(1), ..*config().times };
         let silent = mark.sh("exec sleep 1000");
-        let server = TestServer::start(Config { times, ..config() }, silent).await;
+        let server =
+            TestServer::start(Config { times: times.check().unwrap(), ..config() }, silent).await;
         let client = server.client();
         let refused = client.send(client.post("/mcp", &hello("2025-11-25"))).await;
         told(&refused.message(), &["did not answer within 1 seconds"]);
@@ -183,12 +184,12 @@ async fn a_child_that_never_answers_is_given_up() {
 async fn a_timed_out_call_is_cancelled_at_the_child() {
     bounded(async {
         let mark = Mark::new();
-        let times = Times { call: Duration::from_millis(700), ..config().times };
+        let times = Times { call: Duration::from_millis(700), ..*config().times };
         let heard = SCRIPT.replace(
             "case $line in",
             "case $line in\n *'\"notifications/cancelled\"'*'\"requestId\":1'*) say '\"method\":\"x/heard\"' ;;",
         );
-        let server = TestServer::start(Config { times, ..config() }, mark.sh(&heard)).await;
+        let server = TestServer::start(Config { times: times.check().unwrap(), ..config() }, mark.sh(&heard)).await;
         let session = server.client().initialize("2025-11-25").await;
         let mut standalone = session.listen(None).await.events();
         told(&session.call(1, "t/hold", json!({})).await, &["did not answer"]);
@@ -239,8 +240,12 @@ async fn a_stubborn_family_is_killed() {
 async fn an_idle_session_takes_its_child_along() {
     bounded(async {
         let mark = Mark::new();
-        let times = Times { session_idle: Duration::from_millis(500), ..config().times };
-        let server = TestServer::start(Config { times, ..config() }, mark.diagnostics()).await;
+        let times = Times { session_idle: Duration::from_millis(500), ..*config().times };
+        let server = TestServer::start(
+            Config { times: times.check().unwrap(), ..config() },
+            mark.diagnostics(),
+        )
+        .await;
         let client = server.client();
         let session = client.initialize("2025-11-25").await;
         let listened = client.initialize("2025-11-25").await;
@@ -271,8 +276,8 @@ async fn an_answer_that_cannot_be_read_fails_its_call_at_once_and_its_id_is_free
              *'"t/null"'*) say '"id":'"$id"',"result":{},"error":null' ;;
              *'"t/twice"'*) say '"id":'"$id"',"result":{},"result":{}' ;;"#,
         );
-        let times = Times { call: Duration::from_secs(5), ..config().times };
-        let server = TestServer::start(Config { times, ..config() }, mark.sh(&bad)).await;
+        let times = Times { call: Duration::from_secs(5), ..*config().times };
+        let server = TestServer::start(Config { times: times.check().unwrap(), ..config() }, mark.sh(&bad)).await;
         let session = server.client().initialize("2025-11-25").await;
         let begun = Instant::now();
         for (method, why) in [
@@ -310,8 +315,12 @@ done
 async fn a_server_that_frames_its_messages_is_told_of_within_seconds() {
     bounded(async {
         let mark = Mark::new();
-        let times = Times { call: Duration::from_secs(8), ..config().times };
-        let server = TestServer::start(Config { times, ..config() }, mark.sh(FRAMES)).await;
+        let times = Times { call: Duration::from_secs(8), ..*config().times };
+        let server = TestServer::start(
+            Config { times: times.check().unwrap(), ..config() },
+            mark.sh(FRAMES),
+        )
+        .await;
         let client = server.client();
         let words = ["the server frames its messages with Content-Length headers; MCP over stdio \
                       wants one JSON text a line"];

@@ -374,9 +374,9 @@ async fn survives(client: &Client, session: &Session, body: Vec<u8>) {
 fn no_body_is_too_strange() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (server, session) = runtime.block_on(async {
-        let limits = Limits { max_sessions: 100_000, sessions_per_ip: 100_000, ..config().limits };
+        let limits = Limits { max_sessions: 100_000, sessions_per_ip: 100_000, ..*config().limits };
         let (fixture, _told) = Fixture::new();
-        let config = Config { limits, ..config() };
+        let config = Config { limits: limits.check().unwrap(), ..config() };
         let server = TestServer::start(config, Behind::handler(fixture)).await;
         let session = server.client().initialize("2025-03-26").await;
         (server, session)

@@ -183,9 +183,10 @@ async fn no_child_serves_two_principals_or_two_sessions() {
 async fn a_bare_call_never_hears_of_sessions() {
     bounded(async {
         let mark = Mark::new();
-        let limits = Limits { max_children: 2, ..config().limits };
-        let times = Times { session_idle: Duration::from_millis(30), ..config().times };
-        let config = Config { limits, times, ..config() };
+        let limits = Limits { max_children: 2, ..*config().limits };
+        let times = Times { session_idle: Duration::from_millis(30), ..*config().times };
+        let config =
+            Config { limits: limits.check().unwrap(), times: times.check().unwrap(), ..config() };
         let server = TestServer::start(config, mark.sh(SCRIPT)).await;
         let client = server.client();
         let end = Instant::now() + Duration::from_secs(3);
@@ -317,9 +318,10 @@ async fn the_edge_speaks_the_plainest_mcp_to_a_backend() {
     bounded(async {
         let mark = Mark::new();
         let dir = tempfile::tempdir().unwrap();
-        let times = Times { call: Duration::from_secs(5), ..config().times };
+        let times = Times { call: Duration::from_secs(5), ..*config().times };
         let behind = mark.sh_in(INTEGERS, dir.path());
-        let server = TestServer::start(Config { times, ..config() }, behind).await;
+        let server =
+            TestServer::start(Config { times: times.check().unwrap(), ..config() }, behind).await;
         let client = server.client();
         let answer = ask(&client, &call("mine", "tools/list", json!({}))).await.json();
         assert_eq!(answer["result"]["tools"], json!([]), "{answer}");
@@ -352,13 +354,13 @@ async fn a_server_that_refuses_initialize_without_its_id_is_heard_at_once() {
     bounded(async {
         for named in ["", r#""id":null,"#, r#""id":0,"#] {
             let mark = Mark::new();
-            let times = Times { call: Duration::from_secs(5), ..config().times };
+            let times = Times { call: Duration::from_secs(5), ..*config().times };
             let script = format!(
                 r#"read -r line
                 printf '{{"jsonrpc":"2.0",{named}"error":{{"code":-32001,"message":"no licence"}}}}\n'
                 cat >/dev/null"#
             );
-            let server = TestServer::start(Config { times, ..config() }, mark.sh(&script)).await;
+            let server = TestServer::start(Config { times: times.check().unwrap(), ..config() }, mark.sh(&script)).await;
             let client = server.client();
             let begun = Instant::now();
             let answer = ask(&client, &call(1, "tools/list", json!({}))).await.json();

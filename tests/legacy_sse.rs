@@ -248,7 +248,7 @@ async fn a_client_that_came_back_without_a_word_is_served() {
 #[tokio::test]
 async fn the_endpoint_stays_beneath_the_path_that_was_asked() {
     bounded(async {
-        let config = mcp_edge::Config { path: "/api/v1/mcp".to_owned(), ..config() };
+        let config = mcp_edge::Config { path: "/api/v1/mcp".parse().unwrap(), ..config() };
         let behind = mcp_edge::Behind::handler(support::Fixture::new().0);
         let server = TestServer::start(config, behind).await;
         for client in clients(&server) {

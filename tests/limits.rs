@@ -19,13 +19,17 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 async fn limited(limits: Limits) -> TestServer {
-    TestServer::start(Config { limits, ..config() }, Behind::handler(Fixture::new().0)).await
+    TestServer::start(
+        Config { limits: limits.check().unwrap(), ..config() },
+        Behind::handler(Fixture::new().0),
+    )
+    .await
 }
 
 /// The limits that operators get without a word, as far as rate goes.
 fn default_rate() -> Limits {
     let Limits { requests_per_second, burst, .. } = Limits::default();
-    Limits { requests_per_second, burst, ..config().limits }
+    Limits { requests_per_second, burst, ..*config().limits }
 }
 
 async fn bare_call(client: &Client) -> Answer {
@@ -86,7 +90,7 @@ async fn of_60_requests_at_once_21_pass_and_others_notice_nothing() {
 #[tokio::test]
 async fn a_flood_is_refused_before_its_bodies_come() {
     bounded(async {
-        let server = limited(Limits { burst: 3, requests_per_second: 1, ..config().limits }).await;
+        let server = limited(Limits { burst: 3, requests_per_second: 1, ..*config().limits }).await;
         let mut refusals = Vec::new();
         // Connected beforehand, so that the requests come within a moment.
         let mut raws = Vec::new();
@@ -112,7 +116,7 @@ async fn a_flood_is_refused_before_its_bodies_come() {
 #[tokio::test]
 async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
     bounded(async {
-        let server = limited(Limits { max_body_bytes: 100_000, ..config().limits }).await;
+        let server = limited(Limits { max_body_bytes: 100_000, ..*config().limits }).await;
         let head = format!(
             "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              authorization: Bearer {TOKEN}\r\n"
@@ -135,10 +139,11 @@ async fn a_body_that_says_it_is_too_large_is_refused_before_it_comes() {
 #[tokio::test]
 async fn who_is_let_wait_gets_a_turn() {
     bounded(async {
-        let limits = Limits { burst: 0, requests_per_second: 10, ..config().limits };
-        let times = Times { rate_wait: Duration::from_secs(5), ..config().times };
+        let limits = Limits { burst: 0, requests_per_second: 10, ..*config().limits };
+        let times = Times { rate_wait: Duration::from_secs(5), ..*config().times };
         let (fixture, _told) = Fixture::new();
-        let config = Config { limits, times, ..config() };
+        let config =
+            Config { limits: limits.check().unwrap(), times: times.check().unwrap(), ..config() };
         let server = TestServer::start(config, Behind::handler(fixture)).await;
         let client = server.client();
         let begun = Instant::now();
@@ -157,7 +162,7 @@ async fn who_is_let_wait_gets_a_turn() {
 async fn the_21st_connection_of_one_address_is_refused() {
     bounded(async {
         let Limits { connections_per_ip, .. } = Limits::default();
-        let server = limited(Limits { connections_per_ip, ..config().limits }).await;
+        let server = limited(Limits { connections_per_ip, ..*config().limits }).await;
         let (client, other) = (server.client(), server.client().from(loopback(2)));
         let mut conns = Vec::new();
         for _ in 0..20 {
@@ -181,7 +186,7 @@ async fn the_21st_connection_of_one_address_is_refused() {
 #[tokio::test]
 async fn connections_in_all_are_limited() {
     bounded(async {
-        let server = limited(Limits { max_connections: 6, ..config().limits }).await;
+        let server = limited(Limits { max_connections: 6, ..*config().limits }).await;
         let mut conns = Vec::new();
         for last in 1..=6 {
             conns.push(known(&server.client().from(loopback(last))).await);
@@ -213,7 +218,7 @@ async fn known(client: &Client) -> Conn {
 #[tokio::test]
 async fn where_all_places_are_taken_the_oldest_stranger_gives_way() {
     bounded(async {
-        let server = limited(Limits { max_connections: 4, ..config().limits }).await;
+        let server = limited(Limits { max_connections: 4, ..*config().limits }).await;
         let mut kept = known(&server.client().from(loopback(1))).await;
         let mut first = server.client().from(loopback(2)).connect().await;
         let mut strangers = Vec::new();
@@ -290,7 +295,7 @@ async fn half_handshake(client: &Client) -> TcpStream {
 #[tokio::test]
 async fn half_handshakes_from_many_addresses_shut_nobody_out() {
     bounded(async {
-        let limits = Limits { max_unauthenticated: 50, max_connections: 100, ..config().limits };
+        let limits = Limits { max_unauthenticated: 50, max_connections: 100, ..*config().limits };
         let server = limited(limits).await;
         let mut kept = known(&server.client().from(loopback(200))).await;
         let mut halves = Vec::new();
@@ -316,7 +321,7 @@ async fn half_handshakes_from_many_addresses_shut_nobody_out() {
 #[tokio::test]
 async fn who_has_begun_a_handshake_outlasts_silent_connections() {
     bounded(async {
-        let limits = Limits { max_unauthenticated: 10, ..config().limits };
+        let limits = Limits { max_unauthenticated: 10, ..*config().limits };
         let server = limited(limits).await;
         let begun = half_handshake(&server.client().from(loopback(1))).await;
         eventually(|| server.report().unauthenticated == 1).await;
@@ -337,7 +342,7 @@ async fn who_has_begun_a_handshake_outlasts_silent_connections() {
 #[tokio::test]
 async fn streams_of_one_address_are_limited() {
     bounded(async {
-        let server = limited(Limits { streams_per_ip: 3, ..config().limits }).await;
+        let server = limited(Limits { streams_per_ip: 3, ..*config().limits }).await;
         let client = server.client();
         let mut sessions = Vec::new();
         for _ in 0..4 {
@@ -369,7 +374,7 @@ async fn streams_of_one_address_are_limited() {
 #[tokio::test]
 async fn a_stream_that_is_reset_gives_its_place_back() {
     bounded(async {
-        let server = limited(Limits { streams_per_ip: 1, ..config().limits }).await;
+        let server = limited(Limits { streams_per_ip: 1, ..*config().limits }).await;
         let session = server.client().h2().initialize("2025-11-25").await;
         let mut conn = session.client.connect().await;
         for _ in 0..10 {
@@ -396,7 +401,7 @@ async fn a_stream_that_is_reset_gives_its_place_back() {
 async fn sessions_are_limited_for_one_address_and_in_all() {
     bounded(async {
         let server =
-            limited(Limits { sessions_per_ip: 2, max_sessions: 3, ..config().limits }).await;
+            limited(Limits { sessions_per_ip: 2, max_sessions: 3, ..*config().limits }).await;
         let (one, other) = (server.client(), server.client().from(loopback(2)));
         let first = one.initialize("2025-11-25").await;
         let second = one.initialize("2025-11-25").await;
@@ -421,8 +426,12 @@ async fn sessions_are_limited_for_one_address_and_in_all() {
 async fn children_are_limited_and_idle_warm_ones_give_way() {
     within(Duration::from_mins(1), async {
         let mark = Mark::new();
-        let limits = Limits { max_children: 2, ..config().limits };
-        let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+        let limits = Limits { max_children: 2, ..*config().limits };
+        let server = TestServer::start(
+            Config { limits: limits.check().unwrap(), ..config() },
+            mark.diagnostics(),
+        )
+        .await;
         let client = server.client();
         let bare = || async {
             let request = client.request("POST", "/mcp").header("content-type", "application/json");
@@ -460,15 +469,19 @@ async fn visit(client: &Client) {
 async fn thirty_sessions_that_nobody_uses_again_lock_nobody_out() {
     within(Duration::from_mins(2), async {
         let defaults = Limits::default();
-        let per_ip = Limits { sessions_per_ip: defaults.sessions_per_ip, ..config().limits };
+        let per_ip = Limits { sessions_per_ip: defaults.sessions_per_ip, ..*config().limits };
         for limits in [
-            per_ip.clone(),
-            Limits { max_sessions: 7, ..config().limits },
+            per_ip,
+            Limits { max_sessions: 7, ..*config().limits },
             Limits { max_children: 5, ..per_ip },
         ] {
             let places = limits.max_children;
             let mark = Mark::new();
-            let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+            let server = TestServer::start(
+                Config { limits: limits.check().unwrap(), ..config() },
+                mark.diagnostics(),
+            )
+            .await;
             let client = server.client();
             // One that came back after a pause keeps its session.
             let working = client.initialize("2025-11-25").await;
@@ -492,11 +505,15 @@ async fn thirty_sessions_that_nobody_uses_again_lock_nobody_out() {
 #[tokio::test]
 async fn a_refused_session_hears_when_the_first_place_can_be_free() {
     bounded(async {
-        let limits = Limits { sessions_per_ip: 1, ..config().limits };
+        let limits = Limits { sessions_per_ip: 1, ..*config().limits };
         let mark = Mark::new();
-        let children = Limits { max_children: 1, ..config().limits };
+        let children = Limits { max_children: 1, ..*config().limits };
         for (limits, status) in [(limits, 429), (children, 503)] {
-            let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+            let server = TestServer::start(
+                Config { limits: limits.check().unwrap(), ..config() },
+                mark.diagnostics(),
+            )
+            .await;
             let client = server.client();
             let working = client.initialize("2025-11-25").await;
             sleep(Duration::from_millis(1600)).await;
@@ -514,7 +531,7 @@ async fn a_refused_session_hears_when_the_first_place_can_be_free() {
 #[tokio::test]
 async fn heads_that_are_too_large_are_charged_like_any_other() {
     bounded(async {
-        let limits = Limits { requests_per_second: 1, burst: 1, ..config().limits };
+        let limits = Limits { requests_per_second: 1, burst: 1, ..*config().limits };
         let server = limited(limits).await;
         let client = server.client().h2();
         let mut statuses = Vec::new();
@@ -533,7 +550,7 @@ async fn heads_that_are_too_large_are_charged_like_any_other() {
 async fn health_has_a_generous_rate_of_its_own() {
     const ASKED: u64 = 1500;
     bounded(async {
-        let server = limited(Limits { requests_per_second: 1, burst: 0, ..config().limits }).await;
+        let server = limited(Limits { requests_per_second: 1, burst: 0, ..*config().limits }).await;
         for (last, path) in [(11, "/livez"), (12, "/readyz"), (13, "/health"), (14, "/healthz")] {
             let client = server.client().stranger().from(loopback(last)).h2();
             let mut conn = client.connect().await;

@@ -27,12 +27,16 @@ fn limits(buffered: usize) -> Limits {
         max_body_bytes: BODY,
         max_line_bytes: BODY,
         max_buffered_bytes: buffered,
-        ..config().limits
+        ..*config().limits
     }
 }
 
 async fn limited(limits: Limits) -> TestServer {
-    TestServer::start(Config { limits, ..config() }, Behind::handler(Fixture::new().0)).await
+    TestServer::start(
+        Config { limits: limits.check().unwrap(), ..config() },
+        Behind::handler(Fixture::new().0),
+    )
+    .await
 }
 
 async fn bare(client: &Client, method: &str, params: serde_json::Value) -> Answer {
@@ -101,14 +105,14 @@ async fn one_client_may_hold_a_quarter_and_others_notice_nothing() {
 #[tokio::test]
 async fn when_all_is_used_up_it_is_503_until_it_is_given_back() {
     bounded(async {
-        let server = limited(limits(420 * KIB)).await;
+        let server = limited(limits(1050 * KIB)).await;
         let mut bodies = Vec::new();
-        for last in 2..=5 {
+        for last in 2..=11 {
             bodies.push(declared(&server, loopback(last)).await);
             eventually(|| held(&server) >= bodies.len() * 90 * KIB).await;
         }
         let mut early =
-            half_a_body(&server, loopback(6), &format!("content-length: {BODY}"), "").await;
+            half_a_body(&server, loopback(12), &format!("content-length: {BODY}"), "").await;
         let refused = early.answer().await.unwrap();
         assert_eq!(refused.status, 503, "{refused:?}");
         assert!(refused.head.contains("retry-after: "), "{refused:?}");
@@ -176,7 +180,7 @@ fn long(bytes: usize) -> String {
 async fn whose_answer_is_too_long_is_told_at_once() {
     bounded(async {
         let mark = Mark::new();
-        let config = Config { limits: limits(1600 * KIB), ..config() };
+        let config = Config { limits: limits(1600 * KIB).check().unwrap(), ..config() };
         let server = TestServer::start(config, mark.sh(&long(2 * BODY))).await;
         let session = server.client().initialize("2025-11-25").await;
         let told = session.call("é", "t/long", json!({})).await;
@@ -196,8 +200,9 @@ async fn whose_answer_is_too_long_is_told_at_once() {
 async fn whose_answer_finds_no_memory_is_told_at_once() {
     bounded(async {
         let mark = Mark::new();
-        let config = Config { limits: limits(60 * KIB), ..config() };
-        let server = TestServer::start(config, mark.sh(&long(80 * KIB))).await;
+        let limits = Limits { max_line_bytes: 2048 * KIB, ..limits(1024 * KIB) };
+        let config = Config { limits: limits.check().unwrap(), ..config() };
+        let server = TestServer::start(config, mark.sh(&long(1500 * KIB))).await;
         let session = server.client().initialize("2025-11-25").await;
         let told = session.call(7, "t/long", json!({})).await;
         assert_eq!((&told["id"], &told["error"]["code"]), (&json!(7), &json!(-32_603)));
@@ -215,10 +220,10 @@ async fn an_upstreams_answer_without_memory_is_its_callers_error() {
     bounded(async {
         let (behind, _told) = TestServer::fixture().await;
         for kind in [UpstreamKind::Streamable, UpstreamKind::Sse] {
-            let limits = Limits { max_line_bytes: 400 * KIB, ..limits(100 * KIB) };
-            let config = Config { limits, ..config() };
+            let limits = Limits { max_line_bytes: 4096 * KIB, ..limits(1024 * KIB) };
+            let config = Config { limits: limits.check().unwrap(), ..config() };
             let server = TestServer::start(config, behind.as_upstream(kind)).await;
-            let told = bare(&server.client(), "f/huge", json!({ "size": 300 * KIB })).await.json();
+            let told = bare(&server.client(), "f/huge", json!({ "size": 3072 * KIB })).await.json();
             assert_eq!((&told["id"], &told["error"]["code"]), (&json!(1), &json!(-32_603)));
             assert!(told["error"]["message"].as_str().unwrap().contains("no memory"), "{told}");
             let outcomes = server.report().outcomes;
@@ -242,8 +247,12 @@ async fn readers_that_never_read_cost_less_than_a_mebibyte_each_and_are_cut() {
     const READERS: usize = 4;
     within(Duration::from_mins(1), async {
         let mark = Mark::new();
-        let times = Times { write: Duration::from_secs(3), ..config().times };
-        let server = TestServer::start(Config { times, ..config() }, mark.sh(&flood())).await;
+        let times = Times { write: Duration::from_secs(3), ..*config().times };
+        let server = TestServer::start(
+            Config { times: times.check().unwrap(), ..config() },
+            mark.sh(&flood()),
+        )
+        .await;
         let client = server.client();
         let sessions = join_all((0..READERS).map(|_| client.initialize("2025-11-25"))).await;
         let mut readers = Vec::new();
@@ -303,9 +312,12 @@ async fn readers_that_never_read_hold_no_more_than_a_mebibyte_and_one_event() {
     for bytes in [100_000, 1_000_000, 4_000_000] {
         within(Duration::from_mins(1), async {
             let mark = Mark::new();
-            let times = Times { write: Duration::from_secs(3), ..config().times };
-            let server =
-                TestServer::start(Config { times, ..config() }, mark.sh(&large(bytes))).await;
+            let times = Times { write: Duration::from_secs(3), ..*config().times };
+            let server = TestServer::start(
+                Config { times: times.check().unwrap(), ..config() },
+                mark.sh(&large(bytes)),
+            )
+            .await;
             let client = server.client();
             let session = client.initialize("2025-11-25").await;
             let tcp = client.tcp().await.unwrap();
@@ -357,7 +369,7 @@ async fn of_2000_readers_that_vanish_nothing_is_left() {
     within(Duration::from_mins(3), async {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
-        let limits = Limits { streams_per_ip: 3000, connections_per_ip: 3000, ..config().limits };
+        let limits = Limits { streams_per_ip: 3000, connections_per_ip: 3000, ..*config().limits };
         let server = limited(limits).await;
         let client = server.client();
         drop(listen(client.clone()).await);

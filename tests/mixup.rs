@@ -182,8 +182,8 @@ async fn nothing_reaches_a_session_that_it_does_not_belong_to() {
     let seed = number("MCP_EDGE_SOAK_SEED", 0x5eed);
     within(Duration::from_secs(seconds + 60), async {
         let mark = Mark::new();
-        let times = mcp_edge::Times { session_idle: Duration::from_secs(2), ..config().times };
-        let config = mcp_edge::Config { times, ..config() };
+        let times = mcp_edge::Times { session_idle: Duration::from_secs(2), ..*config().times };
+        let config = mcp_edge::Config { times: times.check().unwrap(), ..config() };
         let server = TestServer::start(config, mark.diagnostics()).await;
         let end = Instant::now() + Duration::from_secs(seconds);
         let hammers = (0..CLIENTS).map(|n| {

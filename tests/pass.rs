@@ -105,8 +105,9 @@ async fn head_is_answered_without_a_body() {
 #[tokio::test]
 async fn a_closed_path_needs_the_token_and_an_open_one_only_the_rate() {
     bounded(async {
-        let limits = Limits { requests_per_second: 1, burst: 2, ..config().limits };
-        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        let limits = Limits { requests_per_second: 1, burst: 2, ..*config().limits };
+        let (server, upside) =
+            with(Config { limits: limits.check().unwrap(), ..config() }, |upstream| upstream).await;
         let stranger = server.client().stranger();
         assert_eq!(stranger.bare(stranger.request("GET", "/p/a")).await.status, 401);
         assert!(upside.is_untouched().await);
@@ -353,12 +354,13 @@ fn everything(port: u16) -> String {
 async fn no_field_goes_up_that_is_not_listed() {
     bounded(async {
         let forward = vec!["x-listed".parse().unwrap()];
-        let limits = Limits { max_headers: 200, ..config().limits };
-        let (server, upside) = with(Config { limits, ..config() }, |upstream| Upstream {
-            forward_headers: forward,
-            ..upstream
-        })
-        .await;
+        let limits = Limits { max_headers: 200, ..*config().limits };
+        let (server, upside) =
+            with(Config { limits: limits.check().unwrap(), ..config() }, |upstream| Upstream {
+                forward_headers: forward,
+                ..upstream
+            })
+            .await;
         let mut raw = server.raw().await;
         // Trailers are fields too.
         let fields = everything(server.address.port()) + "transfer-encoding: chunked\r\n";
@@ -559,11 +561,12 @@ async fn bodies_flow_both_ways_at_once() {
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_or_broken_off() {
     bounded(async {
-        let limits = Limits { max_body_bytes: 1000, ..config().limits };
-        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        let limits = Limits { max_body_bytes: 1024, ..*config().limits };
+        let (server, upside) =
+            with(Config { limits: limits.check().unwrap(), ..config() }, |upstream| upstream).await;
         for client in [server.client(), server.client().h2()] {
             let request = client.request("POST", "/p/a");
-            let large = Full::new(Bytes::from(vec![b'x'; 1001]));
+            let large = Full::new(Bytes::from(vec![b'x'; 1025]));
             let refused = client.send(request.body(large).unwrap()).await;
             assert_eq!(
                 (refused.status.as_u16(), refused.json()["error"]["code"].as_i64()),
@@ -582,11 +585,11 @@ async fn a_body_that_is_too_large_is_refused_or_broken_off() {
         // What fits goes through.
         let client = server.client();
         let request = client.request("POST", "/p/a");
-        let request = request.body(Full::new(Bytes::from(vec![b'x'; 1000]))).unwrap();
+        let request = request.body(Full::new(Bytes::from(vec![b'x'; 1024]))).unwrap();
         let answering = async {
             let (mut taken, seen) = upside.asked().await;
             if !seen.ends_with('x') {
-                taken.until(&"x".repeat(1000)).await;
+                taken.until(&"x".repeat(1024)).await;
             }
             taken.send(OK).await;
         };
@@ -600,8 +603,10 @@ async fn a_body_has_its_time_between_two_pieces_and_in_all() {
     bounded(async {
         let moment = Duration::from_millis(300);
         for (idle, whole) in [(moment, Duration::from_mins(1)), (Duration::from_secs(20), moment)] {
-            let times = Times { body_idle: idle, body: whole, ..config().times };
-            let (server, upside) = with(Config { times, ..config() }, |upstream| upstream).await;
+            let times = Times { body_idle: idle, body: whole, ..*config().times };
+            let (server, upside) =
+                with(Config { times: times.check().unwrap(), ..config() }, |upstream| upstream)
+                    .await;
             // For those who wait for a stream there is no other end.
             for accept in ["", "accept: text/event-stream\r\n"] {
                 let mut raw = server.raw().await;
@@ -619,10 +624,13 @@ async fn a_body_has_its_time_between_two_pieces_and_in_all() {
 #[tokio::test]
 async fn an_upstream_that_takes_no_body_does_not_hold_a_request_for_ever() {
     bounded(async {
-        let times = Times { body: Duration::from_millis(500), ..config().times };
-        let limits = Limits { max_body_bytes: 64 * 1024 * 1024, ..config().limits };
-        let (server, upside) =
-            with(Config { times, limits, ..config() }, |upstream| upstream).await;
+        let times = Times { body: Duration::from_millis(500), ..*config().times };
+        let limits = Limits { max_body_bytes: 64 * 1024 * 1024, ..*config().limits };
+        let (server, upside) = with(
+            Config { times: times.check().unwrap(), limits: limits.check().unwrap(), ..config() },
+            |upstream| upstream,
+        )
+        .await;
         let client = server.client();
         let request = client.request("POST", "/p/a").header("accept", "text/event-stream");
         let large = Full::new(Bytes::from(vec![b'x'; 32 * 1024 * 1024]));
@@ -744,8 +752,9 @@ async fn a_client_that_vanishes_takes_its_request_along() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off() {
     bounded(async {
-        let times = Times { write: Duration::from_millis(500), ..config().times };
-        let (server, upside) = with(Config { times, ..config() }, |upstream| upstream).await;
+        let times = Times { write: Duration::from_millis(500), ..*config().times };
+        let (server, upside) =
+            with(Config { times: times.check().unwrap(), ..config() }, |upstream| upstream).await;
         for client in [server.client(), server.client().h2()] {
             let mut conn = client.connect().await;
             let request = client.request("GET", "/p/a").body(Full::default()).unwrap();
@@ -856,8 +865,9 @@ async fn open(client: &Client, upside: &Upside, accept: &str) -> Option<(support
 #[tokio::test]
 async fn event_streams_take_places_and_give_them_back() {
     bounded(async {
-        let limits = Limits { streams_per_ip: 2, ..config().limits };
-        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        let limits = Limits { streams_per_ip: 2, ..*config().limits };
+        let (server, upside) =
+            with(Config { limits: limits.check().unwrap(), ..config() }, |upstream| upstream).await;
         let client = server.client();
         let first = open(&client, &upside, "text/event-stream").await.unwrap();
         // Whoever does not say that it is a stream has one all the same.
@@ -922,8 +932,9 @@ async fn strangers_take_no_place_from_token_holders() {
     let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     bounded(async {
-        let limits = Limits { streams_per_ip: 1, ..config().limits };
-        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        let limits = Limits { streams_per_ip: 1, ..*config().limits };
+        let (server, upside) =
+            with(Config { limits: limits.check().unwrap(), ..config() }, |upstream| upstream).await;
         // Eight addresses, each with all the requests that it may have under way on the open path.
         let (mut conns, mut held) = (Vec::new(), Vec::new());
         for last in 2..10 {
@@ -959,8 +970,9 @@ async fn strangers_take_no_place_from_token_holders() {
 #[tokio::test]
 async fn what_was_done_is_not_refused_for_want_of_a_stream() {
     bounded(async {
-        let limits = Limits { streams_per_ip: 1, ..config().limits };
-        let (server, upside) = with(Config { limits, ..config() }, |upstream| upstream).await;
+        let limits = Limits { streams_per_ip: 1, ..*config().limits };
+        let (server, upside) =
+            with(Config { limits: limits.check().unwrap(), ..config() }, |upstream| upstream).await;
         let client = server.client();
         let _first = open(&client, &upside, "text/event-stream").await.unwrap();
         let post = || client.request("POST", "/p/a").body(Full::default()).unwrap();
@@ -1002,7 +1014,8 @@ async fn streams_end_with_the_drain_and_other_responses_are_finished() {
 #[tokio::test]
 async fn a_preflight_is_answered_here_and_another_options_goes_up() {
     bounded(async {
-        let config = Config { allow_origins: vec!["https://app.example".into()], ..config() };
+        let config =
+            Config { allow_origins: vec!["https://app.example".parse().unwrap()], ..config() };
         let (server, upside) = with(config, |upstream| upstream).await;
         let client = server.client().stranger();
         let preflight = || {

@@ -209,8 +209,9 @@ async fn a_malformed_header_closes_the_connection() {
 #[tokio::test]
 async fn a_header_has_its_time() {
     bounded(async {
-        let times = Times { header: Duration::from_millis(300), ..config().times };
-        let (server, _upside) = behind_a_proxy(Config { times, ..config() }).await;
+        let times = Times { header: Duration::from_millis(300), ..*config().times };
+        let (server, _upside) =
+            behind_a_proxy(Config { times: times.check().unwrap(), ..config() }).await;
         for bytes in [&b""[..], b"PROXY TCP4 192.0", b"\r\n\r\n\0\r\nQUIT"] {
             let begun = Instant::now();
             assert_eq!(fate(&server, PROXY, bytes).await, b"");
@@ -227,8 +228,9 @@ async fn a_header_has_its_time() {
 #[tokio::test]
 async fn two_clients_behind_one_proxy_have_a_rate_each() {
     bounded(async {
-        let limits = Limits { requests_per_second: 1, burst: 2, ..config().limits };
-        let (server, _upside) = behind_a_proxy(Config { limits, ..config() }).await;
+        let limits = Limits { requests_per_second: 1, burst: 2, ..*config().limits };
+        let (server, _upside) =
+            behind_a_proxy(Config { limits: limits.check().unwrap(), ..config() }).await;
         let mut conns = Vec::new();
         for ip in ["192.0.2.7", "192.0.2.8"] {
             let named = format!("x-forwarded-for: 198.51.100.{}, {ip}\r\n", conns.len());
@@ -264,8 +266,9 @@ async fn two_clients_behind_one_proxy_have_a_rate_each() {
 #[tokio::test]
 async fn connections_are_counted_for_whom_the_header_names() {
     bounded(async {
-        let limits = Limits { connections_per_ip: 2, max_connections: 12, ..config().limits };
-        let (server, _upside) = behind_a_proxy(Config { limits, ..config() }).await;
+        let limits = Limits { connections_per_ip: 2, max_connections: 12, ..*config().limits };
+        let (server, _upside) =
+            behind_a_proxy(Config { limits: limits.check().unwrap(), ..config() }).await;
         let mut open = Vec::new();
         for ip in ["192.0.2.7", "192.0.2.8"] {
             for _ in 0..2 {
@@ -314,9 +317,10 @@ async fn session(client: &Client, ip: &str) -> Answer {
 #[tokio::test]
 async fn sessions_and_streams_are_counted_for_whom_the_requests_name() {
     bounded(async {
-        let limits = Limits { sessions_per_ip: 1, streams_per_ip: 1, ..config().limits };
+        let limits = Limits { sessions_per_ip: 1, streams_per_ip: 1, ..*config().limits };
         let proxy = format!("127.0.0.{PROXY}/32").parse().unwrap();
-        let config = Config { limits, trusted_proxies: vec![proxy], ..config() };
+        let config =
+            Config { limits: limits.check().unwrap(), trusted_proxies: vec![proxy], ..config() };
         let fixture = mcp_edge::Behind::handler(support::Fixture::new().0);
         let server = TestServer::start(config, fixture).await;
         let client = server.client().from(loopback(PROXY));
@@ -340,9 +344,11 @@ async fn sessions_and_streams_are_counted_for_whom_the_requests_name() {
 #[tokio::test]
 async fn the_address_for_plain_http_believes_the_same() {
     bounded(async {
-        let limits = Limits { requests_per_second: 1, burst: 1, ..config().limits };
+        let limits = Limits { requests_per_second: 1, burst: 1, ..*config().limits };
         let redirect_http = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let (server, _upside) = behind_a_proxy(Config { limits, redirect_http, ..config() }).await;
+        let (server, _upside) =
+            behind_a_proxy(Config { limits: limits.check().unwrap(), redirect_http, ..config() })
+                .await;
         for ip in ["192.0.2.7", "192.0.2.8"] {
             let mut statuses = Vec::new();
             for header in [v1(ip), Vec::new(), v1(ip)] {
@@ -445,7 +451,8 @@ async fn an_sse_client_behind_a_prefix_posts_beneath_it() {
     bounded(async {
         let proxy = format!("127.0.0.{PROXY}/32").parse().unwrap();
         let path = "/api/v1/mcp".to_owned();
-        let config = Config { trusted_proxies: vec![proxy], path, ..config() };
+        let config =
+            Config { trusted_proxies: vec![proxy], path: path.parse().unwrap(), ..config() };
         let server = TestServer::start(config, mcp_edge::Behind::diagnostics()).await;
         for (path, beneath) in [("/api/v1/mcp", "/api/v1/mcp/messages"), ("/sse", "/messages")] {
             let prefix = "x-forwarded-prefix: /edge-1\r\n";

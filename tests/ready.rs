@@ -44,8 +44,8 @@ async fn everybody_may_ask_and_nobody_costs_more() {
     bounded(async {
         let mark = Mark::new();
         let dir = tempfile::tempdir().unwrap();
-        let limits = Limits { requests_per_second: 1, burst: 1, ..config().limits };
-        let config = Config { limits, ..config() };
+        let limits = Limits { requests_per_second: 1, burst: 1, ..*config().limits };
+        let config = Config { limits: limits.check().unwrap(), ..config() };
         let server = TestServer::start(config, mark.sh_in(TOOLS_SCRIPT, dir.path())).await;
         let stranger = server.client().stranger();
         let begun = Instant::now();
@@ -144,8 +144,12 @@ async fn a_backend_that_does_not_start_is_not_started_again_and_again() {
 async fn the_place_of_its_child_goes_to_whoever_needs_it() {
     bounded(async {
         let mark = Mark::new();
-        let limits = Limits { max_children: 1, ..config().limits };
-        let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+        let limits = Limits { max_children: 1, ..*config().limits };
+        let server = TestServer::start(
+            Config { limits: limits.check().unwrap(), ..config() },
+            mark.diagnostics(),
+        )
+        .await;
         let client = server.client();
         assert!(ready(&client).await);
         let session = client.initialize("2025-11-25").await;
@@ -165,8 +169,12 @@ async fn the_place_of_its_child_goes_to_whoever_needs_it() {
 async fn an_edge_full_of_sessions_that_nobody_uses_is_ready() {
     bounded(async {
         let mark = Mark::new();
-        let limits = Limits { max_children: 2, ..config().limits };
-        let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
+        let limits = Limits { max_children: 2, ..*config().limits };
+        let server = TestServer::start(
+            Config { limits: limits.check().unwrap(), ..config() },
+            mark.diagnostics(),
+        )
+        .await;
         let client = server.client();
         let (_first, _second) =
             (client.initialize("2025-11-25").await, client.initialize("2025-11-25").await);

@@ -139,8 +139,8 @@ async fn the_answer_is_the_last_and_no_body_is_read() {
 #[tokio::test]
 async fn rate_head_and_time_are_limited_as_elsewhere() {
     bounded(async {
-        let limits = Limits { requests_per_second: 1, burst: 2, ..config().limits };
-        let server = redirecting(Config { limits, ..config() }).await;
+        let limits = Limits { requests_per_second: 1, burst: 2, ..*config().limits };
+        let server = redirecting(Config { limits: limits.check().unwrap(), ..config() }).await;
         let head = "GET / HTTP/1.1\r\nhost: localhost\r\n";
         let large = format!("{head}x-large: {}\r\n\r\n", "x".repeat(40_000));
         assert_eq!(asked(&server, large).await.status, 431);
@@ -151,8 +151,8 @@ async fn rate_head_and_time_are_limited_as_elsewhere() {
         }
         assert!(statuses.contains(&429), "{statuses:?}");
 
-        let times = Times { header: Duration::from_millis(300), ..config().times };
-        let server = redirecting(Config { times, ..config() }).await;
+        let times = Times { header: Duration::from_millis(300), ..*config().times };
+        let server = redirecting(Config { times: times.check().unwrap(), ..config() }).await;
         let begun = Instant::now();
         let mut slow = plain(&server).await;
         slow.send(head).await;
@@ -166,8 +166,8 @@ async fn rate_head_and_time_are_limited_as_elsewhere() {
 #[tokio::test]
 async fn connections_of_both_addresses_are_counted_together() {
     bounded(async {
-        let limits = Limits { connections_per_ip: 2, max_connections: 3, ..config().limits };
-        let server = redirecting(Config { limits, ..config() }).await;
+        let limits = Limits { connections_per_ip: 2, max_connections: 3, ..*config().limits };
+        let server = redirecting(Config { limits: limits.check().unwrap(), ..config() }).await;
         let _tls = server.client().connect().await;
         let one = plain(&server).await;
         assert_eq!(plain(&server).await.until_closed().await, b"");

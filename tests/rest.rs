@@ -158,8 +158,8 @@ async fn a_result_comes_as_the_backend_wrote_it_and_it_got_what_was_checked() {
 #[tokio::test]
 async fn what_is_refused_never_reaches_the_backend() {
     bounded(async {
-        let limits = Limits { max_body_bytes: 10_000, ..config().limits };
-        let (server, dir) = scripted(Config { limits, ..config() }).await;
+        let limits = Limits { max_body_bytes: 10_000, ..*config().limits };
+        let (server, dir) = scripted(Config { limits: limits.check().unwrap(), ..config() }).await;
         for client in [server.client(), server.client().h2()] {
             for body in [
                 "",
@@ -188,8 +188,8 @@ async fn what_is_refused_never_reaches_the_backend() {
 #[tokio::test]
 async fn faults_and_silence_of_the_backend_are_told_apart() {
     bounded(async {
-        let times = Times { call: Duration::from_secs(1), ..config().times };
-        let (server, dir) = scripted(Config { times, ..config() }).await;
+        let times = Times { call: Duration::from_secs(1), ..*config().times };
+        let (server, dir) = scripted(Config { times: times.check().unwrap(), ..config() }).await;
         let client = server.client();
         let begun = Instant::now();
         is(&call(&client, "silent", json!({})).await, 504, "call_timeout");
@@ -225,8 +225,8 @@ async fn a_backend_that_does_not_start_is_a_fault_and_a_full_house_is_busy() {
         let (server, dir) = scripted(config()).await;
         switch(dir.path(), "gone");
         is(&get(&server.client(), "/tools/list").await, 502, "backend_failed");
-        let limits = Limits { max_children: 1, ..config().limits };
-        let (server, _dir) = scripted(Config { limits, ..config() }).await;
+        let limits = Limits { max_children: 1, ..*config().limits };
+        let (server, _dir) = scripted(Config { limits: limits.check().unwrap(), ..config() }).await;
         let client = server.client();
         let session = client.initialize("2025-11-25").await;
         let _stream = session.listen(None).await;
@@ -261,8 +261,8 @@ async fn an_upstream_that_is_down_is_a_fault() {
 #[tokio::test]
 async fn guard_limits_and_methods_are_those_of_any_path() {
     bounded(async {
-        let limits = Limits { requests_per_second: 1, burst: 20, ..config().limits };
-        let (server, dir) = scripted(Config { limits, ..config() }).await;
+        let limits = Limits { requests_per_second: 1, burst: 20, ..*config().limits };
+        let (server, dir) = scripted(Config { limits: limits.check().unwrap(), ..config() }).await;
         let client = server.client();
         for path in ["/mcp/tools", "/tools/list", "/mcp/call-tool"] {
             is(&get(&client.clone().stranger(), path).await, 401, "unauthorized");
@@ -296,7 +296,7 @@ async fn guard_limits_and_methods_are_those_of_any_path() {
 #[tokio::test]
 async fn the_unified_path_may_be_tools() {
     bounded(async {
-        let config = Config { path: "/tools".to_owned(), ..config() };
+        let config = Config { path: "/tools".parse().unwrap(), ..config() };
         let server = TestServer::start(config, Behind::diagnostics()).await;
         let client = server.client();
         for path in ["/tools/tools", "/tools/list"] {

@@ -444,7 +444,7 @@ async fn a_session_that_no_caller_needs_any_more_is_ended_and_begun_again() {
     bounded(async {
         let upside = Scripted::new(|_| Act::Well).await;
         let times = Times { session_idle: Duration::from_secs(1), ..Times::default() };
-        let config = Config { times, ..config() };
+        let config = Config { times: times.check().unwrap(), ..config() };
         let server = TestServer::start(config, Behind::upstream(upside.upstream())).await;
         let client = server.client();
         let count = |method: &str| upside.methods().iter().filter(|it| *it == method).count();
@@ -603,9 +603,11 @@ async fn an_answer_larger_than_a_message_may_be_is_an_error() {
         })
         .await;
         for (most, fits) in [(4096, false), (8192, true)] {
-            let limits = Limits { max_line_bytes: most, ..config().limits };
+            let limits = Limits { max_line_bytes: most, ..*config().limits };
             let behind = Behind::upstream(upside.upstream());
-            let server = TestServer::start(Config { limits, ..config() }, behind).await;
+            let server =
+                TestServer::start(Config { limits: limits.check().unwrap(), ..config() }, behind)
+                    .await;
             let answer = bare(&server.client(), &calling(1, "act")).await;
             assert_eq!(answer["id"], 1);
             assert_eq!(answer["result"].is_object(), fits, "{answer}");
@@ -619,9 +621,10 @@ async fn a_hung_upstream_costs_its_caller_the_calls_time() {
     bounded(async {
         let hangs = |seen: &Seen| if seen.tool().is_some() { Act::Hang } else { Act::Well };
         let upside = Scripted::new(hangs).await;
-        let times = Times { call: Duration::from_millis(200), ..config().times };
+        let times = Times { call: Duration::from_millis(200), ..*config().times };
         let behind = Behind::upstream(upside.upstream());
-        let server = TestServer::start(Config { times, ..config() }, behind).await;
+        let server =
+            TestServer::start(Config { times: times.check().unwrap(), ..config() }, behind).await;
         let answer = bare(&server.client(), &calling("late", "look")).await;
         assert_eq!(answer["id"], "late");
         let text = answer["error"]["message"].as_str().unwrap();

@@ -207,9 +207,10 @@ async fn an_answer_that_cannot_be_read_fails_its_call_at_once() {
             if is_call(seen, "act") { Deed::Raw(raw.to_owned()) } else { Deed::Well }
         };
         let upside = ScriptedSse::new(broken).await;
-        let times = Times { call: Duration::from_secs(5), ..config().times };
+        let times = Times { call: Duration::from_secs(5), ..*config().times };
         let behind = Behind::upstream(upside.upstream());
-        let server = TestServer::start(Config { times, ..config() }, behind).await;
+        let server =
+            TestServer::start(Config { times: times.check().unwrap(), ..config() }, behind).await;
         let session = server.client().initialize("2025-06-18").await;
         for _ in 0..2 {
             let answer = session.post(&calling("mine", "act")).await.message();

@@ -49,10 +49,11 @@ async fn of_500_clients_that_vanish_nothing_is_left() {
         let limits = Limits {
             max_children: 2 * u32::try_from(WAVE).unwrap(),
             max_sessions: 2 * u32::try_from(WAVE).unwrap(),
-            ..config().limits
+            ..*config().limits
         };
-        let times = Times { session_idle: Duration::from_secs(1), ..config().times };
-        let config = Config { limits, times, ..config() };
+        let times = Times { session_idle: Duration::from_secs(1), ..*config().times };
+        let config =
+            Config { limits: limits.check().unwrap(), times: times.check().unwrap(), ..config() };
         let server = TestServer::start(config, mark.diagnostics()).await;
         let client = server.client();
         // Whatever is opened once and kept is open now.

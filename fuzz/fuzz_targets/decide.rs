@@ -50,16 +50,14 @@ fuzz_target!(|input: Input| {
         true => Access::Anonymous,
         false => Access::Tokens(vec![Secret::new(TOKEN)]),
     };
+    let (burst, limits) = (input.burst.into(), Limits::default());
+    let limits = Limits { requests_per_second: per_second, burst, ..limits };
     let config = Config {
         listen: ([192, 0, 2, 1], 443).into(),
-        allow_hosts: vec!["mcp.example.com".into()],
-        allow_origins: vec!["https://app.example".into()],
+        allow_hosts: vec!["mcp.example.com".parse().unwrap()],
+        allow_origins: vec!["https://app.example".parse().unwrap()],
         access,
-        limits: Limits {
-            requests_per_second: per_second,
-            burst: input.burst.into(),
-            ..Limits::default()
-        },
+        limits: limits.check().unwrap_or_default(),
         ..Config::default()
     };
     run(async {

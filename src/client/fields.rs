@@ -15,48 +15,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("mcp-edge/", env!("CARGO_PKG_VERSION")));
 
-/// Fields that no operator can let through: credentials that are for the edge (the token
-/// passthrough ban of MCP 2025-06-18, "Security best practices"), what the edge says itself, and
-/// what concerns one connection only (RFC 9110 section 7.6.1).
-const NEVER: [&str; 27] = [
-    "authorization",
-    "cookie",
-    "host",
-    "origin",
-    "forwarded",
-    "x-real-ip",
-    "x-request-id",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "expect",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "accept",
-    "accept-encoding",
-    "user-agent",
-    "mcp-session-id",
-    "mcp-protocol-version",
-    "last-event-id",
-    "mcp-method",
-    "mcp-name",
-    "via",
-];
-/// And every field that begins so.
-const NEVER_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "mcp-param-"];
-
-/// May an operator let this field through?
-#[must_use]
-pub fn may_go_up(name: &HeaderName) -> bool {
-    !NEVER.contains(&name.as_str())
-        && !NEVER_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
-}
-
 /// The fields of a client's request that a path which is passed through hands on.
 #[derive(Debug)]
 pub(crate) struct Passable;
@@ -127,6 +85,7 @@ mod tests {
 
     use super::*;
     use crate::caller::Provenance;
+    use crate::config::NEVER;
     use crate::limits::addr::ClientAddr;
 
     fn caller(forwarded: Vec<(HeaderName, HeaderValue)>) -> Caller {
@@ -152,18 +111,6 @@ mod tests {
         assert_eq!(of("x-forwarded-host"), Some("mcp.example.com"));
         assert_eq!(of("x-request-id"), Some("abc"));
         assert_eq!(of("x-user-role"), Some("USER"));
-    }
-
-    #[test]
-    fn credentials_and_what_the_edge_says_itself_can_never_be_listed() {
-        let named = |name: &str| may_go_up(&HeaderName::try_from(name).unwrap());
-        for never in NEVER {
-            assert!(!named(never), "{never}");
-        }
-        for never in ["proxy-authorization", "x-forwarded-for", "x-forwarded-user", "mcp-param-a"] {
-            assert!(!named(never), "{never}");
-        }
-        assert!(named("x-user-role") && named("x-api-version") && named("traceparent"));
     }
 
     proptest! {

@@ -32,7 +32,6 @@ use crate::wire::pem::tidied;
 pub(crate) use self::body::{Outgoing, full, passed};
 pub(crate) use self::connections::Arriving;
 pub(crate) use self::fields::Passable;
-pub use self::fields::may_go_up;
 pub(crate) use self::host::refuses_host;
 
 /// No file of CAs is larger: that of a system takes some hundred KiB.

@@ -1,46 +1,76 @@
 //! What the server was asked to be, checked once. Nothing here opens a socket or a process.
 
+mod check;
+mod draft;
+mod error;
+mod kind;
+mod limits;
+mod names;
+mod options;
+mod read;
 mod secret;
+mod setting;
 mod token;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use check::{
+    Background, LogFormat, LogLevel, LogSettings, Mode, Settings, TokenSource, read_token_file,
+};
+pub use draft::Draft;
+pub use error::{ChildFault, ConfigError, Reason, TokenFault};
+pub use limits::{Checked, Limits, Times};
+use names::proxy;
+pub use names::{AllowedOrigin, HostName, Origin, UnifiedPath};
 pub use secret::Secret;
+pub use setting::{Given, Repeats, Setting, Takes};
 pub use token::{BadToken, BadTokenFile, MIN_TOKEN, parse_token, parse_token_file};
+#[cfg(test)]
+pub(crate) use upstream::NEVER;
 pub(crate) use upstream::{PASSED_AT_ONCE, shown};
-pub use upstream::{PassRule, Upstream, UpstreamHost, UpstreamKind};
+pub use upstream::{PassRule, Upstream, UpstreamHost, UpstreamKind, may_go_up};
+
+/// Every setting, in the order of the help text.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    let limits = Limits::SETTINGS.iter().chain(Times::SETTINGS);
+    options::BEFORE_LIMITS
+        .iter()
+        .copied()
+        .chain(limits)
+        .chain(options::AFTER_LIMITS.iter().copied())
+}
 
 /// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
-/// `Config { tls: TlsSource::None, ..Config::default() }`.
+/// `Config { tls: TlsSource::None, ..Config::default() }`. Each field has a type that holds nothing
+/// wrong; [`Limits::check`] and [`Times::check`] see to the numbers.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen. Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The unified path: Streamable HTTP, HTTP+SSE by GET, and bare POSTs.
-    pub path: String,
+    pub path: UnifiedPath,
     /// Where certificates come from.
     pub tls: TlsSource,
     /// What TLS clients are held to.
     pub tls_rules: TlsRules,
     /// Who may call.
     pub access: Access,
-    /// Origins that browsers may call from, as `https://host[:port]`.
-    pub allow_origins: Vec<String>,
+    /// Origins that browsers may call from.
+    pub allow_origins: Vec<AllowedOrigin>,
     /// Further names the server may be addressed by, beside its certificate's and its address.
-    pub allow_hosts: Vec<String>,
+    pub allow_hosts: Vec<HostName>,
     /// Proxies in front of the edge whose word on who the client is is taken.
     pub trusted_proxies: Vec<IpNet>,
     /// Where to listen for plain HTTP only to send it to the TLS address.
     pub redirect_http: Option<SocketAddr>,
     /// Every count, size and rate.
-    pub limits: Limits,
+    pub limits: Checked<Limits>,
     /// Every length of time.
-    pub times: Times,
+    pub times: Checked<Times>,
 }
 
 /// Where the certificate comes from.
@@ -107,112 +137,6 @@ impl Access {
     }
 }
 
-/// Counts, sizes and rates. What happens when one is reached stands in the README.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Requests per second of one address.
-    pub requests_per_second: u32,
-    /// Requests of one address that may come at once, beyond the first.
-    pub burst: u32,
-    /// Open connections of one address.
-    pub connections_per_ip: u32,
-    /// Open event streams of one address.
-    pub streams_per_ip: u32,
-    /// Open connections in all.
-    pub max_connections: u32,
-    /// Open connections without a request that may pass; one of them gives way to the next.
-    pub max_unauthenticated: u32,
-    /// Sessions in all.
-    pub max_sessions: u32,
-    /// Sessions of one address.
-    pub sessions_per_ip: u32,
-    /// Child processes in all.
-    pub max_children: u32,
-    /// Bytes of a request head.
-    pub max_header_bytes: usize,
-    /// Fields of a request head.
-    pub max_headers: usize,
-    /// Bytes of a request body.
-    pub max_body_bytes: usize,
-    /// Bytes of one line of a child's output.
-    pub max_line_bytes: usize,
-    /// Bytes of messages that are held at once: bodies, queues, event logs, answers. A quarter of
-    /// them may be one client's.
-    pub max_buffered_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            requests_per_second: 10,
-            burst: 20,
-            connections_per_ip: 20,
-            streams_per_ip: 20,
-            max_connections: 1000,
-            max_unauthenticated: 256,
-            max_sessions: 1000,
-            sessions_per_ip: 20,
-            max_children: 100,
-            max_header_bytes: 32 * 1024,
-            max_headers: 100,
-            max_body_bytes: 10 * 1024 * 1024,
-            max_line_bytes: 16 * 1024 * 1024,
-            max_buffered_bytes: 256 * 1024 * 1024,
-        }
-    }
-}
-
-/// Lengths of time. What happens when one is over stands in the README.
-#[derive(Clone, Debug)]
-pub struct Times {
-    /// How long a request over the rate may wait for its turn. Zero: refused at once.
-    pub rate_wait: Duration,
-    /// A TLS handshake, from accept to finish.
-    pub tls_handshake: Duration,
-    /// A request head, from its first byte (of a new connection: from its start) to its last.
-    pub header: Duration,
-    /// A request body between two pieces.
-    pub body_idle: Duration,
-    /// A request body in all.
-    pub body: Duration,
-    /// A connection without a request.
-    pub idle: Duration,
-    /// One call, from its arrival to the backend's answer.
-    pub call: Duration,
-    /// Between two comments on a silent event stream.
-    pub keep_alive: Duration,
-    /// An event stream, before jitter is taken off.
-    pub stream_age: Duration,
-    /// A session without a request or an open stream.
-    pub session_idle: Duration,
-    /// A session in all.
-    pub session_age: Duration,
-    /// A write that makes no progress.
-    pub write: Duration,
-    /// From the signal to the end.
-    pub shutdown: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            rate_wait: Duration::ZERO,
-            tls_handshake: Duration::from_secs(10),
-            header: Duration::from_secs(10),
-            body_idle: Duration::from_secs(10),
-            body: Duration::from_mins(1),
-            idle: Duration::from_secs(75),
-            call: Duration::from_mins(5),
-            keep_alive: Duration::from_secs(15),
-            stream_age: Duration::from_hours(1),
-            session_idle: Duration::from_mins(30),
-            session_age: Duration::from_hours(24),
-            write: Duration::from_secs(30),
-            shutdown: Duration::from_secs(30),
-        }
-    }
-}
-
 /// A stdio MCP server to run behind the edge: one process for each session.
 #[derive(Clone, Debug, Default)]
 pub struct ChildCommand {
@@ -250,7 +174,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
-            path: "/mcp".to_owned(),
+            path: UnifiedPath::default(),
             tls: TlsSource::SelfSigned { dir: PathBuf::from("certs"), names: Vec::new() },
             tls_rules: TlsRules::default(),
             access: Access::Tokens(Vec::new()),
@@ -258,8 +182,8 @@ impl Default for Config {
             allow_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             redirect_http: None,
-            limits: Limits::default(),
-            times: Times::default(),
+            limits: Checked::default(),
+            times: Checked::default(),
         }
     }
 }

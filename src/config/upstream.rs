@@ -11,6 +11,48 @@ use super::Secret;
 /// as many event streams without one.
 pub(crate) const PASSED_AT_ONCE: usize = 512;
 
+/// Fields that no operator can let through: credentials that are for the edge (the token
+/// passthrough ban of MCP 2025-06-18, "Security best practices"), what the edge says itself, and
+/// what concerns one connection only (RFC 9110 section 7.6.1).
+pub(crate) const NEVER: [&str; 27] = [
+    "authorization",
+    "cookie",
+    "host",
+    "origin",
+    "forwarded",
+    "x-real-ip",
+    "x-request-id",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "expect",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "accept",
+    "accept-encoding",
+    "user-agent",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "via",
+];
+/// And every field that begins so.
+const NEVER_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "mcp-param-"];
+
+/// May an operator let this field through?
+#[must_use]
+pub fn may_go_up(name: &HeaderName) -> bool {
+    !NEVER.contains(&name.as_str())
+        && !NEVER_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
 /// An MCP server that speaks HTTP, and what of it clients may reach.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -123,5 +165,17 @@ mod tests {
     fn a_key_in_the_query_is_not_shown() {
         let upstream = Upstream::new(Uri::from_static("https://h.example:8000/mcp?key=secret"));
         assert_eq!(upstream.shown(), "https://h.example:8000/mcp");
+    }
+
+    #[test]
+    fn credentials_and_what_the_edge_says_itself_can_never_be_listed() {
+        let named = |name: &str| may_go_up(&HeaderName::try_from(name).unwrap());
+        for never in NEVER {
+            assert!(!named(never), "{never}");
+        }
+        for never in ["proxy-authorization", "x-forwarded-for", "x-forwarded-user", "mcp-param-a"] {
+            assert!(!named(never), "{never}");
+        }
+        assert!(named("x-user-role") && named("x-api-version") && named("traceparent"));
     }
 }

@@ -158,7 +158,8 @@ fn granted(need: Need, token: TokenMatch) -> Result<Grant, Deny> {
 impl Admission {
     /// The admission of this configuration. `names` are those of the certificates.
     pub(crate) fn new(config: &Config, names: &[String]) -> Self {
-        let hosts = [names, &config.allow_hosts].concat();
+        let allowed = config.allow_hosts.iter().map(ToString::to_string);
+        let hosts: Vec<String> = names.iter().cloned().chain(allowed).collect();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
             TlsSource::None => "http",
@@ -166,7 +167,7 @@ impl Admission {
         };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            origins: OriginPolicy::new(&hosts, config.allow_origins.clone(), loopback, scheme),
             pace: Pace::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
@@ -384,10 +385,12 @@ mod tests {
     }
 
     fn door(rate_wait: Duration) -> (Guard, Admission) {
+        let limits = Limits { requests_per_second: 1, burst: 0, ..Limits::default() };
+        let times = Times { rate_wait, ..Times::default() };
         let config = Config {
             access: Access::Tokens(vec![Secret::new("sixteen-characters")]),
-            limits: Limits { requests_per_second: 1, burst: 0, ..Limits::default() },
-            times: Times { rate_wait, ..Times::default() },
+            limits: limits.check().unwrap(),
+            times: times.check().unwrap(),
             ..Config::default()
         };
         (Guard::new(Tally::default()), Admission::new(&config, &[]))

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
+use crate::config::{AllowedOrigin, Origin};
+
 /// What a page sends that has no origin of its own: a file, or a frame in a sandbox (RFC 6454
 /// section 7).
 const NULL: &str = "null";
@@ -18,24 +20,34 @@ const SHOWN: usize = 128;
 /// The names this edge is addressed by, and the origins that may call it from a browser.
 #[derive(Debug)]
 pub(crate) struct OriginPolicy {
-    /// DNS names and addresses as text, lower case; `*.example.com` for one label.
-    hosts: Vec<String>,
-    /// Origins as configured, parsed.
-    origins: Vec<Origin>,
-    /// May pages call that have no origin of their own? They send `null`.
-    null: bool,
+    hosts: Hosts,
+    /// Those that were allowed by name.
+    origins: Vec<AllowedOrigin>,
     /// Is the edge bound to a loopback address? Then every loopback name is its own.
     loopback: bool,
     /// The scheme that the edge is reached by.
     scheme: &'static str,
 }
 
-/// Scheme, host and port of an origin (RFC 6454 section 4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    scheme: String,
-    host: String,
-    port: Option<u16>,
+/// What the edge is known by, read once.
+#[derive(Clone, Debug, Default)]
+struct Hosts {
+    /// DNS names, lower case; `*.example.com` for one label.
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Hosts {
+    fn new(hosts: &[String]) -> Self {
+        let mut known = Self::default();
+        for host in hosts {
+            match host.parse() {
+                Ok(address) => known.addresses.push(address),
+                Err(_) => known.names.push(host.to_ascii_lowercase()),
+            }
+        }
+        known
+    }
 }
 
 /// Where a request says that it is going.
@@ -97,22 +109,19 @@ pub(super) fn shown_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
 /// The origin that a request names, as `--allow-origin` takes it; `None` if it is not an origin, or long.
 pub(super) fn shown_origin(headers: &HeaderMap) -> Option<&str> {
     let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-    let is_one = origin == NULL || Origin::parse(origin).is_some();
+    let is_one = origin == NULL || origin_of(origin).is_some();
     (is_one && origin.len() <= SHOWN).then_some(origin)
 }
 
 impl OriginPolicy {
     /// `hosts` are the edge's own names; `origins` those allowed beside its own.
     pub(crate) fn new(
-        hosts: Vec<String>,
-        origins: &[String],
+        hosts: &[String],
+        origins: Vec<AllowedOrigin>,
         loopback: bool,
         scheme: &'static str,
     ) -> Self {
-        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        let null = origins.iter().any(|origin| origin == NULL);
-        let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
-        Self { hosts, origins, null, loopback, scheme }
+        Self { hosts: Hosts::new(hosts), origins, loopback, scheme }
     }
 
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.
@@ -151,13 +160,15 @@ impl OriginPolicy {
             (Some(value), None) => value,
             (Some(_), Some(_)) => return OriginMatch::Foreign,
         };
-        if self.null && value == NULL {
+        if value == NULL && self.origins.contains(&AllowedOrigin::Null) {
             return OriginMatch::Allowed;
         }
-        let Some(origin) = value.to_str().ok().and_then(Origin::parse) else {
+        let Some(origin) = value.to_str().ok().and_then(origin_of) else {
             return OriginMatch::Foreign;
         };
-        if self.origins.contains(&origin) {
+        let is_it =
+            |allowed: &AllowedOrigin| matches!(allowed, AllowedOrigin::Page(it) if *it == origin);
+        if self.origins.iter().any(is_it) {
             OriginMatch::Allowed
         } else if self.is_own(&origin, uri, headers, local) {
             OriginMatch::Own
@@ -171,9 +182,9 @@ impl OriginPolicy {
     fn is_own(&self, origin: &Origin, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> bool {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let target = uri.authority().map(Authority::as_str).or(host).unwrap_or_default();
-        let here = Origin::parse(&format!("{}://{target}", self.scheme));
-        let neighbour = self.loopback && is_loopback(&origin.host);
-        neighbour || (here.as_ref() == Some(origin) && self.is_ours(&origin.host, local))
+        let here = origin_of(&format!("{}://{target}", self.scheme));
+        let neighbour = self.loopback && is_loopback(origin.host());
+        neighbour || (here.as_ref() == Some(origin) && self.is_ours(origin.host(), local))
     }
 
     fn is_ours(&self, host: &str, local: IpAddr) -> bool {
@@ -183,9 +194,10 @@ impl OriginPolicy {
             // A page can make a browser look a name up again, but not send another address here.
             return ip == local.to_canonical()
                 || (self.loopback && ip.is_loopback())
-                || self.hosts.iter().any(|ours| ours.parse() == Ok(ip));
+                || self.hosts.addresses.contains(&ip);
         }
-        (self.loopback && host == "localhost") || self.hosts.iter().any(|ours| covers(ours, host))
+        (self.loopback && host == "localhost")
+            || self.hosts.names.iter().any(|ours| covers(ours, host))
     }
 }
 
@@ -230,22 +242,14 @@ fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-impl Origin {
-    /// `scheme://host[:port]` and nothing behind it; `null` is no origin.
-    fn parse(text: &str) -> Option<Self> {
-        let (scheme, rest) = text.split_once("://")?;
-        let authority: Authority = rest.parse().ok()?;
-        if scheme.is_empty() || !is_exact(&authority) || authority.as_str() != rest {
-            return None;
-        }
-        let scheme = scheme.to_ascii_lowercase();
-        let port = authority.port_u16().or(match scheme.as_str() {
-            "https" => Some(443),
-            "http" => Some(80),
-            _ => None,
-        });
-        Some(Self { scheme, host: authority.host().to_ascii_lowercase(), port })
+/// `scheme://host[:port]` and nothing behind it; `null` is no origin.
+fn origin_of(text: &str) -> Option<Origin> {
+    let (scheme, rest) = text.split_once("://")?;
+    let authority: Authority = rest.parse().ok()?;
+    if scheme.is_empty() || !is_exact(&authority) || authority.as_str() != rest {
+        return None;
     }
+    Some(Origin::new(scheme, authority.host(), authority.port_u16()))
 }
 
 #[cfg(test)]
@@ -257,12 +261,13 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     fn public() -> OriginPolicy {
-        let hosts = vec!["mcp.example.com".into(), "*.tools.example".into(), "198.51.100.4".into()];
-        OriginPolicy::new(hosts, &["https://app.example.org:8443".into()], false, "https")
+        let hosts = ["mcp.example.com", "*.tools.example", "198.51.100.4"].map(str::to_owned);
+        let origins = vec!["https://app.example.org:8443".parse().unwrap()];
+        OriginPolicy::new(&hosts, origins, false, "https")
     }
 
     fn loopback() -> OriginPolicy {
-        OriginPolicy::new(Vec::new(), &[], true, "https")
+        OriginPolicy::new(&[], Vec::new(), true, "https")
     }
 
     fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
@@ -374,8 +379,8 @@ mod tests {
     #[test]
     fn null_is_listed_by_that_word_only() {
         let list = |origins: &[&str]| {
-            let origins: Vec<_> = origins.iter().map(|it| (*it).to_owned()).collect();
-            OriginPolicy::new(vec!["mcp.example.com".into()], &origins, false, "https")
+            let origins = origins.iter().map(|it| it.parse().unwrap()).collect();
+            OriginPolicy::new(&["mcp.example.com".to_owned()], origins, false, "https")
         };
         let match_of = |policy: &OriginPolicy, value: &str| {
             policy.origin(&Uri::from_static("/mcp"), &headers("origin", &[value]), LOCAL)
@@ -386,7 +391,7 @@ mod tests {
         for foreign in ["NULL", "null/", "file://", "https://null", ""] {
             assert_eq!(match_of(&named, foreign), OriginMatch::Foreign, "{foreign}");
         }
-        for policy in [list(&["https://null"]), list(&["NULL"]), loopback()] {
+        for policy in [list(&["https://null"]), loopback()] {
             assert_eq!(match_of(&policy, "null"), OriginMatch::Foreign);
         }
     }
@@ -443,7 +448,7 @@ mod tests {
 
     #[test]
     fn the_port_of_a_scheme_may_be_left_out() {
-        let plain = OriginPolicy::new(vec!["mcp.example.com".into()], &[], false, "http");
+        let plain = OriginPolicy::new(&["mcp.example.com".to_owned()], Vec::new(), false, "http");
         for (host, origin) in [
             ("mcp.example.com", "http://mcp.example.com:80"),
             ("mcp.example.com:80", "http://mcp.example.com"),

@@ -75,7 +75,7 @@ impl App {
         drain: Drain,
     ) -> Self {
         Self {
-            path: config.path.strip_suffix('/').unwrap_or(&config.path).to_owned(),
+            path: config.path.to_string(),
             guard,
             mcp,
             front,

@@ -14,7 +14,7 @@ use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
 use crate::client::{Client, UpstreamError};
-use crate::config::{self, Access, ChildCommand, Config, TlsSource};
+use crate::config::{self, Access, AllowedOrigin, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
@@ -226,7 +226,7 @@ impl Server {
     #[expect(clippy::unused_async, reason = "it needs the runtime that will run the server")]
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
         if matches!(config.access, Access::Anonymous)
-            && config.allow_origins.iter().any(|origin| origin == "null")
+            && config.allow_origins.contains(&AllowedOrigin::Null)
         {
             return Err(StartError::NullOrigin);
         }

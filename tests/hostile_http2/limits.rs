@@ -73,10 +73,13 @@ async fn an_answer_before_the_body_comes_without_a_reset_behind_it() {
 async fn a_reset_buys_no_more_than_the_rate() {
     bounded(async {
         // None comes back while the test runs.
-        let limits = Limits { requests_per_second: 1, burst: 30, ..config().limits };
+        let limits = Limits { requests_per_second: 1, burst: 30, ..*config().limits };
         let (fixture, told) = Fixture::new();
-        let server =
-            TestServer::start(Config { limits, ..config() }, Behind::handler(fixture)).await;
+        let server = TestServer::start(
+            Config { limits: limits.check().unwrap(), ..config() },
+            Behind::handler(fixture),
+        )
+        .await;
         let begun = std::time::SystemTime::now();
         let hang = call(1, "f/hang", json!({})).to_string();
         let mut left = 1000;

@@ -88,20 +88,22 @@ pub(crate) async fn eventually(what: impl Fn() -> bool) {
 
 /// Limits that no test runs into by accident.
 pub(crate) fn config() -> Config {
+    let limits = Limits {
+        requests_per_second: 100_000,
+        burst: 100_000,
+        connections_per_ip: 2000,
+        streams_per_ip: 2000,
+        max_connections: 5000,
+        max_sessions: 5000,
+        sessions_per_ip: 5000,
+        ..Limits::default()
+    };
+    let times = Times { shutdown: Duration::from_secs(6), ..Times::default() };
     Config {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         access: Access::Tokens(vec![Secret::new(TOKEN), Secret::new(OTHER_TOKEN)]),
-        limits: Limits {
-            requests_per_second: 100_000,
-            burst: 100_000,
-            connections_per_ip: 2000,
-            streams_per_ip: 2000,
-            max_connections: 5000,
-            max_sessions: 5000,
-            sessions_per_ip: 5000,
-            ..Limits::default()
-        },
-        times: Times { shutdown: Duration::from_secs(6), ..Times::default() },
+        limits: limits.check().unwrap(),
+        times: times.check().unwrap(),
         ..Config::default()
     }
 }

@@ -4,9 +4,7 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use mcp_edge::Secret;
-
-use crate::cli::TokenSource;
+use mcp_edge::{Secret, TokenSource};
 
 /// All that is known once the port is taken.
 #[derive(Debug)]

@@ -1,9 +1,7 @@
 //! Open files: as many as the system allows, and whether they are enough for what was asked for.
 
-use mcp_edge::Limits;
+use mcp_edge::{Background, Limits, Settings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use crate::cli::{Background, Settings};
 
 /// Pipes to the three standard streams of a child, and its pidfd.
 const OF_A_CHILD: u64 = 4;

@@ -9,7 +9,7 @@ use std::panic::PanicHookInfo;
 use std::time::SystemTime;
 use std::{fmt, iter, panic, thread};
 
-use mcp_edge::Report;
+use mcp_edge::{LogFormat, LogLevel, LogSettings, Report};
 use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -17,7 +17,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
-use crate::cli::{LogFormat, LogLevel, LogSettings};
 use crate::stderr::{self, Lines};
 
 /// Starts logging for the whole process.

@@ -1,6 +1,7 @@
 //! The street door: from a process to a running server, and from its end to an exit code.
 
 mod banner;
+mod bind;
 mod cli;
 mod descriptors;
 mod exit;
@@ -8,11 +9,14 @@ mod log;
 mod run;
 mod signals;
 mod stderr;
+mod token;
 
 use std::process::ExitCode;
 
-use cli::{Args, Asked};
+use cli::Asked;
 use exit::Exit;
+use mcp_edge::{Access, Background, ConfigError, Draft, HealthCheck, Settings, TokenSource};
+use rustix::process::{Resource, getrlimit};
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that a crowd took goes back to the system within some 10 s after it has left (jemalloc's decay
@@ -29,24 +33,66 @@ fn main() -> ExitCode {
     }
     let typed = program.into_iter().chain(rest);
     let exit = match cli::parse(typed, std::env::vars_os()) {
-        Ok(Asked::Run(args)) => start(*args),
-        Ok(Asked::Health(health)) => run::ask(&health.check()),
+        Ok(Asked::Run(draft, notices)) => start(&draft, &notices),
+        Ok(Asked::Health(draft)) => ask(&draft),
         Err(error) => explain(&error),
     };
     log::finish();
     exit.into()
 }
 
-fn start(args: Args) -> Exit {
-    let log = args.log();
+fn start(draft: &Draft, notices: &[String]) -> Exit {
+    let log = match draft.log() {
+        Ok(log) => log,
+        Err(error) => return unread(&error),
+    };
     log::start(log);
-    match args.check() {
-        Ok(settings) => run::run(settings, log),
+    // At once: they may well be the reason of an error.
+    for notice in notices {
+        tracing::warn!("{notice}");
+    }
+    let mut settings = match draft.check() {
+        Ok(settings) => settings,
         Err(error) => {
             log::complain(log, &error);
-            Exit::Config
+            return Exit::Config;
         }
+    };
+    if let Err(error) = prepare(&mut settings) {
+        log::complain(log, &error);
+        return Exit::Config;
     }
+    run::run(settings, log)
+}
+
+/// What only the process itself can add, once all is known to be right: a token that it makes and
+/// keeps, and what it is to its children.
+fn prepare(settings: &mut Settings) -> Result<(), token::TokenError> {
+    let Settings { config, behind, token_source, warnings, .. } = settings;
+    if let TokenSource::Generated(file) = token_source {
+        config.access = Access::Tokens(token::kept(file, warnings)?);
+    }
+    if let Background::Child(command) = behind {
+        command.shim = std::env::current_exe().ok();
+        // The edge raises its own limit later; programs that use select(2) cannot live with that.
+        command.limits.open_files = getrlimit(Resource::Nofile).current;
+        // This process is the edge, and has no other children.
+        command.adopt = true;
+    }
+    Ok(())
+}
+
+fn ask(draft: &Draft) -> Exit {
+    match draft.whereabouts() {
+        Ok((address, trust)) => run::ask(&HealthCheck { address, trust }),
+        Err(error) => unread(&error),
+    }
+}
+
+/// Each value of the command line was read before, so that this does not happen.
+fn unread(error: &ConfigError) -> Exit {
+    log::say(format_args!("{error}"));
+    Exit::Config
 }
 
 /// Prints what clap has to say: help on stdout, errors on stderr.

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use mcp_edge::{
-    Behind, Certificates, ChildCommand, Config, HealthCheck, Reporter, Secret, Server, StartError,
-    TlsSource,
+    Background, Behind, Certificates, ChildCommand, Config, HealthCheck, LogFormat, LogSettings,
+    Mode, Reporter, Secret, Server, Settings, StartError, TlsSource, TokenSource,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -19,8 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::{Facts, quoted};
-use crate::cli::{Background, LogFormat, LogSettings, Mode, Settings, TokenSource};
-use crate::cli::{bind_redirect_text, bind_text};
+use crate::bind::{bind_redirect_text, bind_text};
 use crate::descriptors;
 use crate::exit::Exit;
 use crate::log::{self, complain, say};
@@ -282,7 +281,7 @@ fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSour
     Facts {
         address: server.local_addr(),
         redirect: server.redirect_addr(),
-        path: asked.path,
+        path: asked.path.to_string(),
         behind,
         tls: !matches!(asked.tls, TlsSource::None),
         asked_names: match asked.tls {
@@ -331,8 +330,9 @@ fn described(command: &ChildCommand) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mcp_edge::LogLevel;
+
     use super::*;
-    use crate::cli::LogLevel;
 
     #[test]
     fn a_panic_of_the_server_ends_with_70() {

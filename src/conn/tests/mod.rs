@@ -59,8 +59,12 @@ impl Rig {
 
     fn with(tls: Option<TlsAcceptor>) -> Self {
         let limits = Limits { requests_per_second: 1000, burst: 1000, ..Limits::default() };
-        let config =
-            Config { tls: TlsSource::None, access: Access::Anonymous, limits, ..Config::default() };
+        let config = Config {
+            tls: TlsSource::None,
+            access: Access::Anonymous,
+            limits: limits.check().unwrap(),
+            ..Config::default()
+        };
         let (tally, drain) = (Tally::default(), Drain::default());
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
         let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());

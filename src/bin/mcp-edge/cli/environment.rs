@@ -1,5 +1,12 @@
 //! Variables that somebody else set, and names that were meant to be ours.
 
+use mcp_edge::Draft;
+
+use super::Variables;
+
+/// The one secret among the variables.
+pub(super) const AUTH_TOKEN: &str = "MCP_AUTH_TOKEN";
+
 /// Whose variable is it that has a name of ours, if it is somebody else's?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
@@ -36,6 +43,34 @@ impl Link {
     }
 }
 
+/// What is odd among the variables: those of others that have a name of ours, and those that were
+/// probably meant to be ours. What is handed on to the child by name is its own.
+pub(super) fn notices(vars: &Variables, typed: &Draft, draft: &Draft) -> Vec<String> {
+    let ours: Vec<(String, &str)> =
+        mcp_edge::settings().map(|setting| (setting.variable(), setting.name)).collect();
+    let is_typed = |name: &str| ours.iter().any(|(our, long)| our == name && typed.has(long));
+    let mut notices = Vec::new();
+    for (name, value) in vars {
+        let Some(name) = name.to_str() else { continue };
+        let value = value.to_string_lossy();
+        match Link::of(name, &value) {
+            Some(link) if !is_typed(name) => notices.push(link.warning(&value)),
+            Some(_) => {}
+            None if draft.texts("pass-env").any(|passed| passed == name) => {}
+            None => {
+                let ours = ours.iter().map(|(our, _)| our.as_str()).chain([AUTH_TOKEN]);
+                if let Some(our) = meant(name, ours) {
+                    notices.push(format!(
+                        "{name} is set, and nothing here reads it: is {our} meant? If it is for the \
+                         server behind, --pass-env {name} says so"
+                    ));
+                }
+            }
+        }
+    }
+    notices
+}
+
 /// Words for which there is another one here.
 const OTHER_WORDS: [(&str, &str); 8] = [
     ("MCP_TOKEN", "MCP_AUTH_TOKEN"),
@@ -49,7 +84,7 @@ const OTHER_WORDS: [(&str, &str); 8] = [
 ];
 
 /// The variable of ours that `name` was probably meant to be.
-pub(super) fn meant<'a>(name: &str, ours: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn meant<'a>(name: &str, ours: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let rest = name.strip_prefix("MCP_")?;
     let other = OTHER_WORDS.iter().find(|(other, _)| *other == name).map(|(_, our)| *our);
     let mut near = None;

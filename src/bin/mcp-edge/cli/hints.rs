@@ -2,8 +2,6 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::twin;
-
 /// Options as other programs have them, and what there is here.
 const ELSEWHERE: [(&[&str], &str); 6] = [
     (
@@ -60,7 +58,8 @@ pub(super) fn in_our_words(mut error: clap::Error) -> clap::Error {
     }
     let Some(ContextValue::String(told)) = error.get(ContextKind::InvalidArg) else { return error };
     if let Some(long) = told.strip_prefix("--").and_then(|it| it.split(['=', '[', ' ']).next()) {
-        let told = format!("{told} ({})", twin(long));
+        let Some(setting) = mcp_edge::settings().find(|it| it.name == long) else { return error };
+        let told = format!("{told} ({})", setting.variable());
         error.insert(ContextKind::InvalidArg, ContextValue::String(told));
     }
     error

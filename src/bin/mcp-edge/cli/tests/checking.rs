@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_edge::{Access, TlsSource};
+use mcp_edge::{Access, AllowedOrigin, Background, Mode, TlsSource, TokenSource};
 
 use super::*;
 
@@ -93,22 +93,11 @@ fn stdio_ignores_what_is_for_serving() {
 }
 
 #[test]
-fn why_the_address_cannot_be_had() {
-    use std::io::{Error, ErrorKind};
-    let text = |kind| bind_text("192.0.2.1:443".parse().unwrap(), &Error::from(kind));
-    let place = "--host 192.0.2.1 --port 443 (MCP_HOST, MCP_PORT)";
-    contains(&text(ErrorKind::AddrInUse), &[place, "the port is taken"]);
-    contains(&text(ErrorKind::AddrNotAvailable), &[place, "none of this machine's"]);
-    contains(&text(ErrorKind::PermissionDenied), &[place, "CAP_NET_BIND_SERVICE"]);
-    contains(&text(ErrorKind::OutOfMemory), &[place]);
-}
-
-#[test]
 fn pages_without_an_origin_need_a_word_and_a_token() {
     let null = "--allow-origin=null";
     let token = [("MCP_AUTH_TOKEN", TOKEN)];
     let settings = check(&["--insecure-http", null], &token).unwrap();
-    assert_eq!(settings.config.allow_origins, ["null"]);
+    assert_eq!(settings.config.allow_origins, [AllowedOrigin::Null]);
     for argv in [&["--insecure-http", null][..], &["--self-signed", "--allow-anonymous", null]] {
         let text = refused(argv, &[]);
         contains(&text, &["--allow-origin (MCP_ALLOW_ORIGIN) null", "MCP_AUTH_TOKEN"]);

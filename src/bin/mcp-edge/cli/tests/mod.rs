@@ -3,6 +3,8 @@
 mod checking;
 mod parsing;
 
+use mcp_edge::{ConfigError, Settings};
+
 use super::*;
 
 const TOKEN: &str = "0123456789abcdef";
@@ -15,8 +17,8 @@ fn parse_with(argv: &[&str], vars: &[(&str, &str)]) -> Result<Asked, clap::Error
 
 fn check(argv: &[&str], vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     match parse_with(argv, vars).unwrap_or_else(|error| panic!("{error}")) {
-        Asked::Run(asked) => asked.check(),
-        Asked::Health(health) => panic!("{health:?}"),
+        Asked::Run(draft, _) => draft.check(),
+        Asked::Health(draft) => panic!("{draft:?}"),
     }
 }
 

@@ -4,51 +4,57 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mcp_edge::{ChildCommand, ChildLimits, Secret};
-use rustix::process::{Resource, getrlimit};
+use crate::config::draft::Draft;
+use crate::config::kind::{Size, within};
+use crate::config::limits::CHILD_MEMORY_RANGE;
+use crate::config::options::{CHILD_MEMORY, ENV, NEW_PRIVILEGES, PASS_ENV};
+use crate::config::{ChildCommand, ChildFault, ChildLimits, ConfigError, Reason, Secret};
 
-use super::{AUTH_TOKEN, ConfigError, args, ranges};
+/// The variable that no child gets.
+const AUTH_TOKEN: &str = "MCP_AUTH_TOKEN";
 
-/// The child as asked for, if one is.
-pub(super) fn command(
-    command: Vec<String>,
-    asked: &args::Child,
-) -> Result<Option<ChildCommand>, ConfigError> {
-    let args::Child { pass_env, env, child_memory, new_privileges, max_line_bytes: _ } = asked;
-    let memory = child_memory.map(ranges::child_memory).transpose()?;
-    let env =
-        env.iter().zip(1..).map(|(text, place)| variable(text, place)).collect::<Result<_, _>>()?;
-    let pass_env = pass_env.iter().zip(1..).map(|(text, place)| passed(text, place));
+/// The child as asked for, if one is. What this process is, and its own limits, is the start's to say.
+pub(super) fn command(draft: &Draft) -> Result<Option<ChildCommand>, ConfigError> {
+    let memory = draft.option(&CHILD_MEMORY)?;
+    if let Some(bytes) = memory {
+        let name = CHILD_MEMORY.setting.name;
+        within::<Size>(name, bytes, &CHILD_MEMORY_RANGE, || draft.given(name))?;
+    }
+    let env = draft.list(&ENV)?;
+    let env = env.iter().zip(1..).map(|(text, number)| variable(draft, text, number));
+    let env = env.collect::<Result<_, _>>()?;
+    let pass_env = draft.list(&PASS_ENV)?;
+    let pass_env = pass_env.into_iter().zip(1..).map(|(text, number)| passed(draft, text, number));
     let pass_env = pass_env.collect::<Result<_, _>>()?;
-    let mut command = command.into_iter();
-    let Some(program) = command.next() else {
+    let Some((program, args)) = draft.command.split_first() else {
         return Ok(None);
     };
-    executable(&program, std::env::var_os("PATH").as_deref())?;
-    let args = command.collect();
-    let shim = std::env::current_exe().ok();
-    // The edge raises its own limit later; programs that use select(2) cannot live with that.
-    let open_files = getrlimit(Resource::Nofile).current;
-    let limits = ChildLimits { open_files, memory, new_privileges: new_privileges.0 };
-    // This process is the edge, and has no other children.
-    let adopt = true;
-    Ok(Some(ChildCommand { program, args, pass_env, env, shim, limits, adopt }))
+    executable(program, std::env::var_os("PATH").as_deref())?;
+    let limits = ChildLimits {
+        open_files: None,
+        memory: memory.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX)),
+        new_privileges: draft.value(&NEW_PRIVILEGES)?,
+    };
+    let (program, args) = (program.clone(), args.to_vec());
+    Ok(Some(ChildCommand { program, args, pass_env, env, limits, ..ChildCommand::default() }))
 }
 
-fn variable(text: &str, place: usize) -> Result<(String, Secret), ConfigError> {
+fn variable(draft: &Draft, text: &str, number: usize) -> Result<(String, Secret), ConfigError> {
+    let wrong = |fault| Err(draft.error(ENV.setting.name, None, Reason::Child(fault)));
     match text.split_once('=') {
-        Some((AUTH_TOKEN, _)) => Err(ConfigError::TokenToChild { option: "--env (MCP_ENV)" }),
+        Some((AUTH_TOKEN, _)) => wrong(ChildFault::GetsToken),
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Secret::new(value))),
-        _ => Err(ConfigError::EnvForm { place }),
+        _ => wrong(ChildFault::EnvForm(number)),
     }
 }
 
-fn passed(text: &str, place: usize) -> Result<String, ConfigError> {
-    match text {
-        AUTH_TOKEN => Err(ConfigError::TokenToChild { option: "--pass-env (MCP_PASS_ENV)" }),
-        "" => Err(ConfigError::PassEnvForm { place }),
-        name if name.contains('=') => Err(ConfigError::PassEnvForm { place }),
-        name => Ok(name.to_owned()),
+fn passed(draft: &Draft, text: String, number: usize) -> Result<String, ConfigError> {
+    let wrong = |fault| Err(draft.error(PASS_ENV.setting.name, None, Reason::Child(fault)));
+    match text.as_str() {
+        AUTH_TOKEN => wrong(ChildFault::GetsToken),
+        "" => wrong(ChildFault::PassEnvForm(number)),
+        name if name.contains('=') => wrong(ChildFault::PassEnvForm(number)),
+        _ => Ok(text),
     }
 }
 
@@ -60,28 +66,28 @@ fn executable(program: &str, path: Option<&OsStr>) -> Result<(), ConfigError> {
         let directories = path.map(std::env::split_paths).into_iter().flatten();
         directories.map(|directory| directory.join(program)).collect()
     };
+    let told = |fault| Err(ConfigError::command(program, fault));
     if program.is_empty() {
-        return Err(ConfigError::EmptyCommand);
+        return told(ChildFault::Empty);
     }
     if !candidates.iter().any(|it| it.exists()) {
         let word = program.split_whitespace().next().unwrap_or_default();
         if let Some(name) = set_variable(word) {
-            return Err(ConfigError::VariableBeforeCommand { name: name.to_owned() });
+            return told(ChildFault::VariableBefore(name.to_owned()));
         }
         if word.len() < program.trim_end().len() {
-            return Err(ConfigError::QuotedCommand { word: word.to_owned() });
+            return told(ChildFault::Quoted(word.to_owned()));
         }
         let place = if program.contains('/') { "" } else { " in PATH" };
-        return Err(ConfigError::CommandMissing { program: program.to_owned(), place });
+        return told(ChildFault::Missing(place));
     }
     if candidates.iter().any(|it| is_executable(it)) {
         return Ok(());
     }
-    let program = program.to_owned();
-    Err(if candidates.iter().all(|it| it.is_dir() || !it.exists()) {
-        ConfigError::CommandIsDirectory { program }
+    told(if candidates.iter().all(|it| it.is_dir() || !it.exists()) {
+        ChildFault::IsDirectory
     } else {
-        ConfigError::CommandNotExecutable { program }
+        ChildFault::NotExecutable
     })
 }
 
@@ -100,46 +106,40 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::value::{Bytes, Switch};
+    use crate::config::Given;
 
-    fn owned(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|&text| text.to_owned()).collect()
-    }
-
-    fn child(env: &[&str], pass_env: &[&str]) -> args::Child {
-        args::Child {
-            env: owned(env),
-            pass_env: owned(pass_env),
-            child_memory: None,
-            new_privileges: Switch(false),
-            max_line_bytes: Bytes(1024),
-        }
+    fn draft(program: &[&str], env: &[&str], pass_env: &[&str]) -> Draft {
+        let mut draft = Draft::default();
+        let list = |texts: &[&str]| texts.iter().map(Into::into).collect();
+        draft.set("env", list(env), Given::Flag);
+        draft.set("pass-env", list(pass_env), Given::Flag);
+        draft.command = program.iter().map(|&text| text.to_owned()).collect();
+        draft
     }
 
     fn error(program: &[&str], env: &[&str], pass_env: &[&str]) -> String {
-        command(owned(program), &child(env, pass_env)).unwrap_err().to_string()
+        command(&draft(program, env, pass_env)).unwrap_err().to_string()
     }
 
     #[test]
     fn what_it_may_have_is_handed_on() {
-        let mut asked = child(&[], &[]);
-        let open_files = getrlimit(Resource::Nofile).current;
-        let limits = |asked: &args::Child| command(owned(&["sh"]), asked).unwrap().unwrap().limits;
-        let given = ChildLimits { open_files, memory: None, new_privileges: false };
+        let mut asked = draft(&["sh"], &[], &[]);
+        let limits = |asked: &Draft| command(asked).unwrap().unwrap().limits;
+        let given = ChildLimits { open_files: None, memory: None, new_privileges: false };
         assert_eq!(limits(&asked), given);
-        asked.child_memory = Some(Bytes(64 << 20));
-        asked.new_privileges = Switch(true);
+        asked.set("child-memory", vec!["64MiB".into()], Given::Flag);
+        asked.set("new-privileges", vec!["true".into()], Given::Flag);
         let given = ChildLimits { memory: Some(64 << 20), new_privileges: true, ..given };
         assert_eq!(limits(&asked), given);
-        asked.child_memory = Some(Bytes(1 << 20));
-        let text = command(owned(&["sh"]), &asked).unwrap_err().to_string();
+        asked.set("child-memory", vec!["1MiB".into()], Given::Flag);
+        let text = command(&asked).unwrap_err().to_string();
         assert!(text.contains("--child-memory (MCP_CHILD_MEMORY)"), "{text}");
     }
 
     #[test]
     fn variables_keep_their_values_to_themselves() {
-        let asked = child(&["A=b,c=d", "EMPTY="], &["HOME"]);
-        let child = command(owned(&["sh", "-c"]), &asked).unwrap().unwrap();
+        let asked = draft(&["sh", "-c"], &["A=b,c=d", "EMPTY="], &["HOME"]);
+        let child = command(&asked).unwrap().unwrap();
         let env: Vec<_> = child.env.iter().map(|(name, value)| (&**name, value.expose())).collect();
         assert_eq!(env, [("A", "b,c=d"), ("EMPTY", "")]);
         assert_eq!(child.pass_env, ["HOME"]);
@@ -173,6 +173,6 @@ mod tests {
         assert!(error(&[""], &[], &[]).contains("nothing stands behind `--`"));
         assert!(error(&["/etc/passwd"], &[], &[]).contains("chmod +x"));
         assert!(error(&["/etc"], &[], &[]).contains("is a directory"));
-        assert!(command(Vec::new(), &child(&[], &[])).unwrap().is_none());
+        assert!(command(&draft(&[], &[], &[])).unwrap().is_none());
     }
 }

@@ -1,0 +1,162 @@
+//! Settings as they were given, by name and text, and not yet checked against each other.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+
+use super::setting::{TOKEN, Typed};
+use super::{ConfigError, Given, Reason};
+
+/// Settings as they were given. Several lie over each other: the command line over the environment.
+/// What is in none of them has its default.
+#[derive(Clone, Default)]
+pub struct Draft {
+    given: BTreeMap<&'static str, (Vec<OsString>, Given)>,
+    /// The program to run behind the edge, and its arguments.
+    pub command: Vec<String>,
+    /// Was it said that a command follows, whether or not one does?
+    pub names_command: bool,
+}
+
+/// Names only: values may be secret.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.given.keys()).finish()
+    }
+}
+
+impl Draft {
+    /// Takes what was given for one setting.
+    pub fn set(&mut self, name: &'static str, texts: Vec<OsString>, given: Given) {
+        let _before = self.given.insert(name, (texts, given));
+    }
+
+    /// Takes the token itself, from the environment.
+    pub fn set_token(&mut self, token: OsString) {
+        self.set(TOKEN, vec![token], Given::Variable);
+    }
+
+    /// Was anything given for this setting?
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// What was given for this setting.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &OsStr> {
+        self.given.get(name).into_iter().flat_map(|(texts, _)| texts).map(OsString::as_os_str)
+    }
+
+    /// This draft, with what it leaves out taken from another.
+    #[must_use]
+    pub fn over(mut self, under: Self) -> Self {
+        for (name, value) in under.given {
+            let _kept = self.given.entry(name).or_insert(value);
+        }
+        self
+    }
+
+    pub(super) fn given(&self, name: &str) -> Given {
+        self.given.get(name).map_or(Given::Flag, |(_, given)| given.clone())
+    }
+
+    /// An error about this setting, as it was given.
+    pub(super) fn error(
+        &self,
+        name: &'static str,
+        value: impl Into<Option<String>>,
+        reason: Reason,
+    ) -> ConfigError {
+        let value = value.into().map(String::into_boxed_str);
+        ConfigError { key: name, value, reason, given: self.given(name) }
+    }
+
+    /// What was made of a setting, with an error that knows where it was given.
+    pub(super) fn placed<T>(&self, made: Result<T, ConfigError>) -> Result<T, ConfigError> {
+        made.map_err(|error| {
+            let key = error.key;
+            error.of(key, self.given(key))
+        })
+    }
+
+    pub(super) fn read<T>(
+        &self,
+        name: &'static str,
+        default: Option<&str>,
+        read: impl Fn(&OsStr) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let text = self.texts(name).last().or(default.map(OsStr::new));
+        text.map(|text| self.understood(name, text, &read)).transpose()
+    }
+
+    fn understood<T>(
+        &self,
+        name: &'static str,
+        text: &OsStr,
+        read: impl Fn(&OsStr) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let wrong = |why| self.error(name, text.to_string_lossy().into_owned(), Reason::Form(why));
+        read(text).map_err(wrong)
+    }
+
+    /// The value of a setting that has no default, if one was given.
+    pub(super) fn option<T>(&self, typed: &Typed<T>) -> Result<Option<T>, ConfigError> {
+        self.read(typed.setting.name, typed.setting.default, typed.read)
+    }
+
+    /// The value of a setting that has a default.
+    pub(super) fn value<T>(&self, typed: &Typed<T>) -> Result<T, ConfigError> {
+        let missing =
+            || self.error(typed.setting.name, None, Reason::Form("is missing".to_owned()));
+        self.option(typed)?.ok_or_else(missing)
+    }
+
+    /// All values of a setting that may be given several times.
+    pub(super) fn list<T>(&self, typed: &Typed<T>) -> Result<Vec<T>, ConfigError> {
+        let name = typed.setting.name;
+        self.texts(name).map(|text| self.understood(name, text, typed.read)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_lies_over_another() {
+        let given = |name, text: &str, given: &Given| {
+            let mut draft = Draft::default();
+            draft.set(name, vec![text.into()], given.clone());
+            draft
+        };
+        let file = Given::File { path: "edge.yaml".into(), line: 12, column: 3 };
+        let below = given("burst", "1", &file).over(given("port", "9", &file));
+        let draft = given("port", "8", &Given::Flag).over(below);
+        assert_eq!(draft.texts("port").collect::<Vec<_>>(), ["8"]);
+        assert_eq!((draft.given("port"), draft.given("burst")), (Given::Flag, file));
+        assert!(!draft.has("path") && draft.has("burst"));
+    }
+
+    #[test]
+    fn an_error_knows_where_the_value_was_given() {
+        let told = |given| {
+            let mut draft = Draft::default();
+            draft.set("burst", vec!["-1".into()], given);
+            draft.check().unwrap_err().to_string()
+        };
+        let why = "\"-1\": give a whole number, as 20";
+        assert_eq!(told(Given::Flag), format!("--burst (MCP_BURST) {why}"));
+        assert_eq!(told(Given::Variable), format!("--burst (MCP_BURST) {why}"));
+        let file = Given::File { path: "edge.yaml".into(), line: 12, column: 3 };
+        assert_eq!(told(file), format!("`burst` (edge.yaml:12:3) {why}"));
+        assert_eq!(told(Given::Code), format!("`burst` {why}"));
+    }
+
+    #[test]
+    fn a_draft_does_not_show_its_values() {
+        let mut draft = Draft::default();
+        draft.set("env", vec!["A=hunter2".into()], Given::Flag);
+        draft.set_token("hunter2".into());
+        assert_eq!(format!("{draft:?}"), r#"{"auth-token", "env"}"#);
+    }
+}
