@@ -67,9 +67,8 @@ impl CurrentPolicy {
         Arc::clone(&self.0.read())
     }
 
-    /// Replaces it for whoever asks from now on.
-    pub(crate) fn replace(&self, policy: Policy) {
-        let fresh = Arc::new(policy);
-        *self.0.write() = fresh;
+    /// Replaces it for whoever asks from now on. Gives the one before.
+    pub(crate) fn replace(&self, policy: Policy) -> Arc<Policy> {
+        std::mem::replace(&mut *self.0.write(), Arc::new(policy))
     }
 }

@@ -18,7 +18,6 @@ mod unread;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -27,7 +26,7 @@ pub(crate) use self::arrival::{Arrival, KnownBy};
 
 use self::failures::Failures;
 use self::service::{ConnLimits, Job, Service};
-use self::tls::{TlsAcceptor, TlsError, Trust};
+use self::tls::TlsAcceptor;
 use crate::caller::Alpn;
 use crate::drain::Drain;
 use crate::http::{App, ConnInfo};
@@ -65,9 +64,9 @@ impl Connection {
         }
     }
 
-    /// Reads the certificates again; nothing where there is no TLS. See [`TlsAcceptor::reload`].
-    pub(crate) fn reload(&self, now: SystemTime) -> Option<Result<Trust, TlsError>> {
-        self.tls.as_ref().map(|tls| tls.reload(now))
+    /// What makes TLS streams of connections, if anything does.
+    pub(crate) fn tls(&self) -> Option<&TlsAcceptor> {
+        self.tls.as_ref()
     }
 
     /// Serves one connection to its end. Never longer than its peer keeps to the time limits of the

@@ -93,6 +93,11 @@ impl App {
         self.front.as_ref()
     }
 
+    /// The transports, to be held to another policy.
+    pub(crate) fn mcp(&self) -> &Mcp {
+        &self.mcp
+    }
+
     /// The guard, to be kept swept.
     pub(crate) fn guard(&self) -> &Guard {
         &self.guard
