@@ -432,6 +432,33 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn another_admission_counts_from_the_next_request_on() {
+        let (guard, admission) = door(Duration::ZERO);
+        let (first, second) =
+            (Some("Bearer sixteen-characters"), Some("Bearer seventeen-characters"));
+        let limits = Limits { requests_per_second: 1, burst: 4, ..Limits::default() };
+        let config = Config {
+            access: Access::Tokens(vec![Secret::new("seventeen-characters")]),
+            limits: limits.check().unwrap(),
+            ..Config::default()
+        };
+        let mut door = (guard, admission);
+        assert!(visit(&door, first).await.is_ok());
+        assert!(matches!(visit(&door, first).await, Err(Deny::Rate(_))));
+        door.1 = Admission::new(&config, &[]);
+        // What was taken at the old pace stays taken, of five that there may be now.
+        assert_eq!(visit(&door, first).await.unwrap_err(), Deny::TokenWrong);
+        for _ in 0..3 {
+            assert!(visit(&door, second).await.is_ok());
+        }
+        assert!(matches!(visit(&door, second).await, Err(Deny::Rate(_))));
+        let times = Times { rate_wait: Duration::from_secs(1), ..Times::default() };
+        let config = Config { times: times.check().unwrap(), ..config };
+        door.1 = Admission::new(&config, &[]);
+        assert!(visit(&door, second).await.is_ok(), "it waits");
+    }
+
     /// What is made of a visit with these fields.
     fn given<T>(
         admission: &Admission,

@@ -434,6 +434,28 @@ mod tests {
     }
 
     #[test]
+    fn other_limits_count_from_the_next_byte_on_for_whoever_holds_some() {
+        let (budget, _tally) = budget(4000);
+        let peer = budget.of(key(1));
+        let mut held = peer.try_take(1000).unwrap();
+        let mut told = std::pin::pin!(peer.told_short());
+        assert!((&mut told).now_or_never().is_none());
+        budget.keep_to(8000, 0);
+        assert!(told.now_or_never().is_some(), "whoever can do without some looks again");
+        assert!(held.set(2000).is_ok() && !peer.could_have(2001));
+        budget.keep_to(2000, 0);
+        assert!(peer.is_short() && !peer.could_have(501));
+        assert_eq!(peer.try_take(1).unwrap_err(), Short::Peer);
+        assert_eq!(budget.of(key(2)).try_take(1).unwrap_err(), Short::All);
+        assert_eq!(held.set(2001).unwrap_err(), Short::Ever);
+        // Less is always possible.
+        assert!(held.set(1).is_ok());
+        assert!(budget.of(key(2)).try_take(1).is_ok());
+        budget.keep_to(8000, 5000);
+        assert!(peer.could_have(5000 + PER_MESSAGE));
+    }
+
+    #[test]
     fn a_peer_may_always_have_one_message_of_the_largest_size() {
         let budget = Budget::new(10_000, 5000, Tally::default());
         let share = budget.of(key(1)).try_take(5000 + PER_MESSAGE);

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mcp_edge::{
-    Access, Behind, ChildCommand, Config, Limits, Report, Reporter, Secret, Server, Times,
+    Access, Behind, ChildCommand, Config, Control, Limits, Report, Reporter, Secret, Server, Times,
     TlsSource, Upstream, UpstreamKind,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -114,6 +114,9 @@ pub(crate) struct TestServer {
     pub(crate) redirect: Option<SocketAddr>,
     pub(crate) ca: PathBuf,
     pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) control: Control,
+    /// What it was started with.
+    pub(crate) config: Config,
     reporter: Reporter,
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<bool>,
@@ -124,16 +127,19 @@ impl TestServer {
     pub(crate) async fn start(config: Config, behind: Behind) -> Self {
         let certs = tempfile::tempdir().unwrap();
         let tls = TlsSource::SelfSigned { dir: certs.path().to_owned(), names: Vec::new() };
-        let server = Box::pin(Server::bind(Config { tls, ..config }, behind)).await.unwrap();
+        let config = Config { tls, ..config };
+        let server = Box::pin(Server::bind(config.clone(), behind)).await.unwrap();
         let address = server.local_addr();
         let ca = server.ca().unwrap();
         let redirect = server.redirect_addr();
+        let control = server.control();
         let reporter = server.reporter();
         let (stop, stopped) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(server.run(async { drop(stopped.await) }));
         let tls = trusting(&ca);
-        Self { address, redirect, tls, ca, reporter, stop: Some(stop), running, _certs: certs }
+        let stop = Some(stop);
+        Self { address, redirect, ca, tls, control, config, reporter, stop, running, _certs: certs }
     }
 
     /// This server as what stands behind another.
