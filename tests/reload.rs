@@ -78,17 +78,93 @@ async fn to_host(client: &Client, host: &str) -> u16 {
     client.send(request).await.status.as_u16()
 }
 
-/// Calls without end until it is told to stop: over one connection, or each over one of its own.
-async fn calls(client: Client, kept: bool, stop: Arc<AtomicBool>, answered: Arc<AtomicU32>) {
-    let mut conn = client.connect().await;
-    while !stop.load(Ordering::Relaxed) {
-        if !kept {
-            conn = client.connect().await;
+/// Calls without end: over one connection, or each over one of its own; by HTTP/1.1 and HTTP/2.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
+    callers: JoinSet<()>,
+}
+
+impl Load {
+    fn of(client: &Client) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let mut callers = JoinSet::new();
+        for (client, kept) in [
+            (client.clone(), true),
+            (client.clone().h2(), true),
+            (client.clone(), false),
+            (client.clone().h2(), false),
+        ] {
+            callers.spawn(Self::call(client, kept, Arc::clone(&stop), Arc::clone(&answered)));
         }
-        let answer = conn.send(client.post("/mcp", &call(1, "f/echo", json!({})))).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answered.fetch_add(1, Ordering::Relaxed);
+        Self { stop, answered, callers }
     }
+
+    async fn call(client: Client, kept: bool, stop: Arc<AtomicBool>, answered: Arc<AtomicU32>) {
+        let mut conn = client.connect().await;
+        while !stop.load(Ordering::Relaxed) {
+            if !kept {
+                conn = client.connect().await;
+            }
+            let answer = conn.send(client.post("/mcp", &call(1, "f/echo", json!({})))).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until some more were answered.
+    async fn goes_on(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        eventually(|| self.answered.load(Ordering::Relaxed) > before + 20).await;
+    }
+
+    /// Stops. Every call was answered.
+    async fn finish(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.callers.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+const PAGES: [&str; 2] = ["https://one.example", "https://two.example"];
+
+/// Of two configurations that have nothing in common but one token, one or the other.
+fn one_of_two(server: &TestServer, odd: bool) -> Config {
+    let limits = Limits {
+        requests_per_second: if odd { 100_000 } else { 200_000 },
+        max_body_bytes: if odd { 8192 } else { 2048 },
+        ..*server.config.limits
+    };
+    let call = Duration::from_mins(if odd { 5 } else { 1 });
+    let times = Times { call, ..*server.config.times };
+    Config {
+        access: tokens(&[TOKEN, if odd { OTHER_TOKEN } else { NEW_TOKEN }]),
+        allow_origins: vec![(if odd { PAGES[1] } else { PAGES[0] }).parse().unwrap()],
+        allow_hosts: vec![format!("host{}.example", u8::from(odd)).parse().unwrap()],
+        limits: limits.check().unwrap(),
+        times: times.check().unwrap(),
+        ..server.config.clone()
+    }
+}
+
+/// Checks that new requests are held to this one of the two, and to nothing of the other.
+async fn check_held_to_one(server: &TestServer, odd: bool) {
+    let client = server.client();
+    for (token, good) in [(OTHER_TOKEN, odd), (NEW_TOKEN, !odd)] {
+        let status = echo(&client.clone().token(token)).await.status;
+        assert_eq!(status, if good { 200 } else { 401 });
+    }
+    for (at, page) in PAGES.into_iter().enumerate() {
+        let good = at == usize::from(odd);
+        let answer = from_page(&client, page).await;
+        assert_eq!(answer.status, if good { 200 } else { 403 });
+        assert_eq!(answer.headers.contains_key("access-control-allow-origin"), good);
+        let status = to_host(&client, &format!("host{at}.example")).await;
+        assert_eq!(status, if good { 200 } else { 403 });
+    }
+    let large = json!({ "text": "x".repeat(4096) });
+    assert_eq!(echo_of(&client, large).await.status, if odd { 200 } else { 413 });
 }
 
 #[tokio::test]
@@ -100,86 +176,34 @@ async fn everything_changes_under_load_and_no_request_is_lost() {
         let mut standalone = session.listen(None).await.events();
         let others = server.client().token(OTHER_TOKEN).initialize("2025-06-18").await;
         let mut others_stream = others.listen(None).await.events();
-        let held = tokio::spawn({
-            let session = session.clone();
-            async move { session.call(5, "f/progress", json!({})).await }
-        });
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let mut load = JoinSet::new();
-        for (client, kept) in [
-            (client.clone(), true),
-            (client.clone().h2(), true),
-            (client.clone(), false),
-            (client.clone().h2(), false),
-        ] {
-            load.spawn(calls(client, kept, Arc::clone(&stop), Arc::clone(&answered)));
-        }
-        let pages = ["https://one.example", "https://two.example"];
-        let (old, new) = (server.client().token(OTHER_TOKEN), server.client().token(NEW_TOKEN));
-        let large = json!({ "text": "x".repeat(4096) });
-        for round in 0..4_usize {
-            let before = answered.load(Ordering::Relaxed);
-            eventually(|| answered.load(Ordering::Relaxed) > before + 20).await;
-            let odd = round % 2 == 1;
-            let second = if odd { OTHER_TOKEN } else { NEW_TOKEN };
-            let limits = Limits {
-                requests_per_second: if odd { 100_000 } else { 200_000 },
-                max_body_bytes: if odd { 8192 } else { 2048 },
-                ..*server.config.limits
-            };
-            let times = Times {
-                call: Duration::from_secs(if odd { 300 } else { 60 }),
-                ..*server.config.times
-            };
-            let config = Config {
-                access: tokens(&[TOKEN, second]),
-                allow_origins: vec![pages[round % 2].parse().unwrap()],
-                allow_hosts: vec![format!("host{}.example", round % 2).parse().unwrap()],
-                limits: limits.check().unwrap(),
-                times: times.check().unwrap(),
-                ..server.config.clone()
-            };
-            let control = server.control.clone();
+        let load = Load::of(&client);
+        for odd in [false, true, false, true] {
+            load.goes_on().await;
+            let (control, config) = (server.control.clone(), one_of_two(&server, odd));
             let loaded = tokio::task::spawn_blocking(move || control.reload(config));
             assert!(loaded.await.unwrap().unwrap().is_some());
-            // At once, for all that begins.
-            let statuses = [(&old, odd), (&new, !odd)];
-            for (client, good) in statuses {
-                assert_eq!(echo(client).await.status, if good { 200 } else { 401 });
-            }
-            for (at, page) in pages.into_iter().enumerate() {
-                let answer = from_page(&client, page).await;
-                assert_eq!(answer.status, if at == round % 2 { 200 } else { 403 });
-                let cors = answer.headers.get("access-control-allow-origin");
-                assert_eq!(cors.is_some(), at == round % 2);
-                let status = to_host(&client, &format!("host{at}.example")).await;
-                assert_eq!(status, if at == round % 2 { 200 } else { 403 });
-            }
-            let status = echo_of(&client, large.clone()).await.status;
-            assert_eq!(status, if odd { 200 } else { 413 });
+            check_held_to_one(&server, odd).await;
         }
-        stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = load.join_next().await {
-            ended.unwrap();
-        }
-        assert!(held.await.unwrap()["result"].is_object());
-        // What was open all the time lives on: for a token that is good again, too.
+        load.finish().await;
+        // What was open all the time lives on, also of a token that was gone for a while.
         for session in [&session, &others] {
             assert_eq!(session.call(2, "f/echo", json!({})).await["id"], 2);
         }
+        server.reload(|config| config.access = tokens(&[TOKEN])).unwrap();
+        assert_eq!(others.post(&call(3, "f/echo", json!({}))).await.status, 401);
         for stream in [&mut standalone, &mut others_stream] {
             assert!(
                 timeout(Duration::from_millis(50), stream.message()).await.is_err(),
                 "it ended"
             );
         }
-        server.reload(|config| config.access = tokens(&[TOKEN])).unwrap();
-        assert_eq!(others.post(&call(3, "f/echo", json!({}))).await.status, 401);
-        assert!(timeout(Duration::from_millis(50), others_stream.message()).await.is_err());
         assert_eq!(server.report().outcomes["panics"], 0);
     })
     .await;
 }
+
+/// What changes a configuration.
+type Change = Box<dyn FnOnce(&mut Config)>;
 
 #[tokio::test]
 async fn a_reload_that_is_refused_changes_nothing() {
@@ -187,7 +211,6 @@ async fn a_reload_that_is_refused_changes_nothing() {
         let server = fixture().await;
         let other_dir = TlsSource::SelfSigned { dir: "/nowhere".into(), names: Vec::new() };
         let pair = CertFiles { cert: "/nowhere".into(), key: "/nowhere".into() };
-        type Change = Box<dyn FnOnce(&mut Config)>;
         let refused: [(&str, Change); 7] = [
             ("`listen`", Box::new(|config| config.listen.set_port(1))),
             ("`path`", Box::new(|config| config.path = "/other".parse().unwrap())),
@@ -268,7 +291,8 @@ async fn certificates_and_their_names_change_with_the_rest_or_not_at_all() {
         let server = Box::pin(Server::bind(old.clone(), Behind::diagnostics())).await.unwrap();
         let (address, control) = (server.local_addr(), server.control());
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let mut running = JoinSet::new();
+        running.spawn(server.run(async { drop(stopped.await) }));
         let client = Client::new(address, trusting(&dir.path().join("ca.pem")));
         let mut kept = client.connect().await;
         let list = client.post("/mcp", &call(1, "tools/list", json!({})));
@@ -303,7 +327,7 @@ async fn certificates_and_their_names_change_with_the_rest_or_not_at_all() {
         assert_eq!(read.names, names);
         assert_eq!(to_host(&client, "third.example").await, 200);
         drop(stop);
-        assert!(running.await.unwrap());
+        assert!(running.join_next().await.unwrap().unwrap());
     })
     .await;
 }
@@ -571,7 +595,7 @@ async fn warm_sessions_do_not_hold_calls_to_the_times_of_before() {
         let text = late.message()["error"]["message"].to_string();
         assert!(text.contains("did not answer"), "{text}");
         assert!(begun.elapsed() < Duration::from_secs(5));
-        server.time(|it| it.call = Duration::from_secs(300));
+        server.time(|it| it.call = Duration::from_mins(5));
         let hang = client.post("/mcp", &call(1, "f/hang", json!({})));
         assert!(timeout(Duration::from_secs(1), client.send(hang)).await.is_err(), "it waits");
     })
@@ -600,13 +624,13 @@ async fn whom_a_proxy_speaks_for_is_no_longer_believed() {
         let client = server.client().from(loopback(9));
         let proxies = vec!["127.0.0.9/32".parse().unwrap()];
         server.reload(|config| config.trusted_proxies = proxies).unwrap();
-        let mut proxied = client.connect().await;
+        let mut kept = client.connect().await;
         let mut request = client.post("/mcp", &call(1, "f/echo", json!({})));
         request.headers_mut().insert("x-forwarded-for", "no address".parse().unwrap());
-        assert_eq!(proxied.send(request.clone()).await.status, 400);
+        assert_eq!(kept.send(request.clone()).await.status, 400);
         server.reload(|_as_before| {}).unwrap();
         // Not even on its connection of before.
-        assert_eq!(proxied.send(request.clone()).await.status, 200);
+        assert_eq!(kept.send(request.clone()).await.status, 200);
         assert_eq!(client.send(request).await.status, 200);
     })
     .await;

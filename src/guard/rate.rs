@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(rate.take(key(1), fast), RateMatch::Over(Duration::from_millis(10)));
         tokio::time::advance(Duration::from_millis(10)).await;
         assert_eq!(passed_at(&rate, fast, 1, 60), 1);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         // 21 places that cost 210 ms, of the 6 s that all places of the slow pace cost.
         assert_eq!(passed_at(&rate, fast, 1, 60), 21);
         assert_eq!(passed_at(&rate, slow, 1, 60), 5);
