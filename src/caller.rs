@@ -132,7 +132,7 @@ pub struct Caller {
     /// The HTTP version, such as `HTTP/2.0`; none on standard input.
     pub http: Option<&'static str>,
     /// What TLS settled; none without TLS.
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<Arc<TlsFacts>>,
     /// A name for its session that does not give the session's id away.
     pub session: Option<String>,
     /// The request that brought it; none on standard input.

@@ -1,4 +1,8 @@
 //! mcp-edge: puts any MCP server straight on the internet.
+#![cfg_attr(
+    fuzzing,
+    allow(missing_docs, private_interfaces, unnameable_types, reason = "no door is an interface")
+)]
 
 mod backend;
 mod caller;
@@ -15,6 +19,7 @@ mod limits;
 mod listener;
 mod mcp;
 mod observe;
+mod policy;
 mod server;
 mod wire;
 

@@ -20,6 +20,7 @@ const LIBRARY: &[&[&str]] = &[
     &["caller", "config"],
     &["client"],
     &["backend", "guard"],
+    &["policy"],
     &["mcp"],
     &["http"],
     &["conn"],

@@ -152,7 +152,8 @@ pub(crate) async fn say(
 
 /// What a message of a backend's belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum During {
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
+pub enum During {
     /// This request of the client's.
     Call(RequestId),
     /// No request: it came on a stream for such messages.

@@ -4,90 +4,45 @@
 //! the upstream may have seen it ([`Fault`]): only what was never sent may be sent again by anybody
 //! who asks no further. (A GET without a body is, once, where a kept connection closed on it.)
 
+mod body;
+mod connections;
 mod fields;
 mod host;
-mod line;
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout};
 
+use self::connections::{Connections, Connector, Failed};
 use self::host::Host;
-use self::line::{Connector, Failed, Pool};
+
 use crate::caller::Caller;
 use crate::config;
 use crate::observe::sample::Samples;
 use crate::wire::pem::tidied;
 
+pub(crate) use self::body::{Outgoing, full, passed};
+pub(crate) use self::connections::Arriving;
 pub(crate) use self::fields::Passable;
 pub use self::fields::may_go_up;
 pub(crate) use self::host::refuses_host;
-pub(crate) use self::line::Arriving;
 
 /// No file of CAs is larger: that of a system takes some hundred KiB.
 const MOST_CA_BYTES: u64 = 16 * 1024 * 1024;
 /// Between two lines of the log about the same fault of an upstream.
 pub(crate) const PAUSE: Duration = Duration::from_mins(1);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A request body on its way up.
-pub(crate) enum Outgoing {
-    /// All of it is there.
-    Full(Bytes),
-    /// It is passed on as it comes.
-    Passed(UnsyncBoxBody<Bytes, BoxError>),
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Passed(body) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(bytes) => bytes.is_empty(),
-            Self::Passed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(bytes) => {
-                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
-            Self::Passed(body) => body.size_hint(),
-        }
-    }
-}
-
 /// An HTTP server behind the edge, and the connections to it.
 pub(crate) struct Upstream {
-    pool: Arc<Pool>,
+    connections: Arc<Connections>,
     url: Uri,
     host: Host,
     /// Of its refusals of that.
@@ -162,19 +117,12 @@ impl Upstream {
         let own = HeaderValue::try_from(authority).map_err(|_invalid| UpstreamError::Host)?;
         let host = Host::new(&config.host, own);
         let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
-        let pool = Pool::new(connector, config.connect, config.connections);
+        let connections = Connections::new(connector, config.connect, config.connections);
+        let (url, forward) = (config.url.clone(), config.forward_headers.clone());
         let refused = Samples::every(PAUSE);
         let told_at_start = config.check_at_start.then_some(config.wait);
-        Ok(Self {
-            pool,
-            url: config.url.clone(),
-            host,
-            refused,
-            token,
-            forward: config.forward_headers.clone(),
-            head: config.head,
-            told_at_start,
-        })
+        let head = config.head;
+        Ok(Self { connections, url, host, refused, token, forward, head, told_at_start })
     }
 
     /// Where the MCP endpoint is.
@@ -199,13 +147,13 @@ impl Upstream {
 
     /// Closes connections that have been idle for too long, for as long as it is polled.
     pub(crate) async fn keep_swept(&self) {
-        self.pool.keep_swept().await;
+        self.connections.keep_swept().await;
     }
 
     /// Tells the operator at the start if it takes no connection.
     pub(crate) async fn look(&self) {
         let Some(wait) = self.told_at_start else { return };
-        if let Err(error) = self.pool.look().await {
+        if let Err(error) = self.connections.look().await {
             tracing::warn!(
                 upstream = config::shown(&self.url),
                 error = last(&error),
@@ -219,7 +167,7 @@ impl Upstream {
 
     /// Closes every idle connection.
     pub(crate) fn close_idle(&self) {
-        self.pool.close_idle();
+        self.connections.close_idle();
     }
 
     /// The fields of a request that is made for `caller`: nothing of the client's but what was
@@ -267,7 +215,7 @@ impl Upstream {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
         // Pinned: moved on, it would have two places in this future.
-        let sending = std::pin::pin!(self.pool.send(request));
+        let sending = std::pin::pin!(self.connections.send(request));
         let answered = match patience {
             Some(patience) => {
                 timeout(patience, sending).await.map_err(|_elapsed| Fault::Late(patience))?
@@ -283,20 +231,6 @@ impl Upstream {
             Failed::Gone => Fault::Broken("it closed the connection".to_owned()),
         })
     }
-}
-
-/// A body that is there already.
-pub(crate) fn full(bytes: Bytes) -> Outgoing {
-    Outgoing::Full(bytes)
-}
-
-/// A body that is passed on as it comes.
-pub(crate) fn passed<B>(body: B) -> Outgoing
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    Outgoing::Passed(body.map_err(Into::into).boxed_unsync())
 }
 
 /// What is at the bottom of an error.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 pub use super::http1::fuzzing::violation;
 pub use super::http2::fuzzing::{Seen, frames, patience};
 pub use super::tls::fuzzing::is_hello;
-use super::{Arrival, ConnInfo, Connection, KnownBy};
+use super::{Arrival, ConnInfo, Connection, KnownBy, http2};
 use crate::backend::Backend;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::caller::{Alpn, TlsFacts};
@@ -19,6 +19,7 @@ use crate::http::App;
 use crate::limits::addr::ClientAddr;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
+use crate::policy::{CurrentPolicy, Policy};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -42,9 +43,10 @@ impl Edge {
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
-        let guard = Guard::new(config, &[], tally.clone());
-        let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
-        let connection = Connection::new(config, app, None, tally.clone(), drain.clone());
+        let policy = CurrentPolicy::new(Policy::new(config, &[]));
+        let guard = Guard::new(tally.clone());
+        let app = App::new(config, policy, guard, mcp, None, tally.clone(), drain.clone());
+        let connection = Connection::new(config, Arc::new(app), None, tally.clone(), drain.clone());
         Self { connection, tally, drain }
     }
 
@@ -71,11 +73,11 @@ impl Edge {
         let conn = ConnInfo {
             client: peer(),
             local: LOCAL,
-            tls: Some(facts),
+            tls: Some(Arc::new(facts)),
             speaks_for: false,
             stranger: None,
         };
-        self.connection.serve_http2(io, conn).await;
+        http2::serve(&self.connection.service, io, conn).await;
     }
 
     /// Event streams that are open.

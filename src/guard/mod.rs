@@ -9,42 +9,43 @@ mod origin;
 mod rate;
 mod roles;
 mod token;
+mod visit;
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
-use parking_lot::RwLock;
+use http::{HeaderValue, request};
 
-pub(crate) use self::origin::{OriginMatch, OriginPolicy};
-pub(crate) use self::rate::Rate;
+pub(crate) use self::origin::OriginMatch;
 pub(crate) use self::roles::{Denied, ToolPolicy, permit};
-pub(crate) use self::token::Tokens;
+pub(crate) use self::visit::{ConnInfo, Visit};
 
-use self::origin::{HostMatch, SiteMatch};
-use self::rate::{MAX_CLIENTS, RateMatch};
-use self::token::TokenMatch;
+use self::origin::{HostMatch, OriginPolicy, SiteMatch};
+use self::rate::{Pace, Rate, RateMatch};
+use self::token::{TokenMatch, Tokens};
 use crate::caller::{Grant, Principal};
 use crate::config::{Access, Config, TlsSource};
-use crate::limits::addr::ClientKey;
+use crate::limits::addr::{ClientAddr, ClientKey};
 use crate::observe::metrics::Tally;
+use crate::wire::forwarded::Prefix;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
 /// near it.
-const PROBES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
-const PROBES_AT_ONCE: u32 = 100;
+const PROBES: Pace = Pace::new(NonZeroU32::MIN.saturating_add(99), 100);
 
-/// What the guard judges by.
+/// Counts how fast clients ask, whatever the admission is at present.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    origins: RwLock<Arc<OriginPolicy>>,
-    /// What the edge is known by whatever certificate it shows: names of the start, and `--allow-host`.
-    hosts: Vec<String>,
     rate: Rate,
     /// Of questions for health, which no other request is charged to.
     probes: Rate,
+}
+
+/// What a request has to be like to be admitted.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    origins: OriginPolicy,
+    pace: Pace,
     rate_wait: Duration,
     access: Lock,
 }
@@ -53,19 +54,6 @@ pub(crate) struct Guard {
 enum Lock {
     Open,
     Tokens(Tokens),
-}
-
-/// The part of a request that the guard looks at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit<'a> {
-    /// Whose rate it is charged to.
-    pub(crate) client: ClientKey,
-    /// The address it came in on.
-    pub(crate) local: IpAddr,
-    /// The request target.
-    pub(crate) uri: &'a Uri,
-    /// The request's header fields.
-    pub(crate) headers: &'a HeaderMap,
 }
 
 /// What is known of a request when it is judged.
@@ -167,9 +155,9 @@ fn granted(need: Need, token: TokenMatch) -> Result<Grant, Deny> {
     }
 }
 
-impl Guard {
-    /// A guard for this configuration. `names` are those of the certificates.
-    pub(crate) fn new(config: &Config, names: &[String], tally: Tally) -> Self {
+impl Admission {
+    /// The admission of this configuration. `names` are those of the certificates.
+    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
@@ -178,20 +166,8 @@ impl Guard {
         };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: RwLock::new(Arc::new(OriginPolicy::new(
-                hosts.clone(),
-                &config.allow_origins,
-                loopback,
-                scheme,
-            ))),
-            hosts,
-            probes: Rate::new(PROBES, PROBES_AT_ONCE, MAX_CLIENTS, tally.clone()),
-            rate: Rate::new(
-                per_second.unwrap_or(NonZeroU32::MIN),
-                config.limits.burst,
-                MAX_CLIENTS,
-                tally,
-            ),
+            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            pace: Pace::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
@@ -200,76 +176,25 @@ impl Guard {
         }
     }
 
-    /// Takes up the names of new certificates. Those of the start stay: a connection that was opened
-    /// under one of them goes on.
-    pub(crate) fn rename(&self, names: &[String]) {
-        let hosts = [names, &self.hosts].concat();
-        let fresh = Arc::new(self.origins().with_hosts(hosts));
-        *self.origins.write() = fresh;
-    }
-
-    fn origins(&self) -> Arc<OriginPolicy> {
-        Arc::clone(&self.origins.read())
-    }
-
-    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
-    /// keeps to its client's rate.
-    ///
-    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
-    /// is compared, so that waiting buys nobody more guesses than the rate.
-    pub(crate) async fn admit(&self, visit: Visit<'_>) -> Result<Admitted, Deny> {
-        let presented = token::presented(visit.headers);
-        let rate = match presented {
-            token::Presented::Bearer(_) => self.turn(visit.client).await,
-            token::Presented::Nothing | token::Presented::Malformed => self.rate.take(visit.client),
-        };
-        let (need, token) = match (&self.access, rate) {
-            (Lock::Open, _) => (Need::Nothing, TokenMatch::NotCompared),
-            (Lock::Tokens(_), RateMatch::Over(_)) => (Need::Token, TokenMatch::NotCompared),
-            (Lock::Tokens(tokens), RateMatch::Within) => (Need::Token, tokens.compare(presented)),
-        };
-        decide(self.facts(visit, rate, need, token))
-    }
-
-    /// Lets a request pass that needs no token (a preflight, a discovery probe).
-    pub(crate) fn admit_stranger(&self, visit: Visit<'_>) -> Result<(), Deny> {
-        let rate = self.rate.take(visit.client);
-        decide(self.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared)).map(drop)
-    }
-
-    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
-    /// lead there.
-    pub(crate) fn admit_onward(&self, visit: Visit<'_>) -> Result<(), Deny> {
-        let rate = self.rate.take(visit.client);
-        let facts = self.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared);
-        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
-    }
-
-    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
-    /// of its own.
-    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
-        match self.probes.take(client) {
-            RateMatch::Within => Ok(()),
-            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
-        }
-    }
-
-    /// Where a request comes from, as a browser says it.
-    pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins().origin(visit.uri, visit.headers, visit.local)
-    }
-
-    /// Forgets clients that were not seen for a while; runs for ever.
-    pub(crate) async fn keep_swept(&self) {
-        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
+    /// The request with this head, from this client. Its origin is judged here, once.
+    pub(crate) fn visit<'a>(
+        &self,
+        conn: &'a ConnInfo,
+        client: ClientAddr,
+        head: &'a request::Parts,
+        prefix: &'a Prefix,
+        tag: &'a HeaderValue,
+    ) -> Visit<'a> {
+        let origin = self.origins.origin(&head.uri, &head.headers, conn.local);
+        Visit { conn, client, head, prefix, tag, origin }
     }
 
     /// What an operator would allow if a request that was denied should have passed, as far as it
     /// can be shown; `None` if it is not said, or if one of the tokens stands in it.
     pub(crate) fn shown(&self, visit: Visit<'_>, deny: Deny) -> Option<String> {
         let asked = match deny {
-            Deny::Host => origin::shown_host(visit.uri, visit.headers),
-            Deny::Origin => origin::shown_origin(visit.headers).map(str::to_owned),
+            Deny::Host => origin::shown_host(visit.uri(), visit.headers()),
+            Deny::Origin => origin::shown_origin(visit.headers()).map(str::to_owned),
             Deny::HostMalformed
             | Deny::Site
             | Deny::Rate(_)
@@ -284,16 +209,83 @@ impl Guard {
     }
 
     fn facts(&self, visit: Visit<'_>, rate: RateMatch, need: Need, token: TokenMatch) -> Facts {
-        let host = self.origins().host(visit.uri, visit.headers, visit.local);
-        let site = SiteMatch::of(visit.headers);
-        Facts { host, origin: self.origin(visit), site, rate, need, token }
+        let host = self.origins.host(visit.uri(), visit.headers(), visit.conn.local);
+        let site = SiteMatch::of(visit.headers());
+        Facts { host, origin: visit.origin(), site, rate, need, token }
+    }
+}
+
+impl Guard {
+    /// A guard that has seen nobody.
+    pub(crate) fn new(tally: Tally) -> Self {
+        Self { rate: Rate::new(tally.clone()), probes: Rate::new(tally) }
+    }
+
+    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
+    /// keeps to its client's rate.
+    ///
+    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
+    /// is compared, so that waiting buys nobody more guesses than the rate.
+    pub(crate) async fn admit(
+        &self,
+        admission: &Admission,
+        visit: Visit<'_>,
+    ) -> Result<Admitted, Deny> {
+        let presented = token::presented(visit.headers());
+        let rate = match presented {
+            token::Presented::Bearer(_) => self.turn(admission, visit.key()).await,
+            token::Presented::Nothing | token::Presented::Malformed => {
+                self.rate.take(visit.key(), admission.pace)
+            }
+        };
+        let (need, token) = match (&admission.access, rate) {
+            (Lock::Open, _) => (Need::Nothing, TokenMatch::NotCompared),
+            (Lock::Tokens(_), RateMatch::Over(_)) => (Need::Token, TokenMatch::NotCompared),
+            (Lock::Tokens(tokens), RateMatch::Within) => (Need::Token, tokens.compare(presented)),
+        };
+        decide(admission.facts(visit, rate, need, token))
+    }
+
+    /// Lets a request pass that needs no token (a preflight, a discovery probe).
+    pub(crate) fn admit_stranger(
+        &self,
+        admission: &Admission,
+        visit: Visit<'_>,
+    ) -> Result<(), Deny> {
+        decide(self.facts_of_stranger(admission, visit)).map(drop)
+    }
+
+    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
+    /// lead there.
+    pub(crate) fn admit_onward(&self, admission: &Admission, visit: Visit<'_>) -> Result<(), Deny> {
+        let facts = self.facts_of_stranger(admission, visit);
+        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
+    }
+
+    fn facts_of_stranger(&self, admission: &Admission, visit: Visit<'_>) -> Facts {
+        let rate = self.rate.take(visit.key(), admission.pace);
+        admission.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared)
+    }
+
+    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
+    /// of its own.
+    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
+        match self.probes.take(client, PROBES) {
+            RateMatch::Within => Ok(()),
+            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
+        }
+    }
+
+    /// Forgets clients that were not seen for a while; runs for ever.
+    pub(crate) async fn keep_swept(&self) {
+        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
     }
 
     /// Takes a place in the client's bucket, and waits for one within `rate_wait`.
-    async fn turn(&self, client: ClientKey) -> RateMatch {
-        let last = tokio::time::Instant::now() + self.rate_wait;
+    async fn turn(&self, admission: &Admission, client: ClientKey) -> RateMatch {
+        let last = tokio::time::Instant::now() + admission.rate_wait;
         loop {
-            match self.rate.take(client) {
+            match self.rate.take(client, admission.pace) {
                 RateMatch::Over(wait) if tokio::time::Instant::now() + wait <= last => {
                     tokio::time::sleep(wait).await;
                 }
@@ -305,7 +297,9 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use http::Request;
 
     use super::*;
     use crate::config::{Limits, Secret, Times};
@@ -377,7 +371,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_address_may_ask_for_health_101_times_at_once_and_100_times_a_second() {
-        let guard = guard(Duration::ZERO);
+        let door = door(Duration::ZERO);
+        let guard = &door.0;
         let (one, other) = (ClientKey::from(LOCAL), ClientKey::from(IpAddr::from([192, 0, 2, 7])));
         let passed = |client| (0..500).filter(|_| guard.admit_probe(client).is_ok()).count();
         assert_eq!((passed(one), passed(other)), (101, 101));
@@ -385,33 +380,38 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(passed(one), 100);
         // The rate of all other requests is another.
-        assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
+        assert!(visit(&door, Some("Bearer sixteen-characters")).await.is_ok());
     }
 
-    fn guard(rate_wait: Duration) -> Guard {
+    fn door(rate_wait: Duration) -> (Guard, Admission) {
         let config = Config {
             access: Access::Tokens(vec![Secret::new("sixteen-characters")]),
             limits: Limits { requests_per_second: 1, burst: 0, ..Limits::default() },
             times: Times { rate_wait, ..Times::default() },
             ..Config::default()
         };
-        Guard::new(&config, &[], Tally::default())
+        (Guard::new(Tally::default()), Admission::new(&config, &[]))
     }
 
-    async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "localhost".parse().unwrap());
+    async fn visit(
+        (guard, admission): &(Guard, Admission),
+        authorization: Option<&str>,
+    ) -> Result<Admitted, Deny> {
+        let mut request = Request::get("/mcp").header("host", "localhost");
         if let Some(value) = authorization {
-            headers.insert("authorization", value.parse().unwrap());
+            request = request.header("authorization", value);
         }
-        let uri = Uri::from_static("/mcp");
-        let client = ClientKey::from(LOCAL);
-        guard.admit(Visit { client, local: LOCAL, uri: &uri, headers: &headers }).await
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        let visit = admission.visit(&conn, client, &head, &prefix, &tag);
+        guard.admit(admission, visit).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn over_the_rate_not_even_a_good_token_is_looked_at() {
-        let guard = guard(Duration::ZERO);
+        let guard = door(Duration::ZERO);
         assert_eq!(visit(&guard, None).await.unwrap_err(), Deny::TokenMissing);
         let denied = visit(&guard, Some("Bearer sixteen-characters")).await.unwrap_err();
         assert_eq!(denied, Deny::Rate(Duration::from_secs(1)));
@@ -419,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bearer_waits_for_its_turn_and_a_stranger_does_not() {
-        let guard = guard(Duration::from_secs(2));
+        let guard = door(Duration::from_secs(2));
         let begun = tokio::time::Instant::now();
         for turn in 0..3 {
             assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
@@ -427,5 +427,73 @@ mod tests {
         }
         assert!(matches!(visit(&guard, None).await.unwrap_err(), Deny::Rate(_)));
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    }
+
+    /// What is made of a visit with these fields.
+    fn given<T>(
+        admission: &Admission,
+        fields: &[(&str, &str)],
+        then: impl FnOnce(Visit<'_>) -> T,
+    ) -> T {
+        let request =
+            fields.iter().fold(Request::get("/mcp"), |it, (name, value)| it.header(*name, *value));
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        then(admission.visit(&conn, client, &head, &prefix, &tag))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_needs_no_token_still_keeps_to_host_origin_site_and_rate() {
+        let (ours, foreign) = (("host", "localhost"), ("origin", "https://evil.example"));
+        let linked = ("sec-fetch-site", "cross-site");
+        for (fields, stranger, onward) in [
+            (&[ours][..], Ok(()), Ok(())),
+            (&[("host", "evil.example")], Err(Deny::Host), Err(Deny::Host)),
+            (&[ours, foreign], Err(Deny::Origin), Err(Deny::Origin)),
+            // A link on any page may lead to where a request is only sent on.
+            (&[ours, linked], Err(Deny::Site), Ok(())),
+        ] {
+            let (guard, admission) = door(Duration::ZERO);
+            let said = given(&admission, fields, |visit| guard.admit_stranger(&admission, visit));
+            assert_eq!(said, stranger, "{fields:?}");
+            let (guard, admission) = door(Duration::ZERO);
+            let said = given(&admission, fields, |visit| guard.admit_onward(&admission, visit));
+            assert_eq!(said, onward, "{fields:?}");
+        }
+        let (guard, admission) = door(Duration::ZERO);
+        let over = Err(Deny::Rate(Duration::from_secs(1)));
+        given(&admission, &[ours], |visit| {
+            assert_eq!(guard.admit_onward(&admission, visit), Ok(()));
+            assert_eq!(guard.admit_onward(&admission, visit), over);
+            assert_eq!(guard.admit_stranger(&admission, visit), over);
+        });
+    }
+
+    #[test]
+    fn what_an_operator_would_allow_is_shown_unless_a_token_stands_in_it() {
+        let fields = [("host", "Evil.example:8443"), ("origin", "https://Page.example")];
+        let (_guard, admission) = door(Duration::ZERO);
+        given(&admission, &fields, |visit| {
+            assert_eq!(admission.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
+            assert_eq!(
+                admission.shown(visit, Deny::Origin).as_deref(),
+                Some("https://page.example")
+            );
+            assert_eq!(admission.shown(visit, Deny::TokenWrong), None);
+        });
+        let fields = [("host", "sixteen-characters.example")];
+        given(&admission, &fields, |visit| assert_eq!(admission.shown(visit, Deny::Host), None));
+        let open = Admission::new(&Config { access: Access::Anonymous, ..Config::default() }, &[]);
+        let shown = given(&open, &fields, |visit| open.shown(visit, Deny::Host));
+        assert_eq!(shown.as_deref(), Some("sixteen-characters.example"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_swept_for_ever() {
+        let (guard, _admission) = door(Duration::ZERO);
+        let sweeping = tokio::time::timeout(Duration::from_hours(1), guard.keep_swept());
+        assert!(sweeping.await.is_err());
     }
 }

@@ -16,7 +16,7 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SHOWN: usize = 128;
 
 /// The names this edge is addressed by, and the origins that may call it from a browser.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct OriginPolicy {
     /// DNS names and addresses as text, lower case; `*.example.com` for one label.
     hosts: Vec<String>,
@@ -113,12 +113,6 @@ impl OriginPolicy {
         let null = origins.iter().any(|origin| origin == NULL);
         let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
         Self { hosts, origins, null, loopback, scheme }
-    }
-
-    /// The same for an edge with these names of its own.
-    pub(super) fn with_hosts(&self, hosts: Vec<String>) -> Self {
-        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { hosts, ..self.clone() }
     }
 
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.
@@ -438,5 +432,27 @@ mod tests {
         let mut map = headers("origin", &["https://mcp.example.com"]);
         map.append("origin", "https://mcp.example.com".parse().unwrap());
         assert_eq!(public().origin(&Uri::from_static("/mcp"), &map, LOCAL), OriginMatch::Foreign);
+    }
+
+    #[test]
+    fn a_target_may_name_its_host_once_more_in_any_case() {
+        let target = Uri::from_static("https://mcp.example.com:8443/mcp");
+        let again = headers("host", &["MCP.example.com:8443"]);
+        assert_eq!(public().host(&target, &again, LOCAL), HostMatch::Ours);
+    }
+
+    #[test]
+    fn the_port_of_a_scheme_may_be_left_out() {
+        let plain = OriginPolicy::new(vec!["mcp.example.com".into()], &[], false, "http");
+        for (host, origin) in [
+            ("mcp.example.com", "http://mcp.example.com:80"),
+            ("mcp.example.com:80", "http://mcp.example.com"),
+        ] {
+            let mut map = headers("origin", &[origin]);
+            map.insert("host", host.parse().unwrap());
+            let found = plain.origin(&Uri::from_static("/mcp"), &map, LOCAL);
+            assert_eq!(found, OriginMatch::Own, "{host} {origin}");
+        }
+        assert_eq!(shown_origin(&headers("origin", &["://mcp.example.com"])), None);
     }
 }

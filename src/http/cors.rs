@@ -3,9 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::reply::{self, ReplyBody};
+use super::route::Route;
 use crate::client::Passable;
 
-const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
+const METHODS: HeaderValue = HeaderValue::from_static(Route::Mcp.allow());
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, x-request-id",
 );

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
-use super::passed::{BrokenOff, Passed};
+use super::forward::{BrokenOff, Forwarded};
 use crate::mcp::{self, EventStream, Reply};
 
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
@@ -25,7 +25,7 @@ pub(crate) enum ReplyBody {
     /// Events, as they come.
     Events(Box<EventStream>),
     /// What the upstream says, as it comes.
-    Passed(Box<Passed>),
+    Forwarded(Box<Forwarded>),
 }
 
 impl http_body::Body for ReplyBody {
@@ -46,7 +46,7 @@ impl http_body::Body for ReplyBody {
                 let frame = std::task::ready!(Pin::new(&mut **events).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
             }
-            Self::Passed(passed) => Pin::new(&mut **passed).poll_frame(context),
+            Self::Forwarded(forwarded) => Pin::new(&mut **forwarded).poll_frame(context),
         }
     }
 
@@ -54,7 +54,7 @@ impl http_body::Body for ReplyBody {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Events(_) => false,
-            Self::Passed(passed) => passed.is_end_stream(),
+            Self::Forwarded(forwarded) => forwarded.is_end_stream(),
         }
     }
 
@@ -64,7 +64,7 @@ impl http_body::Body for ReplyBody {
                 SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             }
             Self::Events(_) => SizeHint::default(),
-            Self::Passed(passed) => passed.size_hint(),
+            Self::Forwarded(forwarded) => forwarded.size_hint(),
         }
     }
 }
@@ -123,7 +123,7 @@ fn events(status: StatusCode, stream: EventStream) -> Response<ReplyBody> {
 /// Leaves the head of a response as it would be, without the body (RFC 9110 section 9.3.2). hyper
 /// does so itself for HTTP/1.1 only. What is passed has no body there already.
 pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
-    if matches!(response.body(), ReplyBody::Passed(_)) {
+    if matches!(response.body(), ReplyBody::Forwarded(_)) {
         return;
     }
     let length = http_body::Body::size_hint(response.body()).exact();
@@ -135,7 +135,7 @@ pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
 
 /// What every response carries that does not say otherwise: nobody shows it in a frame, guesses its
 /// type, or learns where from it was reached.
-pub(crate) const EVERY: [(HeaderName, &str); 4] = [
+pub(super) const EVERY: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -144,7 +144,7 @@ pub(crate) const EVERY: [(HeaderName, &str); 4] = [
 ];
 /// And what the edge's own carry: no page is among them, and nothing to keep. Pages of an upstream
 /// may need scripts, and know how long they are good.
-pub(crate) const OWN: [(HeaderName, &str); 2] = [
+pub(super) const OWN: [(HeaderName, &str); 2] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (header::CACHE_CONTROL, "no-store"),
 ];
@@ -154,7 +154,7 @@ const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Puts on what every response carries.
 pub(super) fn finish(response: &mut Response<ReplyBody>, request: HeaderValue, only_tls: bool) {
-    let own = if matches!(response.body(), ReplyBody::Passed(_)) { &[][..] } else { &OWN[..] };
+    let own = if matches!(response.body(), ReplyBody::Forwarded(_)) { &[][..] } else { &OWN[..] };
     let headers = response.headers_mut();
     for (name, value) in EVERY.iter().chain(own) {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

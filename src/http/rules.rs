@@ -6,9 +6,8 @@ use std::cmp::Reverse;
 
 use percent_encoding::percent_decode;
 
-use super::head::Route;
+use super::route::{MESSAGES_PATH, Route};
 use crate::config::PassRule;
-use crate::mcp::MESSAGES_PATH;
 
 /// How often a path may be percent-encoded over again. Nobody means well by more.
 const LAYERS: usize = 4;

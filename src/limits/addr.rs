@@ -108,4 +108,14 @@ mod tests {
         assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
     }
+
+    #[test]
+    fn a_client_is_shown_by_its_port_and_limited_without_it() {
+        let client = ClientAddr::from_peer("[::ffff:192.0.2.7]:567".parse().unwrap());
+        assert_eq!(client.to_string(), "192.0.2.7:567");
+        assert_eq!(
+            (client.ip().to_string(), client.key().to_string()),
+            ("192.0.2.7".into(), "192.0.2.7".into())
+        );
+    }
 }

@@ -381,4 +381,63 @@ mod tests {
         assert!(passing.frame().await.is_some_and(|frame| frame.is_ok_and(|it| it.is_data())));
         assert!(passing.frame().await.is_none());
     }
+
+    /// A body of which five bytes came, and nothing more, though so many are promised.
+    struct Promising {
+        came: bool,
+        promised: u64,
+    }
+
+    impl Body for Promising {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if std::mem::replace(&mut self.came, true) {
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"01234")))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            let mut hint = SizeHint::new();
+            hint.set_lower(if self.came { self.promised } else { 0 });
+            hint
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_promises_too_much_is_refused_before_that_comes() {
+        let promising = |promised| Promising { came: false, promised };
+        let begun = Instant::now();
+        let too_large = Err(BodyError::TooLarge(10));
+        assert_eq!(read(promising(6), LIMITS, &Quota::default()).await, too_large);
+        assert_eq!(handed_on(promising(6)).await, too_large);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        // What still fits is waited for.
+        assert_eq!(read(promising(5), LIMITS, &Quota::default()).await, Err(BodyError::Timeout));
+        assert_eq!(handed_on(promising(5)).await, Err(BodyError::Timeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_says_the_same_of_itself_when_it_is_handed_on() {
+        let (passing, _fate) = hand_on(Full::new(Bytes::from_static(b"abc")), LIMITS);
+        assert_eq!((passing.is_end_stream(), passing.size_hint().exact()), (false, Some(3)));
+        let (passing, fate) = hand_on(Full::new(Bytes::new()), LIMITS);
+        assert_eq!((passing.is_end_stream(), passing.size_hint().exact()), (true, Some(0)));
+        // Nobody need ask for it: it is whole already.
+        assert!(tokio::time::timeout(Duration::from_hours(1), fate.overdue()).await.is_err());
+        assert_eq!(fate.error(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_was_given_up_is_not_overdue() {
+        let (passing, fate) = hand_on(boxed(Duration::from_secs(1)), LIMITS);
+        drop(passing);
+        assert!(tokio::time::timeout(Duration::from_hours(1), fate.overdue()).await.is_err());
+        assert_eq!(fate.error(), None);
+    }
 }

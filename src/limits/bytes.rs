@@ -493,6 +493,40 @@ mod tests {
         assert!(other.is_short());
     }
 
+    #[test]
+    fn a_share_may_stay_as_large_as_it_is_and_become_as_large_as_a_part() {
+        let (budget, tally) = budget(4000);
+        let quota = budget.of(key(1));
+        let mut share = quota.try_take(1).unwrap();
+        assert_eq!((share.set(1000), budget.taken()), (Ok(()), 1000));
+        assert_eq!((share.set(1001), budget.taken()), (Err(Short::Ever), 1000));
+        drop(share);
+        // Bytes that are there already may be more than a part: they ask for nothing by staying.
+        let mut held = quota.take_anyway(1500);
+        assert_eq!((held.set(1500), budget.taken()), (Ok(()), 1500));
+        assert_eq!((held.set(1200), budget.taken()), (Ok(()), 1200));
+        assert_eq!(tally.outcomes()["peer_memory_full"], 1);
+    }
+
+    #[test]
+    fn room_that_is_full_to_the_last_byte_does_not_grow() {
+        let (budget, _) = budget(40_000);
+        let mut gathered = Gathered::new(&budget.of(key(1)), 8000).unwrap();
+        for (piece, room) in [(100, 100), (50, 200), (50, 200), (1, 400)] {
+            gathered.add(&vec![1; piece]).unwrap();
+            assert_eq!(budget.taken(), room + PER_MESSAGE);
+        }
+    }
+
+    #[test]
+    fn how_much_is_taken_is_shown_and_never_what() {
+        let (budget, _) = budget(4000);
+        let quota = budget.of(key(1));
+        let share = quota.try_take(5).unwrap();
+        let shown = format!("{budget:?} {quota:?} {share:?}");
+        assert_eq!(shown, "Budget(5 of 4000) Quota(Some(5)) Share(5)");
+    }
+
     proptest! {
         #[test]
         fn the_books_balance(steps in proptest::collection::vec((0u8..4, 0u8..3, 0usize..700), 0..60)) {

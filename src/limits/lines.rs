@@ -503,6 +503,50 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_pipe_takes_8_kib_and_a_line_below_a_mebibyte_twice_its_length_at_most() {
+        let mut splitter = Splitter::new(16 << 20);
+        assert_eq!(splitter.room().remaining_mut(), 8 * 1024);
+        let mut poured = 0;
+        while poured < 600 * 1024 {
+            let mut room = splitter.room();
+            let n = room.remaining_mut();
+            room.put_bytes(b'x', n);
+            poured += n;
+            assert_eq!(splitter.next(), None);
+            assert!(splitter.buffer.capacity() <= (2 * poured).max(8 * 1024));
+        }
+        assert_eq!(splitter.buffer.capacity(), 1024 * 1024);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_of_a_line_can_be_looked_at() {
+        let (mut theirs, ours) = tokio::io::duplex(64);
+        let mut frames = Frames::new(ours, 100, CancellationToken::new());
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b"a\nhalf").await.unwrap();
+        assert_eq!(frames.step().await, Some(Step::Unfinished));
+        assert_eq!(frames.step().await, Some(Step::Line(whole("a"))));
+        assert_eq!(frames.step().await, Some(Step::Unfinished));
+        assert_eq!((frames.unfinished(), frames.is_ended()), (&b"half"[..], false));
+        drop(theirs);
+        assert_eq!(frames.step().await, Some(Step::Line(whole("half"))));
+        assert!(frames.is_ended());
+        assert_eq!(frames.step().await, None);
+    }
+
+    #[tokio::test]
+    async fn of_a_pipe_that_never_falls_silent_a_mebibyte_is_taken_after_the_exit() {
+        let exited = CancellationToken::new();
+        exited.cancel();
+        let lines = "y\n".repeat(2 << 20);
+        let mut frames = Frames::new(lines.as_bytes(), 100, exited);
+        let mut read = 0;
+        while frames.next().await.is_some() {
+            read += 2;
+        }
+        assert!((1 << 20..(1 << 20) + 8 * 1024).contains(&read), "{read}");
+    }
+
+    #[test]
     fn of_a_line_that_is_too_long_its_id_is_told() {
         let text = format!(r#"{{"result":"{}","id":7}}"#, "x".repeat(100_000));
         let mut splitter = Splitter::new(20_000);

@@ -8,26 +8,25 @@ use dashmap::mapref::entry::Entry;
 use crate::limits::addr::ClientKey;
 use crate::observe::metrics::{Gauge, Gauged};
 
-/// So many places for each client. The map holds only clients that have something open, so that
-/// it is bounded by what is open in all.
-#[derive(Clone, Debug)]
+/// The places that each client has taken. The map holds only clients that have something open, so
+/// that it is bounded by what is open in all.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PerClient {
-    most: u32,
     taken: Arc<DashMap<ClientKey, u32>>,
     open: Gauge,
 }
 
 impl PerClient {
-    /// `most` places for each client; `open` counts those that are taken, of all clients.
-    pub(crate) fn new(most: u32, open: Gauge) -> Self {
-        Self { most, taken: Arc::default(), open }
+    /// `open` counts the places that are taken, of all clients.
+    pub(crate) fn counting(open: Gauge) -> Self {
+        Self { open, ..Self::default() }
     }
 
-    /// Takes a place, if the client has one left.
-    pub(crate) fn try_take(&self, key: ClientKey) -> Option<Permit> {
+    /// Takes a place, if the client has fewer than `most`.
+    pub(crate) fn try_take(&self, key: ClientKey, most: u32) -> Option<Permit> {
         match self.taken.entry(key) {
-            Entry::Occupied(mut entry) if *entry.get() < self.most => *entry.get_mut() += 1,
-            Entry::Vacant(entry) if self.most > 0 => drop(entry.insert(1)),
+            Entry::Occupied(mut entry) if *entry.get() < most => *entry.get_mut() += 1,
+            Entry::Vacant(entry) if most > 0 => drop(entry.insert(1)),
             Entry::Occupied(_) | Entry::Vacant(_) => return None,
         }
         Some(Permit { key, taken: Arc::clone(&self.taken), _open: self.open.hold() })
@@ -67,28 +66,52 @@ mod tests {
     #[test]
     fn places_are_counted_per_client_and_come_back() {
         let open = Gauge::default();
-        let places = PerClient::new(2, open.clone());
-        let first = places.try_take(key(1)).unwrap();
-        let _second = places.try_take(key(1)).unwrap();
-        assert!(places.try_take(key(1)).is_none());
-        assert!(places.try_take(key(2)).is_some());
+        let places = PerClient::counting(open.clone());
+        let first = places.try_take(key(1), 2).unwrap();
+        let _second = places.try_take(key(1), 2).unwrap();
+        assert!(places.try_take(key(1), 2).is_none());
+        assert!(places.try_take(key(2), 2).is_some());
         assert_eq!(open.value(), 2);
         drop(first);
         assert_eq!(open.value(), 1);
-        assert!(places.try_take(key(1)).is_some());
+        assert!(places.try_take(key(1), 2).is_some());
     }
 
     #[test]
     fn a_client_that_left_leaves_nothing_behind() {
-        let places = PerClient::new(2, Gauge::default());
+        let places = PerClient::default();
         for last in 0..=255 {
-            drop(places.try_take(key(last)));
+            drop(places.try_take(key(last), 2));
         }
         assert!(places.taken.is_empty());
     }
 
     #[test]
     fn no_places_means_nobody() {
-        assert!(PerClient::new(0, Gauge::default()).try_take(key(1)).is_none());
+        assert!(PerClient::default().try_take(key(1), 0).is_none());
+    }
+
+    #[test]
+    fn a_new_limit_counts_from_the_next_place_on() {
+        let places = PerClient::default();
+        let first = places.try_take(key(1), 1).unwrap();
+        assert!(places.try_take(key(1), 1).is_none());
+        let second = places.try_take(key(1), 2).unwrap();
+        // A lower limit takes nothing from anybody, and gives nothing either.
+        assert!(places.try_take(key(1), 1).is_none());
+        drop(second);
+        assert!(places.try_take(key(1), 1).is_none());
+        drop(first);
+        assert!(places.try_take(key(1), 1).is_some());
+    }
+
+    #[test]
+    fn what_is_open_is_counted_over_all_clients() {
+        let open = Gauge::default();
+        let places = PerClient::counting(open.clone());
+        let held = [1, 1, 2].map(|last| places.try_take(key(last), 2).unwrap());
+        assert_eq!(open.value(), 3);
+        drop(held);
+        assert_eq!(open.value(), 0);
     }
 }

@@ -226,8 +226,8 @@ impl Stranger {
         }
     }
 
-    /// It is none any more, and gives way to nobody.
-    pub(crate) fn is_known(&self) {
+    /// Marks the connection as authenticated: it can no longer be evicted.
+    pub(crate) fn mark_authenticated(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
             self.hall.queue().leave(self.number);
         }
@@ -241,7 +241,7 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.is_known();
+        self.mark_authenticated();
     }
 }
 
@@ -366,7 +366,7 @@ mod tests {
     fn who_is_known_or_gone_gives_way_to_nobody() {
         let strangers = Strangers::new(2, Gauge::default());
         let (first, _) = strangers.enter(at(1, 1));
-        first.is_known();
+        first.mark_authenticated();
         drop(strangers.enter(at(1, 1)));
         assert_eq!(strangers.len(), 0);
         let (_second, _third) = (strangers.enter(at(1, 1)), strangers.enter(at(1, 1)));

@@ -1,8 +1,7 @@
 //! The accept loop. It awaits no peer: whatever waits for one runs in the connection's own task.
 
+mod places;
 mod shortage;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,17 +11,14 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
-use crate::config::Config;
+pub(crate) use self::places::Places;
+
 use crate::conn::{Arrival, Connection, KnownBy};
 use crate::drain::Drain;
 use crate::limits::addr::ClientAddr;
-use crate::limits::places::{PerClient, Permit};
-use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Gauge, Gauged, Outcome, Tally};
-use crate::wire::proxy_header::TrustedProxies;
+use crate::limits::strangers::Stranger;
+use crate::observe::metrics::Outcome;
 
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
@@ -32,114 +28,6 @@ const KEEP_ALIVE_TRIES: u32 = 4;
 /// Connections that may wait to be accepted. The system lowers it to what it allows
 /// (`net.core.somaxconn`). A burst beyond it is dropped, and its clients try again a second later.
 const BACKLOG: u32 = 4096;
-
-/// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
-/// some seven rests to become known, and those who wait before it are let in by the dozen.
-const ONE_IN: usize = 8;
-/// How long a newcomer waits for the place of a stranger who was told to go.
-const GIVE_WAY: Duration = Duration::from_secs(1);
-
-/// The limits that all listeners keep together.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    all: Arc<Semaphore>,
-    per_client: PerClient,
-    strangers: Strangers,
-    proxies: Arc<TrustedProxies>,
-    write_timeout: Duration,
-    tally: Tally,
-}
-
-impl Places {
-    pub(crate) fn new(config: &Config, tally: Tally) -> Self {
-        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
-        let most = most.min(Semaphore::MAX_PERMITS);
-        let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
-        Self {
-            all: Arc::new(Semaphore::new(most)),
-            per_client: PerClient::new(config.limits.connections_per_ip, Gauge::default()),
-            strangers: Strangers::new(strangers, tally.gauges().unauthenticated.clone()),
-            proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
-            write_timeout: config.times.write,
-            tally,
-        }
-    }
-
-    /// Takes a newcomer in; a stranger gives way if that is one too many.
-    fn enter(&self, client: ClientAddr) -> Arc<Stranger> {
-        let (stranger, full) = self.strangers.enter(client.key());
-        if full {
-            self.tally.count(Outcome::MaxUnauthenticated);
-        }
-        Arc::new(stranger)
-    }
-
-    /// One of all places, or a stranger's where all are taken.
-    fn one_of_all(&self) -> Option<Place> {
-        if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
-            return Some(Place::Taken(self.taken(place)));
-        }
-        self.strangers.give_way().then(|| {
-            self.tally.count(Outcome::MaxUnauthenticated);
-            Place::Promised(Arc::clone(&self.all))
-        })
-    }
-
-    fn taken(&self, place: OwnedSemaphorePermit) -> Taken {
-        Taken { _place: place, _open: self.tally.gauges().connections.hold() }
-    }
-
-    /// Has strangers go, so that others can be accepted with what they hold.
-    fn make_room(&self) {
-        let most = (self.strangers.len() / ONE_IN).max(1);
-        let went = (0..most).take_while(|_| self.strangers.give_way()).count();
-        self.tally.count_many(Outcome::MaxUnauthenticated, went);
-    }
-
-    /// The place, once its stranger has gone; none if that takes too long.
-    async fn had(&self, place: Place, client: ClientAddr) -> Option<Taken> {
-        let place = match place {
-            Place::Taken(taken) => Some(taken),
-            Place::Promised(all) => {
-                let place = timeout(GIVE_WAY, all.acquire_owned()).await;
-                place.ok().and_then(Result::ok).map(|place| self.taken(place))
-            }
-        };
-        if place.is_none() {
-            self.refuse(client, Outcome::MaxConnections);
-        }
-        place
-    }
-
-    /// A place for a client, or none.
-    fn take(&self, client: ClientAddr) -> Option<Permit> {
-        let permit = self.per_client.try_take(client.key());
-        if permit.is_none() {
-            self.refuse(client, Outcome::ConnectionsPerIp);
-        }
-        permit
-    }
-
-    fn refuse(&self, client: ClientAddr, outcome: Outcome) {
-        self.tally.count(outcome);
-        tracing::debug!(%client, refusal = outcome.name(), "refused");
-    }
-}
-
-/// One of all places.
-#[derive(Debug)]
-enum Place {
-    Taken(Taken),
-    /// Its stranger was told to go.
-    Promised(Arc<Semaphore>),
-}
-
-/// The place of a connection, which counts as open.
-#[derive(Debug)]
-struct Taken {
-    _place: OwnedSemaphorePermit,
-    _open: Gauged,
-}
 
 /// Takes connections in, within the limits.
 #[derive(Debug)]
@@ -273,3 +161,6 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(write_timeout))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,14 @@ use std::task::Poll;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustix::io::Errno;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::subscriber::DefaultGuard;
 
+use super::places::ConnectionPlace;
 use super::shortage::{CALM, REST, accept};
 use super::*;
-use crate::config::Limits;
+use crate::config::{Config, Limits};
+use crate::observe::metrics::Tally;
 
 fn places(max_connections: u32) -> Places {
     let limits = Limits { max_connections, ..Limits::default() };
@@ -46,11 +48,13 @@ async fn a_burst_of_connections_waits_to_be_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
     let places = places(1);
-    let Some(Place::Taken(_taken)) = places.one_of_all() else { panic!("the first is taken in") };
+    let Some(ConnectionPlace::Taken(_taken)) = places.one_of_all() else {
+        panic!("the first is taken in")
+    };
     // A stranger that was told to go, and does not.
     let stays = places.enter(client());
     let promised = places.one_of_all().unwrap();
-    assert!(matches!(promised, Place::Promised(_)));
+    assert!(matches!(promised, ConnectionPlace::Promised(_)));
     stays.must_go().await;
     let begun = Instant::now();
     assert!(places.had(promised, client()).await.is_none());
@@ -63,7 +67,9 @@ async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second()
 #[tokio::test(start_paused = true)]
 async fn a_promised_place_is_had_when_its_stranger_goes() {
     let places = places(1);
-    let Some(Place::Taken(taken)) = places.one_of_all() else { panic!("the first is taken in") };
+    let Some(ConnectionPlace::Taken(taken)) = places.one_of_all() else {
+        panic!("the first is taken in")
+    };
     let _stranger = places.enter(client());
     let promised = places.one_of_all().unwrap();
     let begun = Instant::now();
@@ -159,7 +165,7 @@ async fn where_descriptors_run_out_the_oldest_strangers_go() {
     // One at least, as long as there is one; what no connection holds is freed by none.
     assert!(once(Errno::NOMEM).await && once(Errno::PERM).await);
     assert_eq!(places.strangers.len(), 13);
-    strangers[13].is_known();
+    strangers[13].mark_authenticated();
     for _ in 0..20 {
         assert!(once(Errno::NFILE).await);
     }
@@ -177,7 +183,7 @@ async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
     let [first, second, third, fourth] = [1, 2, 3, 3].map(|last| places.enter(from(last)));
     let new = [4, 5, 6, 7].map(|last| places.enter(from(last)));
     new.iter().chain([&first, &third, &fourth]).for_each(|stranger| stranger.speaks());
-    assert!(matches!(places.one_of_all(), Some(Place::Promised(_))));
+    assert!(matches!(places.one_of_all(), Some(ConnectionPlace::Promised(_))));
     assert!(second.must_go().now_or_never().is_some());
     // Then one of the network with the most, whichever way it is asked for.
     places.make_room();

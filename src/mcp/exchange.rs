@@ -8,9 +8,7 @@ use super::sse::EventStream;
 use crate::caller::{Caller, Principal};
 use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
-
-/// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
-pub(crate) const MESSAGES_PATH: &str = "/messages";
+use crate::policy::Policy;
 
 /// What a client accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +29,8 @@ impl Accept {
 /// A request as this floor sees it: admitted, and read.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
+    /// What it is held to.
+    pub(crate) policy: &'a Policy,
     /// Proof that it may pass.
     pub(crate) admitted: &'a Admitted,
     /// Whose limits it counts against.
@@ -77,6 +77,7 @@ pub(crate) enum Verb<'a> {
 /// A request without what it wants.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
+    pub(super) policy: &'a Policy,
     pub(super) admitted: &'a Admitted,
     pub(super) client: ClientKey,
     pub(super) caller: Caller,
@@ -95,8 +96,8 @@ impl Head<'_> {
 impl<'a> Ask<'a> {
     /// What it wants, apart from all else.
     pub(super) fn split(self) -> (Head<'a>, Verb<'a>) {
-        let Self { admitted, client, caller, accept, session, version, verb } = self;
-        (Head { admitted, client, caller, accept, session, version }, verb)
+        let Self { policy, admitted, client, caller, accept, session, version, verb } = self;
+        (Head { policy, admitted, client, caller, accept, session, version }, verb)
     }
 }
 

@@ -35,7 +35,7 @@ impl HttpSse {
         if !head.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let place = self.streams.take(head.client)?;
+        let place = self.streams.take(&head)?;
         let session = self.sessions.open_session(&head, Transport::HttpSse).await?;
         let Some(reader) = session.listen() else { return Err(Reason::UnknownSession.into()) };
         let kind = StreamKind {

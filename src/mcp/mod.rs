@@ -27,7 +27,7 @@ mod streams;
 
 use std::sync::Arc;
 
-pub(crate) use self::exchange::{Accept, Ask, Body, MESSAGES_PATH, Reply, Verb};
+pub(crate) use self::exchange::{Accept, Ask, Body, Reply, Verb};
 pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::sse::{EventStream, error_event};
 

@@ -1,4 +1,5 @@
 //! Why a request is refused, and what its caller is told.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::wire::jsonrpc::{Malformed, Message, RequestId, code};
 
 /// Why a request is refused. Status and code of each stand in `http::refusal`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// The body is no message.
     #[error("{0}")]
     Malformed(Malformed),

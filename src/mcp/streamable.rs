@@ -212,7 +212,7 @@ impl Streamable {
         if !head.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let place = self.streams.take(head.client)?;
+        let place = self.streams.take(head)?;
         let reader = match last.map(EventId::parse) {
             None => session.listen(),
             Some(None) => return Err(unknown_event()),

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Reason;
+use super::exchange::Head;
 use super::session::reader::Reader;
 use super::sse::{EventStream, StreamKind};
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit};
 use crate::observe::metrics::Gauge;
 use crate::wire::revision::ProtocolVersion;
@@ -25,7 +25,7 @@ impl Streams {
     /// `open` counts those that are open.
     pub(super) fn new(config: &Config, open: Gauge, drain: Drain) -> Self {
         Self {
-            places: PerClient::new(config.limits.streams_per_ip, open),
+            places: PerClient::counting(open),
             keep_alive: config.times.keep_alive,
             age: config.times.stream_age,
             drain,
@@ -33,8 +33,9 @@ impl Streams {
     }
 
     /// Takes a place for a long stream of this client.
-    pub(super) fn take(&self, client: ClientKey) -> Result<Permit, Reason> {
-        self.places.try_take(client).ok_or(Reason::ClientStreamsFull)
+    pub(super) fn take(&self, head: &Head<'_>) -> Result<Permit, Reason> {
+        let most = head.policy.limits.streams_per_ip;
+        self.places.try_take(head.client, most).ok_or(Reason::ClientStreamsFull)
     }
 
     /// What a long stream of a session of this revision is like.

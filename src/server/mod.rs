@@ -26,6 +26,7 @@ use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Tally;
 use crate::observe::report::Reporter;
+use crate::policy::{CurrentPolicy, Policy};
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -165,9 +166,15 @@ struct Redirect {
 
 /// The certificates of a server, while it runs. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Certificates {
+pub struct Certificates(Arc<Reloading>);
+
+#[derive(Debug)]
+struct Reloading {
     connection: Arc<Connection>,
-    app: Arc<App>,
+    policy: CurrentPolicy,
+    config: Config,
+    /// Of the certificates at the start. Connections that were opened under one of them go on.
+    names: Vec<String>,
 }
 
 /// What was read: see [`Certificates::reload`].
@@ -194,9 +201,10 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
     pub fn reload(&self) -> Result<LoadedCertificates, TlsError> {
-        let loaded = self.connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
+        let Reloading { connection, policy, config, names: first } = &*self.0;
+        let loaded = connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
         let Trust { ca: _, names, files, not_after } = loaded?;
-        self.app.guard().rename(&names);
+        policy.replace(Policy::new(config, &[&*names, &*first].concat()));
         Ok(LoadedCertificates { files, names, not_after })
     }
 }
@@ -208,10 +216,11 @@ pub struct Server {
     connection: Arc<Connection>,
     redirect: Option<Redirect>,
     app: Arc<App>,
+    policy: CurrentPolicy,
     tally: Tally,
     address: SocketAddr,
     trust: Option<Trust>,
-    grace: Duration,
+    config: Config,
     drain: Drain,
 }
 
@@ -249,9 +258,12 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let guard = Guard::new(&config, names, tally.clone());
+        let policy = CurrentPolicy::new(Policy::new(&config, names));
+        let guard = Guard::new(tally.clone());
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
-        let app = Arc::new(App::new(&config, guard, mcp, front, tally.clone(), drain.clone()));
+        let app =
+            App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
+        let app = Arc::new(app);
         let redirect = redirect.map(|(listener, at)| {
             let app = Arc::clone(&app);
             let port = address.port();
@@ -266,10 +278,11 @@ impl Server {
             connection: Arc::new(connection),
             redirect,
             app,
+            policy,
             tally,
             address,
             trust,
-            grace: config.times.shutdown,
+            config,
             drain,
         })
     }
@@ -301,8 +314,13 @@ impl Server {
     /// The certificates, to be read again while the server runs; none without TLS.
     #[must_use]
     pub fn certificates(&self) -> Option<Certificates> {
-        self.trust.as_ref()?;
-        Some(Certificates { connection: Arc::clone(&self.connection), app: Arc::clone(&self.app) })
+        let trust = self.trust.as_ref()?;
+        Some(Certificates(Arc::new(Reloading {
+            connection: Arc::clone(&self.connection),
+            policy: self.policy.clone(),
+            config: self.config.clone(),
+            names: trust.names.clone(),
+        })))
     }
 
     /// Tells how the server stands, for as long as somebody asks.
@@ -319,8 +337,18 @@ impl Server {
     /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
     /// accepts nobody, or grows without end, is better started anew.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self { listener, connection, redirect, app, drain, grace, tally, address: _, trust: _ } =
-            self;
+        let Self {
+            listener,
+            connection,
+            redirect,
+            app,
+            policy,
+            drain,
+            tally,
+            address: _,
+            trust: _,
+            config: _,
+        } = self;
         let sweeping = Arc::clone(&app);
         let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
@@ -340,7 +368,7 @@ impl Server {
         let gauges = tally.gauges();
         let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
         tracing::info!(sessions, children, "draining");
-        let finished = drain.finish(grace).await;
+        let finished = drain.finish(policy.now().times.shutdown).await;
         if !finished {
             tracing::warn!("the shutdown grace is over: cutting what is left");
         }

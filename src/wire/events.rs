@@ -5,6 +5,7 @@
 //! than in a browser every block that says something is handed out: MCP primes a stream with an
 //! event that has an id and no more. The buffer is small again after a huge event, so that a quiet
 //! stream costs little.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::ops::Range;
 use std::time::Duration;
@@ -18,15 +19,15 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
+pub struct Event {
     /// Its type; none means `message`.
-    pub(crate) kind: Option<Box<str>>,
+    pub kind: Option<Box<str>>,
     /// The id that this event brought itself; an empty one resets what was before.
-    pub(crate) id: Option<Box<str>>,
+    pub id: Option<Box<str>>,
     /// Its data lines joined with LF; none if there was no data line at all.
-    pub(crate) data: Option<Bytes>,
+    pub data: Option<Bytes>,
     /// How long to wait before connecting anew.
-    pub(crate) retry: Option<Duration>,
+    pub retry: Option<Duration>,
 }
 
 /// An event is longer than allowed; nothing more can be read from the stream.
@@ -520,6 +521,61 @@ mod tests {
             decoder.feed(b"xt\n\n");
             assert_eq!(decoder.next(), Ok(Some(data("next"))));
             assert!(decoder.buffer.capacity() <= SMALL);
+        }
+    }
+
+    #[test]
+    fn a_quiet_stream_may_have_eight_kibibytes_of_its_own() {
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(&vec![b':'; 8 * 1024]);
+        assert_eq!((decoder.next(), decoder.held()), (Ok(None), 0));
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(&vec![b':'; 8 * 1024 + 7]);
+        assert_eq!((decoder.next(), decoder.held()), (Ok(None), 7));
+        // What its lines have come to counts, too.
+        let mut decoder = Decoder::new(1 << 20);
+        let line = format!("data: {}\n", "x".repeat(20_000));
+        for held in [20_000, 40_001] {
+            decoder.feed(line.as_bytes());
+            assert_eq!(decoder.next(), Ok(None));
+            let beside = decoder.buffer.capacity();
+            assert_eq!(decoder.held(), held + beside - SMALL.min(held + beside));
+            assert!(beside <= SMALL);
+        }
+    }
+
+    #[test]
+    fn the_room_doubles_when_it_is_full_and_stays_while_a_line_comes() {
+        let mut decoder = Decoder::new(1 << 20);
+        for (piece, room) in [(50_000, 50_000), (25_000, 100_000), (25_000, 100_000), (1, 200_000)]
+        {
+            decoder.feed(&vec![b'x'; piece]);
+            assert_eq!((decoder.next(), decoder.buffer.capacity()), (Ok(None), room));
+        }
+    }
+
+    #[test]
+    fn short_data_is_copied_and_long_data_keeps_its_buffer() {
+        let mut decoder = Decoder::new(1 << 20);
+        decoder.feed(b"data: a\n\n");
+        let buffer = decoder.buffer.as_ptr();
+        assert_eq!(decoder.next(), Ok(Some(data("a"))));
+        assert_eq!((decoder.next(), decoder.buffer.as_ptr()), (Ok(None), buffer));
+        assert!(decoder.buffer.capacity() > 0);
+        decoder.feed(format!("data: {}\n\n", "x".repeat(100_000)).as_bytes());
+        let event = decoder.next().unwrap().unwrap();
+        assert_eq!(event.data.unwrap().len(), 100_000);
+        assert!(decoder.buffer.capacity() <= 1, "the buffer went with the data");
+    }
+
+    #[test]
+    fn a_type_is_not_free() {
+        for sizes in [[1], [1000]] {
+            let fits = decode(b"event:1\ndata:\n\n", &sizes, 12);
+            assert_eq!(fits, (vec![Event { kind: Some("1".into()), ..data("") }], None));
+            for text in [&b"event:1\ndata:x\n\n"[..], b"event:\xff\xff\xff\xff\n"] {
+                assert_eq!(decode(text, &sizes, 12), (vec![], Some(TooLong)), "{text:?}");
+            }
         }
     }
 

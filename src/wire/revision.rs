@@ -91,4 +91,13 @@ mod tests {
             assert!(!is_modern(name), "{name}");
         }
     }
+
+    #[test]
+    fn a_draft_and_what_became_of_it_are_one_revision_and_abilities_have_their_revisions() {
+        let all = ["2024-10-07", "2025-03-26", "2025-06-18", "2025-11-25"]
+            .map(|name| ProtocolVersion::parse(name).unwrap());
+        assert_eq!(all[0], ProtocolVersion::V2024_11_05);
+        assert_eq!(all.map(ProtocolVersion::has_batches), [false, true, false, false]);
+        assert_eq!(all.map(ProtocolVersion::has_priming), [false, false, false, true]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The door of HTTP/1.1's framing for the fuzz targets.
 
-use super::{Framing, HeadLimits};
+use super::framing::{Framing, HeadLimits};
 
 /// Follows bytes that come in these pieces. Where the line stands that breaks a rule, if one does.
 #[must_use]

@@ -1,6 +1,6 @@
 //! The lines of HTTP/1.1 without their CR LF, each parsed by itself.
 
-use super::fault::Fault;
+use super::error::FramingError;
 
 /// Bytes of a method that still may be one.
 const LONGEST_METHOD: usize = 64;
@@ -71,21 +71,21 @@ pub(super) struct RequestLine<'a> {
 
 impl<'a> RequestLine<'a> {
     /// `METHOD SP target SP HTTP/1.x`, with these two spaces and no more.
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, Fault> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, FramingError> {
         let mut parts = line.splitn(3, |byte| *byte == b' ');
         let (Some(method), Some(target), Some(version)) =
             (parts.next(), parts.next(), parts.next())
         else {
-            return Err(Fault::RequestLine);
+            return Err(FramingError::RequestLine);
         };
         if !is_token(method) || method.len() > LONGEST_METHOD || target.is_empty() {
-            return Err(Fault::RequestLine);
+            return Err(FramingError::RequestLine);
         }
         let version = match version {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
-            _ if version.contains(&b' ') => return Err(Fault::RequestLine),
-            _ => return Err(Fault::Version),
+            _ if version.contains(&b' ') => return Err(FramingError::RequestLine),
+            _ => return Err(FramingError::Version),
         };
         let authority = authority(method, target)?;
         Ok(Self { target, version, authority })
@@ -93,14 +93,14 @@ impl<'a> RequestLine<'a> {
 }
 
 /// The authority of a target, which must be of a form that the method allows.
-fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
+fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, FramingError> {
     // A fragment would be dropped without a word by the URI type of the HTTP floor.
     let visible = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
     if !visible {
-        return Err(Fault::Target);
+        return Err(FramingError::Target);
     }
     if method == b"CONNECT" {
-        return if is_authority(target) { Ok(Some(target)) } else { Err(Fault::Target) };
+        return if is_authority(target) { Ok(Some(target)) } else { Err(FramingError::Target) };
     }
     match target {
         [b'/', ..] => Ok(None),
@@ -111,7 +111,7 @@ fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Fa
                 start.eq_ignore_ascii_case(scheme).then_some(rest)
             });
             let authority = after.and_then(|rest| rest.split(|byte| b"/?".contains(byte)).next());
-            authority.filter(|it| is_authority(it)).map(Some).ok_or(Fault::Target)
+            authority.filter(|it| is_authority(it)).map(Some).ok_or(FramingError::Target)
         }
     }
 }
@@ -137,22 +137,23 @@ pub(super) enum Field<'a> {
 
 impl<'a> Field<'a> {
     /// `name: value`, with nothing before the colon.
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, Fault> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, FramingError> {
         if let [b' ' | b'\t', ..] = line {
-            return Err(Fault::Folded);
+            return Err(FramingError::Folded);
         }
-        let end = line.iter().position(|byte| !is_token_byte(*byte)).ok_or(Fault::FieldName)?;
-        let (name, rest) = line.split_at_checked(end).ok_or(Fault::FieldName)?;
+        let end =
+            line.iter().position(|byte| !is_token_byte(*byte)).ok_or(FramingError::FieldName)?;
+        let (name, rest) = line.split_at_checked(end).ok_or(FramingError::FieldName)?;
         let (false, [b':', value @ ..]) = (name.is_empty(), rest) else {
-            return Err(Fault::FieldName);
+            return Err(FramingError::FieldName);
         };
         if !is_field_content(value) {
-            return Err(Fault::FieldValue);
+            return Err(FramingError::FieldValue);
         }
         Self::known(name, value)
     }
 
-    fn known(name: &[u8], value: &'a [u8]) -> Result<Self, Fault> {
+    fn known(name: &[u8], value: &'a [u8]) -> Result<Self, FramingError> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         // By length first: most names are none of these.
         match name.len() {
@@ -162,7 +163,7 @@ impl<'a> Field<'a> {
                 if host.is_empty() || is_authority(host) {
                     Ok(Self::Host(host))
                 } else {
-                    Err(Fault::Host)
+                    Err(FramingError::Host)
                 }
             }
             6 if is("expect") => {
@@ -171,7 +172,7 @@ impl<'a> Field<'a> {
             14 if is("content-length") => content_length(trimmed(value)).map(Self::ContentLength),
             17 if is("transfer-encoding") => {
                 let chunked = trimmed(value).eq_ignore_ascii_case(b"chunked");
-                if chunked { Ok(Self::Chunked) } else { Err(Fault::TransferEncoding) }
+                if chunked { Ok(Self::Chunked) } else { Err(FramingError::TransferEncoding) }
             }
             7 if is("trailer") => Ok(Self::HeadOnly),
             12 if is("content-type") => Ok(Self::HeadOnly),
@@ -182,25 +183,25 @@ impl<'a> Field<'a> {
     }
 }
 
-fn content_length(digits: &[u8]) -> Result<u64, Fault> {
+fn content_length(digits: &[u8]) -> Result<u64, FramingError> {
     if digits.is_empty() || digits.len() > MOST_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Fault::ContentLength);
+        return Err(FramingError::ContentLength);
     }
     Ok(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// A chunk's size, and how many bytes its extension has.
-pub(super) fn chunk_size(line: &[u8]) -> Result<(u64, usize), Fault> {
+pub(super) fn chunk_size(line: &[u8]) -> Result<(u64, usize), FramingError> {
     let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
-    let (digits, extension) = line.split_at_checked(end).ok_or(Fault::ChunkSize)?;
+    let (digits, extension) = line.split_at_checked(end).ok_or(FramingError::ChunkSize)?;
     if digits.is_empty()
         || digits.len() > MOST_HEX_DIGITS
         || !digits.iter().all(u8::is_ascii_hexdigit)
     {
-        return Err(Fault::ChunkSize);
+        return Err(FramingError::ChunkSize);
     }
     if !is_field_content(extension) {
-        return Err(Fault::ChunkExtension);
+        return Err(FramingError::ChunkExtension);
     }
     let value = |digit: u8| match digit {
         b'0'..=b'9' => digit - b'0',
@@ -230,26 +231,26 @@ mod tests {
         }
         assert_eq!(of("OPTIONS * HTTP/1.1").unwrap().authority, None);
         for (line, fault) in [
-            ("GET", Fault::RequestLine),
-            ("GET /", Fault::RequestLine),
-            ("GET  / HTTP/1.1", Fault::RequestLine),
-            ("GET /  HTTP/1.1", Fault::RequestLine),
-            ("GET / HTTP/1.1 ", Fault::RequestLine),
-            (" GET / HTTP/1.1", Fault::RequestLine),
-            ("G(T / HTTP/1.1", Fault::RequestLine),
-            ("GET\t/\tHTTP/1.1", Fault::RequestLine),
-            ("GET / http/1.1", Fault::Version),
-            ("GET / HTTP/1.2", Fault::Version),
-            ("GET / HTTP/2.0", Fault::Version),
-            ("GET / HTTP/01.1", Fault::Version),
-            ("GET * HTTP/1.1", Fault::Target),
-            ("GET mcp HTTP/1.1", Fault::Target),
-            ("GET /#x HTTP/1.1", Fault::Target),
-            ("GET /\u{e9} HTTP/1.1", Fault::Target),
-            ("GET http:///x HTTP/1.1", Fault::Target),
-            ("GET http://u@h/x HTTP/1.1", Fault::Target),
-            ("GET ftp://h/x HTTP/1.1", Fault::Target),
-            ("CONNECT /x HTTP/1.1", Fault::Target),
+            ("GET", FramingError::RequestLine),
+            ("GET /", FramingError::RequestLine),
+            ("GET  / HTTP/1.1", FramingError::RequestLine),
+            ("GET /  HTTP/1.1", FramingError::RequestLine),
+            ("GET / HTTP/1.1 ", FramingError::RequestLine),
+            (" GET / HTTP/1.1", FramingError::RequestLine),
+            ("G(T / HTTP/1.1", FramingError::RequestLine),
+            ("GET\t/\tHTTP/1.1", FramingError::RequestLine),
+            ("GET / http/1.1", FramingError::Version),
+            ("GET / HTTP/1.2", FramingError::Version),
+            ("GET / HTTP/2.0", FramingError::Version),
+            ("GET / HTTP/01.1", FramingError::Version),
+            ("GET * HTTP/1.1", FramingError::Target),
+            ("GET mcp HTTP/1.1", FramingError::Target),
+            ("GET /#x HTTP/1.1", FramingError::Target),
+            ("GET /\u{e9} HTTP/1.1", FramingError::Target),
+            ("GET http:///x HTTP/1.1", FramingError::Target),
+            ("GET http://u@h/x HTTP/1.1", FramingError::Target),
+            ("GET ftp://h/x HTTP/1.1", FramingError::Target),
+            ("CONNECT /x HTTP/1.1", FramingError::Target),
         ] {
             assert_eq!(of(line), Err(fault), "{line}");
         }
@@ -267,28 +268,28 @@ mod tests {
         assert_eq!(of(b"x-a_b: caf\xe9 \t \xff"), Ok(Field::Other));
         assert_eq!(of(b"x:"), Ok(Field::Other));
         for (line, fault) in [
-            (&b" x: y"[..], Fault::Folded),
-            (b"\tx: y", Fault::Folded),
-            (b"no colon", Fault::FieldName),
-            (b"nocolon", Fault::FieldName),
-            (b": y", Fault::FieldName),
-            (b"x : y", Fault::FieldName),
-            (b"caf\xe9: y", Fault::FieldName),
-            (b"x: a\0b", Fault::FieldValue),
-            (b"x: a\x0bb", Fault::FieldValue),
-            (b"x: a\x7fb", Fault::FieldValue),
-            (b"host: a b", Fault::Host),
-            (b"host: a,b", Fault::Host),
-            (b"host: u@a", Fault::Host),
-            (b"host: a/b", Fault::Host),
-            (b"content-length:", Fault::ContentLength),
-            (b"content-length: +1", Fault::ContentLength),
-            (b"content-length: 1, 1", Fault::ContentLength),
-            (b"content-length: 0x1", Fault::ContentLength),
-            (b"content-length: 1234567890123456789", Fault::ContentLength),
-            (b"transfer-encoding: gzip, chunked", Fault::TransferEncoding),
-            (b"transfer-encoding:", Fault::TransferEncoding),
-            (b"transfer-encoding: chunked;q=1", Fault::TransferEncoding),
+            (&b" x: y"[..], FramingError::Folded),
+            (b"\tx: y", FramingError::Folded),
+            (b"no colon", FramingError::FieldName),
+            (b"nocolon", FramingError::FieldName),
+            (b": y", FramingError::FieldName),
+            (b"x : y", FramingError::FieldName),
+            (b"caf\xe9: y", FramingError::FieldName),
+            (b"x: a\0b", FramingError::FieldValue),
+            (b"x: a\x0bb", FramingError::FieldValue),
+            (b"x: a\x7fb", FramingError::FieldValue),
+            (b"host: a b", FramingError::Host),
+            (b"host: a,b", FramingError::Host),
+            (b"host: u@a", FramingError::Host),
+            (b"host: a/b", FramingError::Host),
+            (b"content-length:", FramingError::ContentLength),
+            (b"content-length: +1", FramingError::ContentLength),
+            (b"content-length: 1, 1", FramingError::ContentLength),
+            (b"content-length: 0x1", FramingError::ContentLength),
+            (b"content-length: 1234567890123456789", FramingError::ContentLength),
+            (b"transfer-encoding: gzip, chunked", FramingError::TransferEncoding),
+            (b"transfer-encoding:", FramingError::TransferEncoding),
+            (b"transfer-encoding: chunked;q=1", FramingError::TransferEncoding),
         ] {
             assert_eq!(of(line), Err(fault), "{}", String::from_utf8_lossy(line));
         }
@@ -302,8 +303,48 @@ mod tests {
         for line in
             [&b""[..], b"000000001", b"0x1", b"+1", b"-1", b" 1", b"1 ", b"1 ;x", b"g", b";x"]
         {
-            assert_eq!(chunk_size(line), Err(Fault::ChunkSize), "{line:?}");
+            assert_eq!(chunk_size(line), Err(FramingError::ChunkSize), "{line:?}");
         }
-        assert_eq!(chunk_size(b"1;x\0"), Err(Fault::ChunkExtension));
+        assert_eq!(chunk_size(b"1;x\0"), Err(FramingError::ChunkExtension));
+    }
+
+    #[test]
+    fn a_request_line_has_a_method_of_64_bytes_at_most_and_a_target() {
+        let with = |length| format!("{} / HTTP/1.1", "A".repeat(length)).into_bytes();
+        assert!(RequestLine::parse(&with(64)).is_ok());
+        assert_eq!(RequestLine::parse(&with(65)), Err(FramingError::RequestLine));
+        assert_eq!(RequestLine::parse(b"GET  HTTP/1.1"), Err(FramingError::RequestLine));
+        assert_eq!(RequestLine::parse(b" / HTTP/1.1"), Err(FramingError::RequestLine));
+    }
+
+    #[test]
+    fn two_control_characters_are_as_bad_as_one() {
+        assert!(is_field_content(b"a\tb c\xff"));
+        for bad in [&b"\0"[..], b"\0\0", b"\x7f\x7f", b"\0\x7f", b"\x1f", b"a\rb", b"a\nb"] {
+            assert!(!is_field_content(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn fields_that_only_a_head_may_have_are_known_by_their_whole_names() {
+        for name in
+            ["Trailer", "Content-Type", "Authorization", "Content-Range", "Content-Encoding"]
+        {
+            assert_eq!(
+                Field::parse(format!("{name}: x").as_bytes()),
+                Ok(Field::HeadOnly),
+                "{name}"
+            );
+        }
+        for length in 1..20 {
+            let name = "x".repeat(length);
+            assert_eq!(Field::parse(format!("{name}: x").as_bytes()), Ok(Field::Other), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_length_has_18_digits_at_most() {
+        assert_eq!(content_length(b"123456789012345678"), Ok(123_456_789_012_345_678));
+        assert_eq!(content_length(b"0000000000000000120"), Err(FramingError::ContentLength));
     }
 }

@@ -1,322 +1,144 @@
-//! The framing of HTTP/1.1, checked before hyper sees the bytes.
-//!
-//! hyper and its parser are kind where two readers of the same bytes may disagree: they take bare
-//! LF for a line end, several equal `Content-Length` fields, `Transfer-Encoding` beside a length,
-//! extensions and white space behind a chunk size, a head without `Host`. A proxy in front that
-//! reads any of these otherwise lets one request hide in another (RFC 9112 section 11.2). So the
-//! bytes are followed here, and the first that break a rule end the connection.
-//!
-//! [`Framing`] reads no socket and keeps no more than the line that is under way.
+//! HTTP/1.1 on a connection, under its time limits and the drain. The folder's one verb is
+//! [`serve`]. The bytes are checked by [`Framing`] before hyper sees them.
 
-mod fault;
+mod error;
+mod framing;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
 mod line;
 
-use memchr::memchr;
+use std::future::Future;
+use std::sync::Arc;
 
-pub(super) use self::fault::Fault;
-use self::line::{Field, RequestLine, Version, chunk_size};
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
-/// Empty lines before a request that are passed over: some clients send one behind a body.
-const EMPTY_LINES: u8 = 1;
-/// Bytes of a request line beside its target: a method, a version, what stands between.
-const BESIDE_TARGET: usize = 128;
-/// Bytes of one chunk's extension, and of all of a body's.
-const EXTENSION: usize = 256;
-const EXTENSIONS: usize = 4096;
-/// Bytes of a line that holds a chunk size.
-const SIZE_LINE: usize = 16 + EXTENSION;
+pub(super) use self::framing::{Announced, Framing, Violation};
 
-/// Where bytes break the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Violation {
-    pub(super) fault: Fault,
-    /// How many of the bytes stand before the line that does.
-    pub(super) at: usize,
-    /// Is it in the body of a request that has begun?
-    pub(super) in_body: bool,
-}
+use self::framing::HeadLimits;
+use super::activity::Activity;
+use super::deadlines::Overdue;
+use super::linger::take_the_rest;
+use super::service::{ConnLimits, Service};
+use super::socket::Watched;
+use crate::caller::Alpn;
+use crate::http::{ConnInfo, NoRequest};
+use crate::observe::metrics::Outcome;
 
-/// Bytes of a trailer section. Nobody needs them, and hyper breaks off at 16 KiB without a word.
-const TRAILER_BYTES: usize = 8192;
+/// Header fields that hyper's parser has room for without an allocation.
+const HYPERS_HEADERS: usize = 100;
 
-/// What a head may cost.
+/// Why a connection ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct HeadLimits {
-    /// Bytes of its target and its fields.
-    pub(super) bytes: usize,
-    /// Fields of a trailer section. Those of a head are counted by the HTTP floor.
-    pub(super) fields: usize,
+enum End {
+    /// Both sides are done with it, or it broke.
+    Done,
+    /// It has gone on too long.
+    Overdue(Overdue),
+    /// What came on it is no HTTP/1.1.
+    Violation(Violation),
 }
 
-/// Follows the framing of one connection's requests.
-#[derive(Debug)]
-pub(super) struct Framing {
-    limits: HeadLimits,
-    part: Part,
-    /// What came of a line that is not over.
-    line: Vec<u8>,
-    head: Head,
-    /// Heads that have ended.
-    heads: u64,
-}
-
-/// Bytes of a body that have been announced by their chunk's size, and have not come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Announced {
-    /// Which request of the connection it is, from 0.
-    pub(super) request: u64,
-    pub(super) bytes: u64,
-}
-
-/// What the next bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// The first line of a head, or empty lines before it.
-    RequestLine,
-    Fields,
-    /// So many bytes of a body.
-    Body(u64),
-    ChunkSize,
-    ChunkData(u64),
-    ChunkEnd,
-    Trailers,
-}
-
-/// What is known of the request under way.
-#[derive(Debug, Default)]
-struct Head {
-    empty_lines: u8,
-    old: bool,
-    /// What the target names, for as long as `Host` has not confirmed it.
-    authority: Option<Vec<u8>>,
-    host: bool,
-    length: Option<u64>,
-    chunked: bool,
-    /// Bytes of the target and the fields.
-    bytes: usize,
-    extensions: usize,
-    trailers: usize,
-    trailer_bytes: usize,
-}
-
-impl Framing {
-    /// A connection from its first byte on.
-    pub(super) fn new(limits: HeadLimits) -> Self {
-        Self { limits, part: Part::RequestLine, line: Vec::new(), head: Head::default(), heads: 0 }
+/// Serves an HTTP/1.1 connection to its end.
+///
+/// Not `async` itself: what it takes would have a place in the future, beside what is made of it.
+pub(super) fn serve<I>(
+    service: &Service,
+    io: I,
+    conn: ConnInfo,
+) -> impl Future<Output = ()> + Send + use<'_, I>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let ConnLimits { times, max_header_bytes, max_headers } = service.limits;
+    let activity = Activity::new(times, Alpn::Http1);
+    // Up to twice its size a head is the HTTP floor's, which charges it and names its refusal.
+    let bytes = max_header_bytes.saturating_mul(2).max(8192);
+    let framing = Framing::new(HeadLimits { bytes, fields: max_headers.max(HYPERS_HEADERS) });
+    let io = TokioIo::new(Watched::new(io, Arc::clone(&activity), Some(framing)));
+    let client = conn.client;
+    let requests = service.requests(conn, Arc::clone(&activity));
+    let mut builder = http1::Builder::new();
+    // The head has its time from `Activity`; hyper's own timer would also cut idle keep-alive.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(bytes);
+    if max_headers > HYPERS_HEADERS {
+        // Up to its own number, which costs less, the limit is the HTTP floor's.
+        builder.max_headers(max_headers);
     }
-
-    /// What is still to come of the chunk under way.
-    pub(super) fn announced(&self) -> Option<Announced> {
-        let Part::ChunkData(bytes) = self.part else { return None };
-        Some(Announced { request: self.heads.checked_sub(1)?, bytes })
-    }
-
-    /// Follows the bytes that came next.
-    ///
-    /// # Errors
-    /// [`Violation`] where a rule is broken. There is nothing to be followed behind that.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let part = self.part;
-            let followed = match part {
-                Part::Body(left) => Ok(self.skip(rest, left, Part::RequestLine, Part::Body)),
-                Part::ChunkData(left) => Ok(self.skip(rest, left, Part::ChunkEnd, Part::ChunkData)),
-                Part::RequestLine
-                | Part::Fields
-                | Part::ChunkSize
-                | Part::ChunkEnd
-                | Part::Trailers => self.line(rest),
-            };
-            rest = followed.map_err(|fault| Violation {
-                fault,
-                at: bytes.len() - rest.len(),
-                in_body: !matches!(part, Part::RequestLine | Part::Fields),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Passes over content.
-    fn skip<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        left: u64,
-        then: Part,
-        more: fn(u64) -> Part,
-    ) -> &'a [u8] {
-        let step = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-        let left = left - u64::try_from(step).unwrap_or(left);
-        self.part = if left == 0 { then } else { more(left) };
-        bytes.get(step..).unwrap_or_default()
-    }
-
-    /// Takes a line, or as much of it as there is; what stands behind it.
-    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
-        let end = memchr(b'\n', bytes);
-        let (piece, rest) =
-            bytes.split_at_checked(end.map_or(bytes.len(), |end| end + 1)).unwrap_or((bytes, &[]));
-        let (most, too_long) = self.line_limit();
-        if self.line.len() + piece.len() > most {
-            return Err(too_long);
-        }
-        if end.is_none() {
-            self.line.extend_from_slice(piece);
-        } else if self.line.is_empty() {
-            self.take(piece)?;
-        } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(piece);
-            self.take(&line)?;
-        }
-        Ok(rest)
-    }
-
-    /// How long the line under way may become, with its end; what it is if it is longer.
-    fn line_limit(&self) -> (usize, Fault) {
-        let most = self.limits.bytes;
-        let trailers = most.min(TRAILER_BYTES);
-        match self.part {
-            Part::RequestLine => (most + BESIDE_TARGET, Fault::TargetTooLong),
-            // The empty line at the end costs nothing.
-            Part::Fields => (most.saturating_sub(self.head.bytes) + 2, Fault::HeadTooLarge),
-            Part::Trailers => {
-                (trailers.saturating_sub(self.head.trailer_bytes) + 2, Fault::Trailer)
-            }
-            Part::ChunkSize => (SIZE_LINE, Fault::ChunkSize),
-            Part::ChunkEnd | Part::Body(_) | Part::ChunkData(_) => (2, Fault::ChunkEnd),
-        }
-    }
-
-    /// One whole line.
-    fn take(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let length = line.len();
-        let [line @ .., b'\r', b'\n'] = line else {
-            return Err(if self.part == Part::ChunkEnd { Fault::ChunkEnd } else { Fault::LineEnd });
-        };
-        if memchr(b'\r', line).is_some() {
-            return Err(Fault::LineEnd);
-        }
-        match self.part {
-            Part::RequestLine if line.is_empty() => self.empty_line(),
-            Part::RequestLine => self.request_line(line),
-            Part::Fields if line.is_empty() => self.end_head(),
-            Part::Fields => self.field(line, length),
-            Part::ChunkSize => self.chunk(line),
-            Part::ChunkEnd if line.is_empty() => {
-                self.part = Part::ChunkSize;
-                Ok(())
-            }
-            Part::ChunkEnd | Part::Body(_) | Part::ChunkData(_) => Err(Fault::ChunkEnd),
-            Part::Trailers if line.is_empty() => {
-                self.part = Part::RequestLine;
-                Ok(())
-            }
-            Part::Trailers => self.trailer(line, length),
-        }
-    }
-
-    fn empty_line(&mut self) -> Result<(), Fault> {
-        if self.head.empty_lines >= EMPTY_LINES {
-            return Err(Fault::EmptyLines);
-        }
-        self.head.empty_lines += 1;
-        Ok(())
-    }
-
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let RequestLine { target, version, authority } = RequestLine::parse(line)?;
-        if target.len() > self.limits.bytes {
-            return Err(Fault::TargetTooLong);
-        }
-        self.head = Head {
-            old: version == Version::Http10,
-            authority: authority.map(<[u8]>::to_vec),
-            bytes: target.len(),
-            ..Head::default()
-        };
-        self.part = Part::Fields;
-        Ok(())
-    }
-
-    fn field(&mut self, line: &[u8], length: usize) -> Result<(), Fault> {
-        let head = &mut self.head;
-        head.bytes += length;
-        if head.bytes > self.limits.bytes {
-            return Err(Fault::HeadTooLarge);
-        }
-        match Field::parse(line)? {
-            Field::Host(_) if head.host => Err(Fault::Host),
-            Field::Host(host) => {
-                head.host = true;
-                match head.authority.take() {
-                    Some(named) if !named.eq_ignore_ascii_case(host) => Err(Fault::Authority),
-                    Some(_) | None => Ok(()),
+    let mut http = builder.serve_connection(io, hyper::service::service_fn(requests));
+    async move {
+        let mut draining = Box::pin(service.drain.draining());
+        let mut drained = false;
+        let (end, linger) = loop {
+            tokio::select! {
+                ended = std::future::poll_fn(|context| http.poll_without_shutdown(context)) => {
+                    if let Err(error) = &ended {
+                        service.failures.ended(client, error, &activity);
+                    }
+                    let violation = activity.ending.violation();
+                    let linger =
+                        ended.is_err() || violation.is_some() || activity.ending.may_send();
+                    break (violation.map_or(End::Done, End::Violation), linger);
+                }
+                () = &mut draining, if !drained => {
+                    drained = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                overdue = activity.overdue() => {
+                    break (End::Overdue(overdue), overdue == Overdue::Head);
                 }
             }
-            Field::ContentLength(_) if head.length.is_some() => Err(Fault::ContentLength),
-            Field::ContentLength(length) => {
-                head.length = Some(length);
-                Ok(())
-            }
-            Field::Chunked if head.chunked || head.old => Err(Fault::TransferEncoding),
-            Field::Chunked => {
-                head.chunked = true;
-                Ok(())
-            }
-            // HTTP/1.0 knows no expectations: they are passed over.
-            Field::Expect(false) if !head.old => Err(Fault::Expectation),
-            Field::Expect(_) | Field::HeadOnly | Field::Other => Ok(()),
-        }
-    }
-
-    fn end_head(&mut self) -> Result<(), Fault> {
-        let head = &self.head;
-        if !head.host && !head.old {
-            return Err(Fault::Host);
-        }
-        self.heads += 1;
-        self.part = match (head.length, head.chunked) {
-            (Some(_), true) => return Err(Fault::TwoLengths),
-            (None, true) => Part::ChunkSize,
-            (Some(0) | None, false) => Part::RequestLine,
-            (Some(length), false) => Part::Body(length),
         };
-        Ok(())
-    }
-
-    fn chunk(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let (size, extension) = chunk_size(line)?;
-        self.head.extensions += extension;
-        if extension > EXTENSION || self.head.extensions > EXTENSIONS {
-            return Err(Fault::ChunkExtension);
+        count(service, end);
+        if activity.ending.broke_off() {
+            // A goodbye would make a whole answer of one that ends with the connection.
+            return;
         }
-        self.part = if size == 0 { Part::Trailers } else { Part::ChunkData(size) };
-        Ok(())
-    }
-
-    fn trailer(&mut self, line: &[u8], length: usize) -> Result<(), Fault> {
-        self.head.trailers += 1;
-        self.head.trailer_bytes += length;
-        let HeadLimits { bytes, fields } = self.limits;
-        if self.head.trailers > fields || self.head.trailer_bytes > bytes.min(TRAILER_BYTES) {
-            return Err(Fault::Trailer);
-        }
-        match Field::parse(line) {
-            Ok(Field::Other) => Ok(()),
-            Ok(
-                Field::Host(_)
-                | Field::ContentLength(_)
-                | Field::Chunked
-                | Field::Expect(_)
-                | Field::HeadOnly,
-            )
-            | Err(_) => Err(Fault::Trailer),
-        }
+        let io = http.into_parts().io.into_inner();
+        Box::pin(bid_farewell(service, io, end, linger)).await;
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Ends our side of a connection. Says why if its time is over, or if what came is no request. A
+/// peer that took that, and still has something to send, is listened to for a while.
+async fn bid_farewell<I>(service: &Service, mut io: Watched<I>, end: End, linger: bool)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let text = match end {
+        End::Overdue(Overdue::Head) => NoRequest::HeadTimeout.bytes(),
+        End::Violation(Violation { error, in_body: false, .. }) => {
+            let refusal = error.refusal();
+            service.failures.tally.refused(refusal.label());
+            refusal.bytes()
+        }
+        // The request whose body it is has its answer.
+        End::Violation(Violation { in_body: true, .. })
+        | End::Overdue(Overdue::Idle)
+        | End::Done => Bytes::new(),
+        End::Overdue(Overdue::Stalled) => return,
+    };
+    let last_words = async {
+        io.write_all(&text).await?;
+        io.shutdown().await
+    };
+    // A peer that does not even take this has had its time.
+    let taken = timeout(service.limits.times.write, last_words).await;
+    if linger && matches!(taken, Ok(Ok(()))) {
+        take_the_rest(io.into_inner()).await;
+    }
+}
+
+fn count(service: &Service, end: End) {
+    match end {
+        End::Violation(violation) => {
+            tracing::debug!(fault = ?violation.error, "a connection broke the rules of HTTP/1.1");
+            service.failures.tally.count(Outcome::Malformed);
+        }
+        End::Overdue(overdue) => service.failures.overdue(overdue),
+        End::Done => {}
+    }
+}

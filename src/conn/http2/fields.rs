@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::frames::{Frame, Kind};
+use super::frame::{Frame, FrameType};
 
 /// Bytes that an entry of the table costs beside its name and value (RFC 7541 section 4.1).
 const ENTRY: usize = 32;
@@ -74,14 +74,14 @@ impl Fields {
 
     /// A frame of fields begins. True if it ends here, with a pseudo-header field among trailers.
     pub(super) fn begin(&mut self, frame: Frame) -> bool {
-        if frame.kind == Kind::Headers {
+        if frame.kind == FrameType::Headers {
             self.block.clear();
             self.trailers = frame.stream <= self.newest;
             self.newest = self.newest.max(frame.stream);
         }
         let length = usize::try_from(frame.length).unwrap_or(usize::MAX);
         // CONTINUATION has neither padding nor priority.
-        let flags = if frame.kind == Kind::Headers { frame.flags() } else { frame.flags() & 4 };
+        let flags = if frame.kind == FrameType::Headers { frame.flags } else { frame.flags & 4 };
         self.frame = (self.block.len(), length, flags);
         length == 0 && self.end_frame()
     }
@@ -235,7 +235,8 @@ fn symbols(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frames::{Frames, frame};
+    use super::super::frame::frame;
+    use super::super::frames::FrameReader;
     use super::*;
 
     fn block(text: &str) -> Vec<u8> {
@@ -300,9 +301,8 @@ mod tests {
 
     /// What becomes of these frames of a peer, in pieces of this size.
     fn follow(frames: &[Vec<u8>], piece: usize) -> bool {
-        let mut fields = Fields::new(4096);
-        let mut found = false;
-        let mut following = Frames::of_server();
+        let (mut fields, mut found) = (Fields::new(4096), false);
+        let mut following = FrameReader::of_server();
         for bytes in frames.concat().chunks(piece) {
             following.pass_fields(bytes, |_| {}, &mut fields, &mut found);
         }

@@ -2,101 +2,16 @@
 //! Keeps the head of one frame and four bytes of what follows, and judges nothing.
 
 use super::fields::Fields;
+use super::frame::{Frame, FrameType};
 
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
 /// Bytes that a client says before its first frame (RFC 9113 section 3.4).
 const PREFACE: u32 = 24;
 
-/// Types of frames (RFC 9113 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Data,
-    Headers,
-    Priority,
-    Reset,
-    Settings,
-    PushPromise,
-    Ping,
-    GoAway,
-    WindowUpdate,
-    Continuation,
-    Unknown,
-}
-
-impl Kind {
-    fn of(code: u8) -> Self {
-        match code {
-            0 => Self::Data,
-            1 => Self::Headers,
-            2 => Self::Priority,
-            3 => Self::Reset,
-            4 => Self::Settings,
-            5 => Self::PushPromise,
-            6 => Self::Ping,
-            7 => Self::GoAway,
-            8 => Self::WindowUpdate,
-            9 => Self::Continuation,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// One frame: its head, and how its payload begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: Kind,
-    flags: u8,
-    /// Whom it is for; 0 is the connection.
-    pub(super) stream: u32,
-    /// Bytes of its payload.
-    pub(super) length: u32,
-    /// The first four bytes of its payload as a number; zeros stand for what it does not have.
-    pub(super) lead: u32,
-}
-
-impl Frame {
-    /// What its type makes of them.
-    pub(super) fn flags(self) -> u8 {
-        self.flags
-    }
-
-    /// The last of its stream. Only of frames of data and headers.
-    pub(super) fn ends_stream(self) -> bool {
-        self.flags & 1 != 0
-    }
-
-    /// The last of a header block.
-    pub(super) fn ends_headers(self) -> bool {
-        matches!(self.kind, Kind::Headers | Kind::Continuation) && self.flags & 4 != 0
-    }
-
-    /// Has it a length that its type cannot have (RFC 9113 section 6)?
-    pub(super) fn is_misfit(self) -> bool {
-        match self.kind {
-            Kind::Priority => self.length != 5,
-            Kind::Reset | Kind::WindowUpdate => self.length != 4,
-            Kind::Settings if self.flags & 1 != 0 => self.length != 0,
-            Kind::Settings => !self.length.is_multiple_of(6),
-            Kind::Ping => self.length != 8,
-            Kind::GoAway => self.length < 8,
-            Kind::Data | Kind::Headers | Kind::PushPromise | Kind::Continuation | Kind::Unknown => {
-                false
-            }
-        }
-    }
-
-    /// Bytes of data, without padding (RFC 9113 section 6.1).
-    pub(super) fn data(self) -> u32 {
-        let padded = self.flags & 8 != 0;
-        let padding = if padded { 1 + (self.lead >> 24) } else { 0 };
-        self.length.saturating_sub(padding)
-    }
-}
-
 /// Where in a run of frames one is.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct FrameReader {
     /// The frame that comes; how much of it there is, up to the lead.
     head: [u8; HEAD + 4],
     have: usize,
@@ -107,11 +22,11 @@ pub(super) struct Frames {
     fields: bool,
     /// A header block has begun, and its last frame was not there yet.
     block: bool,
-    /// Frames and header blocks that have begun; names the one that is not complete.
+    /// FrameReader and header blocks that have begun; names the one that is not complete.
     begun: u64,
 }
 
-impl Frames {
+impl FrameReader {
     /// What a client says.
     pub(super) fn of_client() -> Self {
         Self { skip: PREFACE, ..Self::of_server() }
@@ -158,7 +73,7 @@ impl Frames {
         let fields = std::cell::RefCell::new((fields, found));
         let begin = |frame: Frame| {
             let (fields, found) = &mut *fields.borrow_mut();
-            if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
+            if matches!(frame.kind, FrameType::Headers | FrameType::Continuation) {
                 **found |= fields.begin(frame);
             }
             each(frame);
@@ -191,8 +106,8 @@ impl Frames {
             self.take(&mut bytes);
             if let Some(frame) = self.frame() {
                 self.have = 0;
-                self.data = frame.kind == Kind::Data;
-                self.fields = matches!(frame.kind, Kind::Headers | Kind::Continuation);
+                self.data = frame.kind == FrameType::Data;
+                self.fields = matches!(frame.kind, FrameType::Headers | FrameType::Continuation);
                 self.skip = frame.length.saturating_sub(4);
                 each(frame);
                 if self.fields {
@@ -244,19 +159,8 @@ impl Frames {
         }
         // The highest bit is reserved, and means nothing.
         let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-        Some(Frame { kind: Kind::of(kind), flags, stream, length, lead })
+        Some(Frame { kind: FrameType::of(kind), flags, stream, length, lead })
     }
-}
-
-/// A frame's bytes (RFC 9113 section 4.1), for tests.
-#[cfg(test)]
-pub(in crate::conn) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 #[cfg(test)]
@@ -264,9 +168,10 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::frame::frame;
     use super::*;
 
-    fn seen(frames: &mut Frames, bytes: &[u8]) -> Vec<Frame> {
+    fn seen(frames: &mut FrameReader, bytes: &[u8]) -> Vec<Frame> {
         let mut seen = Vec::new();
         frames.pass(bytes, |frame| seen.push(frame));
         seen
@@ -274,17 +179,17 @@ mod tests {
 
     #[test]
     fn frames_are_told_with_how_they_begin() {
-        let mut frames = Frames::of_server();
+        let mut frames = FrameReader::of_server();
         let mut bytes = frame(8, 0, 0x8000_0003, &[0, 0, 1, 0]);
         bytes.extend(frame(0, 1, 1, &[7]));
         bytes.extend(frame(0, 8, 1, &[2, 7, 0, 0]));
         bytes.extend(frame(4, 1, 0, &[]));
         let told = seen(&mut frames, &bytes);
         let [update, data, padded, settings] = told[..] else { panic!("{told:?}") };
-        assert_eq!((update.kind, update.stream, update.lead), (Kind::WindowUpdate, 3, 256));
+        assert_eq!((update.kind, update.stream, update.lead), (FrameType::WindowUpdate, 3, 256));
         assert_eq!((data.ends_stream(), data.data(), data.lead), (true, 1, 7 << 24));
         assert_eq!((padded.ends_stream(), padded.data()), (false, 1));
-        assert_eq!((settings.kind, settings.length, settings.lead), (Kind::Settings, 0, 0));
+        assert_eq!((settings.kind, settings.length, settings.lead), (FrameType::Settings, 0, 0));
         assert!(frames.at_boundary());
         assert_eq!(frames.unfinished(), None);
     }
@@ -295,7 +200,7 @@ mod tests {
             [(2, 0, 5), (3, 0, 4), (4, 0, 12), (4, 1, 0), (6, 0, 8), (7, 0, 8), (8, 0, 4)]
         {
             let of = |length: usize| {
-                seen(&mut Frames::of_server(), &frame(kind, flags, 0, &vec![0; length]))[0]
+                seen(&mut FrameReader::of_server(), &frame(kind, flags, 0, &vec![0; length]))[0]
             };
             assert!(!of(fits).is_misfit(), "{kind}");
             assert!(of(fits + 1).is_misfit() || kind == 7, "{kind}");
@@ -305,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_not_complete_has_a_number() {
-        let mut frames = Frames::of_client();
+        let mut frames = FrameReader::of_client();
         assert_eq!(seen(&mut frames, b"PRI * HTTP/2.0\r\n"), []);
         assert_eq!(frames.unfinished(), Some(0));
         assert_eq!(seen(&mut frames, b"\r\nSM\r\n\r\n"), []);
@@ -337,13 +242,11 @@ mod tests {
         ) {
             let bytes: Vec<u8> =
                 parts.iter().flat_map(|(k, f, s, p)| frame(*k, *f, *s, p)).collect();
-            let mut whole = Frames::of_server();
+            let mut whole = FrameReader::of_server();
             let at_once = seen(&mut whole, &bytes);
             prop_assert_eq!(at_once.len(), parts.len());
             prop_assert!(whole.at_boundary());
-            let mut pieces = Frames::of_server();
-            let mut told = Vec::new();
-            let mut rest = &bytes[..];
+            let (mut pieces, mut told, mut rest) = (FrameReader::of_server(), Vec::new(), &bytes[..]);
             for cut in cuts.iter().cycle() {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 told.extend(seen(&mut pieces, now));
@@ -358,7 +261,7 @@ mod tests {
 
         #[test]
         fn no_bytes_are_too_strange(bytes in vec(any::<u8>(), 0..2000)) {
-            let mut frames = Frames::of_client();
+            let mut frames = FrameReader::of_client();
             let told = seen(&mut frames, &bytes).len();
             prop_assert!(told <= bytes.len() / HEAD);
         }

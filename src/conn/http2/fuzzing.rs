@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::budget::Budget;
-use super::frames::{Frame, Frames, Kind};
+use super::allowance::Allowance;
+use super::frame::{Frame, FrameType};
+use super::frames::FrameReader;
 
 /// One frame: stream, bytes of payload, the first four of them, bytes of data without padding.
 pub type Seen = (u32, u32, u32, u32);
@@ -13,8 +14,7 @@ pub type Seen = (u32, u32, u32, u32);
 /// The frames in bytes that come in these pieces, and whether the last of them is whole.
 #[must_use]
 pub fn frames(pieces: &[&[u8]]) -> (Vec<Seen>, bool) {
-    let mut seen = Vec::new();
-    let mut frames = Frames::of_server();
+    let (mut seen, mut frames) = (Vec::new(), FrameReader::of_server());
     for piece in pieces {
         frames.pass(piece, |frame| {
             seen.push((frame.stream, frame.length, frame.lead, frame.data()));
@@ -27,14 +27,13 @@ pub fn frames(pieces: &[&[u8]]) -> (Vec<Seen>, bool) {
 /// does not count, for it may be a request's body; none if that has no end.
 #[must_use]
 pub fn patience(bytes: &[u8], pause: Duration) -> Option<usize> {
-    let mut all = Vec::<Frame>::new();
-    let mut now = Instant::now();
-    Frames::of_server().pass(bytes, |frame| {
-        if frame.kind != Kind::Data {
+    let (mut all, mut now) = (Vec::<Frame>::new(), Instant::now());
+    FrameReader::of_server().pass(bytes, |frame| {
+        if frame.kind != FrameType::Data {
             all.push(frame);
         }
     });
-    let mut budget = Budget::new(now);
+    let mut budget = Allowance::new(now);
     let most = 100_000;
     let refused = all.iter().cycle().take(most).position(|frame| {
         now += pause;

@@ -1,11 +1,13 @@
-//! HTTP/2 on a connection: what the library is told to hold its peer to, what it does not know how
+//! HTTP/2 on a connection. The folder's one verb is [`serve`]: what the library is told to hold its peer to, what it does not know how
 //! to (a budget of frames that ask for nothing), and how the connection ends.
 
-mod budget;
+mod allowance;
 mod fields;
+pub(super) mod frame;
 mod frames;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
+mod ledger;
 mod metered;
 
 use std::error::Error;
@@ -19,17 +21,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-pub(super) use self::budget::Work;
-#[cfg(test)]
-pub(super) use self::frames::frame;
+pub(super) use self::ledger::Ledger;
 
-use self::metered::{Metered, Reason};
-use super::activity::{Activity, Overdue};
+use self::metered::{GoAway, Metered};
+use super::activity::Activity;
+use super::deadlines::Overdue;
+use super::linger::{LINGER, take_the_rest};
+use super::service::{ConnLimits, Service, Serving};
 use super::socket::Watched;
-use super::{Connection, LINGER, Serving, take_the_rest};
 use crate::caller::Alpn;
 use crate::http::ConnInfo;
-use crate::observe::metrics::Outcome;
+use crate::observe::metrics::{Outcome, Tally};
 
 /// Request bytes that a peer may send before they are asked for: of one stream, and of a
 /// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
@@ -59,7 +61,7 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WAIT: Duration = Duration::from_secs(20);
 
 /// How hyper's part of a connection ended.
-enum End {
+enum Driven {
     /// By itself.
     Over(Result<(), hyper::Error>),
     /// By a time limit, at once.
@@ -68,114 +70,121 @@ enum End {
     Unfinished,
 }
 
-impl Connection {
-    /// Serves an HTTP/2 connection to its end.
-    pub(super) async fn serve_http2<I>(&self, io: I, conn: ConnInfo)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let client = conn.client;
-        let activity = Activity::new(self.times, Alpn::H2);
-        let mut io =
-            Metered::new(Watched::new(io, Arc::clone(&activity), None), Arc::clone(&activity));
-        let service = self.service(conn, Arc::clone(&activity));
-        let end = Box::pin(self.drive(&mut io, service, &activity)).await;
-        let reason = match (io.fault(), end) {
-            (Some(fault), _) => {
-                let flood = matches!(fault, Reason::Spent(_));
-                self.tally.count(if flood { Outcome::Http2Flood } else { Outcome::Http2Broken });
-                tracing::debug!(%client, ?fault, "an HTTP/2 peer is sent away");
-                fault
-            }
-            (None, End::Cut(Overdue::Head | Overdue::Idle)) => Reason::Overdue,
-            (None, End::Over(Err(error))) => {
-                self.count_error(&error);
-                self.log_end(client, &Err(error), &activity);
-                // The library has said why; a peer that still sends must be able to read it.
-                return Box::pin(take_the_rest(io.into_inner())).await;
-            }
-            (None, End::Over(Ok(())) | End::Cut(Overdue::Stalled) | End::Unfinished) => return,
-        };
-        Box::pin(say_goodbye(io, reason)).await;
-    }
+/// Serves an HTTP/2 connection to its end.
+pub(super) async fn serve<I>(service: &Service, io: I, conn: ConnInfo)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = conn.client;
+    let activity = Activity::new(service.limits.times, Alpn::H2);
+    let mut io = Metered::new(
+        Watched::new(io, Arc::clone(&activity), None),
+        Arc::clone(&activity),
+        HEADER_TABLE,
+    );
+    let requests = service.requests(conn, Arc::clone(&activity));
+    let end = Box::pin(drive(service, &mut io, requests, &activity)).await;
+    let tally = &service.failures.tally;
+    let reason = match (io.fault(), end) {
+        (Some(fault), _) => {
+            let flood = matches!(fault, GoAway::Spent(_));
+            tally.count(if flood { Outcome::Http2Flood } else { Outcome::Http2Broken });
+            tracing::debug!(%client, ?fault, "an HTTP/2 peer is sent away");
+            fault
+        }
+        (None, Driven::Cut(Overdue::Head | Overdue::Idle)) => GoAway::Overdue,
+        (None, Driven::Over(Err(error))) => {
+            count_error(tally, &error);
+            service.failures.ended(client, &error, &activity);
+            // The library has said why; a peer that still sends must be able to read it.
+            return Box::pin(take_the_rest(io.into_inner())).await;
+        }
+        (None, Driven::Over(Ok(())) | Driven::Cut(Overdue::Stalled) | Driven::Unfinished) => return,
+    };
+    Box::pin(say_goodbye(io, reason)).await;
+}
 
-    /// Has hyper serve the connection, under its time limits and the drain. What hyper had is gone
-    /// when this returns, but for the socket.
-    async fn drive<I, S>(&self, io: &mut Metered<I>, service: S, activity: &Activity) -> End
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send,
-        S: Fn(Request<Incoming>) -> Serving + Unpin,
-    {
-        let service = hyper::service::service_fn(service);
-        let mut http =
-            std::pin::pin!(self.http2_builder().serve_connection(TokioIo::new(io), service));
-        let mut draining = Box::pin(self.drain.draining());
-        let mut drained = false;
-        let mut last: Option<Instant> = None;
-        loop {
-            let end = last.unwrap_or_else(far_future);
-            tokio::select! {
-                ended = &mut http => return End::Over(ended),
-                () = &mut draining, if !drained => {
-                    drained = true;
-                    http.as_mut().graceful_shutdown();
-                }
-                overdue = activity.overdue(), if last.is_none() => {
-                    self.count(super::End::Overdue(overdue));
-                    // What has been used may be used this very moment: there the peer is asked.
-                    if overdue != Overdue::Idle || !activity.was_used() {
-                        return End::Cut(overdue);
-                    }
-                    http.as_mut().graceful_shutdown();
-                    last = Some(Instant::now() + self.times.write);
-                }
-                () = tokio::time::sleep_until(end), if last.is_some() => return End::Unfinished,
+/// Has hyper serve the connection, under its time limits and the drain. What hyper had is gone
+/// when this returns, but for the socket.
+async fn drive<I, S>(
+    service: &Service,
+    io: &mut Metered<I>,
+    requests: S,
+    activity: &Activity,
+) -> Driven
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Fn(Request<Incoming>) -> Serving + Unpin,
+{
+    let requests = hyper::service::service_fn(requests);
+    let http = builder(service.limits).serve_connection(TokioIo::new(io), requests);
+    let mut http = std::pin::pin!(http);
+    let mut draining = Box::pin(service.drain.draining());
+    let mut drained = false;
+    let mut last: Option<Instant> = None;
+    loop {
+        let end = last.unwrap_or_else(far_future);
+        tokio::select! {
+            ended = &mut http => return Driven::Over(ended),
+            () = &mut draining, if !drained => {
+                drained = true;
+                http.as_mut().graceful_shutdown();
             }
+            overdue = activity.overdue(), if last.is_none() => {
+                service.failures.overdue(overdue);
+                // What has been used may be used this very moment: there the peer is asked.
+                if overdue != Overdue::Idle || !activity.deadlines.was_used() {
+                    return Driven::Cut(overdue);
+                }
+                http.as_mut().graceful_shutdown();
+                last = Some(Instant::now() + service.limits.times.write);
+            }
+            () = tokio::time::sleep_until(end), if last.is_some() => return Driven::Unfinished,
         }
     }
+}
 
-    /// Every limit that the library has, said: none is left to what it thinks best.
-    fn http2_builder(&self) -> http2::Builder<TokioExecutor> {
-        // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
-        let max_headers = self.max_header_bytes.saturating_mul(2).max(HEADER_LIST);
-        let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            // Else windows grow with what a peer sends fast.
-            .adaptive_window(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS)
-            .max_frame_size(FRAME)
-            .header_table_size(u32::from(HEADER_TABLE))
-            .max_header_list_size(max_headers)
-            .max_pending_accept_reset_streams(PENDING_RESETS)
-            .max_local_error_reset_streams(LOCAL_RESETS)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_WAIT)
-            .auto_date_header(true);
-        // `enable_connect_protocol` is not called, which is off: extended CONNECT (RFC 8441) is
-        // refused by the library.
-        builder
-    }
+/// Every limit that the library has, said: none is left to what it thinks best.
+fn builder(limits: ConnLimits) -> http2::Builder<TokioExecutor> {
+    // The limit itself is the HTTP floor's; the library refuses what is far beyond, in silence.
+    let max_headers = limits.max_header_bytes.saturating_mul(2).max(HEADER_LIST);
+    let max_headers = u32::try_from(max_headers).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        // Else windows grow with what a peer sends fast.
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_frame_size(FRAME)
+        .header_table_size(u32::from(HEADER_TABLE))
+        .max_header_list_size(max_headers)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WAIT)
+        .auto_date_header(true);
+    // `enable_connect_protocol` is not called, which is off: extended CONNECT (RFC 8441) is
+    // refused by the library.
+    builder
+}
 
-    /// What ended a connection by the library's own judgement is counted, too.
-    fn count_error(&self, error: &hyper::Error) {
-        let Some(error) = error.source().and_then(|it| it.downcast_ref::<::h2::Error>()) else {
-            return;
-        };
-        if !error.is_io() && !error.is_remote() {
-            let calm = error.reason() == Some(::h2::Reason::ENHANCE_YOUR_CALM);
-            self.tally.count(if calm { Outcome::Http2Flood } else { Outcome::Http2Broken });
-        }
+/// What ended a connection by the library's own judgement is counted, too.
+fn count_error(tally: &Tally, error: &hyper::Error) {
+    let Some(error) = error.source().and_then(|it| it.downcast_ref::<::h2::Error>()) else {
+        return;
+    };
+    if !error.is_io() && !error.is_remote() {
+        let calm = error.reason() == Some(::h2::Reason::ENHANCE_YOUR_CALM);
+        tally.count(if calm { Outcome::Http2Flood } else { Outcome::Http2Broken });
     }
 }
 
 /// Says why the connection ends. To a peer that is at fault, and may still send, it listens for a
 /// moment more: closing on unread bytes resets the connection, and the peer would lose the reason.
-async fn say_goodbye<I>(mut io: Metered<I>, reason: Reason)
+async fn say_goodbye<I>(mut io: Metered<I>, reason: GoAway)
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -186,7 +195,7 @@ where
     };
     // It has had its time already.
     let taken = matches!(timeout(LINGER, last_words).await, Ok(Ok(())));
-    if taken && reason != Reason::Overdue {
+    if taken && reason != GoAway::Overdue {
         take_the_rest(io.into_inner()).await;
     }
 }

@@ -16,6 +16,7 @@ use crate::config::{Access, Limits, TlsRules, TlsSource};
 use crate::guard::Guard;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
+use crate::policy::{CurrentPolicy, Policy};
 
 mod drain;
 mod http2;
@@ -64,7 +65,8 @@ impl Rig {
         let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
         let app = Arc::new(App::new(
             &config,
-            Guard::new(&config, &[], Tally::default()),
+            CurrentPolicy::new(Policy::new(&config, &[])),
+            Guard::new(Tally::default()),
             mcp,
             None,
             tally.clone(),

@@ -13,11 +13,11 @@ mod hello;
 mod local_ca;
 mod pem;
 mod pinned;
+mod provider;
 mod self_signed;
+mod served;
 mod sni;
 mod stream;
-#[cfg(test)]
-mod testing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,14 +25,15 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_rustls::StartHandshake;
 
-use self::certificate::Served;
+use self::provider::provider;
+use self::served::Served;
 use self::sni::ByName;
 use self::stream::{Records, Secured};
 use crate::caller::{Alpn, TlsFacts};
@@ -223,11 +224,6 @@ impl TlsFacts {
     }
 }
 
-/// The provider is named wherever one is needed: the process-wide default may be any dependency's.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
 fn config(
     provider: &Arc<CryptoProvider>,
     rules: TlsRules,
@@ -252,6 +248,8 @@ fn config(
     Ok(Arc::new(config))
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests {
     use std::io::{self, ErrorKind};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::Served;
+use super::served::Served;
 
 /// Certificates by name. Where two hold the same name, the first is served.
 #[derive(Debug)]

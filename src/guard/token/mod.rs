@@ -225,4 +225,10 @@ mod tests {
     fn no_tokens_match_nothing() {
         assert_eq!(Tokens::new(&[]).compare(Presented::Bearer(b"")), TokenMatch::Wrong);
     }
+
+    #[test]
+    fn of_tokens_only_their_number_is_shown() {
+        let tokens = Tokens::new(&[Secret::new("another-good-token"), Secret::new(GOOD)]);
+        assert_eq!(format!("{tokens:?}"), "Tokens(2)");
+    }
 }

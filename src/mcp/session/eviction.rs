@@ -241,6 +241,19 @@ mod tests {
         assert!(!short.returned() && long.returned());
     }
 
+    #[test]
+    fn whatever_happens_in_a_session_is_its_last_use_and_a_return_is_never_forgotten() {
+        let begun = now();
+        let mut used = Used::new(begun);
+        used.now(begun + SECOND);
+        assert_eq!((used.last(), used.returned()), (begun + SECOND, false));
+        used.by_reader(begun + 90 * SECOND);
+        used.by_client(begun + 90 * SECOND);
+        used.by_client(begun + 90 * SECOND);
+        used.by_reader(begun + 91 * SECOND);
+        assert_eq!((used.last(), used.returned()), (begun + 91 * SECOND, true));
+    }
+
     proptest! {
         #[test]
         fn whoever_goes_may_go_and_nobody_better_stays(

@@ -1,4 +1,5 @@
 //! Names of sessions and of their streams.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::fmt;
 
@@ -39,7 +40,7 @@ impl fmt::Debug for SessionId {
 
 /// Names one stream of a session. Stream 0 is the one that a GET opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StreamId(pub(crate) u64);
+pub struct StreamId(pub u64);
 
 impl StreamId {
     /// The stream for whatever belongs to no call.
@@ -57,5 +58,13 @@ mod tests {
         assert!(one.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
         assert_ne!(one, other);
         assert!(!format!("{one:?}").contains(one.as_str()));
+    }
+
+    #[test]
+    fn an_id_is_shown_by_an_alias_of_eight_digits_that_stays_the_same() {
+        let (id, other) = (SessionId("aa".into()), SessionId("ab".into()));
+        assert_eq!((id.alias(), id.as_str()), ("961b6dd3".to_owned(), "aa"));
+        assert_ne!(id.alias(), other.alias());
+        assert_eq!(format!("{id:?}"), "SessionId(961b6dd3…)");
     }
 }

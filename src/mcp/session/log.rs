@@ -3,6 +3,7 @@
 //! Delivery and resumption are the same thing here: a reader is a cursor into the log, and resuming
 //! sets the cursor back. Nothing that the reader in charge has not read is ever thrown away; a log
 //! that is full of such makes the writer wait ([`EventLog::is_full`]).
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -20,11 +21,11 @@ const MAX_BYTES: usize = 192 * 1024;
 
 /// Which reader is in charge: a later one replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn(u64);
+pub struct Turn(u64);
 
 /// The events of one stream, numbered from 1.
 #[derive(Debug, Default)]
-pub(crate) struct EventLog {
+pub struct EventLog {
     events: VecDeque<Bytes>,
     /// How many were dropped from the front.
     dropped: u64,
@@ -124,7 +125,7 @@ impl EventLog {
     }
 
     /// Puts a new reader in charge, who goes on where the last one was.
-    pub(crate) fn attach(&mut self) -> Turn {
+    pub fn attach(&mut self) -> Turn {
         self.turn += 1;
         self.attached = true;
         self.in_hand = 0;
@@ -139,7 +140,7 @@ impl EventLog {
 
     /// Puts a new reader in charge, who has seen everything up to event `seen`. None where what
     /// follows is gone, or where there never was such an event.
-    pub(crate) fn resume(&mut self, seen: u64) -> Option<Turn> {
+    pub fn resume(&mut self, seen: u64) -> Option<Turn> {
         let read = usize::try_from(seen.checked_sub(self.dropped)?).ok()?;
         let unread = self.events.range(..).skip(read).map(Bytes::len).sum();
         if read > self.events.len() {
@@ -151,7 +152,7 @@ impl EventLog {
     }
 
     /// The reader with this turn leaves. Nothing happens if it was replaced.
-    pub(crate) fn detach(&mut self, turn: Turn) {
+    pub fn detach(&mut self, turn: Turn) {
         if turn.0 == self.turn {
             self.attached = false;
             self.in_hand = 0;
@@ -160,11 +161,7 @@ impl EventLog {
     }
 
     /// The next event and its number; none at the end, or once the reader was replaced.
-    pub(crate) fn poll_next(
-        &mut self,
-        turn: Turn,
-        context: &Context<'_>,
-    ) -> Poll<Option<(u64, Bytes)>> {
+    pub fn poll_next(&mut self, turn: Turn, context: &Context<'_>) -> Poll<Option<(u64, Bytes)>> {
         if turn.0 != self.turn {
             return Poll::Ready(None);
         }
@@ -369,6 +366,66 @@ mod tests {
         assert!(log.resume(0).is_none());
         log.push(Bytes::from(vec![0; 2 * MAX_BYTES]));
         assert_eq!(log.events.len(), 1);
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            let _before = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_waits_is_woken_by_an_event_the_end_and_its_successor() {
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let count = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+        let context = Context::from_waker(&waker);
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert!(log.poll_next(turn, &context).is_pending());
+        let _unread = log.push(event("a"));
+        assert_eq!(count(), 1);
+        assert!(
+            log.poll_next(turn, &context).is_ready() && log.poll_ready(turn, &context).is_pending()
+        );
+        let next = log.attach();
+        assert_eq!((count(), log.turn()), (2, next));
+        assert!(log.poll_ready(next, &context).is_pending());
+        log.finish();
+        assert_eq!(count(), 3);
+    }
+
+    #[test]
+    fn it_is_ready_while_there_is_something_to_read_or_nothing_will_come() {
+        let context = Context::from_waker(Waker::noop());
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        assert!(log.poll_ready(turn, &context).is_pending());
+        let _unread = log.push(event("a"));
+        assert!(log.poll_ready(turn, &context).is_ready());
+        assert!(next(&mut log, turn).is_ready());
+        assert!(log.poll_ready(turn, &context).is_pending());
+        let other = log.attach();
+        assert!(log.poll_ready(turn, &context).is_ready(), "it was replaced");
+        assert!(log.poll_ready(other, &context).is_pending());
+        log.finish();
+        assert!(log.poll_ready(other, &context).is_ready());
+    }
+
+    #[test]
+    fn it_is_full_of_bytes_as_well_and_full_for_nobody_without_a_reader() {
+        let mut log = EventLog::default();
+        let turn = log.attach();
+        let _unread = log.push(Bytes::from(vec![0; 192 * 1024 - 1]));
+        assert!(!log.is_full());
+        let _unread = log.push(event("x"));
+        assert!(log.is_full());
+        log.detach(turn);
+        assert!(!log.is_full());
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What one session knows: the calls that wait, the streams, and where each message belongs.
 //!
 //! Pure bookkeeping: nothing here awaits, and time comes in as an argument.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -12,6 +13,7 @@ use super::eviction::{Usage, Used};
 use super::id::StreamId;
 use super::log::{EventLog, Turn};
 use crate::backend::During;
+use crate::caller::Transport;
 use crate::limits::bytes::{PER_MESSAGE, Quota};
 use crate::mcp::Reason;
 use crate::mcp::call::{Permitted, Record, Shape};
@@ -31,7 +33,7 @@ const MAX_FINISHED_BYTES: usize = 2 * 1024 * 1024;
 
 /// Where the answers to calls go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Onto {
+pub enum Onto {
     /// On a stream of their own; with `events`, whatever else belongs to the calls goes there too.
     Own {
         /// Does the reader take more than the answers?
@@ -56,7 +58,7 @@ struct Pending {
 
 /// What became of a message from the backend.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Routed {
+pub enum Routed {
     /// It is on a stream.
     Delivered,
     /// It belongs to nobody: an answer that nobody waits for.
@@ -67,7 +69,7 @@ pub(crate) enum Routed {
 
 /// The books of one session.
 #[derive(Debug)]
-pub(crate) struct State {
+pub struct State {
     audience: Audience,
     version: Option<ProtocolVersion>,
     refused: bool,
@@ -85,7 +87,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(audience: Audience, now: Instant) -> Self {
+    pub fn new(transport: Transport, now: Instant) -> Self {
+        let audience = Audience::of(transport);
         Self {
             audience,
             version: None,
@@ -139,7 +142,7 @@ impl State {
     }
 
     /// Is it over, or as good as that?
-    pub(crate) fn is_ended(&self) -> bool {
+    pub fn is_ended(&self) -> bool {
         self.ended || self.refused
     }
 
@@ -231,7 +234,7 @@ impl State {
     }
 
     /// The stream that a message from the backend goes to.
-    pub(crate) fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
+    pub fn place(&self, message: &Message, during: &During) -> Option<StreamId> {
         let streaming = |id: &RequestId| self.calls.get(id).filter(|call| call.streams);
         if let Some(id) = message.answers() {
             return self.calls.get(id).map(|call| call.stream);
@@ -284,7 +287,7 @@ impl State {
     }
 
     /// Is the stream so full of what its reader has not read that the backend must wait?
-    pub(crate) fn is_full(&self, stream: StreamId) -> bool {
+    pub fn is_full(&self, stream: StreamId) -> bool {
         self.logs.get(&stream).is_some_and(EventLog::is_full)
     }
 
@@ -293,7 +296,7 @@ impl State {
     }
 
     /// Puts a message from the backend where it belongs.
-    pub(crate) fn route(&mut self, message: &Message, during: &During, now: Instant) -> Routed {
+    pub fn route(&mut self, message: &Message, during: &During, now: Instant) -> Routed {
         let Some(stream) = self.place(message, during) else { return Routed::Dropped };
         match message.kind() {
             Kind::Response { id } => {
@@ -355,7 +358,7 @@ impl State {
     }
 
     /// Answers a call by an error of the edge's own. False where it does not wait (any more).
-    pub(crate) fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
+    pub fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
         let Some(call) = self.calls.get_mut(id) else { return false };
         call.record.note(&fault);
         let stream = call.stream;
@@ -367,7 +370,7 @@ impl State {
 
     /// Forgets a call that its client cancelled: nobody is to answer it any more (2025-11-25,
     /// "Cancellation"). False where it does not wait.
-    pub(crate) fn cancel(&mut self, id: &RequestId, now: Instant) -> bool {
+    pub fn cancel(&mut self, id: &RequestId, now: Instant) -> bool {
         let Some(call) = self.calls.remove(id) else { return false };
         self.used.now(now);
         self.finish_if_last(call.stream);
@@ -386,13 +389,13 @@ impl State {
     }
 
     /// Takes the client's answer to a request of the backend's. False if nobody asked.
-    pub(crate) fn take_answer(&mut self, id: &RequestId) -> bool {
+    pub fn take_answer(&mut self, id: &RequestId) -> bool {
         let Some(at) = self.asked.iter().position(|(asked, _)| asked == id) else { return false };
         self.asked.remove(at).is_some()
     }
 
     /// Ends the session: every call is answered, every stream finished.
-    pub(crate) fn end(&mut self, why: &str, now: Instant) {
+    pub fn end(&mut self, why: &str, now: Instant) {
         self.ended = true;
         let waiting: Vec<RequestId> = self.calls.keys().cloned().collect();
         for id in &waiting {
@@ -408,12 +411,12 @@ impl State {
 
     /// Calls, questions, streams, and the bytes of their events, counted anew.
     #[cfg(fuzzing)]
-    pub(crate) fn held(&self) -> (usize, usize, usize, usize) {
+    pub fn held(&self) -> (usize, usize, usize, usize) {
         let bytes = self.logs.values().map(EventLog::checked).sum();
         (self.calls.len(), self.asked.len(), self.logs.len(), bytes)
     }
 
-    pub(crate) fn log(&mut self, stream: StreamId) -> Option<&mut EventLog> {
+    pub fn log(&mut self, stream: StreamId) -> Option<&mut EventLog> {
         self.logs.get_mut(&stream)
     }
 
@@ -430,7 +433,7 @@ impl State {
     }
 
     /// Keeps the newest finished streams for clients that come back, and forgets the others.
-    pub(crate) fn forget_finished(&mut self) {
+    pub fn forget_finished(&mut self) {
         let idle = |(stream, log): (&StreamId, &EventLog)| {
             (log.is_finished() && !log.is_attached()).then_some((*stream, log.bytes()))
         };
@@ -458,7 +461,7 @@ mod tests {
     use crate::caller::{Caller, Transport};
 
     fn state() -> State {
-        State::new(Audience::of(Transport::StreamableHttp), Instant::now())
+        State::new(Transport::StreamableHttp, Instant::now())
     }
 
     fn request(id: u64, token: Option<&str>) -> Message {
@@ -601,5 +604,176 @@ mod tests {
         assert!(state.log(stream).unwrap().is_finished());
         assert_eq!(state.log(stream).unwrap().unread(), 1);
         assert_eq!(begin(&mut state, &request(2, None), true), Err(Reason::UnknownSession));
+    }
+
+    #[tokio::test]
+    async fn finished_streams_are_kept_up_to_two_mebibytes() {
+        let mut state = state();
+        let mut finish = |id: u64, size: usize| {
+            let onto = Onto::Own { events: true };
+            let (stream, turn) =
+                state.begin(&mut [call(request(id, None))], onto, Instant::now()).unwrap();
+            state.log(stream).unwrap().detach(turn);
+            let empty = Message::result(&id.into(), &json!("")).bytes().len();
+            let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
+            let _routed = state.route(&answer, &During::Unsaid, Instant::now());
+            state.logs.len() - 1
+        };
+        assert_eq!(finish(1, MAX_FINISHED_BYTES / 2), 1);
+        assert_eq!(finish(2, MAX_FINISHED_BYTES / 2), 2, "they may have all of it");
+        assert_eq!(finish(3, 100), 2, "the oldest goes");
+    }
+
+    fn initialize(id: u64) -> Message {
+        Message::request(&id.into(), "initialize", &json!({}))
+    }
+
+    fn text(state: &mut State, stream: StreamId) -> String {
+        let log = state.log(stream).unwrap();
+        let turn = log.attach();
+        let context = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(Some((_, event))) = log.poll_next(turn, &context) else {
+            panic!("there is no event");
+        };
+        String::from_utf8(event.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_initialize_is_answered_settles_the_session() {
+        let now = Instant::now();
+        let settled = |answer: Message| {
+            let mut state = state();
+            let stream = begin(&mut state, &initialize(1), true).unwrap();
+            assert!(state.is_initialize(&1.into()) && !state.is_initialize(&2.into()));
+            assert_eq!(state.route(&answer, &During::Unsaid, now), Routed::Delivered);
+            let (version, refused) = (state.version(), state.is_refused());
+            assert_eq!(state.is_ended(), refused);
+            assert_eq!(state.usage().is_none(), refused);
+            (version, refused, text(&mut state, stream))
+        };
+        let result =
+            |version: &str| Message::result(&1.into(), &json!({ "protocolVersion": version }));
+        let fine = result("2025-06-18");
+        let line = String::from_utf8(fine.bytes().to_vec()).unwrap();
+        assert_eq!(settled(fine), (Some(ProtocolVersion::V2025_06_18), false, line));
+        assert_eq!(settled(result("unheard-of")).0, Some(ProtocolVersion::ASSUMED));
+        let error = settled(Message::error(&1.into(), -1, "no"));
+        assert_eq!((error.0, error.1), (None, true));
+        let (_, refused, line) = settled(result("2026-07-28"));
+        assert!(refused && line.contains("-32603"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_idle_while_no_call_waits_and_nobody_reads() {
+        let mut state = state();
+        let begun = state.idle_since().unwrap();
+        let later = begun + Duration::from_secs(1);
+        let stream = begin(&mut state, &request(1, None), true).unwrap();
+        assert_eq!((state.idle_since(), state.calls()), (None, 1));
+        let answer = Message::result(&1.into(), &json!({}));
+        assert_eq!(state.route(&answer, &During::Unsaid, later), Routed::Delivered);
+        assert_eq!((state.idle_since(), state.calls()), (None, 0), "its stream is read");
+        let turn = state.log(stream).unwrap().turn();
+        state.log(stream).unwrap().detach(turn);
+        let usage = state.usage().unwrap();
+        assert_eq!((usage.idle_since, usage.streams, usage.returned), (Some(later), false, false));
+        let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
+        assert!(state.usage().unwrap().streams);
+        state.close();
+        assert!(state.is_ended() && state.usage().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_call_is_due_at_its_deadline_and_not_before() {
+        let mut state = state();
+        let begun = Instant::now();
+        let due = |seconds| begun + Duration::from_secs(seconds);
+        let mut calls = |id: u64, seconds| {
+            let onto = Onto::Own { events: true };
+            state.begin(&mut [call(request(id, None))], onto, due(seconds)).unwrap().0
+        };
+        let (first, _second) = (calls(1, 5), calls(2, 9));
+        assert_eq!(state.next_deadline(), Some(due(5)));
+        assert!(state.overdue(due(5) - Duration::from_millis(1)).is_empty());
+        assert_eq!(state.overdue(due(5)), [1.into()]);
+        assert!(state.fail(&1.into(), Reason::ended("late"), due(5)));
+        assert!(!state.fail(&1.into(), Reason::ended("late"), due(5)), "it waits no more");
+        assert_eq!(state.log(first).unwrap().excused(), Some(&Reason::ended("late")));
+        assert!(text(&mut state, first).contains("late"));
+        assert!(state.cancel(&2.into(), due(6)) && !state.cancel(&2.into(), due(6)));
+        assert_eq!((state.next_deadline(), state.used.last()), (None, due(6)));
+    }
+
+    #[tokio::test]
+    async fn what_belongs_to_no_call_goes_to_the_standalone_stream_if_that_is_read() {
+        let mut state = state();
+        let only = begin(&mut state, &request(1, None), true).unwrap();
+        let note = Message::notification("notifications/message", &json!({}));
+        let nameless = Message::notification("notifications/progress", &json!({}));
+        assert_eq!(state.place(&note, &During::NoCall), Some(only));
+        assert_eq!(state.place(&nameless, &During::Unsaid), None, "it is of no call");
+        let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
+        assert_eq!(state.place(&note, &During::NoCall), Some(StreamId::STANDALONE));
+        assert_eq!(state.place(&note, &During::Unsaid), Some(only));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_a_client_that_cannot_answer() {
+        let now = Instant::now();
+        let asked = Message::request(&7.into(), "roots/list", &json!({}));
+        let ping = Message::request(&8.into(), "ping", &json!({}));
+        let note = Message::notification("notifications/message", &json!({}));
+        let mut bare = State::new(Transport::Bare, now);
+        assert_eq!(bare.route(&asked, &During::Unsaid, now), Routed::Unanswerable(7.into()));
+        assert_eq!(bare.route(&note, &During::Unsaid, now), Routed::Dropped);
+        let mut state = state();
+        assert_eq!(state.route(&ping, &During::Unsaid, now), Routed::Unanswerable(8.into()));
+        let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
+        assert_eq!(state.route(&ping, &During::Unsaid, now), Routed::Delivered);
+        assert_eq!(state.route(&note, &During::Unsaid, now), Routed::Delivered);
+    }
+
+    #[tokio::test]
+    async fn the_standalone_stream_outlives_the_calls_that_are_answered_on_it() {
+        let mut state = state();
+        let onto = Onto::Standalone;
+        let (stream, _turn) =
+            state.begin(&mut [call(request(1, None))], onto, Instant::now()).unwrap();
+        assert_eq!(stream, StreamId::STANDALONE);
+        let answer = Message::result(&1.into(), &json!({}));
+        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        state.put(Bytes::from_static(b"{}"));
+        assert_eq!(state.log(stream).unwrap().unread(), 2);
+        state.forget(stream);
+        assert!(!state.log(stream).unwrap().is_finished());
+        state.blame("it crashed");
+        assert_eq!(state.fault(), Some("it crashed"));
+    }
+
+    #[tokio::test]
+    async fn a_finished_stream_that_is_read_is_never_forgotten() {
+        let mut state = state();
+        for id in 1..=2 * u64::try_from(MAX_FINISHED).unwrap() {
+            let _stream = begin(&mut state, &request(id, None), true).unwrap();
+            let answer = Message::result(&id.into(), &json!({}));
+            assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        }
+        assert_eq!(state.logs.len(), 1 + 2 * MAX_FINISHED);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
+        let budget = crate::limits::bytes::Budget::new(100_000, 0, Tally::default());
+        let tally = Tally::default();
+        let mut state = state().on_account(budget.quota(), tally.clone());
+        let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;
+        for (text, taken) in [(plain.to_owned(), 0), (format!("{plain}\n"), 31 + PER_MESSAGE)] {
+            let note = Message::parse(text.into()).unwrap();
+            assert_eq!(state.route(&note, &During::Unsaid, Instant::now()), Routed::Delivered);
+            assert_eq!(budget.taken(), taken);
+        }
+        state.shed();
+        state.shed();
+        assert_eq!((budget.taken(), tally.outcomes()["events_shed"]), (0, 2));
     }
 }

@@ -26,6 +26,7 @@ pub(crate) struct SessionTable {
     places: Arc<Semaphore>,
     known: Gauge,
     per_client: PerClient,
+    most_per_client: u32,
 }
 
 /// A session that clients can find.
@@ -109,7 +110,8 @@ impl SessionTable {
             sessions: Arc::default(),
             places: Arc::new(Semaphore::new(most)),
             known,
-            per_client: PerClient::new(per_client, Gauge::default()),
+            per_client: PerClient::default(),
+            most_per_client: per_client,
         }
     }
 
@@ -120,7 +122,7 @@ impl SessionTable {
         client: ClientKey,
         newcomer: Newcomer<'_>,
     ) -> Result<SessionPlace, NoPlace> {
-        let places = match self.per_client.try_take(client) {
+        let places = match self.per_client.try_take(client, self.most_per_client) {
             None => self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?,
             Some(permit) => {
                 let place = Arc::clone(&self.places).try_acquire_owned();
@@ -378,5 +380,22 @@ mod tests {
         let refused = mcp.sessions.take_place(client(1), &ME).await.unwrap_err();
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
+        let (table, drain) = (SessionTable::new(9, 9, Gauge::default()), Drain::default());
+        let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
+        let id = mine.id().as_str();
+        let other = Principal::Token(TokenId([7; 32]));
+        assert!(table.find(id, &ME, Transport::StreamableHttp).is_ok());
+        for (id, principal, transport) in [
+            (id, &other, Transport::StreamableHttp),
+            (id, &ME, Transport::HttpSse),
+            ("no-such-id", &ME, Transport::StreamableHttp),
+        ] {
+            let unknown = table.find(id, principal, transport).err();
+            assert_eq!(unknown, Some(Reason::UnknownSession), "{principal:?} {transport:?}");
+        }
     }
 }

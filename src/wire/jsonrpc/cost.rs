@@ -67,4 +67,13 @@ mod tests {
         // A map of its own for each: 632 bytes of node on 64 bits, and what it is called by.
         assert!(weight(&format!("[{}1]", r#"{"a":1},"#.repeat(1000))) > 1000 * 700);
     }
+
+    #[test]
+    fn only_brackets_outside_of_strings_nest_and_each_that_closes_counts() {
+        assert_eq!(depth(r#"[{"a":["\"[[[[","\\",[],{}]},"]]]]\\"]"#), 4);
+        assert_eq!(depth(r#"["]]]]",["]]]]",["]]]]"]]]"#), 3);
+        assert!(!is_too_deep(&"[]".repeat(1000)), "many are not deep");
+        let hidden = format!("{}{}", r#"["]]]]","#.repeat(129), "1".to_owned() + &"]".repeat(129));
+        assert!(is_too_deep(&hidden), "nothing in a string closes anything");
+    }
 }

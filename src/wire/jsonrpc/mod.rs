@@ -698,6 +698,65 @@ mod tests {
         assert_eq!((note.method(), note.progress_token()), (Some("n"), None));
     }
 
+    #[test]
+    fn the_codes_are_those_of_the_specification_and_of_the_sdks() {
+        let codes = [
+            code::PARSE_ERROR,
+            code::INVALID_REQUEST,
+            code::METHOD_NOT_FOUND,
+            code::INVALID_PARAMS,
+            code::INTERNAL_ERROR,
+        ];
+        assert_eq!(codes, [-32_700, -32_600, -32_601, -32_602, -32_603]);
+        assert_eq!((code::TRANSPORT, code::SESSION_NOT_FOUND), (-32_000, -32_001));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert!(shape("7").to_string().contains("expected an object"));
+        let batch =
+            |text: &'static str| Message::parse_batch(&Bytes::from_static(text.as_bytes()), 3);
+        assert!(batch("{}").unwrap_err().to_string().contains("expected an array"));
+        let error = batch("[1,2,3,4,5]").unwrap_err();
+        assert!(error.to_string().contains("5 messages in one batch, 3 are allowed"), "{error}");
+    }
+
+    #[test]
+    fn a_batch_may_have_as_many_as_are_allowed_and_no_more_are_kept() {
+        let note = r#"{"jsonrpc":"2.0","method":"a"}"#;
+        let three = Bytes::from(format!("[{note},{note},{note}]"));
+        assert_eq!(Message::parse_batch(&three, 3).unwrap().len(), 3);
+        let Members { first, count } = Members::read("[1,2,3,4]", 2).unwrap();
+        assert_eq!((first.len(), count), (2, 4));
+    }
+
+    #[test]
+    fn an_id_of_1024_bytes_is_one_and_its_quotes_count() {
+        let id = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
+        assert!(RequestId::parse(&id(1024)).is_some());
+        assert_eq!(RequestId::parse(&id(1025)), None);
+    }
+
+    #[test]
+    fn the_parts_of_a_line_are_the_line() {
+        for text in
+            ["{\n\"jsonrpc\":\r\n\"2.0\",\"method\":\"a\"}\n", r#"{"jsonrpc":"2.0","method":"a"}"#]
+        {
+            let message = parse(text).unwrap();
+            assert_eq!(message.line_parts().collect::<Vec<_>>().concat(), message.line());
+        }
+    }
+
+    #[test]
+    fn a_message_is_shown_without_what_it_holds() {
+        let call =
+            parse(r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"secret":"s3cret"}}"#).unwrap();
+        assert_eq!(format!("{call:?}"), r#"Request { id: 7, method: "m" } (66 bytes)"#);
+        let answer = parse(r#"{"jsonrpc":"2.0","id":7,"result":{"a":[1]}}"#).unwrap();
+        assert_eq!(answer.result_text(), r#"{"a":[1]}"#);
+        assert_eq!((call.result_text(), call.is_error()), ("", false));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -319,6 +319,47 @@ mod tests {
         assert_eq!(asks("nope"), None);
     }
 
+    #[test]
+    fn what_is_meant_for_a_message_is_known_by_its_members() {
+        let is_rpc = |text: &str| Skim::of(text.as_bytes()).is_rpc();
+        for text in [
+            r#"{"jsonrpc":"2.0","method":"note"}"#,
+            r#"{"result":null"#,
+            r#"{"id":7,"error":{"code":1"#,
+            r#"[{"id":7,"result":{}}]"#,
+        ] {
+            assert!(is_rpc(text), "{text}");
+        }
+        for text in [
+            r#"{"level":"info","id":7,"x":{}}"#,
+            r#"{"id":7,"error":[{"code":1}]}"#,
+            r#"{"id":7,"error":"no database"}"#,
+            r#"{"error_":{},"x":{"result":1}}"#,
+            "listening",
+        ] {
+            assert!(!is_rpc(text), "{text}");
+            assert_eq!(skimmed(text, 5), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_judged_when_all_of_it_has_come() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":7,"result":{"a":1},"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"a":1},"id":8}"#,
+        ] {
+            assert_eq!(skimmed(text, 3), None, "{text}");
+        }
+        let asks = |text: &str| Skim::of(text.as_bytes()).asks();
+        assert_eq!(asks(r#"[{"id":7,"method":"x"}]"#), None, "an array is no request");
+    }
+
+    #[test]
+    fn a_long_name_is_kept_no_longer_than_those_that_are_looked_for() {
+        let skim = Skim::of(br#"{"a very long name of a member"#);
+        assert_eq!(skim.name, b"a very l");
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![any::<i64>().prop_map(Value::from), ".{0,8}".prop_map(Value::from)];
         leaf.prop_recursive(3, 12, 3, |inner| {

@@ -1,5 +1,5 @@
 //! The socket of an HTTP/2 connection: follows the frames both ways, and fails when the peer's
-//! budget is used up.
+//! allowance is used up.
 //!
 //! hyper ends a connection with a reason of its own choosing only, and the h2 library limits some
 //! floods and not others. So hyper gets this socket by reference. When a read fails here, hyper's
@@ -15,10 +15,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::HEADER_TABLE;
-use super::budget::{Abuse, Budget};
+use super::allowance::{Abuse, Allowance};
 use super::fields::Fields;
-use super::frames::{Frame, Frames, Kind};
+use super::frame::{Frame, FrameType};
+use super::frames::FrameReader;
 use crate::conn::activity::Activity;
 
 /// Responses that are followed at once, and resets that are remembered: more than there can be
@@ -27,18 +27,18 @@ const FOLLOWED: usize = 128;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum GoAway {
     /// Its time is over.
     Overdue,
     /// A frame had a length that its type cannot have. The library says `PROTOCOL_ERROR` there.
-    Misfit(Kind),
+    Misfit(FrameType),
     /// Trailers had a pseudo-header field (RFC 9113 section 8.1). The library forgets it.
     Trailers,
-    /// The budget is used up, most of it by this.
+    /// The allowance is used up, most of it by this.
     Spent(Abuse),
 }
 
-impl Reason {
+impl GoAway {
     /// The error code of its GOAWAY (RFC 9113 section 7).
     fn code(self) -> u8 {
         match self {
@@ -50,17 +50,17 @@ impl Reason {
     }
 }
 
-/// A socket that its peer has a budget on.
+/// A socket that its peer has a allowance on.
 #[derive(Debug)]
 pub(super) struct Metered<I> {
     io: I,
     activity: Arc<Activity>,
-    budget: Budget,
-    came: Frames,
+    allowance: Allowance,
+    came: FrameReader,
     fields: Fields,
-    went: Frames,
+    went: FrameReader,
     /// Why it must end.
-    fault: Option<Reason>,
+    fault: Option<GoAway>,
     /// The newest request whose head has begun; the newest whose head hyper was given; the newest
     /// that a GOAWAY of hyper's named.
     begun: u32,
@@ -75,15 +75,15 @@ pub(super) struct Metered<I> {
 }
 
 impl<I> Metered<I> {
-    /// A new connection's socket.
-    pub(super) fn new(io: I, activity: Arc<Activity>) -> Self {
+    /// A new connection's socket. `header_table` is how many bytes its peer may fill.
+    pub(super) fn new(io: I, activity: Arc<Activity>, header_table: u16) -> Self {
         Self {
             io,
             activity,
-            budget: Budget::new(Instant::now()),
-            came: Frames::of_client(),
-            fields: Fields::new(HEADER_TABLE.into()),
-            went: Frames::of_server(),
+            allowance: Allowance::new(Instant::now()),
+            came: FrameReader::of_client(),
+            fields: Fields::new(header_table.into()),
+            went: FrameReader::of_server(),
             fault: None,
             begun: 0,
             given: 0,
@@ -95,14 +95,14 @@ impl<I> Metered<I> {
     }
 
     /// Why the connection must end, if the peer is at fault.
-    pub(super) fn fault(&self) -> Option<Reason> {
+    pub(super) fn fault(&self) -> Option<GoAway> {
         self.fault
     }
 
     /// A GOAWAY, where one can be written: in the middle of another frame the peer would take it
     /// for that frame's. (It stands there only if the peer did not take what was written before, and
     /// would not take this either.)
-    pub(super) fn goaway(&self, reason: Reason) -> Option<[u8; 17]> {
+    pub(super) fn goaway(&self, reason: GoAway) -> Option<[u8; 17]> {
         // It may never name more than was named before (RFC 9113 section 6.8). What came in the
         // same read as the last straw was not given to hyper: the peer may ask for it again.
         let last = self.named.map_or(self.given, |named| named.min(self.given));
@@ -111,41 +111,41 @@ impl<I> Metered<I> {
         self.went.at_boundary().then_some(frame)
     }
 
-    /// The socket itself, without a budget.
+    /// The socket itself, without a allowance.
     pub(super) fn into_inner(self) -> I {
         self.io
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
         let now = Instant::now();
-        self.budget.worked(self.activity.take_work());
+        self.allowance.worked(self.activity.ledger.take_work());
         let mut newest = self.given;
-        let Self { came, fields, budget, fault, begun, responding, gone, .. } = self;
+        let Self { came, fields, allowance, fault, begun, responding, gone, .. } = self;
         let mut malformed = false;
         let each = |frame: Frame| {
             if fault.is_none() && frame.is_misfit() {
-                *fault = Some(Reason::Misfit(frame.kind));
-            } else if fault.is_none() && !budget.received(frame, now) {
-                *fault = Some(Reason::Spent(budget.worst()));
+                *fault = Some(GoAway::Misfit(frame.kind));
+            } else if fault.is_none() && !allowance.received(frame, now) {
+                *fault = Some(GoAway::Spent(allowance.worst()));
             }
             match frame.kind {
-                Kind::Headers => *begun = frame.stream,
-                Kind::Reset => {
+                FrameType::Headers => *begun = frame.stream,
+                FrameType::Reset => {
                     responding.retain(|stream| *stream != frame.stream);
                     if gone.len() == FOLLOWED {
                         gone.pop_front();
                     }
                     gone.push_back(frame.stream);
                 }
-                Kind::Data
-                | Kind::Priority
-                | Kind::Settings
-                | Kind::PushPromise
-                | Kind::Ping
-                | Kind::GoAway
-                | Kind::WindowUpdate
-                | Kind::Continuation
-                | Kind::Unknown => {}
+                FrameType::Data
+                | FrameType::Priority
+                | FrameType::Settings
+                | FrameType::PushPromise
+                | FrameType::Ping
+                | FrameType::GoAway
+                | FrameType::WindowUpdate
+                | FrameType::Continuation
+                | FrameType::Unknown => {}
             }
             // Streams of a client's have odd numbers.
             if frame.ends_headers() && *begun % 2 == 1 {
@@ -154,7 +154,7 @@ impl<I> Metered<I> {
         };
         came.pass_fields(bytes, each, fields, &mut malformed);
         if malformed && self.fault.is_none() {
-            self.fault = Some(Reason::Trailers);
+            self.fault = Some(GoAway::Trailers);
         }
         if self.fault.is_none() {
             self.given = newest;
@@ -163,42 +163,42 @@ impl<I> Metered<I> {
             Some((same, since)) if same == number => (same, since),
             _ => (number, now),
         });
-        self.activity.unfinished(self.unfinished.map(|(_, since)| since));
-        self.activity.responding(self.responding.len(), 0);
+        self.activity.deadlines.unfinished(self.unfinished.map(|(_, since)| since));
+        self.activity.ledger.responding(self.responding.len(), 0);
     }
 
     fn note_written(&mut self, bytes: &[u8]) {
         let now = Instant::now();
         let mut sent: u64 = 0;
-        let Self { went, budget, fault, named, responding, gone, .. } = self;
+        let Self { went, allowance, fault, named, responding, gone, .. } = self;
         went.pass(bytes, |frame| {
-            if !budget.wrote(frame, now) && fault.is_none() {
-                *fault = Some(Reason::Spent(budget.worst()));
+            if !allowance.wrote(frame, now) && fault.is_none() {
+                *fault = Some(GoAway::Spent(allowance.worst()));
             }
             match frame.kind {
-                Kind::GoAway => *named = Some(frame.lead & 0x7fff_ffff),
-                Kind::Data | Kind::Headers | Kind::Reset => {
+                FrameType::GoAway => *named = Some(frame.lead & 0x7fff_ffff),
+                FrameType::Data | FrameType::Headers | FrameType::Reset => {
                     sent += u64::from(frame.length);
                     follow(responding, gone, frame);
                 }
-                Kind::Priority
-                | Kind::Settings
-                | Kind::PushPromise
-                | Kind::Ping
-                | Kind::WindowUpdate
-                | Kind::Continuation
-                | Kind::Unknown => {}
+                FrameType::Priority
+                | FrameType::Settings
+                | FrameType::PushPromise
+                | FrameType::Ping
+                | FrameType::WindowUpdate
+                | FrameType::Continuation
+                | FrameType::Unknown => {}
             }
         });
-        self.activity.responding(self.responding.len(), sent);
+        self.activity.ledger.responding(self.responding.len(), sent);
     }
 }
 
 fn follow(responding: &mut Vec<u32>, gone: &VecDeque<u32>, frame: Frame) {
     let stream = frame.stream;
-    if frame.kind == Kind::Reset || frame.ends_stream() {
+    if frame.kind == FrameType::Reset || frame.ends_stream() {
         responding.retain(|other| *other != stream);
-    } else if frame.kind == Kind::Headers
+    } else if frame.kind == FrameType::Headers
         && responding.len() < FOLLOWED
         && !gone.contains(&stream)
         && !responding.contains(&stream)

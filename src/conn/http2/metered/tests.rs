@@ -6,18 +6,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 use crate::caller::Alpn;
-use crate::conn::activity::ConnTimes;
-use crate::conn::http2::frame;
+use crate::conn::deadlines::ConnTimes;
+use crate::conn::http2::frame::frame;
 
 fn metered() -> (Metered<DuplexStream>, DuplexStream) {
     let (ours, theirs) = duplex(1024 * 1024);
     let second = Duration::from_secs(1);
     let times = ConnTimes { header: second, idle: second, write: second };
-    (Metered::new(ours, Activity::new(times, Alpn::H2)), theirs)
+    (Metered::new(ours, Activity::new(times, Alpn::H2), 4096), theirs)
 }
 
 fn last_stream(io: &Metered<DuplexStream>) -> Option<u32> {
-    let [.., a, b, c, d, _, _, _, _] = io.goaway(Reason::Overdue)?;
+    let [.., a, b, c, d, _, _, _, _] = io.goaway(GoAway::Overdue)?;
     Some(u32::from_be_bytes([a, b, c, d]))
 }
 
@@ -37,7 +37,7 @@ async fn the_last_stream_is_the_last_that_was_handed_on() {
     }
     peer.write_all(&frame(1, 5, 9, b"x")).await.unwrap();
     assert!(io.read(&mut buffer).await.is_err());
-    assert_eq!((io.fault(), last_stream(&io)), (Some(Reason::Spent(Abuse::Ping)), Some(7)));
+    assert_eq!((io.fault(), last_stream(&io)), (Some(GoAway::Spent(Abuse::Ping)), Some(7)));
     assert!(io.read(&mut buffer).await.is_err());
 }
 

@@ -7,8 +7,9 @@ use rcgen::KeyPair;
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 
+use super::super::provider::provider;
 use super::super::testing::{DAY, client, handshake};
-use super::super::{TlsAcceptor, Trust, pem, provider};
+use super::super::{TlsAcceptor, Trust, pem};
 use super::*;
 use crate::config::{TlsRules, TlsSource};
 

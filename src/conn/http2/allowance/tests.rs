@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::frames::Frames;
+use super::super::frames::FrameReader;
 use super::*;
 
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Frame {
@@ -12,7 +12,7 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Frame {
     bytes.extend([kind, flags, 0, 0, 0, 1]);
     bytes.extend(payload);
     let mut told = None;
-    Frames::of_server().pass(&bytes, |frame| told = Some(frame));
+    FrameReader::of_server().pass(&bytes, |frame| told = Some(frame));
     told.unwrap()
 }
 
@@ -39,7 +39,7 @@ fn update() -> Frame {
 /// Sends these again and again; after how many frames the budget is used up, and by what.
 fn flood(frames: &[Frame], work: Work, every: Duration) -> (usize, Abuse) {
     let mut now = Instant::now();
-    let mut budget = Budget::new(now);
+    let mut budget = Allowance::new(now);
     let mut count = 0;
     loop {
         for frame in frames {
@@ -91,13 +91,13 @@ async fn every_flood_ends_within_2000_frames() {
 async fn errors_that_a_peer_provokes_are_its_own() {
     let now = Instant::now();
     for (code, counts) in [(0, false), (1, true), (2, false), (3, true), (5, true), (8, false)] {
-        let mut budget = Budget::new(now);
+        let mut budget = Allowance::new(now);
         let survived = (0..1000).all(|_| budget.wrote(frame(3, 0, &[0, 0, 0, code]), now));
         assert_eq!(survived, !counts, "{code}");
     }
     // Data on a stream that is over does not pay for the answer.
-    let mut budget = Budget::new(now);
-    let provoking = |budget: &mut Budget| {
+    let mut budget = Allowance::new(now);
+    let provoking = |budget: &mut Allowance| {
         budget.received(data(16384), now) && budget.wrote(frame(3, 0, &[0, 0, 0, 5]), now)
     };
     assert!(!(0..1000).all(|_| provoking(&mut budget)));
@@ -106,7 +106,7 @@ async fn errors_that_a_peer_provokes_are_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_of_single_bytes_is_no_reader() {
     let now = Instant::now();
-    let mut budget = Budget::new(now);
+    let mut budget = Allowance::new(now);
     let drips = (0..).take_while(|_| budget.received(update(), now) && budget.wrote(data(1), now));
     assert!(drips.count() <= 1010);
 }
@@ -114,7 +114,7 @@ async fn a_reader_of_single_bytes_is_no_reader() {
 #[tokio::test(start_paused = true)]
 async fn time_gives_back_a_point_in_a_tenth_of_a_second_and_no_more_than_all() {
     let mut now = Instant::now();
-    let mut budget = Budget::new(now);
+    let mut budget = Allowance::new(now);
     while budget.received(ping(), now) {}
     assert!(!budget.received(ping(), now + Duration::from_millis(99)));
     now += Duration::from_secs(1);
@@ -156,7 +156,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 /// Does it; is there a point left?
-fn does(budget: &mut Budget, now: &mut Instant, deed: &Deed) -> bool {
+fn does(budget: &mut Allowance, now: &mut Instant, deed: &Deed) -> bool {
     let call = Work { answered: 1, pieces: 1, ..NOTHING };
     let fine = match deed {
         Deed::Call => {
@@ -198,7 +198,7 @@ fn does(budget: &mut Budget, now: &mut Instant, deed: &Deed) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_hundred_calls_cancelled_at_once_are_no_flood() {
     let now = Instant::now();
-    let mut budget = Budget::new(now);
+    let mut budget = Allowance::new(now);
     for frame in std::iter::repeat_n(headers(), 100).chain(std::iter::repeat_n(reset(), 100)) {
         assert!(budget.received(frame, now));
     }
@@ -208,7 +208,7 @@ proptest! {
     #[test]
     fn honest_clients_never_use_it_up(deeds in vec(deed(), 1..100)) {
         let mut now = Instant::now();
-        let mut budget = Budget::new(now);
+        let mut budget = Allowance::new(now);
         for frame in [frame(4, 0, &[0; 24]), update(), frame(4, 1, b"")] {
             prop_assert!(budget.received(frame, now));
         }
@@ -222,7 +222,7 @@ proptest! {
         steps in vec((any::<u8>(), any::<u8>(), 0usize..300, any::<u32>(), 0u64..10_000), 0..200),
     ) {
         let mut now = Instant::now();
-        let mut budget = Budget::new(now);
+        let mut budget = Allowance::new(now);
         for (kind, flags, length, done, millis) in steps {
             now += Duration::from_millis(millis);
             let frame = frame(kind, flags, &vec![kind; length]);

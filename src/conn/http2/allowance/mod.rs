@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::frames::{Frame, Kind};
+use super::frame::{Frame, FrameType};
+use super::ledger::Work;
 
 /// Points of a new connection, and the most that one can have. The cheapest frame costs one, so that
 /// no flood is longer than this, but for what time and work earn it.
@@ -31,17 +32,6 @@ const TAKEN_BYTES: u64 = 4096;
 /// Data frames of fewer bytes than these are hardly more than their heads.
 const SMALL_DATA: u32 = 64;
 
-/// What a connection does for its peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::conn) struct Work {
-    /// Requests that got what they asked for.
-    pub(in crate::conn) answered: u32,
-    /// Requests that were refused.
-    pub(in crate::conn) refused: u32,
-    /// Pieces of responses, as they were made.
-    pub(in crate::conn) pieces: u32,
-}
-
 /// What points are spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abuse {
@@ -63,7 +53,7 @@ pub(super) enum Abuse {
     Priority,
     /// `WINDOW_UPDATE`.
     WindowUpdate,
-    /// Frames of types that are not known, or not for a server.
+    /// FrameReader of types that are not known, or not for a server.
     Unknown,
 }
 
@@ -83,7 +73,7 @@ const KINDS: [Abuse; 10] = [
 
 /// The points of one connection.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct Allowance {
     left: u32,
     /// When time last earned a point.
     filled: Instant,
@@ -94,7 +84,7 @@ pub(super) struct Budget {
     spent: [u32; KINDS.len()],
 }
 
-impl Budget {
+impl Allowance {
     pub(super) fn new(now: Instant) -> Self {
         Self { left: FULL, filled: now, sent: 0, taken: 0, spent: [0; KINDS.len()] }
     }
@@ -102,7 +92,7 @@ impl Budget {
     /// A frame of the peer's. False if there are no points left for it.
     #[must_use]
     pub(super) fn received(&mut self, frame: Frame, now: Instant) -> bool {
-        if frame.kind == Kind::Data {
+        if frame.kind == FrameType::Data {
             self.taken += u64::from(frame.data());
             let points = self.taken / TAKEN_BYTES;
             self.taken %= TAKEN_BYTES;
@@ -117,7 +107,7 @@ impl Budget {
     /// A frame of ours. False if its peer has no points left for the error that it made.
     #[must_use]
     pub(super) fn wrote(&mut self, frame: Frame, now: Instant) -> bool {
-        if frame.kind == Kind::Data {
+        if frame.kind == FrameType::Data {
             self.sent += u64::from(frame.data());
             let points = self.sent / SENT_BYTES;
             self.sent %= SENT_BYTES;
@@ -125,7 +115,7 @@ impl Budget {
         }
         // What the peer is not to blame for: NO_ERROR (0) ends an upload whose answer is there,
         // INTERNAL_ERROR (2) and CANCEL (8) a response that broke off behind us.
-        if frame.kind == Kind::Reset && !matches!(frame.lead, 0 | 2 | 8) {
+        if frame.kind == FrameType::Reset && !matches!(frame.lead, 0 | 2 | 8) {
             return self.charge(Abuse::Provoked, RESET, now);
         }
         true
@@ -172,19 +162,19 @@ const RESET: u32 = 6;
 /// What a frame of a peer's costs.
 fn price(frame: Frame) -> Option<(Abuse, u32)> {
     match frame.kind {
-        Kind::Data if frame.ends_stream() || frame.data() >= SMALL_DATA => None,
-        Kind::Data => Some((Abuse::EmptyData, if frame.data() == 0 { 2 } else { 1 })),
-        Kind::Headers => Some((Abuse::Headers, 1 + frame.length / 2048)),
+        FrameType::Data if frame.ends_stream() || frame.data() >= SMALL_DATA => None,
+        FrameType::Data => Some((Abuse::EmptyData, if frame.data() == 0 { 2 } else { 1 })),
+        FrameType::Headers => Some((Abuse::Headers, 1 + frame.length / 2048)),
         // A head of up to 16 KiB needs none.
-        Kind::Continuation => Some((Abuse::Continuation, 10 + frame.length / 2048)),
-        Kind::Reset => Some((Abuse::Reset, RESET)),
+        FrameType::Continuation => Some((Abuse::Continuation, 10 + frame.length / 2048)),
+        FrameType::Reset => Some((Abuse::Reset, RESET)),
         // A client sends one at the start, and few ever again; each entry is work.
-        Kind::Settings => Some((Abuse::Settings, 10 + frame.length / 64)),
-        Kind::Ping => Some((Abuse::Ping, 1)),
-        Kind::Priority => Some((Abuse::Priority, 1)),
-        Kind::WindowUpdate => Some((Abuse::WindowUpdate, 1)),
-        Kind::PushPromise | Kind::GoAway => Some((Abuse::Unknown, 10)),
-        Kind::Unknown => Some((Abuse::Unknown, 1 + frame.length / 1024)),
+        FrameType::Settings => Some((Abuse::Settings, 10 + frame.length / 64)),
+        FrameType::Ping => Some((Abuse::Ping, 1)),
+        FrameType::Priority => Some((Abuse::Priority, 1)),
+        FrameType::WindowUpdate => Some((Abuse::WindowUpdate, 1)),
+        FrameType::PushPromise | FrameType::GoAway => Some((Abuse::Unknown, 10)),
+        FrameType::Unknown => Some((Abuse::Unknown, 1 + frame.length / 1024)),
     }
 }
 

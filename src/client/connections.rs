@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::Outgoing;
+use super::body::Outgoing;
 
 /// How long an idle connection is kept. Servers in Python and Node close theirs after 5 seconds,
 /// and a request that meets that moment fails without anybody's knowing if it was served.
@@ -39,7 +39,7 @@ const MAX_HEAD: usize = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 type Socket = Either<TcpStream, TlsStream<TcpStream>>;
-type Connection = http1::Connection<TokioIo<Socket>, Outgoing>;
+type Driver = http1::Connection<TokioIo<Socket>, Outgoing>;
 
 /// Makes connections to one upstream.
 pub(super) struct Connector {
@@ -59,7 +59,7 @@ impl Connector {
         Some(Self { host, port, tls })
     }
 
-    async fn connect(&self) -> io::Result<Line> {
+    async fn connect(&self) -> io::Result<Connection> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
         tcp.set_nodelay(true)?;
         SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
@@ -72,9 +72,9 @@ impl Connector {
         let mut builder = http1::Builder::new();
         // hyper's own limit of 100 fields stays: naming it would cost an allocation each time.
         builder.max_buf_size(MAX_HEAD);
-        let (sender, connection) =
+        let (sender, driver) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
-        Ok(Line { sender, connection: Box::pin(connection), over: None })
+        Ok(Connection { sender, driver: Box::pin(driver), over: None })
     }
 }
 
@@ -138,46 +138,46 @@ fn again(request: &Request<Outgoing>) -> Option<Box<Request<Outgoing>>> {
 }
 
 /// Idle connections, and the way to more.
-pub(super) struct Pool {
+pub(super) struct Connections {
     connector: Connector,
     connect: Duration,
     /// The oldest first.
-    idle: Mutex<Vec<(Line, Instant)>>,
+    idle: Mutex<Vec<(Connection, Instant)>>,
     given: Notify,
     most: usize,
 }
 
-impl Pool {
+impl Connections {
     /// Keeps at most `most`; a connection is made within `connect`.
     pub(super) fn new(connector: Connector, connect: Duration, most: usize) -> Arc<Self> {
         Arc::new(Self { connector, connect, idle: Mutex::default(), given: Notify::new(), most })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Line, Instant)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
         self.idle.lock()
     }
 
     /// The connection that was used last, if it is still good.
-    fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<Connection> {
         loop {
-            let (mut line, since) = self.idle().pop()?;
+            let (mut connection, since) = self.idle().pop()?;
             if since.elapsed() >= KEPT {
                 // Those below it have been idle for longer.
                 self.idle().clear();
                 return None;
             }
-            if line.is_free() {
-                return Some(line);
+            if connection.is_free() {
+                return Some(connection);
             }
         }
     }
 
-    fn give_back(&self, line: Line) {
+    fn give_back(&self, connection: Connection) {
         let mut idle = self.idle();
         if idle.len() >= self.most {
             return;
         }
-        idle.push((line, Instant::now()));
+        idle.push((connection, Instant::now()));
         if idle.len() == 1 {
             self.given.notify_one();
         }
@@ -202,7 +202,7 @@ impl Pool {
         Ok(())
     }
 
-    async fn connect(&self) -> io::Result<Line> {
+    async fn connect(&self) -> io::Result<Connection> {
         let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
         let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
         connecting.await.map_err(late).and_then(|connected| connected)
@@ -220,10 +220,10 @@ impl Pool {
         self: &Arc<Self>,
         mut request: Request<Outgoing>,
     ) -> Result<Response<Arriving>, Failed> {
-        while let Some(mut line) = self.take() {
+        while let Some(mut connection) = self.take() {
             let again = again(&request);
-            match line.send(request).await {
-                Ok(response) => return Ok(self.arriving(response, line)),
+            match connection.send(request).await {
+                Ok(response) => return Ok(self.arriving(response, connection)),
                 Err((Some(unsent), _)) => request = unsent,
                 Err((None, error)) => {
                     request = *again.filter(|_| error.is_silence()).ok_or(error)?;
@@ -231,36 +231,40 @@ impl Pool {
                 }
             }
         }
-        let mut line = self.connect().await.map_err(Failed::Unreachable)?;
-        match line.send(request).await {
-            Ok(response) => Ok(self.arriving(response, line)),
+        let mut connection = self.connect().await.map_err(Failed::Unreachable)?;
+        match connection.send(request).await {
+            Ok(response) => Ok(self.arriving(response, connection)),
             Err((_, error)) => Err(error),
         }
     }
 
-    fn arriving(self: &Arc<Self>, response: Response<Incoming>, line: Line) -> Response<Arriving> {
+    fn arriving(
+        self: &Arc<Self>,
+        response: Response<Incoming>,
+        connection: Connection,
+    ) -> Response<Arriving> {
         response.map(|body| Arriving {
             body,
-            line: Some(line),
+            connection: Some(connection),
             ended: false,
-            pool: Arc::clone(self),
+            connections: Arc::clone(self),
         })
     }
 }
 
 /// One connection.
-struct Line {
+struct Connection {
     sender: SendRequest<Outgoing>,
-    connection: Pin<Box<Connection>>,
+    driver: Pin<Box<Driver>>,
     /// How it ended.
     over: Option<Result<(), hyper::Error>>,
 }
 
-impl Line {
+impl Connection {
     /// Lets the connection go on. Ready once it is over.
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.over.is_none()
-            && let Poll::Ready(ended) = self.connection.as_mut().poll(context)
+            && let Poll::Ready(ended) = self.driver.as_mut().poll(context)
         {
             self.over = Some(ended);
         }
@@ -278,11 +282,11 @@ impl Line {
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, (Option<Request<Outgoing>>, Failed)> {
-        let Self { sender, connection, over } = self;
+        let Self { sender, driver, over } = self;
         let mut answering = std::pin::pin!(sender.try_send_request(request));
         let answer = std::future::poll_fn(|context| {
             if over.is_none()
-                && let Poll::Ready(ended) = connection.as_mut().poll(context)
+                && let Poll::Ready(ended) = driver.as_mut().poll(context)
             {
                 *over = Some(ended);
             }
@@ -307,10 +311,10 @@ impl Line {
 /// it closes it.
 pub(crate) struct Arriving {
     body: Incoming,
-    line: Option<Line>,
+    connection: Option<Connection>,
     /// Was it read to its end? A body without a declared length does not say so itself.
     ended: bool,
-    pool: Arc<Pool>,
+    connections: Arc<Connections>,
 }
 
 impl std::fmt::Debug for Arriving {
@@ -331,7 +335,10 @@ impl Body for Arriving {
         let mut polled = Pin::new(&mut this.body).poll_frame(context);
         if polled.is_pending() {
             // The connection puts into the body what it reads; that has to be looked for.
-            let over = this.line.as_mut().is_none_or(|line| line.drive(context).is_ready());
+            let over = this
+                .connection
+                .as_mut()
+                .is_none_or(|connection| connection.drive(context).is_ready());
             polled = Pin::new(&mut this.body).poll_frame(context);
             if over && polled.is_pending() {
                 // Nobody will end it any more: it must not look whole.
@@ -356,10 +363,10 @@ impl Drop for Arriving {
     fn drop(&mut self) {
         let read = self.ended || self.body.is_end_stream();
         // An upstream may answer before it has the whole request: what still goes up ends here.
-        if let Some(mut line) = self.line.take().filter(|_| read)
-            && line.is_free()
+        if let Some(mut connection) = self.connection.take().filter(|_| read)
+            && connection.is_free()
         {
-            self.pool.give_back(line);
+            self.connections.give_back(connection);
         }
     }
 }

@@ -14,11 +14,11 @@ use super::*;
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 10 };
 
 /// What framing says of these bytes, and how many of them it lets through.
-fn judge(bytes: &[u8]) -> Result<(), Fault> {
-    let whole = Framing::new(LIMITS).follow(bytes).map_err(|violation| violation.fault);
+fn judge(bytes: &[u8]) -> Result<(), FramingError> {
+    let whole = Framing::new(LIMITS).follow(bytes).map_err(|violation| violation.error);
     let mut framing = Framing::new(LIMITS);
     let pieces = bytes.iter().try_for_each(|byte| framing.follow(&[*byte]));
-    assert_eq!(whole, pieces.map_err(|violation| violation.fault), "pieces are judged otherwise");
+    assert_eq!(whole, pieces.map_err(|violation| violation.error), "pieces are judged otherwise");
     whole
 }
 
@@ -96,47 +96,50 @@ fn what_a_rule_forbids_is_named() {
     let many = "x: y\r\n".repeat(11);
     let extensions = format!("1;{}\r\nx\r\n", "y".repeat(200)).repeat(21);
     for (bytes, fault) in [
-        ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), Fault::LineEnd),
-        ("GET / HTTP/1.1\r\nhost: a\r\n\n".to_owned(), Fault::LineEnd),
-        (format!("{get}x: a\rb\r\n\r\n"), Fault::LineEnd),
-        (format!("{get}x: a\r\r\n\r\n"), Fault::LineEnd),
-        ("\n".to_owned(), Fault::LineEnd),
-        ("\r\n\r\nGET / HTTP/1.1\r\n".to_owned(), Fault::EmptyLines),
-        ("GET /\r\n".to_owned(), Fault::RequestLine),
-        (format!("GET /{large} HTTP/1.1\r\n"), Fault::TargetTooLong),
-        (format!("{get}x: {large}"), Fault::HeadTooLarge),
-        (format!("{get}{}", "x: y\r\n".repeat(1000)), Fault::HeadTooLarge),
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), Fault::Host),
-        (format!("{get}Host: a\r\n\r\n"), Fault::Host),
-        ("GET http://b/ HTTP/1.1\r\nhost: a\r\n".to_owned(), Fault::Authority),
-        (format!("{get}expect: more\r\n"), Fault::Expectation),
-        (format!("{get}content-length: 1\r\ncontent-length: 1\r\n"), Fault::ContentLength),
+        ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), FramingError::LineEnd),
+        ("GET / HTTP/1.1\r\nhost: a\r\n\n".to_owned(), FramingError::LineEnd),
+        (format!("{get}x: a\rb\r\n\r\n"), FramingError::LineEnd),
+        (format!("{get}x: a\r\r\n\r\n"), FramingError::LineEnd),
+        ("\n".to_owned(), FramingError::LineEnd),
+        ("\r\n\r\nGET / HTTP/1.1\r\n".to_owned(), FramingError::EmptyLines),
+        ("GET /\r\n".to_owned(), FramingError::RequestLine),
+        (format!("GET /{large} HTTP/1.1\r\n"), FramingError::TargetTooLong),
+        (format!("{get}x: {large}"), FramingError::HeadTooLarge),
+        (format!("{get}{}", "x: y\r\n".repeat(1000)), FramingError::HeadTooLarge),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), FramingError::Host),
+        (format!("{get}Host: a\r\n\r\n"), FramingError::Host),
+        ("GET http://b/ HTTP/1.1\r\nhost: a\r\n".to_owned(), FramingError::Authority),
+        (format!("{get}expect: more\r\n"), FramingError::Expectation),
+        (format!("{get}content-length: 1\r\ncontent-length: 1\r\n"), FramingError::ContentLength),
         (
             format!("{get}transfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n"),
-            Fault::TwoLengths,
+            FramingError::TwoLengths,
         ),
         (
             format!("{get}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"),
-            Fault::TwoLengths,
+            FramingError::TwoLengths,
         ),
-        ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n".to_owned(), Fault::TransferEncoding),
+        (
+            "POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n".to_owned(),
+            FramingError::TransferEncoding,
+        ),
         (
             format!("{get}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n"),
-            Fault::TransferEncoding,
+            FramingError::TransferEncoding,
         ),
-        (format!("{chunked}5\n"), Fault::LineEnd),
-        (format!("{chunked}\r\n"), Fault::ChunkSize),
-        (format!("{chunked}{}", "0".repeat(300)), Fault::ChunkSize),
-        (format!("{chunked}1;{}\r\n", "x".repeat(258)), Fault::ChunkExtension),
-        (format!("{chunked}{extensions}"), Fault::ChunkExtension),
-        (format!("{chunked}1\r\nxy\r\n"), Fault::ChunkEnd),
-        (format!("{chunked}1\r\nx\n"), Fault::ChunkEnd),
-        (format!("{chunked}0\r\n{many}"), Fault::Trailer),
-        (format!("{chunked}0\r\nx: {large}"), Fault::Trailer),
-        (format!("{chunked}0\r\ncontent-length: 1\r\n"), Fault::Trailer),
-        (format!("{chunked}0\r\nhost: a\r\n"), Fault::Trailer),
-        (format!("{chunked}0\r\nauthorization: a\r\n"), Fault::Trailer),
-        (format!("{chunked}0\r\n\n"), Fault::LineEnd),
+        (format!("{chunked}5\n"), FramingError::LineEnd),
+        (format!("{chunked}\r\n"), FramingError::ChunkSize),
+        (format!("{chunked}{}", "0".repeat(300)), FramingError::ChunkSize),
+        (format!("{chunked}1;{}\r\n", "x".repeat(258)), FramingError::ChunkExtension),
+        (format!("{chunked}{extensions}"), FramingError::ChunkExtension),
+        (format!("{chunked}1\r\nxy\r\n"), FramingError::ChunkEnd),
+        (format!("{chunked}1\r\nx\n"), FramingError::ChunkEnd),
+        (format!("{chunked}0\r\n{many}"), FramingError::Trailer),
+        (format!("{chunked}0\r\nx: {large}"), FramingError::Trailer),
+        (format!("{chunked}0\r\ncontent-length: 1\r\n"), FramingError::Trailer),
+        (format!("{chunked}0\r\nhost: a\r\n"), FramingError::Trailer),
+        (format!("{chunked}0\r\nauthorization: a\r\n"), FramingError::Trailer),
+        (format!("{chunked}0\r\n\n"), FramingError::LineEnd),
     ] {
         assert_eq!(judge(bytes.as_bytes()), Err(fault), "{bytes:.100}");
     }
@@ -147,11 +150,91 @@ fn the_bytes_before_the_line_that_is_wrong_are_let_through() {
     let good = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let violation = Framing::new(LIMITS).follow(format!("{good}GET /\n").as_bytes());
     let at = good.len();
-    assert_eq!(violation, Err(Violation { fault: Fault::LineEnd, at, in_body: false }));
+    assert_eq!(violation, Err(Violation { error: FramingError::LineEnd, at, in_body: false }));
     let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let violation = Framing::new(LIMITS).follow(format!("{head}zz\r\n").as_bytes());
     let at = head.len();
-    assert_eq!(violation, Err(Violation { fault: Fault::ChunkSize, at, in_body: true }));
+    assert_eq!(violation, Err(Violation { error: FramingError::ChunkSize, at, in_body: true }));
+}
+
+#[test]
+fn what_reaches_a_limit_is_taken_and_one_byte_more_is_not() {
+    // The target and the fields with their ends count; what else is in the head does not.
+    let target = |length: usize| format!("OPTIONS /{} HTTP/1.0\r\n\r\n", "x".repeat(length - 1));
+    assert_eq!(judge(target(4096).as_bytes()), Ok(()));
+    assert_eq!(judge(target(4097).as_bytes()), Err(FramingError::TargetTooLong));
+    let head = |length: usize| {
+        let beside = "/".len() + "host: a\r\n".len() + "x: \r\n".len();
+        format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(length - beside))
+    };
+    assert_eq!(judge(head(4096).as_bytes()), Ok(()));
+    assert_eq!(judge(head(4097).as_bytes()), Err(FramingError::HeadTooLarge));
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+    let trailers =
+        |length: usize| format!("{chunked}x: {}\r\n\r\n", "y".repeat(length - "x: \r\n".len()));
+    assert_eq!(judge(trailers(4096).as_bytes()), Ok(()));
+    assert_eq!(judge(trailers(4097).as_bytes()), Err(FramingError::Trailer));
+    let fields = |count| format!("{chunked}{}\r\n", "x: y\r\n".repeat(count));
+    assert_eq!(judge(fields(10).as_bytes()), Ok(()));
+    assert_eq!(judge(fields(11).as_bytes()), Err(FramingError::Trailer));
+    // Of trailers never more than 8 KiB.
+    let roomy = |length: usize| {
+        Framing::new(HeadLimits { bytes: 64 * 1024, fields: 10 })
+            .follow(trailers(length).as_bytes())
+            .map_err(|violation| violation.error)
+    };
+    assert_eq!((roomy(8192), roomy(8193)), (Ok(()), Err(FramingError::Trailer)));
+    let chunk = |extension: usize| {
+        let head = chunked.strip_suffix("0\r\n").unwrap();
+        format!("{head}1;{}\r\nz\r\n0\r\n\r\n", "x".repeat(extension - 1))
+    };
+    assert_eq!(judge(chunk(256).as_bytes()), Ok(()));
+    assert_eq!(judge(chunk(257).as_bytes()), Err(FramingError::ChunkExtension));
+}
+
+#[test]
+fn what_is_still_to_come_of_a_chunk_is_known() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut framing = Framing::new(LIMITS);
+    framing.follow(head.as_bytes()).unwrap();
+    assert_eq!(framing.announced(), None);
+    framing.follow(b"a\r\n012").unwrap();
+    assert_eq!(framing.announced(), Some(Announced { request: 0, bytes: 7 }));
+    framing.follow(b"3456789").unwrap();
+    assert_eq!(framing.announced(), None);
+    framing.follow(format!("\r\n0\r\n\r\n{head}2\r\n").as_bytes()).unwrap();
+    assert_eq!(framing.announced(), Some(Announced { request: 1, bytes: 2 }));
+}
+
+#[test]
+fn the_extensions_of_a_body_have_a_limit_together() {
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let full = format!("1;{}\r\nz\r\n", "x".repeat(255)).repeat(16);
+    assert_eq!(judge(format!("{head}{full}0\r\n\r\n").as_bytes()), Ok(()));
+    assert_eq!(judge(format!("{head}{full}0;\r\n").as_bytes()), Err(FramingError::ChunkExtension));
+}
+
+#[test]
+fn an_expectation_is_passed_over_in_http_1_0() {
+    let head = |version| format!("GET / HTTP/{version}\r\nhost: a\r\nexpect: more\r\n\r\n");
+    assert_eq!(judge(head("1.0").as_bytes()), Ok(()));
+    assert_eq!(judge(head("1.1").as_bytes()), Err(FramingError::Expectation));
+}
+
+#[test]
+fn an_error_has_the_status_label_and_text_that_its_peer_can_use() {
+    for (error, status, label) in [
+        (FramingError::LineEnd, "400 Bad Request", "bad_request"),
+        (FramingError::TargetTooLong, "414 URI Too Long", "uri_too_long"),
+        (FramingError::Expectation, "417 Expectation Failed", "expectation_failed"),
+        (FramingError::HeadTooLarge, "431 Request Header Fields Too Large", "head_too_large"),
+    ] {
+        let answer = String::from_utf8(error.refusal().bytes().to_vec()).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+        assert_eq!(error.refusal().label(), label);
+    }
+    let answer = String::from_utf8(FramingError::Host.refusal().bytes().to_vec()).unwrap();
+    assert!(answer.contains("there must be one Host field, and it must name a host"), "{answer}");
 }
 
 /// One well-formed request.

@@ -11,25 +11,25 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::pass::{Place, end_to_end};
-use super::reply::ReplyBody;
+use super::fields::end_to_end;
 use crate::client::Arriving;
+use crate::http::places::ForwardPlace;
 use crate::mcp::error_event;
-use crate::wire::proxy_header::Prefix;
+use crate::wire::forwarded::Prefix;
 
 /// What a response is passed down under.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(in crate::http) struct Terms {
     /// The place that it takes until it is over.
-    pub(super) place: Place,
+    pub(in crate::http) place: ForwardPlace,
     /// When it has to end; none if it is no event stream.
-    pub(super) events: Option<WaitForCancellationFutureOwned>,
+    pub(in crate::http) events: Option<WaitForCancellationFutureOwned>,
     /// How long the body of another response may say nothing.
-    pub(super) silence: Duration,
+    pub(in crate::http) silence: Duration,
     /// What stands in front of the paths that the client knows.
-    pub(super) prefix: Prefix,
+    pub(in crate::http) prefix: Prefix,
     /// The name of the request.
-    pub(super) request: HeaderValue,
+    pub(in crate::http) request: HeaderValue,
 }
 
 /// Why a response has no end.
@@ -44,7 +44,7 @@ pub(crate) enum BrokenOff {
 }
 
 /// Is this the head of an event stream?
-pub(super) fn is_events(headers: &HeaderMap) -> bool {
+pub(in crate::http) fn is_events(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("text/event-stream")
@@ -52,11 +52,11 @@ pub(super) fn is_events(headers: &HeaderMap) -> bool {
 
 /// The response of this upstream, which was sent this `Host`, as it goes down. What it says of itself
 /// and of TLS is for the edge to say.
-pub(super) fn response(
+pub(in crate::http) fn response(
     response: Response<Arriving>,
     (upstream, host): (&Uri, Option<&HeaderValue>),
     terms: Terms,
-) -> Response<ReplyBody> {
+) -> Response<Forwarded> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
@@ -74,8 +74,7 @@ pub(super) fn response(
         headers.remove(header::CONTENT_LENGTH);
     }
     let plain = !headers.contains_key(header::CONTENT_ENCODING);
-    let body = ReplyBody::Passed(Box::new(Passed::new(body, terms, plain)));
-    let mut response = Response::new(body);
+    let mut response = Response::new(Forwarded::new(body, terms, plain));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
     response
@@ -121,10 +120,10 @@ fn moved(rest: &[u8], prefix: &Prefix) -> Option<HeaderValue> {
 }
 
 /// The body of a response of the upstream's. Dropping it ends the request there.
-pub(crate) struct Passed<B = Arriving> {
+pub(crate) struct Forwarded<B = Arriving> {
     /// None when it is over.
     body: Option<B>,
-    _place: Place,
+    _place: ForwardPlace,
     events: Option<Events>,
     silence: Duration,
     /// When the silence is too long, where that is counted and it is silent.
@@ -139,13 +138,13 @@ struct Events {
     plain: bool,
 }
 
-impl<B> fmt::Debug for Passed<B> {
+impl<B> fmt::Debug for Forwarded<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passed").field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("Forwarded").field("request", &self.request).finish_non_exhaustive()
     }
 }
 
-impl<B> Passed<B> {
+impl<B> Forwarded<B> {
     fn new(body: B, terms: Terms, plain: bool) -> Self {
         let Terms { place, events, silence, prefix: _, request } = terms;
         let events = events.map(|draining| Events { draining: Box::pin(draining), plain });
@@ -172,7 +171,7 @@ impl<B> Passed<B> {
     }
 }
 
-impl<B> Body for Passed<B>
+impl<B> Body for Forwarded<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -240,21 +239,20 @@ mod tests {
     use crate::drain::Drain;
     use crate::limits::addr::ClientKey;
     use crate::limits::places::PerClient;
-    use crate::observe::metrics::Gauge;
 
     const SILENCE: Duration = Duration::from_mins(1);
 
     type Frames = Pin<Box<dyn stream::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
 
     /// A body of these pieces, each after so many seconds, that breaks off.
-    fn breaking(pieces: &'static [(u64, &'static str)]) -> Passed<StreamBody<Frames>> {
+    fn breaking(pieces: &'static [(u64, &'static str)]) -> Forwarded<StreamBody<Frames>> {
         passed(pieces, None)
     }
 
     fn passed(
         pieces: &'static [(u64, &'static str)],
         events: Option<&Drain>,
-    ) -> Passed<StreamBody<Frames>> {
+    ) -> Forwarded<StreamBody<Frames>> {
         let pieces = stream::iter(pieces).then(|(seconds, text)| async move {
             sleep(Duration::from_secs(*seconds)).await;
             Ok(Frame::data(Bytes::from_static(text.as_bytes())))
@@ -263,18 +261,18 @@ mod tests {
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
         let terms = Terms {
-            place: Place::of_stream(PerClient::new(1, Gauge::default()).try_take(local).unwrap()),
+            place: ForwardPlace::of_stream(PerClient::default().try_take(local, 1).unwrap()),
             events: events.map(Drain::draining),
             silence: SILENCE,
             prefix: Prefix::default(),
             request: HeaderValue::from_static("0"),
         };
-        Passed::new(StreamBody::new(frames), terms, true)
+        Forwarded::new(StreamBody::new(frames), terms, true)
     }
 
-    async fn next<B>(body: &mut Passed<B>) -> Option<Result<String, String>>
+    async fn next<B>(body: &mut Forwarded<B>) -> Option<Result<String, String>>
     where
-        Passed<B>: Body<Data = Bytes, Error = BrokenOff> + Unpin,
+        Forwarded<B>: Body<Data = Bytes, Error = BrokenOff> + Unpin,
     {
         let frame = body.frame().await?;
         let text = |frame: Frame<Bytes>| String::from_utf8(frame.into_data().unwrap().to_vec());

@@ -1,8 +1,10 @@
-//! What can be wrong with the bytes of an HTTP/1.1 peer, and what it is told.
+//! What can be wrong with the bytes of an HTTP/1.1 peer, and the text that tells it so.
+
+use crate::http::NoRequest;
 
 /// Why a connection's bytes are not taken any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::conn) enum Fault {
+pub(super) enum FramingError {
     /// A line that ends with a bare LF, or a CR that ends none (RFC 9112 section 2.2).
     LineEnd,
     /// More empty lines before a request than one (RFC 9112 section 2.2).
@@ -46,47 +48,13 @@ pub(in crate::conn) enum Fault {
     Trailer,
 }
 
-impl Fault {
-    /// The status line's end.
-    pub(in crate::conn) fn status(self) -> &'static str {
-        self.kind().0
-    }
-
-    /// The name that refusals of its kind have.
-    pub(in crate::conn) fn label(self) -> &'static str {
-        self.kind().1
-    }
-
-    /// Both.
-    fn kind(self) -> (&'static str, &'static str) {
-        match self {
-            Self::TargetTooLong => ("414 URI Too Long", "uri_too_long"),
-            Self::Expectation => ("417 Expectation Failed", "expectation_failed"),
-            Self::HeadTooLarge => ("431 Request Header Fields Too Large", "head_too_large"),
-            // Also of what RFC 9110 gives a 501 or 505: no bytes of a peer's make a 5xx here.
-            Self::LineEnd
-            | Self::EmptyLines
-            | Self::RequestLine
-            | Self::Version
-            | Self::Target
-            | Self::Authority
-            | Self::FieldName
-            | Self::FieldValue
-            | Self::Folded
-            | Self::Host
-            | Self::ContentLength
-            | Self::TransferEncoding
-            | Self::TwoLengths
-            | Self::ChunkSize
-            | Self::ChunkExtension
-            | Self::ChunkEnd
-            | Self::Trailer => ("400 Bad Request", "bad_request"),
-        }
-    }
-
-    /// What the peer is told.
-    pub(in crate::conn) fn text(self) -> &'static str {
-        match self {
+impl FramingError {
+    /// The refusal that it is.
+    pub(super) fn refusal(self) -> NoRequest {
+        NoRequest::Malformed(match self {
+            Self::Expectation => return NoRequest::Expectation,
+            Self::TargetTooLong => return NoRequest::TargetTooLong,
+            Self::HeadTooLarge => return NoRequest::HeadTooLarge,
             Self::LineEnd => "a line must end with CR LF, and have no other CR",
             Self::EmptyLines => "there are empty lines where a request should begin",
             Self::RequestLine => "the request line is not `METHOD target HTTP/1.1`",
@@ -100,13 +68,10 @@ impl Fault {
             Self::ContentLength => "there must be one Content-Length at most, of digits only",
             Self::TransferEncoding => "Transfer-Encoding must be `chunked`, once, in HTTP/1.1",
             Self::TwoLengths => "Content-Length and Transfer-Encoding exclude each other",
-            Self::Expectation => "`100-continue` is the only expectation that can be met",
-            Self::TargetTooLong => "the request target is too long",
-            Self::HeadTooLarge => "the request head is too large",
             Self::ChunkSize => "a chunk size must be one to eight hexadecimal digits",
             Self::ChunkExtension => "a chunk extension is malformed or too long",
             Self::ChunkEnd => "a chunk does not end where its size says",
             Self::Trailer => "the trailer section is malformed, too large or not allowed",
-        }
+        })
     }
 }
