@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::audience::Audience;
 use super::id::SessionId;
 use super::id::StreamId;
 use super::state::Routed;
@@ -43,7 +44,7 @@ impl Session {
     ) -> Arc<Self> {
         let Link { tell, said } = link;
         let Terms { times: _, quota, tally } = terms.clone();
-        let state = State::new(transport, Instant::now()).on_account(quota, tally);
+        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, tally);
         let session = Arc::new(Self {
             id,
             principal,
