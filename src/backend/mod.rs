@@ -1,9 +1,11 @@
 //! What stands behind the edge: a child process for each session, a handler linked in, or a server
 //! that speaks HTTP itself.
 //!
-//! The floor's one verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
-//! messages. Dropping the link ends what it leads to.
+//! The floor's first verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
+//! messages. Dropping the link ends what it leads to. A backend that needs no session for a call
+//! takes it by [`Backend::call`].
 
+pub(crate) mod catalog;
 pub(crate) mod diagnostics;
 pub(crate) mod embedded;
 pub(crate) mod stdio;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::upstream::Directly;
+pub(crate) use self::upstream::NoAnswer;
 use crate::caller::Caller;
 use crate::limits::addr::ClientKey;
 use crate::limits::bytes::Quota;
@@ -55,6 +57,19 @@ impl Backend {
             Self::Stdio(stdio) => stdio.open(who, quota),
             Self::Embedded(embedded) => Ok(embedded.open(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
+        }
+    }
+
+    /// Makes one call without a session of the caller's. `None` if this backend needs one. Dropped,
+    /// it cancels the call.
+    pub(crate) async fn call(
+        &self,
+        request: &Message,
+        caller: &Arc<Caller>,
+    ) -> Option<Result<Message, NoAnswer>> {
+        match self {
+            Self::Stdio(_) | Self::Embedded(_) => None,
+            Self::Upstream(upstream) => upstream.call(request, caller).await,
         }
     }
 

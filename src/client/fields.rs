@@ -3,13 +3,13 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::caller::Caller;
+use crate::wire::fields::{LAST_EVENT_ID, PROTOCOL_VERSION, REQUEST_ID, SESSION_ID};
 
 /// Fields that say who the client is. The edge writes them; the client's are never believed.
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The edge's name for itself.
 const USER_AGENT: HeaderValue =
@@ -33,9 +33,9 @@ impl Passable {
         header::IF_RANGE,
         header::IF_UNMODIFIED_SINCE,
         header::RANGE,
-        HeaderName::from_static("last-event-id"),
-        HeaderName::from_static("mcp-session-id"),
-        HeaderName::from_static("mcp-protocol-version"),
+        LAST_EVENT_ID,
+        SESSION_ID,
+        PROTOCOL_VERSION,
     ];
 
     /// Is a field of this name, in lower case, among them?

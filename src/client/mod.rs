@@ -1,7 +1,7 @@
 //! The HTTP client for what stands behind: connections, TLS, deadlines, and the fields of a request.
 //!
-//! The floor's one verb is [`Upstream::send`]. It knows no MCP. A request that fails says whether
-//! the upstream may have seen it ([`Fault`]): only what was never sent may be sent again by anybody
+//! The floor's one verb is [`Client::send`]. It knows no MCP. A request that fails says whether
+//! the upstream may have seen it ([`SendError`]): only what was never sent may be sent again by anybody
 //! who asks no further. (A GET without a body is, once, where a kept connection closed on it.)
 
 mod body;
@@ -40,7 +40,7 @@ const MOST_CA_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) const PAUSE: Duration = Duration::from_mins(1);
 
 /// An HTTP server behind the edge, and the connections to it.
-pub(crate) struct Upstream {
+pub(crate) struct Client {
     connections: Arc<Connections>,
     url: Uri,
     host: Host,
@@ -55,7 +55,7 @@ pub(crate) struct Upstream {
 
 /// Why a request has no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum SendError {
     /// The upstream takes no connection: it never saw the request.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(String),
@@ -91,13 +91,13 @@ pub enum UpstreamError {
     Tls(#[from] rustls::Error),
 }
 
-impl std::fmt::Debug for Upstream {
+impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("url", &config::shown(&self.url)).finish_non_exhaustive()
+        f.debug_struct("Client").field("url", &config::shown(&self.url)).finish_non_exhaustive()
     }
 }
 
-impl Upstream {
+impl Client {
     /// The client for this upstream. Nothing is connected yet.
     ///
     /// # Errors
@@ -205,29 +205,29 @@ impl Upstream {
     /// response may take.
     ///
     /// # Errors
-    /// [`Fault`] says whether the upstream may have seen the request.
+    /// [`SendError`] says whether the upstream may have seen the request.
     pub(crate) async fn send(
         &self,
         mut request: Request<Outgoing>,
         patience: Option<Duration>,
-    ) -> Result<Response<Arriving>, Fault> {
+    ) -> Result<Response<Arriving>, SendError> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
         // Pinned: moved on, it would have two places in this future.
         let sending = std::pin::pin!(self.connections.send(request));
         let answered = match patience {
             Some(patience) => {
-                timeout(patience, sending).await.map_err(|_elapsed| Fault::Late(patience))?
+                timeout(patience, sending).await.map_err(|_elapsed| SendError::Late(patience))?
             }
             None => sending.await,
         };
         answered.map_err(|failed| match failed {
-            Failed::Unreachable(error) => Fault::Unreachable(last(&error)),
+            Failed::Unreachable(error) => SendError::Unreachable(last(&error)),
             Failed::Broken(error) if error.is_parse() => {
-                Fault::Broken(format!("what it sent is no HTTP: {}", last(&error)))
+                SendError::Broken(format!("what it sent is no HTTP: {}", last(&error)))
             }
-            Failed::Broken(error) => Fault::Broken(last(&error)),
-            Failed::Gone => Fault::Broken("it closed the connection".to_owned()),
+            Failed::Broken(error) => SendError::Broken(last(&error)),
+            Failed::Gone => SendError::Broken("it closed the connection".to_owned()),
         })
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderName, Version};
 
 use super::head;
 use crate::caller::{Caller, Principal, Provenance, Transport};
-use crate::client::Upstream;
+use crate::client::Client;
 use crate::guard::Visit;
 use crate::limits::bytes::Quota;
 
@@ -14,7 +14,7 @@ use crate::limits::bytes::Quota;
 /// is none.
 pub(super) fn caller(
     visit: Visit<'_>,
-    upstream: Option<&Upstream>,
+    upstream: Option<&Client>,
     principal: Principal,
     quota: Quota,
 ) -> Caller {

@@ -6,10 +6,11 @@ use super::refusal::{BadHead, Refusal};
 use super::route::Route;
 use crate::config::Limits;
 use crate::mcp::Accept;
+use crate::wire::fields;
 
-static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-static VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-static LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+static SESSION: HeaderName = fields::SESSION_ID;
+static VERSION: HeaderName = fields::PROTOCOL_VERSION;
+static LAST_EVENT: HeaderName = fields::LAST_EVENT_ID;
 
 /// The bytes of a head as HTTP/1.1 would write it. hyper's own limit is one of its read buffer,
 /// which a head that comes at once may pass.

@@ -15,7 +15,7 @@ use super::reply::ReplyBody;
 use super::route::Route;
 use super::rules::Rules;
 use crate::caller::Principal;
-use crate::client::Upstream;
+use crate::client::Client;
 use crate::config::{Config, PassRule};
 use crate::drain::Drain;
 use crate::guard::Visit;
@@ -26,7 +26,7 @@ use crate::policy::Policy;
 /// What the HTTP floor reaches of an upstream past MCP.
 #[derive(Debug)]
 pub(crate) struct Front {
-    upstream: Arc<Upstream>,
+    upstream: Arc<Client>,
     /// Paths that are passed through.
     rules: Rules,
     /// Places of requests to them.
@@ -36,7 +36,7 @@ pub(crate) struct Front {
 impl Front {
     /// This upstream, of which the paths of `pass` are passed through beside the unified path.
     pub(crate) fn new(
-        upstream: Arc<Upstream>,
+        upstream: Arc<Client>,
         pass: Vec<PassRule>,
         config: &Config,
         tally: &Tally,
@@ -71,7 +71,7 @@ impl Front {
     }
 
     /// The upstream.
-    pub(super) fn upstream(&self) -> &Upstream {
+    pub(super) fn upstream(&self) -> &Client {
         &self.upstream
     }
 

@@ -15,7 +15,7 @@ use crate::observe::metrics::Gauge;
 /// one client, enough for any page.
 const PER_CLIENT: u32 = 64;
 
-/// ForwardPlaces of requests that are passed through. Open rules have places of their own: strangers must
+/// Places of requests that are passed through. Open rules have places of their own: strangers must
 /// never hold one that a request with a token needs.
 #[derive(Debug)]
 pub(super) struct ForwardPlaces {
@@ -23,7 +23,7 @@ pub(super) struct ForwardPlaces {
     closed: Pool,
 }
 
-/// ForwardPlaces of requests under open rules, or under closed ones.
+/// Places of requests under open rules, or under closed ones.
 #[derive(Debug)]
 pub(super) struct Pool {
     each: PerClient,

@@ -1,7 +1,7 @@
 //! Why a request is refused. What the client gets for it stands in [`super::verdict`].
 
 use super::route::Route;
-use crate::client::Fault;
+use crate::client::SendError;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
 use crate::mcp::{Reason, Refused};
@@ -109,7 +109,7 @@ pub(super) enum ForwardError {
     /// The method is for proxies themselves.
     Method,
     /// The upstream gave no response.
-    Fault(Fault),
+    Send(SendError),
 }
 
 /// What is wrong with a head.

@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::forward::{BrokenOff, Forwarded};
-use crate::mcp::{EventStream, Reply};
+use crate::mcp::{self, EventStream, Reply};
+use crate::wire::fields;
 
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
 /// noticed between two pieces.
@@ -71,15 +72,15 @@ impl http_body::Body for ReplyBody {
 
 /// The response to a request that was answered.
 pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
-    let (mut response, session) = match reply {
-        Reply::Accepted => (empty(StatusCode::ACCEPTED), None),
-        Reply::Ended => (empty(StatusCode::NO_CONTENT), None),
-        Reply::Json(body, session) => (json(StatusCode::OK, body), session),
-        Reply::Events(stream, session) => (events(stream), session),
+    let Reply { status, session, body } = reply;
+    let mut response = match body {
+        mcp::Body::Empty => empty(status),
+        mcp::Body::Json(text) => json(status, text),
+        mcp::Body::Events(stream) => events(status, stream),
     };
     let session = session.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     if let Some(session) = session {
-        response.headers_mut().insert("mcp-session-id", session);
+        response.headers_mut().insert(fields::SESSION_ID, session);
     }
     response
 }
@@ -107,8 +108,9 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     response
 }
 
-fn events(stream: EventStream) -> Response<ReplyBody> {
+fn events(status: StatusCode, stream: EventStream) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Events(Box::new(stream)));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, kind);
@@ -147,7 +149,6 @@ pub(super) const OWN: [(HeaderName, &str); 2] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (header::CACHE_CONTROL, "no-store"),
 ];
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// For a year this host is reached by TLS only.
 const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -159,7 +160,7 @@ pub(super) fn finish(response: &mut Response<ReplyBody>, request: HeaderValue, o
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     // The one that stands in the log, and that an upstream was told.
-    headers.insert(REQUEST_ID, request);
+    headers.insert(fields::REQUEST_ID, request);
     if only_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
     }

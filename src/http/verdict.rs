@@ -9,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::refusal::{BadHead, ForwardError, NoRequest, Refusal};
 use super::reply::{self, ReplyBody};
 use super::route;
-use crate::client::Fault;
+use crate::client::SendError;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
 use crate::limits::bytes::Short;
@@ -306,17 +306,17 @@ fn not_forwarded(error: &ForwardError) -> Verdict {
         ForwardError::Method => {
             plain(S::NOT_IMPLEMENTED, "no_such_method", "CONNECT and TRACE are not passed on")
         }
-        ForwardError::Fault(Fault::Unreachable(_)) => plain(
+        ForwardError::Send(SendError::Unreachable(_)) => plain(
             S::BAD_GATEWAY,
             "upstream_unreachable",
             "the server behind this edge cannot be reached",
         ),
-        ForwardError::Fault(Fault::Broken(_)) => plain(
+        ForwardError::Send(SendError::Broken(_)) => plain(
             S::BAD_GATEWAY,
             "upstream_broken",
             "the server behind this edge broke the connection",
         ),
-        ForwardError::Fault(Fault::Late(time)) => {
+        ForwardError::Send(SendError::Late(time)) => {
             let text = format!(
                 "the server behind this edge did not answer within {} seconds",
                 time.as_secs_f32()

@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::call::Permitted;
 pub use super::reason::Reason;
+pub use super::session::audience::Audience;
+pub use super::session::id::StreamId;
 pub use super::session::log::Turn;
-pub use super::session::state::{Onto, Routed, State, StreamId};
+pub use super::session::state::{Onto, Routed, State};
 pub use super::sse::{EventId, error_event, event};
 pub use crate::backend::During;
 use crate::caller::Caller;

@@ -4,45 +4,58 @@
 //! ends TLS, and an absolute one would name the wrong scheme behind yet another proxy. It lies under
 //! the path that was asked, where that is the operator's: a proxy in front may route no other here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use super::exchange::{Head, Reply};
 use super::incoming::{self, Pings, Rules, Step};
-use super::sse::{EventStream, StreamKind};
-use super::{Ask, Mcp, Reason, Refused, Reply};
+use super::sessions::Sessions;
+use super::sse::StreamKind;
+use super::streams::Streams;
+use super::{Reason, Refused};
 use crate::caller::Transport;
 use crate::wire::jsonrpc::{Message, code};
 
-impl Mcp {
+/// The transport.
+#[derive(Debug)]
+pub(super) struct HttpSse {
+    sessions: Arc<Sessions>,
+    streams: Arc<Streams>,
+}
+
+impl HttpSse {
+    pub(super) fn new(sessions: Arc<Sessions>, streams: Arc<Streams>) -> Self {
+        Self { sessions, streams }
+    }
+
     /// Opens the stream, and with it the session, whose messages are posted to the path `messages`.
-    pub(super) async fn open_sse(&self, ask: Ask<'_>, messages: &str) -> Result<Reply, Refused> {
-        self.check_open()?;
-        if !ask.accept.events {
+    pub(super) async fn open(&self, head: Head<'_>, messages: &str) -> Result<Reply, Refused> {
+        self.sessions.check_open()?;
+        if !head.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let most = ask.policy.limits.streams_per_ip;
-        let permit = self.streams.try_take(ask.client, most).ok_or(Reason::ClientStreamsFull)?;
-        let session = self.open_session(&ask, Transport::HttpSse).await?;
+        let place = self.streams.take(head.client, head.policy)?;
+        let session = self.sessions.open_session(&head, Transport::HttpSse).await?;
         let Some(reader) = session.listen() else { return Err(Reason::UnknownSession.into()) };
         let kind = StreamKind {
             ids: false,
             primed: false,
             endpoint: Some(format!("{messages}?sessionId={}", session.id().as_str())),
-            ..self.long_stream(None)
+            ..self.streams.long(None)
         };
-        let draining = self.drain.draining();
-        Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
+        Ok(Reply::events(self.streams.start(reader, kind, place)))
     }
 
     /// Takes one message; whatever it is answered comes on the stream.
-    pub(super) async fn post_message(
+    pub(super) async fn post(
         &self,
-        ask: Ask<'_>,
+        head: Head<'_>,
         session: Option<&str>,
         body: Bytes,
     ) -> Result<Reply, Refused> {
         let session = session.ok_or(Reason::NoSessionInQuery)?;
-        let principal = ask.admitted.principal();
-        let session = self.sessions.find(session, principal, Transport::HttpSse)?;
+        let session = self.sessions.table.find(session, head.principal(), Transport::HttpSse)?;
         if Message::is_batch(&body) {
             return Err(Reason::NoBatch.into());
         }
@@ -51,8 +64,8 @@ impl Mcp {
         let rules = Rules {
             era: Some(None),
             pings: Pings::Edge,
-            weighed: self.weighed(&ask.caller.quota, true),
-            draining: self.drain.is_draining(),
+            weighed: self.sessions.weighed(&head.caller.quota, true),
+            draining: self.sessions.drain.is_draining(),
         };
         let refuse = |reason: Reason| reason.to(id.as_ref());
         match incoming::sort(message, rules).map_err(refuse)? {
@@ -65,7 +78,7 @@ impl Mcp {
             Step::Drop => {}
             Step::Pong(pong) => session.put(pong),
             Step::Call(request) => {
-                let sender = self.sender_in(&session, ask);
+                let sender = self.sessions.sender_in(&session, head);
                 let call = sender.permit(request).map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
                 if call.request().method() != Some("initialize") {
@@ -74,12 +87,12 @@ impl Mcp {
                 session.post(call).await.map_err(refuse)?;
             }
             Step::Notify(message) => {
-                session.notify(message, self.sender_in(&session, ask).caller()).await?;
+                session.notify(message, self.sessions.sender_in(&session, head).caller()).await?;
             }
             Step::Answer(message) => {
-                session.answer(message, self.sender_in(&session, ask).caller()).await?;
+                session.answer(message, self.sessions.sender_in(&session, head).caller()).await?;
             }
         }
-        Ok(Reply::Accepted)
+        Ok(Reply::accepted())
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::backend::catalog::BadList;
 use crate::guard::Denied;
 use crate::limits::bytes::Short;
 use crate::wire::jsonrpc::{Malformed, Message, RequestId, code};
@@ -186,6 +187,12 @@ impl Reason {
 impl From<Short> for Reason {
     fn from(short: Short) -> Self {
         Self::Short(short)
+    }
+}
+
+impl From<BadList> for Reason {
+    fn from(bad: BadList) -> Self {
+        Self::BadAnswer(bad.text())
     }
 }
 

@@ -14,8 +14,8 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::session::id::StreamId;
 use super::session::reader::Reader;
-use super::session::state::StreamId;
 use crate::limits::places::Permit;
 use crate::wire::jsonrpc::{self, code};
 

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+use super::Reason;
 use super::call::Sender;
 use super::incoming::{self, Pings, Rules, Step};
+use super::session::id::SessionId;
 use super::session::reader::Reader;
-use super::session::table::SessionId;
 use super::session::{Session, SessionTimes, Terms};
-use super::{Principal, Reason, Transport};
 use crate::backend::Link;
-use crate::caller::{Caller, Grant};
+use crate::caller::{Caller, Grant, Principal, Transport};
 use crate::config::Times;
 use crate::drain::Drain;
 use crate::guard::ToolPolicy;

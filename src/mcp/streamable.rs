@@ -6,15 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::call::{Permitted, Sender};
+use super::call::Permitted;
 use super::era::{self, Era};
+use super::exchange::{Accept, Body, Head, Reply};
 use super::incoming::{self, Pings, Rules, Step};
+use super::plain::Plain;
+use super::session::id::StreamId;
 use super::session::reader::Reader;
-use super::session::state::StreamId;
 use super::session::{Session, Unknown};
+use super::sessions::Sessions;
 use super::sse::{EventId, EventStream, StreamKind};
-use super::{Accept, Ask, Mcp, Reason, Refused, Reply};
-use crate::caller::{Caller, Transport};
+use super::streams::Streams;
+use super::{Reason, Refused};
+use crate::caller::Transport;
 use crate::wire::jsonrpc::Message;
 use crate::wire::revision::ProtocolVersion;
 
@@ -26,40 +30,53 @@ const MAX_BATCH: usize = 64;
 /// call lives.
 const HOLD: Duration = Duration::from_secs(1);
 
-impl Mcp {
+/// The transport.
+#[derive(Debug)]
+pub(super) struct Streamable {
+    sessions: Arc<Sessions>,
+    streams: Arc<Streams>,
+    /// For requests without a session.
+    plain: Plain,
+}
+
+impl Streamable {
+    pub(super) fn new(sessions: Arc<Sessions>, streams: Arc<Streams>, plain: Plain) -> Self {
+        Self { sessions, streams, plain }
+    }
+
     /// A POST on the unified path.
-    pub(super) async fn post(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Refused> {
-        if !ask.accept.json && !ask.accept.events {
+    pub(super) async fn post(&self, head: Head<'_>, body: Bytes) -> Result<Reply, Refused> {
+        if !head.accept.json && !head.accept.events {
             return Err(Reason::NotAcceptable.into());
         }
         if Message::is_batch(&body) {
-            return Box::pin(self.post_batch(ask, &body)).await;
+            return Box::pin(self.post_batch(head, &body)).await;
         }
         let message = Message::parse(body)?;
         let id = message.request_id().cloned();
-        self.post_one(ask, message).await.map_err(|reason| reason.to(id.as_ref()))
+        self.post_one(head, message).await.map_err(|reason| reason.to(id.as_ref()))
     }
 
-    async fn post_one(&self, ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
-        let accept = ask.accept;
+    async fn post_one(&self, head: Head<'_>, message: Message) -> Result<Reply, Reason> {
+        let accept = head.accept;
         let rules = Rules {
-            era: Some(ask.version),
+            era: Some(head.version),
             pings: Pings::EdgeUntilDrain,
-            weighed: self.weighed(&ask.caller.quota, ask.session.is_some()),
-            draining: self.drain.is_draining(),
+            weighed: self.sessions.weighed(&head.caller.quota, head.session.is_some()),
+            draining: self.sessions.drain.is_draining(),
         };
-        match (incoming::sort(message, rules)?, ask.session) {
+        match (incoming::sort(message, rules)?, head.session) {
             (Step::Modern, _) => Err(Reason::Modern),
-            (Step::Drop, _) | (Step::Notify(_), None) => Ok(Reply::Accepted),
+            (Step::Drop, _) | (Step::Notify(_), None) => Ok(Reply::accepted()),
             (Step::Call(request), _) if request.method() == Some("initialize") => {
-                Box::pin(self.begin_session(ask, request)).await
+                Box::pin(self.begin_session(head, request)).await
             }
             (Step::Pong(pong), None) => Ok(accept.sole(pong)),
-            (Step::Call(request), None) => self.call_bare(ask, request).await,
+            (Step::Call(request), None) => self.plain.call(head, request).await,
             (Step::Answer(_), None) => Err(Reason::NoSession),
             (step, Some(_)) => {
-                let session = self.find_session(&ask)?;
-                Box::pin(self.post_in_session(&session, ask, step)).await
+                let session = self.find_session(&head)?;
+                Box::pin(self.post_in_session(&session, head, step)).await
             }
         }
     }
@@ -67,60 +84,58 @@ impl Mcp {
     async fn post_in_session(
         &self,
         session: &Arc<Session>,
-        ask: Ask<'_>,
+        head: Head<'_>,
         step: Step,
     ) -> Result<Reply, Reason> {
-        let accept = ask.accept;
+        let accept = head.accept;
         match step {
             Step::Modern | Step::Drop => Err(Reason::Modern),
             Step::Pong(pong) => Ok(accept.sole(pong)),
             Step::Call(request) => {
-                let call = self.sender_in(session, ask).permit(request)?;
+                let call = self.sessions.sender_in(session, head).permit(request)?;
                 self.call(session, accept, vec![call]).await
             }
             Step::Notify(message) => {
-                session.notify(message, self.sender_in(session, ask).caller()).await?;
-                Ok(Reply::Accepted)
+                session.notify(message, self.sessions.sender_in(session, head).caller()).await?;
+                Ok(Reply::accepted())
             }
             Step::Answer(message) => {
-                session.answer(message, self.sender_in(session, ask).caller()).await?;
-                Ok(Reply::Accepted)
+                session.answer(message, self.sessions.sender_in(session, head).caller()).await?;
+                Ok(Reply::accepted())
             }
         }
     }
 
     /// `initialize`: opens a session. A session id that is not known (any more) does not matter.
-    async fn begin_session(&self, ask: Ask<'_>, request: Message) -> Result<Reply, Reason> {
-        if ask.session.is_some() && self.find_session(&ask).is_ok() {
+    async fn begin_session(&self, head: Head<'_>, request: Message) -> Result<Reply, Reason> {
+        if head.session.is_some() && self.find_session(&head).is_ok() {
             return Err(Reason::SessionLive);
         }
-        let session = self.open_session(&ask, Transport::StreamableHttp).await?;
+        let session = self.sessions.open_session(&head, Transport::StreamableHttp).await?;
         // A client that goes away meanwhile never learns its id.
         let unknown = Unknown::new(Arc::clone(&session));
-        let accept = ask.accept;
-        let call = self.sender_in(&session, ask).permit(request)?;
+        let accept = head.accept;
+        let call = self.sessions.sender_in(&session, head).permit(request)?;
         let reader = session.call(vec![call], accept.events).await?;
         let reply = self.reply(reader, accept, None).await;
         unknown.known();
-        Ok(match reply {
-            Reply::Json(body, _) if session.is_ended() => Reply::Json(body, None),
-            Reply::Json(body, _) => Reply::Json(body, Some(session.id().clone())),
-            Reply::Events(events, _) => Reply::Events(events, Some(session.id().clone())),
-            Reply::Accepted | Reply::Ended => reply,
-        })
+        let is_json = matches!(reply.body, Body::Json(_));
+        // What a session that has ended already is answered names no session.
+        let ended = is_json && session.is_ended();
+        Ok(if ended { reply } else { Reply { session: Some(session.id().clone()), ..reply } })
     }
 
     /// An array of messages: each on its own, the answers together.
-    async fn post_batch(&self, ask: Ask<'_>, body: &Bytes) -> Result<Reply, Refused> {
-        let accept = ask.accept;
-        let session = match ask.session {
-            Some(_) => self.find_session(&ask)?,
+    async fn post_batch(&self, head: Head<'_>, body: &Bytes) -> Result<Reply, Refused> {
+        let accept = head.accept;
+        let session = match head.session {
+            Some(_) => self.find_session(&head)?,
             None => return Err(Reason::NoBatch.into()),
         };
         if !session.version().is_some_and(ProtocolVersion::has_batches) {
             return Err(Reason::NoBatch.into());
         }
-        era::check_known(ask.version)?;
+        era::check_known(head.version)?;
         let messages = Message::parse_batch(body, MAX_BATCH)?;
         if messages.iter().any(|message| Era::of(None, message) == Era::Modern) {
             return Err(Reason::ModernInBatch.into());
@@ -128,11 +143,11 @@ impl Mcp {
         if messages.iter().any(|message| message.method() == Some("initialize")) {
             return Err(Reason::InitializeInBatch.into());
         }
-        let draining = self.drain.is_draining();
+        let draining = self.sessions.drain.is_draining();
         let rules = Rules { era: None, pings: Pings::Backend, weighed: None, draining };
         let sort = |message| incoming::sort(message, rules);
         let steps: Vec<Step> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
-        let sender = self.sender_in(&session, ask);
+        let sender = self.sessions.sender_in(&session, head);
         let mut calls = Vec::new();
         for step in steps {
             match step {
@@ -143,11 +158,11 @@ impl Mcp {
             }
         }
         if calls.is_empty() {
-            return Ok(Reply::Accepted);
+            return Ok(Reply::accepted());
         }
         if accept.json {
             let reader = session.call(calls, false).await?;
-            return Ok(Reply::Json(reader.answers().await, None));
+            return Ok(Reply::json(reader.answers().await));
         }
         Ok(self.call(&session, accept, calls).await?)
     }
@@ -173,48 +188,31 @@ impl Mcp {
         if !accept.events {
             // Without an answer, the client cancelled the call.
             let answer = reader.answer().await;
-            return answer.map_or(Reply::Accepted, |answer| Reply::Json(answer, None));
+            return answer.map_or_else(Reply::accepted, Reply::json);
         }
         if accept.json {
             // The time being over is no fault: the answer takes longer, and becomes a stream.
             drop(timeout(HOLD, reader.ready()).await);
             if let Some(answer) = reader.sole_answer() {
-                return Reply::Json(answer, None);
+                return Reply::json(answer);
             }
         }
-        let mut kind = StreamKind { age: None, ..self.long_stream(version) };
+        let mut kind = StreamKind { age: None, ..self.streams.long(version) };
         if reader.is_over() {
             // The client cancelled the call. With an id it would come back for an answer.
             (kind.ids, kind.primed) = (false, false);
         }
-        Reply::Events(EventStream::new(reader, kind, None, None), None)
+        Reply::events(EventStream::new(reader, kind, None, None))
     }
 
-    /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
-    pub(super) async fn get(
-        &self,
-        ask: Ask<'_>,
-        last: Option<&str>,
-        messages: &str,
-    ) -> Result<Reply, Refused> {
-        self.check_open()?;
-        if Era::of_revision(ask.version) == Era::Modern {
-            return Err(Reason::NoStream.into());
-        }
-        if ask.session.is_none() {
-            return match (ask.version, ask.accept.events) {
-                (Some(_), _) => Err(Reason::NoSession.into()),
-                (None, true) => self.open_sse(ask, messages).await,
-                (None, false) => Err(Reason::NoStream.into()),
-            };
-        }
-        era::check_known(ask.version)?;
-        let session = self.find_session(&ask)?;
-        if !ask.accept.events {
+    /// A GET in a session: its stream, or one that is to be resumed behind event `last`.
+    pub(super) fn listen(&self, head: &Head<'_>, last: Option<&str>) -> Result<Reply, Refused> {
+        era::check_known(head.version)?;
+        let session = self.find_session(head)?;
+        if !head.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let most = ask.policy.limits.streams_per_ip;
-        let permit = self.streams.try_take(ask.client, most).ok_or(Reason::ClientStreamsFull)?;
+        let place = self.streams.take(head.client, head.policy)?;
         let reader = match last.map(EventId::parse) {
             None => session.listen(),
             Some(None) => return Err(unknown_event()),
@@ -228,35 +226,26 @@ impl Mcp {
             // Clients come back to a stream that ended without an answer, again and again.
             return Err(Reason::NothingMore.into());
         }
-        let kind = self.long_stream(session.version());
-        let draining = self.drain.draining();
-        Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
+        let kind = self.streams.long(session.version());
+        Ok(Reply::events(self.streams.start(reader, kind, place)))
     }
 
     /// A DELETE on the unified path: the session is over.
-    pub(super) fn delete(&self, ask: &Ask<'_>) -> Result<Reply, Refused> {
-        if ask.session.is_none() {
-            return Err(match Era::of_revision(ask.version) {
+    pub(super) fn delete(&self, head: &Head<'_>) -> Result<Reply, Refused> {
+        if head.session.is_none() {
+            return Err(match Era::of_revision(head.version) {
                 Era::Modern => Reason::NoStream.into(),
                 Era::Handshake => Reason::NoSession.into(),
             });
         }
-        self.find_session(ask)?.close();
-        Ok(Reply::Ended)
+        self.find_session(head)?.close();
+        Ok(Reply::ended())
     }
 
     /// The session that a request names, if it is its principal's.
-    fn find_session(&self, ask: &Ask<'_>) -> Result<Arc<Session>, Reason> {
-        let id = ask.session.ok_or(Reason::NoSession)?;
-        self.sessions.find(id, ask.admitted.principal(), Transport::StreamableHttp)
-    }
-
-    /// Whoever sends messages in a session.
-    pub(super) fn sender_in<'a>(&self, session: &Session, ask: Ask<'a>) -> Sender<'a> {
-        let Ask { admitted, caller, .. } = ask;
-        let alias = Some(session.id().alias());
-        let transport = session.transport();
-        self.sender(admitted, Caller { transport, session: alias, ..caller })
+    fn find_session(&self, head: &Head<'_>) -> Result<Arc<Session>, Reason> {
+        let id = head.session.ok_or(Reason::NoSession)?;
+        self.sessions.table.find(id, head.principal(), Transport::StreamableHttp)
     }
 }
 

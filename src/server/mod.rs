@@ -13,7 +13,7 @@ use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
-use crate::client::{Upstream, UpstreamError};
+use crate::client::{Client, UpstreamError};
 use crate::config::{self, Access, AllowedOrigin, ChildCommand, Config, Secret, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
@@ -139,7 +139,7 @@ impl Behind {
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
             Kind::Upstream(asked) => {
-                let upstream = Arc::new(Upstream::new(&asked)?);
+                let upstream = Arc::new(Client::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
                     &asked,
@@ -204,7 +204,7 @@ impl Certificates {
         let Reloading { connection, policy, config, names: first } = &*self.0;
         let loaded = connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
         let Trust { ca: _, names, files, not_after } = loaded?;
-        policy.replace(Policy::new(config, &[&*names, &*first].concat()));
+        policy.replace(Policy::new(config, &[&*names, first].concat()));
         Ok(LoadedCertificates { files, names, not_after })
     }
 }

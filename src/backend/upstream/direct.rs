@@ -59,52 +59,48 @@ pub(super) struct Direct {
 /// Who holds a session that no call is made on: [`Sessions`], and the task that ends it.
 const HOLDERS: usize = 2;
 
-/// What came of a call that was made directly.
+/// Why a call that was made without a session has no answer.
 #[derive(Debug)]
-pub(crate) enum Directly {
-    /// Its answer.
-    Answered(Message),
+pub(crate) enum NoAnswer {
     /// The upstream did not answer: an error of the edge's own.
-    Unanswered {
+    Failed {
         /// The JSON-RPC code for it.
         code: i32,
         /// What was wrong.
         text: String,
     },
-    /// So many are under way that this one has no place.
-    Full,
-    /// So many principals have calls under way that this one's has no place.
-    Crowded,
-    /// This upstream has no direct way: a session is needed.
-    NoWay,
+    /// So many calls of its principal are under way that it has no place.
+    CallsFull,
+    /// So many principals have calls under way that its principal has no place.
+    PrincipalsFull,
 }
 
 impl UpstreamBackend {
-    /// Makes one call. Dropped, it is cancelled.
+    /// Makes one call. `None` if this upstream takes none without a session. Dropped, it is
+    /// cancelled.
     pub(crate) async fn call(
         &self,
-        principal: &Principal,
         request: &Message,
         caller: &Arc<Caller>,
-    ) -> Directly {
-        if request.id().is_none() {
-            return Directly::NoWay;
-        }
+    ) -> Option<Result<Message, NoAnswer>> {
+        request.id()?;
         let spoken = match self.shared.known() {
             Some(spoken) => Ok(spoken),
             None => Box::pin(self.find_out(caller)).await,
         };
         match spoken {
             Ok(Spoken::Streamable) => {}
-            Ok(Spoken::Sse) => return Directly::NoWay,
-            Err(text) => return Unanswered::from(text).into(),
+            Ok(Spoken::Sse) => return None,
+            Err(text) => return Some(Err(Unanswered::from(text).into())),
         }
-        let Some(direct) = self.directs.of(principal) else { return Directly::Crowded };
+        let Some(direct) = self.directs.of(&caller.principal) else {
+            return Some(Err(NoAnswer::PrincipalsFull));
+        };
         let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else {
-            return Directly::Full;
+            return Some(Err(NoAnswer::CallsFull));
         };
         let answer = direct.ask(request, caller, &self.drain, place).await;
-        answer.map_or_else(Directly::from, Directly::Answered)
+        Some(answer.map_err(NoAnswer::from))
     }
 
     /// Finds out what the upstream speaks, whoever leaves meanwhile: what was begun for that is
@@ -272,9 +268,9 @@ async fn on_its_own<T: Send + 'static>(
     told.await.ok()
 }
 
-impl From<Unanswered> for Directly {
+impl From<Unanswered> for NoAnswer {
     fn from(Unanswered { code, text }: Unanswered) -> Self {
-        Self::Unanswered { code, text }
+        Self::Failed { code, text }
     }
 }
 

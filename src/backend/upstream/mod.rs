@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub(crate) use self::direct::Directly;
+pub(crate) use self::direct::NoAnswer;
 
 use self::direct::Directs;
 use self::kind::{Spoken, Unclear};
@@ -31,7 +31,7 @@ use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
 use crate::caller::Caller;
-use crate::client::{PAUSE, Upstream};
+use crate::client::{Client, PAUSE};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
 use crate::drain::Drain;
@@ -67,7 +67,7 @@ impl UpstreamBackend {
     /// `max_message` is how many bytes a message of the upstream's may have; `idle` how long a
     /// session for calls without one is kept after the last of them began.
     pub(crate) fn new(
-        upstream: Arc<Upstream>,
+        upstream: Arc<Client>,
         config: &config::Upstream,
         max_message: usize,
         idle: Duration,

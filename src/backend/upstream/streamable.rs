@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::{Shared, refuse};
+use crate::backend::catalog::Walk;
 use crate::backend::{self, During, Said, Told};
-use crate::caller::{Caller, Transport};
+use crate::caller::Caller;
 use crate::wire::jsonrpc::{Message, RequestId};
 
 /// How long a notification holds up what was said after it. Each is a POST of its own, and an
@@ -22,8 +22,6 @@ use crate::wire::jsonrpc::{Message, RequestId};
 const IN_ORDER: Duration = Duration::from_secs(1);
 /// How long the upstream is given to end its session.
 pub(super) const ENDING: Duration = Duration::from_secs(2);
-/// Pages of tools that are looked at.
-const MAX_PAGES: usize = 100;
 
 /// Something under way: a call's id comes out, so that it can be forgotten.
 type Work<'a> = BoxFuture<'a, Option<RequestId>>;
@@ -169,13 +167,10 @@ impl<'a> Session<'a> {
                 None
             }));
         }
-        // Nobody is there to hear what belongs to no call.
-        if caller.transport != Transport::Bare {
-            self.work.push(Box::pin(async move {
-                channel.listen(&caller).await;
-                None
-            }));
-        }
+        self.work.push(Box::pin(async move {
+            channel.listen(&caller).await;
+            None
+        }));
     }
 }
 
@@ -226,18 +221,12 @@ pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
 }
 
 async fn read_tools(channel: &Channel, shared: &Shared, caller: &Caller) {
-    let mut cursor = None;
-    for _ in 0..MAX_PAGES {
-        let params = match &cursor {
-            Some(cursor) => json!({ "cursor": cursor }),
-            None => Value::Null,
-        };
-        let request = Message::request(&channel.name(), "tools/list", &params);
+    let mut walk = Walk::default();
+    loop {
+        let request = Message::request(&channel.name(), "tools/list", &walk.params());
         let Ok(answer) = channel.ask(&request, caller).await else { return };
-        let next = shared.tools.learn(&answer);
-        if next.is_none() || next == cursor {
-            break;
+        if !shared.tools.learn_page(&answer, &mut walk) {
+            return;
         }
-        cursor = next;
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct FrameReader {
     fields: bool,
     /// A header block has begun, and its last frame was not there yet.
     block: bool,
-    /// FrameReader and header blocks that have begun; names the one that is not complete.
+    /// Frames and header blocks that have begun; names the one that is not complete.
     begun: u64,
 }
 

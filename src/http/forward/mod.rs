@@ -16,12 +16,12 @@ pub(super) use self::response::{BrokenOff, Forwarded, Terms, is_events, response
 
 use super::refusal::{ForwardError, Refusal};
 use crate::caller::Caller;
-use crate::client::{self, Arriving, Fault, Outgoing, Passable, Upstream};
+use crate::client::{self, Arriving, Client, Outgoing, Passable, SendError};
 use crate::limits::body::{self, BodyLimits};
 
 /// The head of the request that goes to this server for `caller`.
 pub(super) fn head(
-    server: &Upstream,
+    server: &Client,
     caller: &Caller,
     head: &request::Parts,
 ) -> Result<Request<()>, ForwardError> {
@@ -41,7 +41,7 @@ pub(super) fn head(
 /// # Errors
 /// [`Refusal`] if the body does not come as `limits` want it, or if there is no response.
 pub(super) async fn send<B>(
-    server: &Upstream,
+    server: &Client,
     tag: &HeaderValue,
     mut request: Request<()>,
     patience: Option<Duration>,
@@ -61,20 +61,20 @@ where
     let request: Request<Outgoing> = request.map(|()| client::passed(passing));
     let sent = select! {
         sent = server.send(request, patience) => sent,
-        () = fate.overdue() => Err(Fault::Late(limits.total)),
+        () = fate.overdue() => Err(SendError::Late(limits.total)),
     };
     let response = sent.map_err(|fault| match fate.error() {
         Some(error) => Refusal::Body(error),
         None => failed(tag, fault),
     })?;
     if response.status().is_informational() {
-        return Err(failed(tag, Fault::Broken("it changes the protocol".into())));
+        return Err(failed(tag, SendError::Broken("it changes the protocol".into())));
     }
     Ok(response)
 }
 
 /// What went wrong in particular is for the log only.
-fn failed(tag: &HeaderValue, fault: Fault) -> Refusal {
+fn failed(tag: &HeaderValue, fault: SendError) -> Refusal {
     tracing::warn!(request = ?tag, error = %fault, "a passed request has no response");
-    ForwardError::Fault(fault).into()
+    ForwardError::Send(fault).into()
 }

@@ -4,20 +4,23 @@
 //! asks meanwhile shares the question, and what was found stands for a moment, so that no number of
 //! askers costs the backend more than one ping at a time.
 
+pub(super) mod readiness;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use self::readiness::{Look, OPEN_PAUSE, Question, SILENCE, WAIT};
+use super::Reason;
 use super::call::Permitted;
 use super::pool::Waiting;
-use super::session::table::{Newcomer, SessionId};
+use super::session::id::SessionId;
+use super::session::table::Newcomer;
 use super::session::{Session, SessionTimes, Terms};
-use super::{Mcp, PLACE_POLL, Reason, report};
+use super::sessions::{PLACE_POLL, Sessions, report};
 use crate::backend::{Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::limits::bytes::Quota;
@@ -25,159 +28,38 @@ use crate::wire::jsonrpc::Message;
 
 /// How long the backend has for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long an asker waits at most, for a backend that is being started, too.
-const WAIT: Duration = Duration::from_secs(3);
-/// How long it stands that the backend answered.
-const GOOD: Duration = Duration::from_secs(2);
-/// How long it stands that it did not.
-const BAD: Duration = Duration::from_millis(500);
 /// A session that nobody asked for so long is ended.
 const IDLE: Duration = Duration::from_mins(2);
-/// Between two sessions that are opened for this: askers need no token, and a process costs.
-const OPEN_PAUSE: Duration = Duration::from_secs(5);
-/// A session whose backend kept silent for so long makes place for another.
-const SILENCE: Duration = Duration::from_secs(30);
 
-/// What is known of the backend.
-#[derive(Debug, Default)]
-pub(super) struct Readiness {
-    books: Mutex<Books>,
-    /// A question was answered.
-    answered: Notify,
+/// The question, and what answers it.
+#[derive(Debug)]
+pub(super) struct Ready {
+    sessions: Arc<Sessions>,
 }
 
-#[derive(Debug, Default)]
-struct Books {
-    session: Option<Arc<Session>>,
-    /// Since when a question is open.
-    asking: Option<Instant>,
-    /// What was found, and until when it stands.
-    verdict: Option<(bool, Instant)>,
-    /// Before this no session is opened.
-    closed_until: Option<Instant>,
-    /// Since when the session's backend does not answer.
-    silent: Option<Instant>,
-    /// It was logged that the backend is not ready.
-    told: bool,
-}
-
-/// What to do for an asker.
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
-    /// Say this.
-    Known(bool),
-    /// Somebody asks already: wait, until then.
-    Wait(Instant),
-    /// Ask; a session is there, or has to be opened.
-    Ask,
-}
-
-impl Books {
-    /// What to do for an asker. With [`Look::Ask`] the question is open.
-    fn look(&mut self, now: Instant) -> Look {
-        if let Some((good, _)) = self.verdict.filter(|(_, until)| now < *until) {
-            return Look::Known(good);
-        }
-        if let Some(since) = self.asking {
-            return Look::Wait(since + WAIT);
-        }
-        let open = self.session.as_ref().is_some_and(|session| !session.is_ended());
-        if !open && self.closed_until.is_some_and(|until| now < until) {
-            return Look::Known(false);
-        }
-        self.asking = Some(now);
-        Look::Ask
+impl Ready {
+    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
+        Self { sessions }
     }
 
-    /// A question was answered.
-    fn settle(&mut self, good: bool, now: Instant) {
-        self.asking = None;
-        self.verdict = Some((good, now + if good { GOOD } else { BAD }));
-        let since = *self.silent.get_or_insert(now);
-        if good {
-            (self.silent, self.told) = (None, false);
-        } else if now >= since + SILENCE {
-            self.end_session();
-        }
-    }
-
-    fn end_session(&mut self) {
-        self.silent = None;
-        if let Some(session) = self.session.take() {
-            session.close();
-        }
-    }
-}
-
-impl Readiness {
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock()
-    }
-
-    /// Logs why the backend is not ready. True if as a warning: once, until it is ready again.
-    fn tell(&self, reason: &Reason) -> bool {
-        let first = !std::mem::replace(&mut self.books().told, true);
-        if first {
-            tracing::warn!(%reason, "the MCP server is not ready: /readyz answers 503");
-        } else {
-            tracing::debug!(%reason, "not ready");
-        }
-        first
-    }
-
-    /// Ends the session if no question is open, and opens none for a while. Says if there was one.
-    pub(super) fn give_up(&self) -> bool {
-        let mut books = self.books();
-        let held = books.session.as_ref().is_some_and(|session| !session.is_ended());
-        if !held || books.asking.is_some() {
-            return false;
-        }
-        books.closed_until = Some(Instant::now() + OPEN_PAUSE);
-        books.end_session();
-        true
-    }
-}
-
-/// A question that is open. Dropped without an answer, the answer is no.
-struct Question(Option<Arc<Readiness>>);
-
-impl Question {
-    fn settle(mut self, good: bool) {
-        self.close(good);
-    }
-
-    fn close(&mut self, good: bool) {
-        if let Some(readiness) = self.0.take() {
-            readiness.books().settle(good, Instant::now());
-            readiness.answered.notify_waiters();
-        }
-    }
-}
-
-impl Drop for Question {
-    fn drop(&mut self) {
-        self.close(false);
-    }
-}
-
-impl Mcp {
     /// Does the backend answer? Says so within 3 seconds.
-    pub(crate) async fn ready(&self) -> bool {
-        let mut draining = pin!(self.drain.draining());
+    pub(super) async fn ask(&self) -> bool {
+        let Sessions { readiness, drain, backend, .. } = &*self.sessions;
+        let mut draining = pin!(drain.draining());
         loop {
-            let mut answered = pin!(self.readiness.answered.notified());
+            let mut answered = pin!(readiness.answered.notified());
             // Enabled before the look, or the answer could come in between, unheard.
             answered.as_mut().enable();
-            if self.drain.is_draining() || self.backend.is_held() {
+            if drain.is_draining() || backend.is_held() {
                 return false;
             }
             let now = Instant::now();
-            let look = self.readiness.books().look(now);
+            let look = readiness.books().look(now);
             let until = match look {
                 Look::Known(good) => return good,
                 Look::Wait(until) => until,
                 Look::Ask => {
-                    let question = Question(Some(Arc::clone(&self.readiness)));
+                    let question = Question(Some(Arc::clone(readiness)));
                     self.ask_backend(question, now + WAIT).await;
                     now + WAIT
                 }
@@ -194,25 +76,26 @@ impl Mcp {
     /// Has the question answered, on a task of its own: the asker may leave. A place for a
     /// process may take until `deadline`.
     async fn ask_backend(&self, question: Question, deadline: Instant) {
-        let held = self.readiness.books().session.clone().filter(|session| !session.is_ended());
+        let held =
+            self.sessions.readiness.books().session.clone().filter(|session| !session.is_ended());
         let (session, new) = match held {
             Some(session) => (session, false),
             None => match self.open_for_readiness(deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
-                    self.readiness.tell(&reason);
+                    self.sessions.readiness.warn(&reason);
                     return question.settle(false);
                 }
             },
         };
-        let readiness = Arc::clone(&self.readiness);
-        let stopping = self.drain.clone();
-        self.drain.spawn_behind(async move {
+        let readiness = Arc::clone(&self.sessions.readiness);
+        let stopping = self.sessions.drain.clone();
+        self.sessions.drain.spawn_behind(async move {
             let asked = ask(&session, new).await;
             if let Err(reason) = &asked
                 && !stopping.is_draining()
             {
-                readiness.tell(reason);
+                readiness.warn(reason);
             }
             question.settle(asked.is_ok());
         });
@@ -220,17 +103,18 @@ impl Mcp {
 
     async fn open_for_readiness(&self, deadline: Instant) -> Result<Arc<Session>, Reason> {
         {
-            let mut books = self.readiness.books();
+            let mut books = self.sessions.readiness.books();
             books.closed_until = Some(Instant::now() + OPEN_PAUSE);
             books.silent = None;
         }
-        let quota = self.budget.quota();
+        let quota = self.sessions.budget.quota();
         let link = self.open_link_for_readiness(&quota, deadline).await?;
-        let times = SessionTimes { idle: IDLE, ..self.times };
-        let owner = (Principal::Anonymous, Transport::Bare);
-        let terms = Terms { times, ..self.terms(quota) };
-        let session = Session::start(SessionId::random()?, owner, terms, link, (), &self.drain);
-        self.readiness.books().session = Some(Arc::clone(&session));
+        let times = SessionTimes { idle: IDLE, ..self.sessions.times };
+        let owner = (Principal::Anonymous, Transport::Edge);
+        let terms = Terms { times, ..self.sessions.terms(quota) };
+        let session =
+            Session::start(SessionId::random()?, owner, terms, link, (), &self.sessions.drain);
+        self.sessions.readiness.books().session = Some(Arc::clone(&session));
         Ok(session)
     }
 
@@ -243,12 +127,12 @@ impl Mcp {
     ) -> Result<Link, Reason> {
         let mut evicted = false;
         loop {
-            match self.backend.open(Starter::Edge, quota) {
+            match self.sessions.backend.open(Starter::Edge, quota) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
                     let nobody =
                         Newcomer { principal: &Principal::Anonymous, patience: Instant::now() };
-                    evicted = evicted || self.sessions.evict(None, nobody).is_ok();
+                    evicted = evicted || self.sessions.table.evict(None, nobody).is_ok();
                     if !evicted || Instant::now() >= deadline {
                         return Err(Reason::ChildrenFull(None));
                     }
@@ -271,7 +155,7 @@ async fn ask(session: &Arc<Session>, new: bool) -> Result<(), Reason> {
         begun.inspect_err(|_failed| session.close())?;
     }
     let id = session.next_id();
-    let waiting = Waiting::new(session, id.clone());
+    let waiting = Waiting::new(Arc::clone(session), id.clone());
     let ping = Message::request(&id, "ping", &Value::Null);
     let ping = Permitted::of_edge(ping, caller);
     let asking = async { session.call(vec![ping], false).await?.outcome().await };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::clipped;
+use super::clipped::clipped;
 use crate::limits::bytes::Quota;
 use crate::mcp::Reason;
 use crate::wire::jsonrpc::Message;

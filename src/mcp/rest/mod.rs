@@ -4,48 +4,54 @@
 //! arguments are the backend's to judge.
 
 mod call;
+mod clipped;
 
-use std::collections::HashSet;
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::call::PlainCall;
+use self::clipped::clipped;
+use super::Reason;
 use super::call::Sender;
-use super::{Ask, Mcp, Reason, Reply};
+use super::exchange::{Head, Reply};
+use super::pool::Pool;
+use crate::backend::catalog::{BadList, MAX_LIST, Page, Tool, Walk};
 use crate::limits::bytes::{Gathered, Quota, Short};
 use crate::wire::jsonrpc::{Message, any_error_in, code};
 
-/// Pages of one list.
-const MAX_PAGES: usize = 1000;
-/// Bytes of all its pages together.
-const MAX_LIST: usize = 16 * 1024 * 1024;
-/// Characters of somebody else's text that an error repeats.
-const MAX_QUOTED: usize = 1000;
 /// Before all tools.
 const OPENING: &[u8] = br#"{"tools":["#;
 
-impl Mcp {
+/// The routes for scripts.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pool: Arc<Pool>,
+}
+
+impl Rest {
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        Self { pool }
+    }
+
     /// The whole list of tools.
-    pub(super) async fn list_tools(&self, ask: Ask<'_>) -> Result<Reply, Reason> {
-        let sender = self.bare_sender(ask);
+    pub(super) async fn list_tools(&self, head: Head<'_>) -> Result<Reply, Reason> {
+        let sender = self.pool.sender(head);
         let pages = self.in_time(self.walk(&sender, None)).await?;
-        Ok(Reply::Json(pages.whole()?, None))
+        Ok(Reply::json(pages.whole()?))
     }
 
     /// One call of one tool. The reply is the tool's result.
-    pub(super) async fn call_tool(&self, ask: Ask<'_>, body: Bytes) -> Result<Reply, Reason> {
-        let call = PlainCall::read(&body, &ask.caller.quota)?;
+    pub(super) async fn call_tool(&self, head: Head<'_>, body: Bytes) -> Result<Reply, Reason> {
+        let call = PlainCall::read(&body, &head.caller.quota)?;
         drop(body);
-        if let Some(weighed) = self.weighed(&ask.caller.quota, false) {
+        if let Some(weighed) = self.pool.sessions.weighed(&head.caller.quota, false) {
             weighed.check(&call.message)?;
         }
-        let sender = self.bare_sender(ask);
-        Ok(Reply::Json(self.in_time(self.call_plain(&sender, call)).await?, None))
+        let sender = self.pool.sender(head);
+        Ok(Reply::json(self.in_time(self.call_plain(&sender, call)).await?))
     }
 
     async fn call_plain(&self, sender: &Sender<'_>, call: PlainCall) -> Result<Bytes, Reason> {
@@ -53,7 +59,7 @@ impl Mcp {
         if !self.walk(sender, Some(&name)).await?.found {
             return Err(Reason::UnknownTool);
         }
-        match result_of(&self.answer_bare(sender.permit(message)?).await?) {
+        match result_of(&self.pool.answer(sender.permit(message)?).await?) {
             Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
                 Err(Reason::BadArguments(text))
             }
@@ -68,13 +74,11 @@ impl Mcp {
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
         let mut pages = Pages::new(wanted, &sender.caller().quota)?;
-        let mut params = Value::Null;
         loop {
-            let request = Message::request(&1.into(), "tools/list", &params);
-            let page = result_of(&self.answer_bare(sender.permit(request)?).await?)?;
-            match pages.add(&page)? {
-                Some(cursor) => params = json!({ "cursor": cursor }),
-                None => return Ok(pages),
+            let request = Message::request(&1.into(), "tools/list", &pages.walk.params());
+            let page = result_of(&self.pool.answer(sender.permit(request)?).await?)?;
+            if !pages.add(&page)? {
+                return Ok(pages);
             }
         }
     }
@@ -82,13 +86,13 @@ impl Mcp {
     /// Gives everything that one request asks of the backend the time of one call. Nothing begins
     /// while the edge goes down.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
-        self.check_open()?;
-        let deadline = Instant::now() + self.times.call;
+        self.pool.sessions.check_open()?;
+        let deadline = Instant::now() + self.pool.sessions.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
             Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
-            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.times.call)),
+            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.pool.sessions.times.call)),
         }
     }
 }
@@ -109,10 +113,6 @@ fn error_of(answer: &Message) -> Reason {
         })
 }
 
-fn clipped(text: &str) -> String {
-    text.chars().take(MAX_QUOTED).collect()
-}
-
 /// What was read of a list so far.
 #[derive(Debug)]
 struct Pages<'a> {
@@ -121,64 +121,31 @@ struct Pages<'a> {
     found: bool,
     /// Every tool as it came, with commas between.
     tools: Gathered,
-    cursors: HashSet<String>,
-    count: usize,
-    bytes: usize,
-}
-
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    tools: Vec<&'a RawValue>,
-    #[serde(default, rename = "nextCursor")]
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Tool {
-    name: String,
+    walk: Walk,
 }
 
 impl<'a> Pages<'a> {
     fn new(wanted: Option<&'a str>, quota: &Quota) -> Result<Self, Reason> {
         let mut tools = Gathered::new(quota, MAX_LIST)?;
         tools.add(OPENING).map_err(of_list)?;
-        Ok(Self { wanted, found: false, tools, cursors: HashSet::new(), count: 0, bytes: 0 })
+        Ok(Self { wanted, found: false, tools, walk: Walk::default() })
     }
 
-    /// Takes one page. The cursor of the next, if there is one: an empty one is none.
-    fn add(&mut self, page: &Bytes) -> Result<Option<String>, Reason> {
-        self.count += 1;
-        self.bytes += page.len();
-        if self.bytes > MAX_LIST {
-            return Err(Reason::BadAnswer("its list of tools is larger than 16 MiB"));
-        }
-        let Page { tools, next } = serde_json::from_slice(page)
-            .map_err(|_other_form| Reason::BadAnswer("it is no list of tools"))?;
-        for tool in tools {
-            self.look_at(tool.get());
+    /// Takes one page. True if there is another to ask for.
+    fn add(&mut self, page: &Bytes) -> Result<bool, Reason> {
+        self.walk.count(page.len())?;
+        let page = std::str::from_utf8(page).ok().and_then(Page::read).ok_or(BadList::NoList)?;
+        let next = page.next()?;
+        for raw in page.tools {
+            if !self.found && self.wanted.is_some() {
+                self.found = Tool::read(raw).is_some_and(|tool| Some(&*tool.name) == self.wanted);
+            }
             if self.tools.len() > OPENING.len() {
                 self.tools.add(b",").map_err(of_list)?;
             }
-            self.tools.add(tool.get().as_bytes()).map_err(of_list)?;
+            self.tools.add(raw.get().as_bytes()).map_err(of_list)?;
         }
-        let Some(cursor) = next.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
-        if self.count >= MAX_PAGES {
-            return Err(Reason::BadAnswer("its list of tools has more than 1000 pages"));
-        }
-        if !self.cursors.insert(cursor.clone()) {
-            return Err(Reason::BadAnswer("its list of tools goes in a circle"));
-        }
-        Ok(Some(cursor))
-    }
-
-    fn look_at(&mut self, tool: &str) {
-        // An array would be read by position.
-        if self.wanted.is_none() || self.found || !tool.starts_with('{') {
-            return;
-        }
-        let tool = serde_json::from_str::<Tool>(tool);
-        self.found = tool.is_ok_and(|tool| Some(tool.name.as_str()) == self.wanted);
+        Ok(self.walk.turn(next)?)
     }
 
     /// The whole list, as one page would have it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::backend::Backend;
@@ -12,13 +12,14 @@ use crate::config::{Config, Times};
 use crate::drain::Drain;
 use crate::guard::ToolPolicy;
 use crate::limits::bytes::Budget;
+use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
 
 fn page(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn bad(result: Result<Option<String>, Reason>) -> &'static str {
+fn bad(result: Result<bool, Reason>) -> &'static str {
     match result {
         Err(Reason::BadAnswer(why)) => why,
         other => panic!("{other:?}"),
@@ -33,12 +34,14 @@ fn pages_for(wanted: Option<&str>) -> Pages<'_> {
 fn tools_are_kept_in_order_and_in_their_own_bytes() {
     let mut pages = pages_for(None);
     let first = r#"{ "nextCursor" : "2", "tools": [ {"name" :"a"}, { "x":1.0, "x":2 } ]}"#;
-    assert_eq!(pages.add(&page(first)).unwrap(), Some("2".to_owned()));
-    assert_eq!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap(), Some("3".into()));
-    assert_eq!(pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap(), None);
+    assert!(pages.add(&page(first)).unwrap());
+    assert_eq!(pages.walk.params(), json!({ "cursor": "2" }));
+    assert!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap());
+    assert_eq!(pages.walk.params(), json!({ "cursor": "3" }));
+    assert!(!pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap());
     assert_eq!(pages.whole().unwrap(), r#"{"tools":[{"name" :"a"},{ "x":1.0, "x":2 },"\u0041"]}"#);
     let mut none = pages_for(None);
-    assert_eq!(none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap(), None);
+    assert!(!none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap());
     assert_eq!(none.whole().unwrap(), r#"{"tools":[]}"#);
 }
 
@@ -66,13 +69,15 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
         circle.add(&to(cursor)).unwrap();
     }
     assert!(bad(circle.add(&to("a"))).contains("circle"));
-    let mut long = pages_for(None);
-    for number in 1..1000 {
-        long.add(&to(&number.to_string())).unwrap();
-    }
-    assert_eq!(long.add(&page(r#"{"tools":[]}"#)).unwrap(), None);
-    long.count = 999;
-    assert!(bad(long.add(&to("1000"))).contains("1000 pages"));
+    let long = || {
+        let mut long = pages_for(None);
+        for number in 1..1000 {
+            long.add(&to(&number.to_string())).unwrap();
+        }
+        long
+    };
+    assert!(!long().add(&page(r#"{"tools":[]}"#)).unwrap());
+    assert!(bad(long().add(&to("1000"))).contains("1000 pages"));
     let mut large = pages_for(None);
     let half = |cursor: &str| {
         page(&json!({ "tools": ["x".repeat(8_388_000)], "nextCursor": cursor }).to_string())
@@ -132,7 +137,11 @@ impl Handler for Slow {
 }
 
 fn slow(minutes: u64) -> Mcp {
-    let times = Times { call: Duration::from_mins(minutes), ..Times::default() };
+    slow_within(Duration::from_mins(minutes))
+}
+
+fn slow_within(call: Duration) -> Mcp {
+    let times = Times { call, ..Times::default() };
     let config = Config { times: times.check().unwrap(), ..Config::default() };
     let drain = Drain::default();
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
@@ -146,7 +155,7 @@ fn sender() -> Sender<'static> {
 async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.in_time(mcp.call_plain(&sender(), call)).await
+    mcp.rest.in_time(mcp.rest.call_plain(&sender(), call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +167,7 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let mcp = slow(5);
     let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    assert_eq!(mcp.in_time(mcp.walk(&sender(), None)).await.unwrap_err(), late);
+    assert_eq!(mcp.rest.in_time(mcp.rest.walk(&sender(), None)).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
     let mcp = slow(10);
@@ -171,15 +180,11 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
-    let mcp = slow(1);
+    let mcp = slow_within(Duration::from_secs(9));
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
-    let mcp = Mcp {
-        times: super::super::SessionTimes { call: Duration::from_secs(9), ..mcp.times },
-        ..mcp
-    };
-    let answer = mcp.answer_bare(sender().permit(request).unwrap()).await;
+    let answer = mcp.rest.pool.answer(sender().permit(request).unwrap()).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }
@@ -187,6 +192,6 @@ async fn a_call_without_an_answer_is_told_from_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_while_the_edge_goes_down() {
     let mcp = slow(1);
-    mcp.drain.begin();
+    mcp.sessions.drain.begin();
     assert_eq!(call(&mcp, "tool1").await, Err(Reason::Draining));
 }

@@ -1,6 +1,8 @@
 //! One session: a backend of its own, the client that it belongs to, and the task between them.
 
+pub(super) mod audience;
 pub(super) mod eviction;
+pub(super) mod id;
 pub(super) mod log;
 mod pump;
 pub(super) mod reader;
@@ -22,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::pump::Unknown;
 
+use self::audience::Audience;
 use self::eviction::Usage;
+use self::id::{SessionId, StreamId};
 use self::log::Turn;
 use self::pump::Closing;
 use self::reader::Reader;
-use self::state::{Onto, State, StreamId};
-use self::table::SessionId;
+use self::state::{Onto, State};
 use super::Reason;
 use super::call::Permitted;
 use crate::backend::{Link, Told};
@@ -99,7 +102,7 @@ impl Session {
     ) -> Arc<Self> {
         let Link { tell, said } = link;
         let Terms { times: _, quota, tally } = terms.clone();
-        let state = State::new(transport, Instant::now()).on_account(quota, tally);
+        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, tally);
         let session = Arc::new(Self {
             id,
             principal,
@@ -157,7 +160,7 @@ impl Session {
         }
         self.room.notify_waiters();
         self.changed.notify_one();
-        if self.transport == Transport::HttpSse && stream == StreamId::STANDALONE {
+        if self.audience().lives_on_stream && stream == StreamId::STANDALONE {
             self.close();
         }
     }
@@ -177,6 +180,10 @@ impl Session {
 
     pub(crate) fn transport(&self) -> Transport {
         self.transport
+    }
+
+    fn audience(&self) -> Audience {
+        Audience::of(self.transport)
     }
 
     /// Does it belong to this principal?
@@ -395,12 +402,7 @@ impl Session {
             "capabilities": {},
             "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
         });
-        let id = match self.transport {
-            Transport::Bare => self.next_id(),
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio | Transport::Edge => {
-                BESIDE_A_CLIENT.into()
-            }
-        };
+        let id = if self.audience().questions { BESIDE_A_CLIENT.into() } else { self.next_id() };
         let request = Message::request(&id, "initialize", &params);
         let call = Permitted::of_edge(request, Arc::clone(caller));
         let answer = self.call(vec![call], false).await?.answer().await;

@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
+use super::id::StreamId;
+use super::state::Routed;
 use crate::backend::{During, LARGE, Said, Told};
 use crate::caller::Caller;
 use crate::mcp::Reason;
-use crate::mcp::session::state::{Routed, StreamId};
 use crate::observe::metrics::Outcome;
 use crate::wire::jsonrpc::{Message, code};
 

@@ -5,10 +5,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::Reason;
 use super::Session;
+use super::id::StreamId;
 use super::log::Turn;
-use super::state::StreamId;
+use crate::mcp::Reason;
 
 /// Reads one stream of a session. Dropping it leaves the stream for somebody who comes back; of a
 /// session that lives on one stream (HTTP+SSE), it is the end.

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::Reason;
+use super::audience::Audience;
 use super::eviction::{Usage, Used};
+use super::id::StreamId;
 use super::log::{EventLog, Turn};
 use crate::backend::During;
-use crate::caller::Transport;
 use crate::limits::bytes::{PER_MESSAGE, Quota};
+use crate::mcp::Reason;
 use crate::mcp::call::{Permitted, Record, Shape};
 use crate::mcp::era::Era;
 use crate::observe::metrics::{Outcome, Tally};
@@ -28,15 +29,6 @@ const MAX_ASKED: usize = 256;
 const MAX_FINISHED: usize = 16;
 /// Bytes that finished streams may hold together.
 const MAX_FINISHED_BYTES: usize = 2 * 1024 * 1024;
-
-/// Names one stream of a session. Stream 0 is the one that a GET opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
-
-impl StreamId {
-    /// The stream for whatever belongs to no call.
-    pub(crate) const STANDALONE: Self = Self(0);
-}
 
 /// Where the answers to calls go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +69,7 @@ pub enum Routed {
 /// The books of one session.
 #[derive(Debug)]
 pub struct State {
-    transport: Transport,
+    audience: Audience,
     version: Option<ProtocolVersion>,
     refused: bool,
     calls: HashMap<RequestId, Pending>,
@@ -94,9 +86,9 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(transport: Transport, now: Instant) -> Self {
+    pub fn new(audience: Audience, now: Instant) -> Self {
         Self {
-            transport,
+            audience,
             version: None,
             refused: false,
             calls: HashMap::new(),
@@ -309,14 +301,14 @@ impl State {
                 self.settle(id, message, now);
                 return Routed::Delivered;
             }
-            Kind::Request { id, .. } if self.transport == Transport::Bare => {
+            Kind::Request { id, .. } if !self.audience.questions => {
                 return Routed::Unanswerable(id.clone());
             }
             // Nobody is there to answer in time; that the session lives, the edge can say.
             Kind::Request { id, method } if &**method == "ping" && !self.is_read(stream) => {
                 return Routed::Unanswerable(id.clone());
             }
-            Kind::Notification { .. } if self.transport == Transport::Bare => {
+            Kind::Notification { .. } if !self.audience.notifications => {
                 return Routed::Dropped;
             }
             Kind::Request { id, .. } => {
@@ -466,10 +458,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::caller::Caller;
+    use crate::caller::{Caller, Transport};
 
     fn state() -> State {
-        State::new(Transport::StreamableHttp, Instant::now())
+        State::new(Audience::of(Transport::StreamableHttp), Instant::now())
     }
 
     fn request(id: u64, token: Option<&str>) -> Message {
@@ -731,7 +723,7 @@ mod tests {
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
         let ping = Message::request(&8.into(), "ping", &json!({}));
         let note = Message::notification("notifications/message", &json!({}));
-        let mut bare = State::new(Transport::Bare, now);
+        let mut bare = State::new(Audience::of(Transport::Bare), now);
         assert_eq!(bare.route(&asked, &During::Unsaid, now), Routed::Unanswerable(7.into()));
         assert_eq!(bare.route(&note, &During::Unsaid, now), Routed::Dropped);
         let mut state = state();

@@ -1,55 +1,23 @@
 //! The sessions that clients know by an id, and how many there may be.
 
-use std::fmt;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::Reason;
 use super::Session;
 use super::eviction::{self, Candidate, Choice};
+use super::id::SessionId;
 use crate::caller::{Principal, Transport};
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit};
+use crate::mcp::Reason;
 use crate::observe::metrics::{Gauge, Gauged};
-use crate::wire::hex;
 
 /// How often a session is chosen for eviction until one can really be ended.
 const MAX_CHOICES: usize = 8;
-
-/// Names a session: 256 bits from the operating system, as 64 hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct SessionId(Box<str>);
-
-impl SessionId {
-    /// A new one. Fails only where the operating system has no randomness to give.
-    pub(crate) fn random() -> Result<Self, Reason> {
-        let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes).map_err(|_no_randomness| Reason::NoRandomness)?;
-        Ok(Self(hex::digits(&bytes).collect()))
-    }
-
-    /// What the client sends.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// A name for logs, from which the id cannot be had.
-    pub(crate) fn alias(&self) -> String {
-        let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
-        hex::digits(digest.first_chunk::<4>().map_or(&[], |first| first)).collect()
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({}…)", self.alias())
-    }
-}
 
 /// The sessions that clients know by an id.
 #[derive(Debug)]
@@ -109,7 +77,7 @@ impl SessionPlace {
 
 impl Drop for SessionPlace {
     fn drop(&mut self) {
-        self.sessions.remove(&*self.id.0);
+        self.sessions.remove(self.id.as_str());
         drop(self.hold.release());
     }
 }
@@ -243,15 +211,6 @@ mod tests {
 
     fn client(last: u8) -> ClientKey {
         ClientKey::from(IpAddr::from([192, 0, 2, last]))
-    }
-
-    #[test]
-    fn ids_are_long_visible_and_new() {
-        let (one, other) = (SessionId::random().unwrap(), SessionId::random().unwrap());
-        assert_eq!(one.as_str().len(), 64);
-        assert!(one.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
-        assert_ne!(one, other);
-        assert!(!format!("{one:?}").contains(one.as_str()));
     }
 
     const ME: Principal = Principal::Anonymous;
@@ -410,25 +369,17 @@ mod tests {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
         let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
-        let place = take(&mcp.sessions, client(1)).unwrap();
-        let (calling, _link) = session(place, &drain, &mcp.sessions);
+        let place = take(&mcp.sessions.table, client(1)).unwrap();
+        let (calling, _link) = session(place, &drain, &mcp.sessions.table);
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
         let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
         let _answer = calling.call(vec![request], false).await.unwrap();
         // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
         // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
         let begun = Instant::now();
-        let refused = mcp.take_place(client(1), &ME).await.unwrap_err();
+        let refused = mcp.sessions.take_place(client(1), &ME).await.unwrap_err();
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
-    }
-
-    #[test]
-    fn an_id_is_shown_by_an_alias_of_eight_digits_that_stays_the_same() {
-        let (id, other) = (SessionId("aa".into()), SessionId("ab".into()));
-        assert_eq!((id.alias(), id.as_str()), ("961b6dd3".to_owned(), "aa"));
-        assert_ne!(id.alias(), other.alias());
-        assert_eq!(format!("{id:?}"), "SessionId(961b6dd3…)");
     }
 
     #[tokio::test(start_paused = true)]

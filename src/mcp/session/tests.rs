@@ -1,6 +1,6 @@
 //! Sessions on a paused clock, with the backend played by the test.
 
-use super::table::SessionId;
+use super::id::SessionId;
 use super::*;
 use crate::backend::{During, Said};
 use crate::wire::jsonrpc::Kind;

@@ -23,7 +23,7 @@ use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said, say};
 use crate::caller::Caller;
-use crate::client::Fault;
+use crate::client::SendError;
 use crate::observe::metrics::Outcome;
 use crate::wire::jsonrpc::{Kind, Malformed, Message, RequestId, code, error_in};
 
@@ -228,8 +228,8 @@ impl Channel {
         // No time of its own: whoever calls has a deadline, and a tool may think for long.
         let (head, answer) = match wire.post(wire.url(), bytes, session, caller, None).await {
             Ok(answered) => answered,
-            Err(fault @ Fault::Unreachable(_)) => return Try::Unsent(fault.to_string()),
-            Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => {
+            Err(fault @ SendError::Unreachable(_)) => return Try::Unsent(fault.to_string()),
+            Err(fault @ (SendError::Broken(_) | SendError::Late(_))) => {
                 let first = request.method() == Some("initialize");
                 return Try::Broken(if first { hinted(wire, &fault) } else { fault.to_string() });
             }

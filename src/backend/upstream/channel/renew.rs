@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use super::{Channel, Try, Unanswered};
 use crate::backend::upstream::patience::Patience;
 use crate::caller::Caller;
-use crate::client::Fault;
+use crate::client::SendError;
 use crate::wire::jsonrpc::Message;
 
 impl Channel {
@@ -92,7 +92,7 @@ impl Channel {
     ) -> Try {
         let patience = self.shared.wire.patience();
         let trying = self.attempt(request, session, epoch, caller);
-        let late = |_elapsed| Try::Broken(Fault::Late(patience).to_string());
+        let late = |_elapsed| Try::Broken(SendError::Late(patience).to_string());
         timeout(patience, trying).await.unwrap_or_else(late)
     }
 }

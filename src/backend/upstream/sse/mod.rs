@@ -27,7 +27,7 @@ use super::wire::{Answer, EventBody};
 use super::{Shared, refuse};
 use crate::backend::{self, During, Said, Told};
 use crate::caller::Caller;
-use crate::client::Fault;
+use crate::client::SendError;
 use crate::observe::metrics::Outcome;
 use crate::wire::jsonrpc::{Kind, Malformed, Message, RequestId, Skim, code};
 
@@ -310,7 +310,11 @@ impl Session {
     }
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
-    async fn settle(&mut self, message: &Message, answer: Result<Answer, Fault>) -> Option<String> {
+    async fn settle(
+        &mut self,
+        message: &Message,
+        answer: Result<Answer, SendError>,
+    ) -> Option<String> {
         let call = message.request_id();
         if call.is_some_and(|id| !self.flying.contains_key(id)) {
             // It was answered on the stream, or cancelled.
@@ -338,13 +342,13 @@ impl Session {
                 }
                 None
             }
-            Err(fault @ Fault::Unreachable(_)) => {
+            Err(fault @ SendError::Unreachable(_)) => {
                 self.unsend(message);
                 Some(fault.to_string())
             }
             // Its answer comes on the stream, whenever that is.
-            Err(Fault::Late(_)) if call.is_some() => None,
-            Err(fault @ (Fault::Broken(_) | Fault::Late(_))) => Some(fault.to_string()),
+            Err(SendError::Late(_)) if call.is_some() => None,
+            Err(fault @ (SendError::Broken(_) | SendError::Late(_))) => Some(fault.to_string()),
         }
     }
 

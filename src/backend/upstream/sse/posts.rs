@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answer, Fault, Message, RequestId, Shared, Told};
+use super::{Answer, Message, RequestId, SendError, Shared, Told};
 
 /// How long a POST holds up what was said after it; and how long that of a call may outlast it.
 const IN_ORDER: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const MAX_UNDER_WAY: usize = 256;
 pub(super) struct Taken {
     number: u64,
     pub(super) message: Message,
-    pub(super) answer: Result<Answer, Fault>,
+    pub(super) answer: Result<Answer, SendError>,
 }
 
 /// The POST that holds up the next one.
@@ -88,7 +88,7 @@ impl Posts {
             };
             let answer = tokio::select! {
                 posted = wire.post(&to, bytes, &none, &caller, patience) => posted.map(|it| it.1),
-                () = enough, if is_call => Err(Fault::Late(IN_ORDER)),
+                () = enough, if is_call => Err(SendError::Late(IN_ORDER)),
             };
             Taken { number, message, answer }
         }));

@@ -53,7 +53,7 @@ pub(super) enum Abuse {
     Priority,
     /// `WINDOW_UPDATE`.
     WindowUpdate,
-    /// FrameReader of types that are not known, or not for a server.
+    /// Frames of types that are not known, or not for a server.
     Unknown,
 }
 
