@@ -281,7 +281,7 @@ fn take(step: &Step, books: &mut Books, model: &mut Model, readers: &mut Vec<Rea
         }
         Step::Reply { id } => {
             let before = books.held().asked;
-            let was = books.0.answered(&of(*id));
+            let was = books.0.take_answer(&of(*id));
             assert_eq!(books.held().asked, before - usize::from(was));
         }
         Step::Cancel { id } => {

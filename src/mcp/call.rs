@@ -116,9 +116,9 @@ impl Record {
         Self { tally: tally.clone(), is_late: false }
     }
 
-    /// Notes that the call was not answered in its time.
-    pub(super) fn note_late(&mut self) {
-        self.is_late = true;
+    /// Notes why the backend did not answer.
+    pub(super) fn note(&mut self, fault: &Reason) {
+        self.is_late |= fault.is_late();
     }
 }
 
@@ -132,6 +132,8 @@ impl Drop for Record {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -152,8 +154,8 @@ mod tests {
     fn only_a_late_call_is_counted_and_only_once() {
         let tally = Tally::default();
         let mut late = Record::begin(&tally);
-        late.note_late();
-        late.note_late();
+        late.note(&Reason::CallTimeout(Duration::from_secs(1)));
+        late.note(&Reason::BackendBusy);
         drop((late, Record::begin(&tally)));
         assert_eq!(tally.outcomes()["call_timeout"], 1);
     }

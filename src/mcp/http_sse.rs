@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::exchange::{Head, Reply};
-use super::incoming::{self, Pings, Rules, Step};
+use super::incoming::{self, Eras, Pings, Rules, Step};
 use super::sessions::Sessions;
 use super::sse::StreamKind;
 use super::streams::Streams;
@@ -62,7 +62,7 @@ impl HttpSse {
         let message = Message::parse(body)?;
         let id = message.request_id().cloned();
         let rules = Rules {
-            era: Some(None),
+            eras: Eras::Handshake(None),
             pings: Pings::Edge,
             weighed: self.sessions.weighed(&head.caller.quota, true),
             draining: self.sessions.drain.is_draining(),

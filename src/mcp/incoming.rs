@@ -41,12 +41,19 @@ pub(super) enum Pings {
     Backend,
 }
 
+/// Which eras a way in takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Eras<'a> {
+    /// That with a handshake. With the revision that the request's header names.
+    Handshake(Option<&'a str>),
+    /// The backend decides.
+    Any,
+}
+
 /// The rules of one way in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules<'a> {
-    /// Which era a message is of decides whether it is taken, unless the backend is to decide. With
-    /// the revision that the request's header names.
-    pub(super) era: Option<Option<&'a str>>,
+    pub(super) eras: Eras<'a>,
     pub(super) pings: Pings,
     /// Whose memory a message must fit into once it is read.
     pub(super) weighed: Option<Weighed<'a>>,
@@ -75,7 +82,7 @@ impl Weighed<'_> {
 /// # Errors
 /// Why it is refused.
 pub(super) fn sort(message: Message, rules: Rules<'_>) -> Result<Step, Reason> {
-    if let Some(named) = rules.era {
+    if let Eras::Handshake(named) = rules.eras {
         if Era::of(named, &message) == Era::Modern {
             let drops = matches!(message.kind(), Kind::Notification { .. });
             return Ok(if drops { Step::Drop } else { Step::Modern });
@@ -120,7 +127,7 @@ mod tests {
     }
 
     const RULES: Rules<'_> =
-        Rules { era: Some(None), pings: Pings::Edge, weighed: None, draining: false };
+        Rules { eras: Eras::Handshake(None), pings: Pings::Edge, weighed: None, draining: false };
 
     #[test]
     fn each_kind_of_message_takes_its_step() {
@@ -143,14 +150,14 @@ mod tests {
         let note = Message::notification("x", &params);
         assert_eq!(sort(request.clone(), RULES), Ok(Step::Modern));
         assert_eq!(sort(note, RULES), Ok(Step::Drop));
-        let backend = Rules { era: None, pings: Pings::Backend, ..RULES };
+        let backend = Rules { eras: Eras::Any, pings: Pings::Backend, ..RULES };
         assert_eq!(sort(request.clone(), backend), Ok(Step::Call(request)));
         for (named, sorted) in [
             ("2026-07-28", Ok(Step::Modern)),
             ("2025-06-18", Ok(Step::Call(self::request("x")))),
             ("2025-06-19", Err(Reason::Version)),
         ] {
-            let rules = Rules { era: Some(Some(named)), ..RULES };
+            let rules = Rules { eras: Eras::Handshake(Some(named)), ..RULES };
             assert_eq!(sort(self::request("x"), rules), sorted, "{named}");
         }
     }

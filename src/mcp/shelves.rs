@@ -105,10 +105,10 @@ impl Shelves {
             }
             self.tally.count(Outcome::IdleGivenUp);
         }
-        let shelf = shelves.entry(principal.clone()).or_insert_with(|| Shelf::new(Instant::now()));
-        shelf.visitors += 1;
+        let warm = shelves.entry(principal.clone()).or_insert_with(|| Shelf::new(Instant::now()));
+        warm.visitors += 1;
         let place = Place { shelves: Arc::clone(self), principal: principal.clone() };
-        Ok(Visitor { failures: shelf.failures, shelf: place })
+        Ok(Visitor { failures: warm.failures, shelf: place })
     }
 
     /// Ends the sessions that wait for nothing, and forgets them. Says if there was one.
@@ -139,11 +139,11 @@ impl Place {
     /// Does something at the shelf; nothing if it is gone. An empty shelf goes.
     fn at<T>(&self, work: impl FnOnce(&mut Shelf) -> T) -> Option<T> {
         let mut shelves = self.shelves.lock();
-        let shelf = shelves.get_mut(&self.principal)?;
-        let done = work(shelf);
-        if shelf.visitors == 0 && shelf.opening == 0 {
-            shelf.sessions.retain(|session| !session.is_ended());
-            if shelf.sessions.is_empty() {
+        let warm = shelves.get_mut(&self.principal)?;
+        let done = work(warm);
+        if warm.visitors == 0 && warm.opening == 0 {
+            warm.sessions.retain(|session| !session.is_ended());
+            if warm.sessions.is_empty() {
                 shelves.remove(&self.principal);
             }
         }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Reason;
 use super::call::Sender;
-use super::incoming::{self, Pings, Rules, Step};
+use super::incoming::{self, Eras, Pings, Rules, Step};
 use super::session::id::SessionId;
 use super::session::reader::Reader;
 use super::session::{Session, SessionTimes, Terms};
@@ -114,7 +114,7 @@ async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<S
 async fn hand_on(message: Message, session: &Arc<Session>, sender: &Sender<'_>) {
     let id = message.id().cloned();
     // The backend decides about eras and pings, and whoever started the edge about its end.
-    let rules = Rules { era: None, pings: Pings::Backend, weighed: None, draining: false };
+    let rules = Rules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining: false };
     let handed = match incoming::sort(message, rules) {
         Ok(Step::Call(request)) => match sender.permit(request) {
             Ok(call) => session.post(call).await,

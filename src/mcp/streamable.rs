@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::call::Permitted;
 use super::era::{self, Era};
 use super::exchange::{Accept, Body, Head, Reply};
-use super::incoming::{self, Pings, Rules, Step};
+use super::incoming::{self, Eras, Pings, Rules, Step};
 use super::plain::Plain;
 use super::session::id::StreamId;
 use super::session::reader::Reader;
@@ -60,7 +60,7 @@ impl Streamable {
     async fn post_one(&self, head: Head<'_>, message: Message) -> Result<Reply, Reason> {
         let accept = head.accept;
         let rules = Rules {
-            era: Some(head.version),
+            eras: Eras::Handshake(head.version),
             pings: Pings::EdgeUntilDrain,
             weighed: self.sessions.weighed(&head.caller.quota, head.session.is_some()),
             draining: self.sessions.drain.is_draining(),
@@ -144,7 +144,7 @@ impl Streamable {
             return Err(Reason::InitializeInBatch.into());
         }
         let draining = self.sessions.drain.is_draining();
-        let rules = Rules { era: None, pings: Pings::Backend, weighed: None, draining };
+        let rules = Rules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining };
         let sort = |message| incoming::sort(message, rules);
         let steps: Vec<Step> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
         let sender = self.sessions.sender_in(&session, head);

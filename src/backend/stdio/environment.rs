@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use tracing::warn;
 
-use super::command::CommandError;
+use super::command_error::CommandError;
 use super::redact::Redactor;
 use crate::config::{ChildCommand, Secret};
 

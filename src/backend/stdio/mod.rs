@@ -6,6 +6,7 @@
 //! costs its session and nothing else.
 
 mod command;
+mod command_error;
 pub(crate) mod custody;
 mod environment;
 mod life;
@@ -27,7 +28,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use self::command::Command;
-pub use self::command::CommandError;
+pub use self::command_error::CommandError;
 use self::custody::orphans::{Orphans, Own};
 use self::life::{Life, Pipes};
 use self::places::Places;

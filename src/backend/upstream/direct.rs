@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{Channel, Unanswered};
 use super::kind::{self, Spoken};
 use super::patience::Patience;
+use super::shared::Shared;
 use super::streamable::{ENDING, learn};
-use super::{Shared, UpstreamBackend};
 use crate::caller::{Caller, MAX_PRINCIPALS, Principal};
 use crate::drain::Drain;
 use crate::observe::metrics::Outcome;
@@ -75,10 +75,10 @@ pub(crate) enum NoAnswer {
     PrincipalsFull,
 }
 
-impl UpstreamBackend {
+impl Directs {
     /// Makes one call. `None` if this upstream takes none without a session. Dropped, it is
     /// cancelled.
-    pub(crate) async fn call(
+    pub(super) async fn call(
         &self,
         request: &Message,
         caller: &Arc<Caller>,
@@ -93,7 +93,7 @@ impl UpstreamBackend {
             Ok(Spoken::Sse) => return None,
             Err(text) => return Some(Err(Unanswered::from(text).into())),
         }
-        let Some(direct) = self.directs.of(&caller.principal) else {
+        let Some(direct) = self.of(&caller.principal) else {
             return Some(Err(NoAnswer::PrincipalsFull));
         };
         let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else {

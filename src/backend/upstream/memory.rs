@@ -102,8 +102,8 @@ impl Memory {
 /// theirs get another name on the way to the client, so that its answer to a question of before
 /// never passes for one to a question of now.
 pub(super) mod epoch {
-    use super::{Message, RequestId};
     use crate::limits::bytes::Quota;
+    use crate::wire::jsonrpc::{Message, RequestId};
 
     const PREFIX: &str = "mcp-edge-";
     /// A longer id is left as it is: with the name before it, it could be longer than any may be.

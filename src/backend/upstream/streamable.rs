@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
-use super::{Shared, refuse};
+use super::shared::{Shared, refuse};
 use crate::backend::catalog::Walk;
 use crate::backend::{self, During, Said, Told};
 use crate::caller::Caller;

@@ -6,10 +6,10 @@ pub(super) mod id;
 pub(super) mod log;
 mod pump;
 pub(super) mod reader;
+mod requests;
 pub(super) mod state;
 pub(crate) mod table;
 
-use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,22 +27,14 @@ use self::audience::Audience;
 use self::eviction::Usage;
 use self::id::{SessionId, StreamId};
 use self::log::Turn;
-use self::pump::Closing;
-use self::reader::Reader;
-use self::state::{Onto, State};
+use self::state::State;
 use super::Reason;
-use super::call::Permitted;
-use crate::backend::{Link, Told};
+use crate::backend::Told;
 use crate::caller::{Caller, Principal, Transport};
-use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::observe::metrics::{Outcome, Tally};
-use crate::wire::jsonrpc::{Message, RequestId, error_in};
+use crate::wire::jsonrpc::{Message, RequestId};
 use crate::wire::revision::ProtocolVersion;
-
-/// The id of an `initialize` of the edge's own in a session whose client has ids of its own, which
-/// count from 0 or 1. An integer, and of 32 bits: some servers know no other.
-const BESIDE_A_CLIENT: u64 = 0x7fff_ffff;
 
 /// Lengths of time that a session is held to.
 #[derive(Clone, Copy, Debug)]
@@ -90,50 +81,6 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts a session on `link`. `place` is what it holds of the edge's limits: it is dropped
-    /// when the session has ended.
-    pub(crate) fn start<P: Send + 'static>(
-        id: SessionId,
-        (principal, transport): (Principal, Transport),
-        terms: Terms,
-        link: Link,
-        place: P,
-        drain: &Drain,
-    ) -> Arc<Self> {
-        let Link { tell, said } = link;
-        let Terms { times: _, quota, tally } = terms.clone();
-        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, tally);
-        let session = Arc::new(Self {
-            id,
-            principal,
-            transport,
-            terms,
-            tell,
-            state: Mutex::new(state),
-            room: Notify::new(),
-            changed: Notify::new(),
-            settled: Notify::new(),
-            closing: CancellationToken::new(),
-            ids: AtomicU64::new(1),
-            suspicion: OnceLock::new(),
-            beginning: tokio::sync::Mutex::default(),
-        });
-        let own = Arc::clone(&session);
-        let stopping = drain.stopping();
-        drain.spawn_behind(async move {
-            let _closing = Closing(Arc::clone(&own));
-            let why = tokio::select! {
-                why = own.pump(said) => why,
-                () = own.closing.cancelled() => "the session was ended".to_owned(),
-                () = stopping => "the server is stopping".to_owned(),
-            };
-            own.state().end(&why, Instant::now());
-            tracing::debug!(session = %own.id.alias(), why, "session ended");
-            drop(place);
-        });
-        session
-    }
-
     /// The session's books. Never held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -256,46 +203,6 @@ impl Session {
         self.closing.cancel();
     }
 
-    /// Enters calls and sends them to the backend. The reader gets the answers, and with `events`
-    /// whatever else belongs to the calls.
-    pub(crate) async fn call(
-        self: &Arc<Self>,
-        mut calls: Vec<Permitted>,
-        events: bool,
-    ) -> Result<Reader, Reason> {
-        let (stream, turn) = self.enter(&mut calls, Onto::Own { events })?;
-        let reader = Reader::new(Arc::clone(self), stream, turn);
-        self.send_all(calls).await?;
-        Ok(reader)
-    }
-
-    /// Enters a call whose answer comes on the standalone stream, and sends it to the backend.
-    pub(crate) async fn post(&self, call: Permitted) -> Result<(), Reason> {
-        let mut calls = vec![call];
-        self.enter(&mut calls, Onto::Standalone)?;
-        self.send_all(calls).await
-    }
-
-    fn enter(&self, calls: &mut [Permitted], onto: Onto) -> Result<(StreamId, Turn), Reason> {
-        let deadline = Instant::now() + self.terms.times.call;
-        let entered = self.state().begin(calls, onto, deadline)?;
-        self.changed.notify_one();
-        Ok(entered)
-    }
-
-    /// Sends calls to the backend that were entered. One that it does not get, for whatever reason,
-    /// is answered here.
-    async fn send_all(&self, calls: Vec<Permitted>) -> Result<(), Reason> {
-        let ids = calls.iter().filter_map(|call| call.request().id()).cloned().collect();
-        let mut unsent = Unsent { session: self, ids };
-        for call in calls {
-            let (request, caller) = call.into_parts();
-            self.tell(request, &caller).await?;
-            unsent.ids.pop_front();
-        }
-        Ok(())
-    }
-
     /// Puts an answer of the edge's own on the standalone stream.
     pub(crate) fn put(&self, answer: Bytes) {
         let full = {
@@ -351,101 +258,6 @@ impl Session {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Reason::BackendBusy),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Reason::UnknownSession),
-        }
-    }
-
-    /// Takes a notification of the client's.
-    pub(crate) async fn notify(
-        &self,
-        message: Message,
-        caller: &Arc<Caller>,
-    ) -> Result<(), Reason> {
-        let cancelled = match message.method() {
-            Some("notifications/cancelled") => message.cancelled(),
-            Some(_) | None => None,
-        };
-        if let Some(id) = cancelled {
-            let mut state = self.state();
-            if state.is_initialize(&id) || !state.cancel(&id, Instant::now()) {
-                return Ok(());
-            }
-        }
-        self.settled.notify_waiters();
-        self.tell(message, caller).await
-    }
-
-    /// Takes the client's answer to a request of the backend's; one that nobody waits for is dropped.
-    pub(crate) async fn answer(
-        &self,
-        message: Message,
-        caller: &Arc<Caller>,
-    ) -> Result<(), Reason> {
-        let asked = message.id().is_some_and(|id| self.state().answered(id));
-        if asked { self.tell(message, caller).await } else { Ok(()) }
-    }
-
-    /// Initialises the backend in the edge's own name if no client did or is about to. A call
-    /// that comes meanwhile waits: no call may overtake `initialized`.
-    pub(crate) async fn initialize_if_fresh(
-        self: &Arc<Self>,
-        caller: &Arc<Caller>,
-    ) -> Result<(), Reason> {
-        let _beginning = self.beginning.lock().await;
-        let fresh = self.version().is_none() && self.calls() == 0;
-        if fresh { self.initialize(caller).await } else { Ok(()) }
-    }
-
-    /// Initialises the backend in the edge's own name, where no client did.
-    pub(crate) async fn initialize(self: &Arc<Self>, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let params = json!({
-            "protocolVersion": ProtocolVersion::LATEST.name(),
-            "capabilities": {},
-            "clientInfo": { "name": "mcp-edge", "version": env!("CARGO_PKG_VERSION") },
-        });
-        let id = if self.audience().questions { BESIDE_A_CLIENT.into() } else { self.next_id() };
-        let request = Message::request(&id, "initialize", &params);
-        let call = Permitted::of_edge(request, Arc::clone(caller));
-        let answer = self.call(vec![call], false).await?.answer().await;
-        if self.state().is_refused() || answer.is_none() {
-            self.close();
-            let text = answer.as_ref().and_then(|answer| Some(error_in(answer)?.1));
-            return Err(Reason::BackendFailed(text.unwrap_or_else(|| "no answer".to_owned())));
-        }
-        let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
-        self.tell(ready, caller).await
-    }
-
-    /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
-    pub(crate) fn listen(self: &Arc<Self>) -> Option<Reader> {
-        self.read(StreamId::STANDALONE, |log| Some(log.attach()))
-    }
-
-    /// Reads a stream from behind event `seen` on.
-    pub(crate) fn resume(self: &Arc<Self>, stream: StreamId, seen: u64) -> Option<Reader> {
-        self.read(stream, |log| log.resume(seen))
-    }
-
-    fn read(
-        self: &Arc<Self>,
-        stream: StreamId,
-        attach: impl FnOnce(&mut log::EventLog) -> Option<Turn>,
-    ) -> Option<Reader> {
-        let turn = self.state().log(stream).and_then(attach)?;
-        self.room.notify_waiters();
-        Some(Reader::new(Arc::clone(self), stream, turn))
-    }
-}
-
-/// Calls that were entered and that the backend did not get: dropped, or an error, on the way.
-struct Unsent<'a> {
-    session: &'a Session,
-    ids: VecDeque<RequestId>,
-}
-
-impl Drop for Unsent<'_> {
-    fn drop(&mut self) {
-        for id in &self.ids {
-            self.session.state().fail(id, Reason::BackendBusy, Instant::now());
         }
     }
 }

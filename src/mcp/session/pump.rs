@@ -2,18 +2,25 @@
 //! what ends a session where it is dropped.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::Session;
+use super::audience::Audience;
+use super::id::SessionId;
 use super::id::StreamId;
 use super::state::Routed;
-use crate::backend::{During, LARGE, Said, Told};
-use crate::caller::Caller;
+use super::state::State;
+use super::{Session, Terms};
+use crate::backend::{During, LARGE, Link, Said, Told};
+use crate::caller::{Caller, Principal, Transport};
+use crate::drain::Drain;
 use crate::mcp::Reason;
 use crate::observe::metrics::Outcome;
 use crate::wire::jsonrpc::{Message, code};
@@ -25,6 +32,50 @@ const BEYOND_WRITE: Duration = Duration::from_secs(1);
 const SHED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {
+    /// Starts a session on `link`. `place` is what it holds of the edge's limits: it is dropped
+    /// when the session has ended.
+    pub(crate) fn start<P: Send + 'static>(
+        id: SessionId,
+        (principal, transport): (Principal, Transport),
+        terms: Terms,
+        link: Link,
+        place: P,
+        drain: &Drain,
+    ) -> Arc<Self> {
+        let Link { tell, said } = link;
+        let Terms { times: _, quota, tally } = terms.clone();
+        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, tally);
+        let session = Arc::new(Self {
+            id,
+            principal,
+            transport,
+            terms,
+            tell,
+            state: Mutex::new(state),
+            room: Notify::new(),
+            changed: Notify::new(),
+            settled: Notify::new(),
+            closing: CancellationToken::new(),
+            ids: AtomicU64::new(1),
+            suspicion: OnceLock::new(),
+            beginning: tokio::sync::Mutex::default(),
+        });
+        let own = Arc::clone(&session);
+        let stopping = drain.stopping();
+        drain.spawn_behind(async move {
+            let _closing = Closing(Arc::clone(&own));
+            let why = tokio::select! {
+                why = own.pump(said) => why,
+                () = own.closing.cancelled() => "the session was ended".to_owned(),
+                () = stopping => "the server is stopping".to_owned(),
+            };
+            own.state().end(&why, Instant::now());
+            tracing::debug!(session = %own.id.alias(), why, "session ended");
+            drop(place);
+        });
+        session
+    }
+
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
     pub(crate) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
         let age = Instant::now() + self.terms.times.age;
@@ -228,7 +279,7 @@ impl Drop for Unknown {
 }
 
 /// Sees to it that a session's books are closed when its task ends, however it ends.
-pub(super) struct Closing(pub(super) Arc<Session>);
+struct Closing(Arc<Session>);
 
 impl Drop for Closing {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Session;
 use super::id::StreamId;
-use super::log::Turn;
+use super::log::{EventLog, Turn};
 use crate::mcp::Reason;
 
 /// Reads one stream of a session. Dropping it leaves the stream for somebody who comes back; of a
@@ -17,6 +17,28 @@ pub(crate) struct Reader {
     session: Arc<Session>,
     stream: StreamId,
     turn: Turn,
+}
+
+impl Session {
+    /// Reads the stream for whatever belongs to no call, in the place of whoever read it before.
+    pub(crate) fn listen(self: &Arc<Self>) -> Option<Reader> {
+        self.read(StreamId::STANDALONE, |log| Some(log.attach()))
+    }
+
+    /// Reads a stream from behind event `seen` on.
+    pub(crate) fn resume(self: &Arc<Self>, stream: StreamId, seen: u64) -> Option<Reader> {
+        self.read(stream, |log| log.resume(seen))
+    }
+
+    fn read(
+        self: &Arc<Self>,
+        stream: StreamId,
+        attach: impl FnOnce(&mut EventLog) -> Option<Turn>,
+    ) -> Option<Reader> {
+        let turn = self.state().log(stream).and_then(attach)?;
+        self.room.notify_waiters();
+        Some(Reader::new(Arc::clone(self), stream, turn))
+    }
 }
 
 impl Reader {

@@ -358,9 +358,7 @@ impl State {
     /// Answers a call by an error of the edge's own. False where it does not wait (any more).
     pub fn fail(&mut self, id: &RequestId, fault: Reason, now: Instant) -> bool {
         let Some(call) = self.calls.get_mut(id) else { return false };
-        if fault.is_late() {
-            call.record.note_late();
-        }
+        call.record.note(&fault);
         let stream = call.stream;
         let answer = fault.answer(id);
         self.logs.entry(stream).or_default().excuse(fault);
@@ -389,7 +387,7 @@ impl State {
     }
 
     /// Takes the client's answer to a request of the backend's. False if nobody asked.
-    pub fn answered(&mut self, id: &RequestId) -> bool {
+    pub fn take_answer(&mut self, id: &RequestId) -> bool {
         let Some(at) = self.asked.iter().position(|(asked, _)| asked == id) else { return false };
         self.asked.remove(at).is_some()
     }
@@ -548,9 +546,9 @@ mod tests {
         let mut state = state();
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
         assert_eq!(state.route(&asked, &During::Unsaid, Instant::now()), Routed::Delivered);
-        assert!(!state.answered(&8.into()));
-        assert!(state.answered(&7.into()));
-        assert!(!state.answered(&7.into()));
+        assert!(!state.take_answer(&8.into()));
+        assert!(state.take_answer(&7.into()));
+        assert!(!state.take_answer(&7.into()));
     }
 
     #[tokio::test]
@@ -578,7 +576,7 @@ mod tests {
             state.route(&asked, &During::Unsaid, Instant::now());
         }
         assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
-        assert!(!state.answered(&43.into()) && state.answered(&44.into()));
+        assert!(!state.take_answer(&43.into()) && state.take_answer(&44.into()));
     }
 
     #[tokio::test]

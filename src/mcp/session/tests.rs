@@ -1,8 +1,14 @@
 //! Sessions on a paused clock, with the backend played by the test.
 
+use serde_json::json;
+
 use super::id::SessionId;
+use super::reader::Reader;
+use super::requests::BESIDE_A_CLIENT;
 use super::*;
-use crate::backend::{During, Said};
+use crate::backend::{During, Link, Said};
+use crate::drain::Drain;
+use crate::mcp::call::Permitted;
 use crate::wire::jsonrpc::Kind;
 
 const TIMES: SessionTimes = SessionTimes {

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
 use super::descent;
-use super::shim::{CANNOT_RUN, Failure, Order, die_of, forbid_core_dumps};
+use super::order::{CANNOT_RUN, Failure, Order, die_of, forbid_core_dumps};
 
 /// Says to a keeper: kill all of them. Its parent's death says the same.
 pub(crate) const KILL_ALL: Signal = Signal::USR1;

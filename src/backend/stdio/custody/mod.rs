@@ -2,5 +2,6 @@
 
 pub(super) mod descent;
 pub(super) mod keeper;
+pub(super) mod order;
 pub(super) mod orphans;
 pub(crate) mod shim;

@@ -15,11 +15,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::Shared;
 use super::kind::hinted;
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, Patience};
 use super::refusal::WHERE;
+use super::shared::Shared;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
 use crate::backend::{During, Said, say};
 use crate::caller::Caller;

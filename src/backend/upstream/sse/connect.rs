@@ -8,10 +8,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 use tokio::time::timeout;
 
-use super::{Caller, EventBody, Message, RequestId, Shared};
 use crate::backend::upstream::kind;
 use crate::backend::upstream::refusal::WHERE;
-use crate::backend::upstream::wire::Answer;
+use crate::backend::upstream::shared::Shared;
+use crate::backend::upstream::wire::{Answer, EventBody};
+use crate::caller::Caller;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Messages that may come before the answer to `initialize`.
 const MAX_EARLY: usize = 64;

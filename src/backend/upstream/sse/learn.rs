@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{Message, RequestId, Session, Told};
+use super::Session;
+use super::learning::Learning;
+use crate::backend::Told;
 use crate::backend::catalog::Walk;
-
-/// A page that was asked for.
-pub(super) struct Learning {
-    pub(super) id: RequestId,
-    walk: Walk,
-    until: Instant,
-}
+use crate::wire::jsonrpc::{Message, RequestId};
 
 impl Session {
     /// Asks for the tools if nobody did.
@@ -50,13 +46,5 @@ impl Session {
             self.over(&id);
             self.shared.tools.were_not_learnt();
         }
-    }
-}
-
-/// Resolves when a page has been waited for long enough; never where none is.
-pub(super) async fn silent(learning: Option<&Learning>) {
-    match learning {
-        Some(learning) => sleep_until(learning.until).await,
-        None => std::future::pending().await,
     }
 }

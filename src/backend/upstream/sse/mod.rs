@@ -6,6 +6,7 @@
 
 mod connect;
 mod learn;
+mod learning;
 mod posts;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -18,13 +19,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::connect::{Connected, connect};
-use self::learn::{Learning, silent};
+use self::learning::{Learning, silent};
 use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
+use super::shared::{Shared, refuse};
 use super::streamable::follows;
-use super::wire::{Answer, EventBody};
-use super::{Shared, refuse};
+use super::wire::Answer;
 use crate::backend::{self, During, Said, Told};
 use crate::caller::Caller;
 use crate::client::SendError;

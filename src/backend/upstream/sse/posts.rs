@@ -10,7 +10,11 @@ use http::{HeaderMap, Uri};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answer, Message, RequestId, SendError, Shared, Told};
+use crate::backend::Told;
+use crate::backend::upstream::shared::Shared;
+use crate::backend::upstream::wire::Answer;
+use crate::client::SendError;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// How long a POST holds up what was said after it; and how long that of a call may outlast it.
 const IN_ORDER: Duration = Duration::from_secs(1);
