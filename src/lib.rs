@@ -44,5 +44,7 @@ pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use limits::addr::ClientAddr;
 pub use observe::report::{Report, Reporter};
-pub use server::{Behind, Certificates, LoadedCertificates, Server, StartError, serve_stdio};
+pub use server::{
+    Behind, Control, LoadedCertificates, ReloadError, Server, StartError, serve_stdio,
+};
 pub use wire::jsonrpc;

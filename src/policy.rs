@@ -4,10 +4,12 @@
 //! a session when it starts. Each keeps it to its end, and none sees half of a change. Nothing is
 //! counted here: whoever counts keeps the count over every change, and is given the limit.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::config::{Config, Limits, Times};
-use crate::guard::Admission;
+use crate::guard::{Admission, ToolPolicy};
 use crate::limits::body::BodyLimits;
 use crate::wire::forwarded::TrustedProxies;
 
@@ -16,6 +18,8 @@ use crate::wire::forwarded::TrustedProxies;
 pub(crate) struct Policy {
     /// Which requests are admitted.
     pub(crate) admission: Admission,
+    /// Which tools may be called by whom.
+    pub(crate) tools: ToolPolicy,
     /// Proxies in front of the edge that are believed.
     pub(crate) proxies: TrustedProxies,
     /// Every count, size and rate.
@@ -29,6 +33,7 @@ impl Policy {
     pub(crate) fn new(config: &Config, names: &[String]) -> Self {
         Self {
             admission: Admission::new(config, names),
+            tools: ToolPolicy::default(),
             proxies: TrustedProxies::new(&config.trusted_proxies),
             limits: *config.limits,
             times: *config.times,
@@ -59,12 +64,11 @@ impl CurrentPolicy {
 
     /// The policy of this moment.
     pub(crate) fn now(&self) -> Arc<Policy> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read())
     }
 
-    /// Replaces it for whoever asks from now on.
-    pub(crate) fn replace(&self, policy: Policy) {
-        let fresh = Arc::new(policy);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    /// Replaces it for whoever asks from now on. Gives the one before.
+    pub(crate) fn replace(&self, policy: Policy) -> Arc<Policy> {
+        std::mem::replace(&mut *self.0.write(), Arc::new(policy))
     }
 }

@@ -18,7 +18,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::upstream::NoAnswer;
+
+use self::stdio::CommandError;
 use crate::caller::Caller;
+use crate::config::{Limits, Secret};
 use crate::limits::addr::ClientKey;
 use crate::limits::bytes::Quota;
 use crate::wire::jsonrpc::{Message, RequestId};
@@ -48,15 +51,40 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// Opens one session's link. What the backend says counts against `quota`.
+    /// Opens one session's link, if the `limits` allow it. What the backend says counts against `quota`.
     ///
     /// # Errors
     /// [`OpenError`] where every place is taken or the process does not start.
-    pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
+    pub(crate) fn open(
+        &self,
+        who: Starter,
+        quota: &Quota,
+        limits: &Limits,
+    ) -> Result<Link, OpenError> {
         match self {
-            Self::Stdio(stdio) => stdio.open(who, quota),
+            Self::Stdio(stdio) => stdio.open(who, quota, limits),
             Self::Embedded(embedded) => Ok(embedded.open(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
+        }
+    }
+
+    /// Keeps to these limits in what is open. A process keeps the longest line that it was started
+    /// with.
+    pub(crate) fn keep_to(&self, limits: &Limits) {
+        match self {
+            Self::Upstream(upstream) => upstream.keep_to(limits.max_line_bytes),
+            Self::Stdio(_) | Self::Embedded(_) => {}
+        }
+    }
+
+    /// Checks that none of these secrets is handed to what stands behind.
+    ///
+    /// # Errors
+    /// [`CommandError::TokenValue`] names the variable that has one.
+    pub(crate) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
+        match self {
+            Self::Stdio(stdio) => stdio.check_secrets(secrets),
+            Self::Embedded(_) | Self::Upstream(_) => Ok(()),
         }
     }
 

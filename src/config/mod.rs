@@ -127,6 +127,16 @@ pub enum Access {
     Anonymous,
 }
 
+impl Access {
+    /// The tokens, if it takes any.
+    pub(crate) fn secrets(&self) -> &[Secret] {
+        match self {
+            Self::Tokens(tokens) => tokens,
+            Self::Anonymous => &[],
+        }
+    }
+}
+
 /// A stdio MCP server to run behind the edge: one process for each session.
 #[derive(Clone, Debug, Default)]
 pub struct ChildCommand {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 pub use super::http1::fuzzing::violation;
 pub use super::http2::fuzzing::{Seen, frames, patience};
+use super::service::ConnLimits;
 pub use super::tls::fuzzing::is_hello;
 use super::{Arrival, ConnInfo, Connection, KnownBy, http2};
 use crate::backend::Backend;
@@ -31,6 +32,7 @@ fn peer() -> ClientAddr {
 #[derive(Debug)]
 pub struct Edge {
     connection: Connection,
+    policy: CurrentPolicy,
     tally: Tally,
     drain: Drain,
 }
@@ -42,12 +44,12 @@ impl Edge {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
-        let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(config, &[]));
         let guard = Guard::new(tally.clone());
-        let app = App::new(config, policy, guard, mcp, None, tally.clone(), drain.clone());
-        let connection = Connection::new(config, Arc::new(app), None, tally.clone(), drain.clone());
-        Self { connection, tally, drain }
+        let app = App::new(config, policy.clone(), guard, mcp, None, tally.clone(), drain.clone());
+        let connection = Connection::new(Arc::new(app), None, tally.clone(), drain.clone());
+        Self { connection, policy, tally, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -55,7 +57,8 @@ impl Edge {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.connection.serve(Arrival::direct(io, peer()), LOCAL, None).await;
+        let arrival = Arrival::direct(io, peer());
+        self.connection.serve(arrival, LOCAL, None, &self.policy.now()).await;
     }
 
     /// Serves a connection to its end, as if TLS had settled on HTTP/2.
@@ -77,7 +80,8 @@ impl Edge {
             speaks_for: false,
             stranger: None,
         };
-        http2::serve(&self.connection.service, io, conn).await;
+        let limits = ConnLimits::from(&*self.policy.now());
+        http2::serve(&self.connection.service, limits, io, conn).await;
     }
 
     /// Event streams that are open.

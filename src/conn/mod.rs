@@ -18,62 +18,40 @@ mod unread;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 pub(crate) use self::arrival::{Arrival, KnownBy};
 
-use self::deadlines::ConnTimes;
 use self::failures::Failures;
 use self::service::{ConnLimits, Job, Service};
-use self::tls::{TlsAcceptor, TlsError, Trust};
+use self::tls::TlsAcceptor;
 use crate::caller::Alpn;
-use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::{App, ConnInfo};
 use crate::limits::addr::ClientAddr;
 use crate::limits::strangers::Stranger;
 use crate::observe::metrics::Tally;
+use crate::policy::Policy;
 
 /// What every connection is served with.
 #[derive(Debug)]
 pub(crate) struct Connection {
     service: Service,
     tls: Option<TlsAcceptor>,
-    handshake: Duration,
 }
 
 impl Connection {
     /// Connections to this app; without `tls` they speak plain HTTP/1.1.
-    pub(crate) fn new(
-        config: &Config,
-        app: Arc<App>,
-        tls: Option<TlsAcceptor>,
-        tally: Tally,
-        drain: Drain,
-    ) -> Self {
-        let (limits, times) = (&config.limits, &config.times);
-        let limits = ConnLimits {
-            times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
-            max_header_bytes: limits.max_header_bytes,
-            max_headers: limits.max_headers,
-        };
+    pub(crate) fn new(app: Arc<App>, tls: Option<TlsAcceptor>, tally: Tally, drain: Drain) -> Self {
         let failures = Failures::new(tally);
-        let service = Service { app, job: Job::Serve, limits, failures, drain };
-        Self { service, tls, handshake: times.tls_handshake }
+        Self { service: Service { app, job: Job::Serve, failures, drain }, tls }
     }
 
     /// Connections over plain HTTP whose requests are only sent to this port over TLS.
-    pub(crate) fn redirecting(
-        config: &Config,
-        app: Arc<App>,
-        port: u16,
-        tally: Tally,
-        drain: Drain,
-    ) -> Self {
-        let mut connection = Self::new(config, app, None, tally, drain);
+    pub(crate) fn redirecting(app: Arc<App>, port: u16, tally: Tally, drain: Drain) -> Self {
+        let mut connection = Self::new(app, None, tally, drain);
         connection.service.job = Job::Redirect(port);
         connection
     }
@@ -86,35 +64,19 @@ impl Connection {
         }
     }
 
-    /// Reads the certificates again; nothing where there is no TLS. See [`TlsAcceptor::reload`].
-    pub(crate) fn reload(&self, now: SystemTime) -> Option<Result<Trust, TlsError>> {
-        self.tls.as_ref().map(|tls| tls.reload(now))
+    /// What makes TLS streams of connections, if anything does.
+    pub(crate) fn tls(&self) -> Option<&TlsAcceptor> {
+        self.tls.as_ref()
     }
 
-    /// Has a trusted proxy say whom a connection is from; nothing if it does not in time, or badly.
-    pub(crate) async fn announced<I>(&self, io: I, proxy: ClientAddr) -> Option<Arrival<I>>
-    where
-        I: AsyncRead + Unpin,
-    {
-        match timeout(self.service.limits.times.header, Arrival::announced(io, proxy)).await {
-            Ok(Ok(arrival)) => Some(arrival),
-            Ok(Err(error)) => {
-                tracing::debug!(%proxy, %error, "a trusted proxy's connection is closed");
-                None
-            }
-            Err(_elapsed) => {
-                tracing::debug!(%proxy, "a trusted proxy's connection said nothing in time");
-                None
-            }
-        }
-    }
-
-    /// Serves one connection to its end. Never longer than its peer keeps to the time limits.
+    /// Serves one connection to its end. Never longer than its peer keeps to the time limits of the
+    /// policy that it was accepted under.
     pub(crate) async fn serve<I>(
         &self,
         arrival: Arrival<I>,
         local: IpAddr,
         stranger: Option<Arc<Stranger>>,
+        policy: &Policy,
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -122,12 +84,13 @@ impl Connection {
         io.hear(stranger.clone());
         let speaks_for = by == KnownBy::Requests;
         let service = &self.service;
+        let limits = ConnLimits::from(policy);
         let Some(tls) = &self.tls else {
             let conn = ConnInfo { client, local, tls: None, speaks_for, stranger };
-            return http1::serve(service, io, conn).await;
+            return http1::serve(service, limits, io, conn).await;
         };
         // Boxed: the handshake is large, and gone when the connection becomes a long one.
-        let handshake = Box::pin(timeout(self.handshake, tls.accept(io)));
+        let handshake = Box::pin(timeout(policy.times.tls_handshake, tls.accept(io)));
         let (stream, facts) = match handshake.await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return service.failures.handshake(client, &error),
@@ -136,9 +99,27 @@ impl Connection {
         let alpn = facts.alpn;
         let conn = ConnInfo { client, local, tls: Some(Arc::new(facts)), speaks_for, stranger };
         match alpn {
-            Alpn::Http1 => http1::serve(service, stream, conn).await,
+            Alpn::Http1 => http1::serve(service, limits, stream, conn).await,
             // Boxed: a task is as large as the largest of what it may do.
-            Alpn::H2 => Box::pin(http2::serve(service, stream, conn)).await,
+            Alpn::H2 => Box::pin(http2::serve(service, limits, stream, conn)).await,
+        }
+    }
+}
+
+/// Has a trusted proxy say whom a connection is from; nothing if it does not in time, or badly.
+pub(crate) async fn announced<I>(io: I, proxy: ClientAddr, policy: &Policy) -> Option<Arrival<I>>
+where
+    I: AsyncRead + Unpin,
+{
+    match timeout(policy.times.header, Arrival::announced(io, proxy)).await {
+        Ok(Ok(arrival)) => Some(arrival),
+        Ok(Err(error)) => {
+            tracing::debug!(%proxy, %error, "a trusted proxy's connection is closed");
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(%proxy, "a trusted proxy's connection said nothing in time");
+            None
         }
     }
 }

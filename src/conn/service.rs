@@ -15,6 +15,7 @@ use super::unread::{Received, Then};
 use crate::caller::Alpn;
 use crate::drain::Drain;
 use crate::http::{App, ConnInfo, ReplyBody};
+use crate::policy::Policy;
 
 type Answer = Response<Reported<ReplyBody>>;
 
@@ -26,7 +27,6 @@ pub(super) type Serving = Pin<Box<dyn Future<Output = Result<Answer, Infallible>
 pub(super) struct Service {
     pub(super) app: Arc<App>,
     pub(super) job: Job,
-    pub(super) limits: ConnLimits,
     pub(super) failures: Failures,
     pub(super) drain: Drain,
 }
@@ -37,6 +37,17 @@ pub(super) struct ConnLimits {
     pub(super) times: ConnTimes,
     pub(super) max_header_bytes: usize,
     pub(super) max_headers: usize,
+}
+
+impl From<&Policy> for ConnLimits {
+    fn from(policy: &Policy) -> Self {
+        let (limits, times) = (&policy.limits, &policy.times);
+        Self {
+            times: ConnTimes { header: times.header, idle: times.idle, write: times.write },
+            max_header_bytes: limits.max_header_bytes,
+            max_headers: limits.max_headers,
+        }
+    }
 }
 
 /// What is done with the requests of a connection.

@@ -5,10 +5,15 @@
 //! bucket, so that a million addresses cost no more than the lid.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::limits::addr::ClientKey;
@@ -18,7 +23,6 @@ use crate::observe::metrics::{Outcome, Tally};
 const MAX_CLIENTS: usize = 200_000;
 /// Between two sweeps of full buckets.
 const SWEEP: Duration = Duration::from_secs(15);
-const SECOND: u64 = 1_000_000_000;
 
 /// What the bucket says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,34 +33,27 @@ pub(super) enum RateMatch {
     Over(Duration),
 }
 
-/// How fast a bucket fills, and how much is in it. In nanoseconds.
+/// How fast a bucket fills, and how much is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
-    /// The time that one place costs.
-    each: u64,
-    /// The time that all places cost that may be taken at once beyond the first.
-    burst: u64,
-}
+pub(super) struct Pace(Quota);
 
 impl Pace {
     /// `per_second` requests a second, and `burst` more at once: nginx lets the burst through on top
     /// of the request that is due.
     pub(super) const fn new(per_second: NonZeroU32, burst: u32) -> Self {
-        #[expect(clippy::as_conversions, reason = "`u64::from` is not const")]
-        let (per_second, burst) = (per_second.get() as u64, burst as u64);
-        // At most 2^30 times 2^32.
-        let each = SECOND / per_second;
-        let each = if each == 0 { 1 } else { each };
-        Self { each, burst: each * burst }
+        Self(Quota::per_second(per_second).allow_burst(NonZeroU32::MIN.saturating_add(burst)))
     }
 }
 
 /// The buckets of all clients: one for each up to the lid, and a shared one for newcomers beyond it.
+///
+/// A bucket is the moment when it is full again, in time since the start (GCRA: the theoretical
+/// arrival time of ITU-T I.371).
 pub(crate) struct Rate {
-    own: DashMap<ClientKey, Bucket>,
+    own: DashMap<ClientKey, InMemoryState>,
     count: AtomicUsize,
     most: usize,
-    shared: Bucket,
+    shared: InMemoryState,
     start: Instant,
     tally: Tally,
 }
@@ -64,43 +61,6 @@ pub(crate) struct Rate {
 impl std::fmt::Debug for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Rate(..)")
-    }
-}
-
-/// When it is full again, in nanoseconds since the start; a new one is full (GCRA: the theoretical
-/// arrival time of ITU-T I.371).
-#[derive(Debug, Default)]
-struct Bucket(AtomicU64);
-
-impl Bucket {
-    /// Takes a place.
-    ///
-    /// Where the pace has changed, a bucket is full again at the moment it would have been. It is never
-    /// emptier than one of the new pace can be, so that a higher rate helps whoever used up a lower one.
-    fn take(&self, pace: Pace, now: u64) -> RateMatch {
-        let emptiest = now.saturating_add(pace.burst).saturating_add(pace.each);
-        let mut before = self.0.load(Ordering::Relaxed);
-        loop {
-            let full_at = before.min(emptiest);
-            let wait = full_at.saturating_sub(pace.burst).saturating_sub(now);
-            let (after, verdict) = if wait == 0 {
-                (full_at.max(now).saturating_add(pace.each), RateMatch::Within)
-            } else {
-                (full_at, RateMatch::Over(Duration::from_nanos(wait)))
-            };
-            if after == before {
-                return verdict;
-            }
-            match self.0.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed)
-            {
-                Ok(_before) => return verdict,
-                Err(another) => before = another,
-            }
-        }
-    }
-
-    fn is_full(&self, now: u64) -> bool {
-        self.0.load(Ordering::Relaxed) <= now
     }
 }
 
@@ -115,7 +75,7 @@ impl Rate {
             own: DashMap::new(),
             count: AtomicUsize::new(0),
             most,
-            shared: Bucket::default(),
+            shared: InMemoryState::default(),
             start: Instant::now(),
             tally,
         }
@@ -125,17 +85,17 @@ impl Rate {
     pub(super) fn take(&self, client: ClientKey, pace: Pace) -> RateMatch {
         let now = self.now();
         if let Some(bucket) = self.own.get(&client) {
-            return bucket.take(pace, now);
+            return take(&bucket, pace, now);
         }
         if self.count.load(Ordering::Relaxed) >= self.most {
             self.tally.count(Outcome::RateShared);
-            return self.shared.take(pace, now);
+            return take(&self.shared, pace, now);
         }
         let bucket = self.own.entry(client).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
-            Bucket::default()
+            InMemoryState::default()
         });
-        bucket.take(pace, now)
+        take(&bucket, pace, now)
     }
 
     /// Forgets, now and then and for ever, the clients whose buckets are full again.
@@ -148,14 +108,74 @@ impl Rate {
 
     fn sweep(&self) {
         let now = self.now();
-        self.own.retain(|_, bucket| !bucket.is_full(now));
+        self.own.retain(|_, bucket| full_at(bucket).is_some_and(|full_at| full_at > now));
         self.own.shrink_to_fit();
         self.count.store(self.own.len(), Ordering::Relaxed);
     }
 
-    /// Nanoseconds since the start: enough for 584 years.
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn now(&self) -> Nanos {
+        self.start.elapsed().into()
+    }
+}
+
+fn take(bucket: &InMemoryState, pace: Pace, now: Nanos) -> RateMatch {
+    refill(bucket, pace, now);
+    let limiter: RateLimiter<(), _, _, NoOpMiddleware<Nanos>> =
+        RateLimiter::new(pace.0, Since { bucket, now }, Standing);
+    match limiter.check_key(&()) {
+        Ok(()) => RateMatch::Within,
+        Err(not_until) => RateMatch::Over(not_until.wait_time_from(Nanos::new(0))),
+    }
+}
+
+/// Where the pace has changed, a bucket is full again at the moment it would have been. But it is
+/// never emptier than one of the new pace can be, so that a higher rate helps a client that used up
+/// a lower one.
+fn refill(bucket: &InMemoryState, Pace(quota): Pace, now: Nanos) {
+    let emptiest = now + Nanos::from(quota.burst_size_replenished_in());
+    let clipped = |full_at: Option<Nanos>| match full_at {
+        Some(full_at) if full_at > emptiest => Ok(((), emptiest)),
+        Some(_) | None => Err(()),
+    };
+    // An error says that there was nothing to clip.
+    bucket.measure_and_replace(&NotKeyed::NonKey, clipped).ok();
+}
+
+fn full_at(bucket: &InMemoryState) -> Option<Nanos> {
+    let seen = bucket.measure_and_replace(&NotKeyed::NonKey, Err::<((), Nanos), _>);
+    seen.err().flatten()
+}
+
+/// A bucket as the limiter of one moment sees it, whose time begins now: limiters come and go with
+/// the pace, and the bucket stays.
+struct Since<'a> {
+    bucket: &'a InMemoryState,
+    now: Nanos,
+}
+
+impl StateStore for Since<'_> {
+    type Key = ();
+
+    fn measure_and_replace<T, F, E>(&self, _key: &(), f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.bucket.measure_and_replace(&NotKeyed::NonKey, |full_at| {
+            let (taken, after) = f(full_at.map(|full_at| full_at.saturating_sub(self.now)))?;
+            Ok((taken, self.now + after))
+        })
+    }
+}
+
+/// The clock of one moment.
+#[derive(Clone, Debug)]
+struct Standing;
+
+impl Clock for Standing {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::new(0)
     }
 }
 
@@ -236,9 +256,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_rate_is_too_high_or_too_slow_to_count() {
         let rate = rate(1000);
-        assert_eq!(passed_at(&rate, pace(u32::MAX, 0), 1, 9), 1);
-        tokio::time::advance(Duration::from_nanos(1)).await;
-        assert_eq!(passed_at(&rate, pace(u32::MAX, 0), 1, 9), 1);
+        assert_eq!(passed_at(&rate, pace(1_000_000, 0), 1, 9), 1);
+        tokio::time::advance(Duration::from_micros(1)).await;
+        assert_eq!(passed_at(&rate, pace(1_000_000, 0), 1, 9), 1);
         assert_eq!(passed_at(&rate, pace(1, u32::MAX), 2, 1000), 1000);
     }
 
@@ -253,7 +273,7 @@ mod tests {
         assert_eq!(rate.take(key(1), fast), RateMatch::Over(Duration::from_millis(10)));
         tokio::time::advance(Duration::from_millis(10)).await;
         assert_eq!(passed_at(&rate, fast, 1, 60), 1);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         // 21 places that cost 210 ms, of the 6 s that all places of the slow pace cost.
         assert_eq!(passed_at(&rate, fast, 1, 60), 21);
         assert_eq!(passed_at(&rate, slow, 1, 60), 5);

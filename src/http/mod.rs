@@ -93,6 +93,11 @@ impl App {
         self.front.as_ref()
     }
 
+    /// The transports, to be held to another policy.
+    pub(crate) fn mcp(&self) -> &Mcp {
+        &self.mcp
+    }
+
     /// The guard, to be kept swept.
     pub(crate) fn guard(&self) -> &Guard {
         &self.guard
@@ -115,7 +120,7 @@ impl App {
         let visit = policy.admission.visit(conn, client, &head, &prefix, &tag);
         let route = self.route(head.uri.path());
         let answered = if is_probe(route, &head.method) {
-            self.health(visit, route).await
+            self.health(policy, visit, route).await
         } else {
             match malformed.map_or_else(|| head::check_size(&policy.limits, &head), Err) {
                 Ok(()) => self.answer(policy, visit, route, body).await,
@@ -134,9 +139,14 @@ impl App {
         if usual && !is_passed() { Route::Livez } else { route }
     }
 
-    async fn health(&self, visit: Visit<'_>, route: Route) -> Result<Response<ReplyBody>, Refusal> {
+    async fn health(
+        &self,
+        policy: &Policy,
+        visit: Visit<'_>,
+        route: Route,
+    ) -> Result<Response<ReplyBody>, Refusal> {
         self.guard.admit_probe(visit.key())?;
-        let well = route == Route::Livez || Box::pin(self.mcp.ready()).await;
+        let well = route == Route::Livez || Box::pin(self.mcp.ready(policy)).await;
         Ok(reply::health(well))
     }
 

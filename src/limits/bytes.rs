@@ -30,19 +30,20 @@ const PARTS: usize = 4;
 pub(crate) struct Budget(Arc<Whole>);
 
 struct Whole {
+    /// What all may hold.
+    most: AtomicUsize,
     level: Level<Gauge>,
     /// Of the whole, or of somebody's part, three quarters are taken, or somebody was refused.
     short: Notify,
     /// What one peer may hold.
-    part: usize,
+    part: AtomicUsize,
     /// Of peers that hold something, or are about to.
     clients: DashMap<ClientKey, Weak<Part>>,
     tally: Tally,
 }
 
-/// So many of so many are taken.
+/// So many are taken. How many there may be is given with each question.
 struct Level<N> {
-    most: usize,
     taken: N,
 }
 
@@ -77,12 +78,12 @@ impl<N: Borrow<AtomicUsize>> Level<N> {
         self.taken.borrow().load(Ordering::Relaxed)
     }
 
-    fn is_short(&self) -> bool {
-        self.taken() > self.most / 4 * 3
+    fn is_short(&self, most: usize) -> bool {
+        self.taken() > most / 4 * 3
     }
 
-    fn try_take(&self, bytes: usize) -> bool {
-        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
+    fn try_take(&self, bytes: usize, most: usize) -> bool {
+        let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= most);
         self.taken.borrow().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -94,8 +95,14 @@ impl<N: Borrow<AtomicUsize>> Level<N> {
         self.taken.borrow().fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    fn has(&self, bytes: usize, most: usize) -> bool {
+        self.taken().checked_add(bytes).is_some_and(|sum| sum <= most)
+    }
+}
+
+impl Whole {
     fn has(&self, bytes: usize) -> bool {
-        self.taken().checked_add(bytes).is_some_and(|sum| sum <= self.most)
+        self.level.has(bytes, self.most.load(Ordering::Relaxed))
     }
 }
 
@@ -103,14 +110,22 @@ impl Budget {
     /// `most` bytes in all, a quarter for one peer; a peer may always have `largest`, which is what
     /// one message may have by itself.
     pub(crate) fn new(most: usize, largest: usize, tally: Tally) -> Self {
-        let part = (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most);
         Self(Arc::new(Whole {
-            level: Level { most, taken: tally.gauges().buffered_bytes.clone() },
+            most: AtomicUsize::new(most),
+            level: Level { taken: tally.gauges().buffered_bytes.clone() },
             short: Notify::new(),
-            part,
+            part: AtomicUsize::new(part(most, largest)),
             clients: DashMap::new(),
             tally,
         }))
+    }
+
+    /// The same for a budget that is in use. What is held stays held; where it is more than there may
+    /// be, nobody gets more, and whoever can do without some gives it back.
+    pub(crate) fn keep_to(&self, most: usize, largest: usize) {
+        self.0.most.store(most, Ordering::Relaxed);
+        self.0.part.store(part(most, largest), Ordering::Relaxed);
+        self.0.short.notify_waiters();
     }
 
     /// The part of this client: one, however often it is asked for.
@@ -136,7 +151,7 @@ impl Budget {
     }
 
     fn part(&self, client: Option<ClientKey>) -> Arc<Part> {
-        let level = Level { most: self.0.part, taken: AtomicUsize::new(0) };
+        let level = Level { taken: AtomicUsize::new(0) };
         Arc::new(Part { whole: Arc::clone(&self.0), level, client })
     }
 
@@ -146,12 +161,22 @@ impl Budget {
     }
 }
 
+/// Of so many bytes, what one peer may hold: one message by itself always fits.
+fn part(most: usize, largest: usize) -> usize {
+    (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most)
+}
+
 impl Part {
+    /// What it may hold.
+    fn most(&self) -> usize {
+        self.whole.part.load(Ordering::Relaxed)
+    }
+
     fn try_take(&self, bytes: usize) -> Result<(), Short> {
-        if !self.level.try_take(bytes) {
+        if !self.level.try_take(bytes, self.most()) {
             return Err(self.refuse(self.short_of(bytes)));
         }
-        if !self.whole.level.try_take(bytes) {
+        if !self.whole.level.try_take(bytes, self.whole.most.load(Ordering::Relaxed)) {
             self.level.give_back(bytes);
             return Err(self.refuse(Short::All));
         }
@@ -160,7 +185,8 @@ impl Part {
     }
 
     fn is_short(&self) -> bool {
-        self.level.is_short() || self.whole.level.is_short()
+        let most = self.whole.most.load(Ordering::Relaxed);
+        self.level.is_short(self.most()) || self.whole.level.is_short(most)
     }
 
     fn tell_if_short(&self) {
@@ -171,7 +197,7 @@ impl Part {
 
     /// Why so many bytes are not there.
     fn short_of(&self, bytes: usize) -> Short {
-        if bytes > self.level.most { Short::Ever } else { Short::Peer }
+        if bytes > self.most() { Short::Ever } else { Short::Peer }
     }
 
     fn refuse(&self, short: Short) -> Short {
@@ -221,15 +247,17 @@ impl Quota {
     /// Are so many bytes there now? Nothing is taken.
     pub(crate) fn check(&self, bytes: usize) -> Result<(), Short> {
         match &self.0 {
-            Some(part) if !part.level.has(bytes) => Err(part.refuse(part.short_of(bytes))),
-            Some(part) if !part.whole.level.has(bytes) => Err(part.refuse(Short::All)),
+            Some(part) if !part.level.has(bytes, part.most()) => {
+                Err(part.refuse(part.short_of(bytes)))
+            }
+            Some(part) if !part.whole.has(bytes) => Err(part.refuse(Short::All)),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Could so many bytes be there, if nothing else were held?
     pub(crate) fn could_have(&self, bytes: usize) -> bool {
-        self.0.as_ref().is_none_or(|part| bytes <= part.level.most)
+        self.0.as_ref().is_none_or(|part| bytes <= part.most())
     }
 
     /// Resolves when memory runs short for somebody. Whom that concerns ([`Self::is_short`]) and who
@@ -249,7 +277,7 @@ impl Quota {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Budget({} of {})", self.taken(), self.0.level.most)
+        write!(f, "Budget({} of {:?})", self.taken(), self.0.most)
     }
 }
 
@@ -273,7 +301,7 @@ impl Share {
     pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Short> {
         match (&self.part, bytes.checked_sub(self.bytes)) {
             (Some(part), Some(more)) if more > 0 => {
-                if bytes > part.level.most {
+                if bytes > part.most() {
                     return Err(part.refuse(Short::Ever));
                 }
                 part.try_take(more)?;
@@ -333,7 +361,7 @@ impl Gathered {
     /// Nothing yet, of at most `most` bytes.
     pub(crate) fn new(quota: &Quota, most: usize) -> Result<Self, Short> {
         let share = quota.try_take(PER_MESSAGE)?;
-        let whole = quota.0.as_ref().map_or(most, |part| part.level.most);
+        let whole = quota.0.as_ref().map_or(most, |part| part.most());
         Ok(Self { bytes: Vec::new(), share, most: most.min(whole.saturating_sub(PER_MESSAGE)) })
     }
 

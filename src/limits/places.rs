@@ -1,9 +1,15 @@
-//! Counts open things per client. Never awaits; a permit frees its place on drop.
+//! Counts open things, per client and in all. A permit frees its place on drop.
+//!
+//! Nothing here knows how many there may be: whoever takes a place says so, and a new limit counts from
+//! the next place on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::limits::addr::ClientKey;
 use crate::observe::metrics::{Gauge, Gauged};
@@ -31,6 +37,11 @@ impl PerClient {
         }
         Some(Permit { key, taken: Arc::clone(&self.taken), _open: self.open.hold() })
     }
+
+    /// Places that this client has taken.
+    pub(crate) fn taken(&self, key: ClientKey) -> u32 {
+        self.taken.get(&key).map_or(0, |taken| *taken)
+    }
 }
 
 /// A place taken by one client.
@@ -53,9 +64,110 @@ impl Drop for Permit {
     }
 }
 
+/// The places that are taken in all. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Total {
+    queue: Arc<Mutex<Queue>>,
+    open: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    taken: u32,
+    /// Who came first is served first.
+    waiting: VecDeque<Waiting>,
+}
+
+/// Somebody who waits until fewer than `most` places are taken.
+#[derive(Debug)]
+struct Waiting {
+    most: u32,
+    turn: oneshot::Sender<Turn>,
+}
+
+impl Queue {
+    /// Takes a place, unless there are `most`, or somebody waits for one.
+    fn try_take(&mut self, most: u32) -> bool {
+        while self.waiting.pop_front_if(|first| first.turn.is_closed()).is_some() {}
+        let free = self.waiting.is_empty() && self.taken < most;
+        self.taken += u32::from(free);
+        free
+    }
+
+    /// Gives a place back. It is taken again by whoever comes next, who may have left just now.
+    fn give_back(&mut self) -> Option<Waiting> {
+        self.taken = self.taken.saturating_sub(1);
+        while self.waiting.pop_front_if(|first| first.turn.is_closed()).is_some() {}
+        let next = self.waiting.pop_front_if(|first| self.taken < first.most)?;
+        self.taken += 1;
+        Some(next)
+    }
+}
+
+impl Total {
+    /// `open` counts the places that are taken.
+    pub(crate) fn counting(open: Gauge) -> Self {
+        Self { open, ..Self::default() }
+    }
+
+    fn permit(&self, turn: Turn) -> TotalPermit {
+        TotalPermit { _turn: turn, _open: self.open.hold() }
+    }
+
+    /// Takes a place, unless `most` are taken, or somebody waits for one.
+    pub(crate) fn try_take(&self, most: u32) -> Option<TotalPermit> {
+        self.queue.lock().try_take(most).then(|| self.permit(Turn(self.clone())))
+    }
+
+    /// Takes a place as soon as fewer than `most` are taken, and those have one who waited before.
+    /// Nobody gets a place meanwhile without waiting.
+    pub(crate) async fn take(&self, most: u32) -> Option<TotalPermit> {
+        let (turn, mine) = oneshot::channel();
+        {
+            let mut queue = self.queue.lock();
+            if queue.try_take(most) {
+                return Some(self.permit(Turn(self.clone())));
+            }
+            queue.waiting.push_back(Waiting { most, turn });
+        }
+        // Only a queue that is gone leaves a turn out, and this holds it.
+        mine.await.ok().map(|turn| self.permit(turn))
+    }
+
+    /// Places that are taken.
+    pub(crate) fn taken(&self) -> u32 {
+        self.queue.lock().taken
+    }
+}
+
+/// One of all places.
+#[derive(Debug)]
+#[must_use = "dropping a permit gives its place back"]
+pub(crate) struct TotalPermit {
+    _turn: Turn,
+    _open: Gauged,
+}
+
+/// A place that is taken, perhaps for somebody who waits. Its drop gives it back.
+#[derive(Debug)]
+struct Turn(Total);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let next = self.0.queue.lock().give_back();
+        if let Some(Waiting { turn, .. }) = next {
+            // Whoever has left meanwhile drops it, for the next one.
+            drop(turn.send(Self(self.0.clone())));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
 
     use super::*;
 
@@ -113,5 +225,60 @@ mod tests {
         assert_eq!(open.value(), 3);
         drop(held);
         assert_eq!(open.value(), 0);
+    }
+
+    #[test]
+    fn places_in_all_are_counted_and_come_back() {
+        let places = Total::default();
+        let first = places.try_take(2).unwrap();
+        let _second = places.try_take(2).unwrap();
+        assert!(places.try_take(2).is_none() && places.try_take(0).is_none());
+        assert_eq!(places.taken(), 2);
+        let _third = places.try_take(3).unwrap();
+        drop(first);
+        // A lower limit takes nothing from anybody.
+        assert!(places.try_take(2).is_none());
+        assert_eq!(places.taken(), 2);
+    }
+
+    #[test]
+    fn who_waits_is_served_in_turn_and_before_who_does_not() {
+        let places = Total::default();
+        let (one, other) = (places.try_take(2).unwrap(), places.try_take(2).unwrap());
+        let (mut first, mut second) = (pin!(places.take(2)), pin!(places.take(2)));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(one);
+        assert!(places.try_take(2).is_none());
+        assert!((&mut second).now_or_never().is_none());
+        let first = first.now_or_never().unwrap().unwrap();
+        drop((other, first));
+        let _second = second.now_or_never().unwrap().unwrap();
+        assert_eq!(places.taken(), 1);
+        assert!(places.try_take(2).is_some());
+    }
+
+    #[test]
+    fn who_stopped_waiting_takes_nothing() {
+        let places = Total::default();
+        let taken = places.try_take(1).unwrap();
+        let mut never_asks = Box::pin(places.take(1));
+        let mut left = Box::pin(places.take(1));
+        let mut stays = pin!(places.take(1));
+        for waiting in [&mut never_asks, &mut left] {
+            assert!(waiting.now_or_never().is_none());
+        }
+        assert!((&mut stays).now_or_never().is_none());
+        drop(left);
+        drop(taken);
+        // It was its turn, and it leaves without a word.
+        assert_eq!(places.taken(), 1);
+        drop(never_asks);
+        let stays = stays.now_or_never().unwrap().unwrap();
+        assert_eq!(places.taken(), 1);
+        drop(stays);
+        assert_eq!(places.taken(), 0);
+        let alone = Box::pin(places.take(0));
+        assert!(alone.now_or_never().is_none());
+        assert!(places.try_take(1).is_some(), "nobody waits any more");
     }
 }

@@ -26,19 +26,20 @@ const NEW_ONE_IN: usize = 2;
 const CROWD_ONE_IN: usize = 16;
 
 /// The strangers of one server, in the order in which they came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Strangers(Arc<Hall>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Hall {
-    most: usize,
     waiting: Gauge,
     queue: Mutex<Queue>,
 }
 
 /// Who is there, and who of them goes next. Takes logarithmic time for each change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Queue {
+    /// What the crowds are sorted for.
+    most: usize,
     came: u64,
     all: BTreeMap<u64, Waiting>,
     /// The newest, the first of them at the front. Those who left meanwhile are still here.
@@ -66,11 +67,21 @@ struct Crowd {
     order: BTreeSet<(usize, Reverse<u64>, Network)>,
 }
 
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { step: 1, networks: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
 impl Crowd {
-    /// Of at most so many strangers.
-    fn of(most: usize) -> Self {
+    /// Sorts it for at most so many strangers.
+    fn sort_for(&mut self, most: usize) {
         let step = (most / CROWD_ONE_IN).max(1);
-        Self { step, networks: BTreeMap::new(), order: BTreeSet::new() }
+        let place = |(network, numbers): (&Network, &BTreeSet<u64>)| {
+            Some((numbers.len() / step, Reverse(*numbers.first()?), *network))
+        };
+        self.order = self.networks.iter().filter_map(place).collect();
+        self.step = step;
     }
 
     fn add(&mut self, network: Network, number: u64) {
@@ -109,9 +120,12 @@ impl Hall {
 }
 
 impl Queue {
-    fn of(most: usize) -> Self {
-        let (silent, spoke) = (Crowd::of(most), Crowd::of(most));
-        Self { came: 0, all: BTreeMap::new(), new: VecDeque::new(), silent, spoke }
+    /// Sorts the crowds for this limit, if it is another than before.
+    fn sort_for(&mut self, most: usize) {
+        if std::mem::replace(&mut self.most, most) != most {
+            self.silent.sort_for(most);
+            self.spoke.sort_for(most);
+        }
     }
 
     fn crowd(&mut self, spoke: bool) -> &mut Crowd {
@@ -173,17 +187,23 @@ impl Queue {
 }
 
 impl Strangers {
-    /// At most `most` at once; at least one. `waiting` counts them.
-    pub(crate) fn new(most: usize, waiting: Gauge) -> Self {
-        Self(Arc::new(Hall { most: most.max(1), waiting, queue: Mutex::new(Queue::of(most)) }))
+    /// `waiting` counts them.
+    pub(crate) fn counting(waiting: Gauge) -> Self {
+        Self(Arc::new(Hall { waiting, queue: Mutex::default() }))
     }
 
-    /// Takes a newcomer in. If that is one too many, another goes, which the second value says.
-    pub(crate) fn enter(&self, client: ClientKey) -> (Stranger, bool) {
+    /// Takes a newcomer in. There are at most `most` then, and at least one: how many others have
+    /// to go for that, the second value says.
+    pub(crate) fn enter(&self, client: ClientKey, most: usize) -> (Stranger, usize) {
+        let most = most.max(1);
         let leaving = CancellationToken::new();
         let mut queue = self.0.queue();
+        queue.sort_for(most);
+        let mut went = 0;
         // Before it is there itself: it has not had the time to say anything.
-        let full = queue.all.len() >= self.0.most && queue.give_way();
+        while queue.all.len() >= most && queue.give_way() {
+            went += 1;
+        }
         let number = queue.enter(client.network(), leaving.clone(), self.0.waiting.hold());
         drop(queue);
         let stranger = Stranger {
@@ -193,7 +213,7 @@ impl Strangers {
             spoke: AtomicBool::new(false),
             known: AtomicBool::new(false),
         };
-        (stranger, full)
+        (stranger, went)
     }
 
     /// Has one go, for somebody who needs what it holds. False if there is nobody.
@@ -265,11 +285,12 @@ mod tests {
 
     #[test]
     fn the_oldest_gives_way_to_a_newcomer() {
-        let strangers = Strangers::new(2, Gauge::default());
-        let ((first, early), (second, _)) = (strangers.enter(at(1, 1)), strangers.enter(at(2, 1)));
-        assert!(!early && !goes(&first));
-        let (third, full) = strangers.enter(at(3, 1));
-        assert!(full && goes(&first) && !goes(&second));
+        let strangers = Strangers::default();
+        let ((first, early), (second, _)) =
+            (strangers.enter(at(1, 1), 2), strangers.enter(at(2, 1), 2));
+        assert!(early == 0 && !goes(&first));
+        let (third, full) = strangers.enter(at(3, 1), 2);
+        assert!(full == 1 && goes(&first) && !goes(&second));
         assert_eq!(strangers.len(), 2);
         assert!(strangers.give_way() && goes(&second) && !goes(&third));
         assert!(strangers.give_way() && goes(&third));
@@ -278,25 +299,26 @@ mod tests {
 
     #[test]
     fn who_has_sent_something_stays_while_somebody_has_not() {
-        let strangers = Strangers::new(3, Gauge::default());
-        let [first, second, third] = [1, 2, 3].map(|net| strangers.enter(at(net, 1)).0);
+        let strangers = Strangers::default();
+        let [first, second, third] = [1, 2, 3].map(|net| strangers.enter(at(net, 1), 3).0);
         first.speaks();
         third.speaks();
-        let (fourth, _) = strangers.enter(at(4, 1));
+        let (fourth, _) = strangers.enter(at(4, 1), 3);
         assert!(goes(&second) && !goes(&first));
         fourth.speaks();
         // Now all of them have: the oldest goes.
-        let (fifth, full) = strangers.enter(at(5, 1));
-        assert!(full && goes(&first) && !goes(&third) && !goes(&fourth) && !goes(&fifth));
+        let (fifth, full) = strangers.enter(at(5, 1), 3);
+        assert!(full == 1 && goes(&first) && !goes(&third) && !goes(&fourth) && !goes(&fifth));
     }
 
     #[test]
     fn of_the_network_with_the_most_one_goes_first() {
         for spoke in [false, true] {
-            let strangers = Strangers::new(8, Gauge::default());
-            let all = [at(1, 1), at(2, 1), at(3, 1), at(2, 250)].map(|key| strangers.enter(key).0);
+            let strangers = Strangers::default();
+            let all =
+                [at(1, 1), at(2, 1), at(3, 1), at(2, 250)].map(|key| strangers.enter(key, 8).0);
             // As many again, which are not judged yet.
-            let new = [5, 6, 7, 8].map(|net| strangers.enter(at(net, 1)).0);
+            let new = [5, 6, 7, 8].map(|net| strangers.enter(at(net, 1), 8).0);
             if spoke {
                 all.iter().chain(&new).for_each(Stranger::speaks);
             }
@@ -311,31 +333,31 @@ mod tests {
 
     #[test]
     fn the_newest_are_judged_last() {
-        let strangers = Strangers::new(16, Gauge::default());
-        let spoke: Vec<_> = (0..16).map(|last| strangers.enter(at(1, last)).0).collect();
+        let strangers = Strangers::default();
+        let spoke: Vec<_> = (0..16).map(|last| strangers.enter(at(1, last), 16).0).collect();
         spoke.iter().for_each(Stranger::speaks);
         // A newcomer has the time of eight others to say something.
-        let (newcomer, _) = strangers.enter(at(1, 100));
-        let mut others: Vec<_> = (0..8).map(|last| strangers.enter(at(2, last)).0).collect();
+        let (newcomer, _) = strangers.enter(at(1, 100), 16);
+        let mut others: Vec<_> = (0..8).map(|last| strangers.enter(at(2, last), 16).0).collect();
         assert!(!goes(&newcomer) && spoke.iter().take(8).all(goes));
-        others.push(strangers.enter(at(2, 8)).0);
+        others.push(strangers.enter(at(2, 8), 16).0);
         assert!(goes(&newcomer) && !others.iter().any(goes));
     }
 
     #[test]
     fn who_speaks_at_once_outlasts_a_flood_of_silent_ones() {
-        let strangers = Strangers::new(256, Gauge::default());
+        let strangers = Strangers::default();
         let mut flood: VecDeque<Stranger> = VecDeque::new();
         let mut good = Vec::new();
         for round in 0..3000_u16 {
             let [high, low] = round.to_be_bytes();
             // From 250 networks, which are more than there are good clients in one.
-            flood.push_back(strangers.enter(at(low % 250, high)).0);
+            flood.push_back(strangers.enter(at(low % 250, high), 256).0);
             while flood.front().is_some_and(goes) {
                 drop(flood.pop_front());
             }
             if round % 150 == 0 {
-                good.push(strangers.enter(at(251, 7)).0);
+                good.push(strangers.enter(at(251, 7), 256).0);
             }
             // The bytes of a client come some accepts later.
             if round % 150 == 100 {
@@ -348,11 +370,11 @@ mod tests {
 
     #[test]
     fn a_few_of_one_network_are_no_crowd() {
-        let strangers = Strangers::new(256, Gauge::default());
-        let old = strangers.enter(at(1, 1)).0;
-        let few: Vec<_> = (0..15).map(|last| strangers.enter(at(2, last)).0).collect();
-        let many: Vec<_> = (0..16).map(|last| strangers.enter(at(3, last)).0).collect();
-        let new: Vec<_> = (0..32).map(|net| strangers.enter(at(100 + net, 1)).0).collect();
+        let strangers = Strangers::default();
+        let old = strangers.enter(at(1, 1), 256).0;
+        let few: Vec<_> = (0..15).map(|last| strangers.enter(at(2, last), 256).0).collect();
+        let many: Vec<_> = (0..16).map(|last| strangers.enter(at(3, last), 256).0).collect();
+        let new: Vec<_> = (0..32).map(|net| strangers.enter(at(100 + net, 1), 256).0).collect();
         for all in [&few, &many, &new] {
             all.iter().for_each(Stranger::speaks);
         }
@@ -364,29 +386,44 @@ mod tests {
 
     #[test]
     fn who_is_known_or_gone_gives_way_to_nobody() {
-        let strangers = Strangers::new(2, Gauge::default());
-        let (first, _) = strangers.enter(at(1, 1));
+        let strangers = Strangers::default();
+        let (first, _) = strangers.enter(at(1, 1), 2);
         first.mark_authenticated();
-        drop(strangers.enter(at(1, 1)));
+        drop(strangers.enter(at(1, 1), 2));
         assert_eq!(strangers.len(), 0);
-        let (_second, _third) = (strangers.enter(at(1, 1)), strangers.enter(at(1, 1)));
-        assert!(strangers.enter(at(1, 1)).1);
+        let (_second, _third) = (strangers.enter(at(1, 1), 2), strangers.enter(at(1, 1), 2));
+        assert_eq!(strangers.enter(at(1, 1), 2).1, 1);
         assert!(!goes(&first));
         drop(first);
         // The third has left by itself.
         assert_eq!(strangers.len(), 1);
     }
 
+    #[test]
+    fn a_new_limit_counts_from_the_next_newcomer_on() {
+        let strangers = Strangers::default();
+        let first: Vec<_> = (0..8).map(|net| strangers.enter(at(net, 1), 16)).collect();
+        assert!(first.iter().all(|(_, went)| *went == 0));
+        let _two = [1, 2].map(|last| strangers.enter(at(9, last), 64).0);
+        let (_newcomer, went) = strangers.enter(at(10, 1), 4);
+        assert_eq!((went, strangers.len()), (7, 4));
+        let (_more, went) = strangers.enter(at(11, 1), 5);
+        assert_eq!((went, strangers.len()), (0, 5));
+        assert_eq!(strangers.0.queue().silent.step, 1);
+        let (_last, went) = strangers.enter(at(12, 1), 0);
+        assert_eq!((went, strangers.len()), (5, 1));
+    }
+
     proptest! {
         /// Whatever they do: no more than there may be, and the books are as if made from scratch.
         #[test]
         fn the_books_are_right(steps in vec((0u8..5, 0u8..5, 0usize..40), 0..200)) {
-            let strangers = Strangers::new(20, Gauge::default());
+            let strangers = Strangers::default();
             let mut there: Vec<Stranger> = Vec::new();
             for (step, net, which) in steps {
                 let one = which % there.len().max(1);
                 match (step, there.get(one)) {
-                    (0 | 1, _) | (_, None) => there.push(strangers.enter(at(net, 1)).0),
+                    (0 | 1, _) | (_, None) => there.push(strangers.enter(at(net, 1), 20).0),
                     (2, Some(one)) => one.speaks(),
                     (3, Some(_)) => drop(there.swap_remove(one)),
                     (_, Some(_)) => drop(strangers.give_way()),
@@ -396,7 +433,8 @@ mod tests {
                 let waiting = there.iter().filter(|it| !goes(it)).count();
                 prop_assert_eq!(queue.all.len(), waiting);
                 for (spoke, crowd) in [(false, &queue.silent), (true, &queue.spoke)] {
-                    let mut right = Crowd::of(20);
+                    let mut right = Crowd::default();
+                    right.sort_for(20);
                     for (number, it) in queue.all.iter().filter(|(_, it)| !it.new && it.spoke == spoke) {
                         right.add(it.network, *number);
                     }

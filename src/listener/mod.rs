@@ -14,11 +14,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub(crate) use self::places::Places;
 
-use crate::conn::{Arrival, Connection, KnownBy};
+use crate::conn::{self, Arrival, Connection, KnownBy};
 use crate::drain::Drain;
 use crate::limits::addr::ClientAddr;
 use crate::limits::strangers::Stranger;
 use crate::observe::metrics::Outcome;
+use crate::policy::{CurrentPolicy, Policy};
 
 /// A silent peer is asked by the kernel whether it is there: first after, then every, how often.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_mins(1);
@@ -33,14 +34,20 @@ const BACKLOG: u32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
+    policy: CurrentPolicy,
     places: Places,
     drain: Drain,
 }
 
 impl Listener {
     /// Binds this address.
-    pub(crate) fn bind(address: SocketAddr, places: Places, drain: Drain) -> io::Result<Self> {
-        Ok(Self { socket: listen(address)?, places, drain })
+    pub(crate) fn bind(
+        address: SocketAddr,
+        policy: CurrentPolicy,
+        places: Places,
+        drain: Drain,
+    ) -> io::Result<Self> {
+        Ok(Self { socket: listen(address)?, policy, places, drain })
     }
 
     /// The address that is listened on, with the port that the system chose.
@@ -65,16 +72,17 @@ impl Listener {
     /// whom a trusted proxy speaks is known later; it needs no place of its own.
     fn admit(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
         let peer = ClientAddr::from_peer(peer);
-        let permit = if self.places.proxies.trusts(peer.ip()) {
+        let policy = self.policy.now();
+        let permit = if policy.proxies.trusts(peer.ip()) {
             None
         } else {
-            let Some(permit) = self.places.take(peer) else { return };
+            let Some(permit) = self.places.take(peer, &policy.limits) else { return };
             Some(permit)
         };
-        let Some(place) = self.places.one_of_all() else {
+        let Some(place) = self.places.one_of_all(&policy.limits) else {
             return self.places.refuse(peer, Outcome::MaxConnections);
         };
-        if let Err(error) = prepare(&stream, self.places.write_timeout) {
+        if let Err(error) = prepare(&stream, policy.times.write) {
             return tracing::debug!(client = %peer, %error, "the connection was gone before it began");
         }
         let connection = Arc::clone(connection);
@@ -85,9 +93,10 @@ impl Listener {
             match permit {
                 Some(_permit) => {
                     let arrival = Arrival::direct(stream, peer);
-                    serve(arrival, local, Some(places.enter(peer)), &connection).await;
+                    let stranger = Some(places.enter(peer, &policy.limits));
+                    serve(arrival, local, stranger, &connection, &policy).await;
                 }
-                None => serve_proxied(stream, peer, local, &connection, &places).await,
+                None => serve_proxied(stream, peer, local, &connection, &places, &policy).await,
             }
         });
     }
@@ -112,17 +121,18 @@ async fn serve_proxied(
     local: SocketAddr,
     connection: &Connection,
     places: &Places,
+    policy: &Policy,
 ) {
-    let Some(arrival) = connection.announced(stream, proxy).await else { return };
+    let Some(arrival) = conn::announced(stream, proxy, policy).await else { return };
     let taken = match arrival.by {
         KnownBy::Proxy => {
-            let Some(permit) = places.take(arrival.client) else { return };
-            Some((permit, places.enter(arrival.client)))
+            let Some(permit) = places.take(arrival.client, &policy.limits) else { return };
+            Some((permit, places.enter(arrival.client, &policy.limits)))
         }
         KnownBy::Peer | KnownBy::Itself | KnownBy::Requests => None,
     };
     let stranger = taken.as_ref().map(|(_permit, stranger)| Arc::clone(stranger));
-    Box::pin(serve(arrival, local, stranger, connection)).await;
+    Box::pin(serve(arrival, local, stranger, connection, policy)).await;
 }
 
 /// Serves a connection to its end; a stranger for as long as it need not give way.
@@ -131,6 +141,7 @@ async fn serve<I>(
     local: SocketAddr,
     stranger: Option<Arc<Stranger>>,
     connection: &Connection,
+    policy: &Policy,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -143,7 +154,7 @@ async fn serve<I>(
         }
     };
     tokio::select! {
-        () = connection.serve(arrival, local.ip(), stranger) => {}
+        () = connection.serve(arrival, local.ip(), stranger, policy) => {}
         () = gives_way => tracing::debug!(%client, "gave way to a newcomer"),
     }
 }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::config::Config;
+use crate::config::Limits;
 use crate::limits::addr::ClientAddr;
-use crate::limits::places::{PerClient, Permit};
+use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
 use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Gauged, Outcome, Tally};
-use crate::wire::forwarded::TrustedProxies;
+use crate::observe::metrics::{Outcome, Tally};
 
 /// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
 /// some seven rests to become known, and those who wait before it are let in by the dozen.
@@ -19,56 +17,44 @@ const ONE_IN: usize = 8;
 /// How long a newcomer waits for the place of a stranger who was told to go.
 const GIVE_WAY: Duration = Duration::from_secs(1);
 
-/// The limits that all listeners keep together.
+/// The connections of all listeners, counted together.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    all: Arc<Semaphore>,
+    all: Total,
     per_client: PerClient,
-    connections_per_ip: u32,
     pub(super) strangers: Strangers,
-    pub(super) proxies: Arc<TrustedProxies>,
-    pub(super) write_timeout: Duration,
     pub(super) tally: Tally,
 }
 
 impl Places {
-    pub(crate) fn new(config: &Config, tally: Tally) -> Self {
-        let most = usize::try_from(config.limits.max_connections).unwrap_or(usize::MAX);
-        let most = most.min(Semaphore::MAX_PERMITS);
-        let strangers = usize::try_from(config.limits.max_unauthenticated).unwrap_or(usize::MAX);
+    pub(crate) fn new(tally: Tally) -> Self {
+        let gauges = tally.gauges();
         Self {
-            all: Arc::new(Semaphore::new(most)),
+            all: Total::counting(gauges.connections.clone()),
             per_client: PerClient::default(),
-            connections_per_ip: config.limits.connections_per_ip,
-            strangers: Strangers::new(strangers, tally.gauges().unauthenticated.clone()),
-            proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
-            write_timeout: config.times.write,
+            strangers: Strangers::counting(gauges.unauthenticated.clone()),
             tally,
         }
     }
 
     /// Takes a newcomer in; a stranger gives way if that is one too many.
-    pub(super) fn enter(&self, client: ClientAddr) -> Arc<Stranger> {
-        let (stranger, full) = self.strangers.enter(client.key());
-        if full {
-            self.tally.count(Outcome::MaxUnauthenticated);
-        }
+    pub(super) fn enter(&self, client: ClientAddr, limits: &Limits) -> Arc<Stranger> {
+        let most = usize::try_from(limits.max_unauthenticated).unwrap_or(usize::MAX);
+        let (stranger, went) = self.strangers.enter(client.key(), most);
+        self.tally.count_many(Outcome::MaxUnauthenticated, went);
         Arc::new(stranger)
     }
 
     /// One of all places, or a stranger's where all are taken.
-    pub(super) fn one_of_all(&self) -> Option<ConnectionPlace> {
-        if let Ok(place) = Arc::clone(&self.all).try_acquire_owned() {
-            return Some(ConnectionPlace::Taken(self.taken(place)));
+    pub(super) fn one_of_all(&self, limits: &Limits) -> Option<ConnectionPlace> {
+        let most = limits.max_connections;
+        if let Some(place) = self.all.try_take(most) {
+            return Some(ConnectionPlace::Taken(place));
         }
         self.strangers.give_way().then(|| {
             self.tally.count(Outcome::MaxUnauthenticated);
-            ConnectionPlace::Promised(Arc::clone(&self.all))
+            ConnectionPlace::Promised { most }
         })
-    }
-
-    fn taken(&self, place: OwnedSemaphorePermit) -> Taken {
-        Taken { _place: place, _open: self.tally.gauges().connections.hold() }
     }
 
     /// Has strangers go, so that others can be accepted with what they hold.
@@ -79,12 +65,15 @@ impl Places {
     }
 
     /// The place, once its stranger has gone; none if that takes too long.
-    pub(super) async fn had(&self, place: ConnectionPlace, client: ClientAddr) -> Option<Taken> {
+    pub(super) async fn had(
+        &self,
+        place: ConnectionPlace,
+        client: ClientAddr,
+    ) -> Option<TotalPermit> {
         let place = match place {
-            ConnectionPlace::Taken(taken) => Some(taken),
-            ConnectionPlace::Promised(all) => {
-                let place = timeout(GIVE_WAY, all.acquire_owned()).await;
-                place.ok().and_then(Result::ok).map(|place| self.taken(place))
+            ConnectionPlace::Taken(place) => Some(place),
+            ConnectionPlace::Promised { most } => {
+                timeout(GIVE_WAY, self.all.take(most)).await.ok().flatten()
             }
         };
         if place.is_none() {
@@ -94,8 +83,8 @@ impl Places {
     }
 
     /// A place for a client, or none.
-    pub(super) fn take(&self, client: ClientAddr) -> Option<Permit> {
-        let permit = self.per_client.try_take(client.key(), self.connections_per_ip);
+    pub(super) fn take(&self, client: ClientAddr, limits: &Limits) -> Option<Permit> {
+        let permit = self.per_client.try_take(client.key(), limits.connections_per_ip);
         if permit.is_none() {
             self.refuse(client, Outcome::ConnectionsPerIp);
         }
@@ -111,14 +100,9 @@ impl Places {
 /// One of all places.
 #[derive(Debug)]
 pub(super) enum ConnectionPlace {
-    Taken(Taken),
-    /// Its stranger was told to go.
-    Promised(Arc<Semaphore>),
-}
-
-/// The place of a connection, which counts as open.
-#[derive(Debug)]
-pub(super) struct Taken {
-    _place: OwnedSemaphorePermit,
-    _open: Gauged,
+    Taken(TotalPermit),
+    /// Its stranger was told to go. There may be so many.
+    Promised {
+        most: u32,
+    },
 }

@@ -16,9 +16,12 @@ use super::*;
 use crate::config::{Config, Limits};
 use crate::observe::metrics::Tally;
 
-fn places(max_connections: u32) -> Places {
-    let limits = Limits { max_connections, ..Limits::default() };
-    Places::new(&Config { limits: limits.check().unwrap(), ..Config::default() }, Tally::default())
+fn places() -> Places {
+    Places::new(Tally::default())
+}
+
+fn limits(max_connections: u32) -> Limits {
+    Limits { max_connections, ..Limits::default() }
 }
 
 fn client() -> ClientAddr {
@@ -37,7 +40,9 @@ fn somaxconn() -> usize {
 
 #[tokio::test]
 async fn a_burst_of_connections_waits_to_be_accepted() {
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), places(1), Drain::default()).unwrap();
+    let policy = CurrentPolicy::new(Policy::new(&Config::default(), &[]));
+    let at = ([127, 0, 0, 1], 0).into();
+    let listener = Listener::bind(at, policy, places(), Drain::default()).unwrap();
     let address = listener.local_addr().unwrap();
     // Nobody accepts. What the queue does not take is tried again a second later, for a minute.
     let burst = (0..400.min(somaxconn())).map(|_| TcpStream::connect(address));
@@ -47,31 +52,31 @@ async fn a_burst_of_connections_waits_to_be_accepted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
-    let places = places(1);
-    let Some(ConnectionPlace::Taken(_taken)) = places.one_of_all() else {
+    let (places, limits) = (places(), limits(1));
+    let Some(ConnectionPlace::Taken(_taken)) = places.one_of_all(&limits) else {
         panic!("the first is taken in")
     };
     // A stranger that was told to go, and does not.
-    let stays = places.enter(client());
-    let promised = places.one_of_all().unwrap();
-    assert!(matches!(promised, ConnectionPlace::Promised(_)));
+    let stays = places.enter(client(), &limits);
+    let promised = places.one_of_all(&limits).unwrap();
+    assert!(matches!(promised, ConnectionPlace::Promised { .. }));
     stays.must_go().await;
     let begun = Instant::now();
     assert!(places.had(promised, client()).await.is_none());
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
     assert_eq!(counted(&places, Outcome::MaxConnections), 1);
     // With nobody left to go there is not even a promise.
-    assert!(places.one_of_all().is_none());
+    assert!(places.one_of_all(&limits).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_promised_place_is_had_when_its_stranger_goes() {
-    let places = places(1);
-    let Some(ConnectionPlace::Taken(taken)) = places.one_of_all() else {
+    let (places, limits) = (places(), limits(1));
+    let Some(ConnectionPlace::Taken(taken)) = places.one_of_all(&limits) else {
         panic!("the first is taken in")
     };
-    let _stranger = places.enter(client());
-    let promised = places.one_of_all().unwrap();
+    let _stranger = places.enter(client(), &limits);
+    let promised = places.one_of_all(&limits).unwrap();
     let begun = Instant::now();
     let going = async {
         tokio::time::sleep(Duration::from_millis(999)).await;
@@ -123,7 +128,7 @@ async fn failing(places: &Places, error: Errno, fails: impl Fn() -> bool) {
 #[tokio::test(start_paused = true)]
 async fn the_loop_rests_after_each_accept_that_fails() {
     for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
-        let places = places(1);
+        let places = places();
         let tries = Cell::new(0);
         let fails = || {
             tries.set(tries.get() + 1);
@@ -140,7 +145,7 @@ async fn the_loop_rests_after_each_accept_that_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_left_costs_no_rest() {
     for error in [Errno::CONNABORTED, Errno::CONNRESET, Errno::INTR] {
-        let places = places(1);
+        let places = places();
         let left = Cell::new(0);
         let fails = || left.replace(10.min(left.get() + 1)) < 10;
         assert!(timeout(REST / 2, failing(&places, error, fails)).await.is_err());
@@ -151,8 +156,8 @@ async fn a_peer_that_left_costs_no_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn where_descriptors_run_out_the_oldest_strangers_go() {
-    let places = places(100);
-    let strangers: Vec<_> = (0..16).map(|_| places.enter(client())).collect();
+    let (places, limits) = (places(), limits(100));
+    let strangers: Vec<_> = (0..16).map(|_| places.enter(client(), &limits)).collect();
     let once = |error| {
         let places = places.clone();
         async move { timeout(REST / 2, failing(&places, error, || true)).await.is_err() }
@@ -176,30 +181,27 @@ async fn where_descriptors_run_out_the_oldest_strangers_go() {
 #[tokio::test(start_paused = true)]
 async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
     let limits = Limits { max_connections: 8, max_unauthenticated: 16, ..Limits::default() };
-    let places = Places::new(
-        &Config { limits: limits.check().unwrap(), ..Config::default() },
-        Tally::default(),
-    );
-    let taken: Vec<_> = (0..8).map_while(|_| places.one_of_all()).collect();
+    let places = places();
+    let taken: Vec<_> = (0..8).map_while(|_| places.one_of_all(&limits)).collect();
     assert_eq!(taken.len(), 8);
     let from = |last| ClientAddr::from_peer(([192, 0, last, 1], 1).into());
-    let [first, second, third, fourth] = [1, 2, 3, 3].map(|last| places.enter(from(last)));
-    let new = [4, 5, 6, 7].map(|last| places.enter(from(last)));
+    let [first, second, third, fourth] = [1, 2, 3, 3].map(|last| places.enter(from(last), &limits));
+    let new = [4, 5, 6, 7].map(|last| places.enter(from(last), &limits));
     new.iter().chain([&first, &third, &fourth]).for_each(|stranger| stranger.speaks());
-    assert!(matches!(places.one_of_all(), Some(ConnectionPlace::Promised(_))));
+    assert!(matches!(places.one_of_all(&limits), Some(ConnectionPlace::Promised { .. })));
     assert!(second.must_go().now_or_never().is_some());
     // Then one of the network with the most, whichever way it is asked for.
     places.make_room();
     assert!(third.must_go().now_or_never().is_some());
     assert_eq!(places.strangers.len(), 6);
-    assert!(places.one_of_all().is_some());
+    assert!(places.one_of_all(&limits).is_some());
     assert!(first.must_go().now_or_never().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shortage_is_told_of_when_it_begins_and_when_it_is_over() {
     let (log, _guard) = Log::begin();
-    let places = places(1);
+    let places = places();
     let begun = Instant::now();
     // Two of the same: between them it is calm for too short a time.
     let lasts = Duration::from_secs(2);

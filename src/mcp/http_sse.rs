@@ -12,7 +12,7 @@ use super::exchange::{Head, Reply};
 use super::incoming::{self, Eras, Pings, Rules, Step};
 use super::sessions::Sessions;
 use super::sse::StreamKind;
-use super::streams::Streams;
+use super::streams::{self, Streams};
 use super::{Reason, Refused};
 use crate::caller::Transport;
 use crate::wire::jsonrpc::{Message, code};
@@ -42,7 +42,7 @@ impl HttpSse {
             ids: false,
             primed: false,
             endpoint: Some(format!("{messages}?sessionId={}", session.id().as_str())),
-            ..self.streams.long(None)
+            ..streams::long(head.policy, None)
         };
         Ok(Reply::events(self.streams.start(reader, kind, place)))
     }
@@ -78,7 +78,7 @@ impl HttpSse {
             Step::Drop => {}
             Step::Pong(pong) => session.put(pong),
             Step::Call(request) => {
-                let sender = self.sessions.sender_in(&session, head);
+                let sender = Sessions::sender_in(&session, head);
                 let call = sender.permit(request).map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
                 if call.request().method() != Some("initialize") {
@@ -87,10 +87,10 @@ impl HttpSse {
                 session.post(call).await.map_err(refuse)?;
             }
             Step::Notify(message) => {
-                session.notify(message, self.sessions.sender_in(&session, head).caller()).await?;
+                session.notify(message, Sessions::sender_in(&session, head).caller()).await?;
             }
             Step::Answer(message) => {
-                session.answer(message, self.sessions.sender_in(&session, head).caller()).await?;
+                session.answer(message, Sessions::sender_in(&session, head).caller()).await?;
             }
         }
         Ok(Reply::accepted())

@@ -42,10 +42,12 @@ use self::sessions::Sessions;
 use self::streamable::Streamable;
 use self::streams::Streams;
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::backend::stdio::CommandError;
+use crate::config::{Limits, Secret};
 use crate::drain::Drain;
 use crate::limits::bytes::Budget;
 use crate::observe::metrics::Tally;
+use crate::policy::Policy;
 
 /// Every transport.
 #[derive(Debug)]
@@ -59,10 +61,10 @@ pub(crate) struct Mcp {
 
 impl Mcp {
     /// The transports in front of `backend`.
-    pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
+    pub(crate) fn new(backend: Backend, limits: &Limits, tally: Tally, drain: Drain) -> Self {
         let gauges = tally.gauges();
-        let streams = Arc::new(Streams::new(config, gauges.streams.clone(), drain.clone()));
-        let sessions = Arc::new(Sessions::new(backend, config, tally, drain));
+        let streams = Arc::new(Streams::new(gauges.streams.clone(), drain.clone()));
+        let sessions = Arc::new(Sessions::new(backend, limits, tally, drain));
         let pool = Arc::new(Pool::new(Arc::clone(&sessions)));
         let plain = Plain::new(Arc::clone(&pool));
         Self {
@@ -108,8 +110,21 @@ impl Mcp {
     }
 
     /// Does the backend answer? Says so within 3 seconds.
-    pub(crate) async fn ready(&self) -> bool {
-        self.ready.ask().await
+    pub(crate) async fn ready(&self, policy: &Policy) -> bool {
+        self.ready.ask(policy).await
+    }
+
+    /// Keeps to this policy, which has taken the place of another, in what all share.
+    pub(crate) fn keep_to(&self, policy: &Policy, before: &Policy) {
+        self.sessions.keep_to(policy, before);
+    }
+
+    /// Checks that none of these secrets is handed to what stands behind.
+    ///
+    /// # Errors
+    /// See [`Backend::check_secrets`].
+    pub(crate) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
+        self.sessions.backend.check_secrets(secrets)
     }
 
     /// The memory for messages.

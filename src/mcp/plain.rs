@@ -22,9 +22,9 @@ impl Plain {
     /// One call without a session.
     pub(super) async fn call(&self, head: Head<'_>, request: Message) -> Result<Reply, Reason> {
         let Some(own) = request.id().cloned() else { return Ok(Reply::accepted()) };
-        let accept = head.accept;
-        let call = self.pool.sender(head).permit(request)?;
-        let answer = match self.pool.answer(call).await {
+        let (policy, accept) = (head.policy, head.accept);
+        let call = Pool::sender(head).permit(request)?;
+        let answer = match self.pool.answer(policy, call).await {
             Ok(answer) => answer,
             // It was asked: what came of that is the answer.
             Err(

@@ -18,6 +18,7 @@ use super::sessions::Sessions;
 use super::shelves::Pick;
 use crate::backend::NoAnswer;
 use crate::caller::{Caller, Principal, Transport};
+use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, RequestId};
 
 /// What serves calls that have no session.
@@ -55,18 +56,18 @@ impl Pool {
     }
 
     /// Whoever calls without a session.
-    pub(super) fn sender<'a>(&self, head: Head<'a>) -> Sender<'a> {
-        let Head { admitted, caller, .. } = head;
-        self.sessions.sender(admitted, Caller { transport: Transport::Bare, ..caller })
+    pub(super) fn sender(head: Head<'_>) -> Sender<'_> {
+        let Head { policy, admitted, caller, .. } = head;
+        Sessions::sender(policy, admitted, Caller { transport: Transport::Bare, ..caller })
     }
 
     /// Makes one call, which has the time of a call for all. Dropping this cancels the call.
-    pub(super) async fn call(&self, call: Permitted) -> Result<Calling, Reason> {
-        let time = self.sessions.times.call;
+    pub(super) async fn call(&self, policy: &Policy, call: Permitted) -> Result<Calling, Reason> {
+        let time = policy.times.call;
         let deadline = Instant::now() + time;
         let answering = self.sessions.backend.call(call.request(), call.caller());
         match timeout_at(deadline, answering).await {
-            Ok(None) => Box::pin(self.call_warm(call, deadline)).await,
+            Ok(None) => Box::pin(self.call_warm(policy, call, deadline)).await,
             Ok(Some(Ok(answer))) => Ok(Calling::Answered(answer)),
             Ok(Some(Err(none))) => Err(none.into()),
             Err(_elapsed) => Err(Reason::CallTimeout(time)),
@@ -74,17 +75,23 @@ impl Pool {
     }
 
     /// Makes one call, and waits for its answer.
-    pub(super) async fn answer(&self, call: Permitted) -> Result<Message, Reason> {
-        self.call(call).await?.answer().await
+    pub(super) async fn answer(&self, policy: &Policy, call: Permitted) -> Result<Message, Reason> {
+        self.call(policy, call).await?.answer().await
     }
 
     /// The same over a warm session.
-    async fn call_warm(&self, call: Permitted, deadline: Instant) -> Result<Calling, Reason> {
+    async fn call_warm(
+        &self,
+        policy: &Policy,
+        call: Permitted,
+        deadline: Instant,
+    ) -> Result<Calling, Reason> {
         let principal = &call.caller().principal;
         let mut again = true;
         let (session, id, reader) = loop {
-            let warm = timeout_at(deadline, self.warm_session(principal, deadline)).await;
-            let session = warm.map_err(|_elapsed| Reason::BackendBusy)??;
+            let warm = self.warm_session(policy, principal, deadline);
+            let session =
+                timeout_at(deadline, warm).await.map_err(|_elapsed| Reason::BackendBusy)??;
             let id = session.next_id();
             match session.call(vec![call.under(&id)], false).await {
                 Ok(reader) => break (session, id, reader),
@@ -99,6 +106,7 @@ impl Pool {
 
     async fn warm_session(
         &self,
+        policy: &Policy,
         principal: &Principal,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
@@ -114,7 +122,7 @@ impl Pool {
                 Pick::Failed(reason) => return Err(reason),
             }
         };
-        let reason = match self.sessions.open_warm(&visitor, deadline).await {
+        let reason = match self.sessions.open_warm(policy, &visitor, deadline).await {
             Ok(session) => {
                 opening.fill(&session);
                 return Ok(session);

@@ -19,12 +19,13 @@ use super::session::{Session, SessionTimes, Terms, Unknown};
 use super::shelves::{Shelves, Visitor};
 use crate::backend::{Backend, Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
-use crate::config::Config;
+use crate::config::Limits;
 use crate::drain::Drain;
-use crate::guard::{Admitted, ToolPolicy};
+use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
 use crate::limits::bytes::{Budget, Quota};
 use crate::observe::metrics::{Outcome, Tally};
+use crate::policy::Policy;
 
 /// How long a request waits for a place that something idle is about to give up: a process that is
 /// ended takes up to twice [`crate::backend::CHILD_STEP`].
@@ -43,34 +44,33 @@ pub(super) struct Sessions {
     pub(super) shelves: Arc<Shelves>,
     /// With the one that shows if the backend answers.
     pub(super) readiness: Arc<Readiness>,
-    pub(super) times: SessionTimes,
     pub(super) budget: Budget,
     pub(super) drain: Drain,
-    tools: ToolPolicy,
     tally: Tally,
 }
 
 impl Sessions {
-    pub(super) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
-        let limits = &config.limits;
-        let times = &config.times;
-        let known = tally.gauges().sessions.clone();
-        let largest = limits.max_body_bytes.max(limits.max_line_bytes);
+    pub(super) fn new(backend: Backend, limits: &Limits, tally: Tally, drain: Drain) -> Self {
         Self {
             backend,
-            table: SessionTable::new(limits.max_sessions, limits.sessions_per_ip, known),
+            table: SessionTable::counting(tally.gauges().sessions.clone()),
             shelves: Arc::new(Shelves::new(tally.clone())),
             readiness: Arc::default(),
-            times: SessionTimes {
-                call: times.call,
-                idle: times.session_idle,
-                age: times.session_age,
-                write: times.write,
-            },
-            budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
+            budget: Budget::new(limits.max_buffered_bytes, largest(limits), tally.clone()),
             drain,
-            tools: ToolPolicy::default(),
             tally,
+        }
+    }
+
+    /// Keeps to this policy, which has taken the place of another, in what all sessions share: the
+    /// memory for messages is one whole. Sessions that are open keep the times of their start; warm
+    /// ones that wait for nothing end for that.
+    pub(super) fn keep_to(&self, policy: &Policy, before: &Policy) {
+        let limits = &policy.limits;
+        self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
+        self.backend.keep_to(limits);
+        if SessionTimes::from(&policy.times) != SessionTimes::from(&before.times) {
+            self.shelves.give_up();
         }
     }
 
@@ -85,20 +85,24 @@ impl Sessions {
     }
 
     /// Whoever sends a request's messages.
-    pub(super) fn sender<'a>(&self, admitted: &'a Admitted, caller: Caller) -> Sender<'a> {
-        Sender::new(self.tools, admitted.grant(), caller)
+    pub(super) fn sender<'a>(
+        policy: &Policy,
+        admitted: &'a Admitted,
+        caller: Caller,
+    ) -> Sender<'a> {
+        Sender::new(policy.tools, admitted.grant(), caller)
     }
 
     /// Whoever sends messages in a session.
-    pub(super) fn sender_in<'a>(&self, session: &Session, head: Head<'a>) -> Sender<'a> {
-        let Head { admitted, caller, .. } = head;
+    pub(super) fn sender_in<'a>(session: &Session, head: Head<'a>) -> Sender<'a> {
+        let Head { policy, admitted, caller, .. } = head;
         let alias = Some(session.id().alias());
         let transport = session.transport();
-        self.sender(admitted, Caller { transport, session: alias, ..caller })
+        Self::sender(policy, admitted, Caller { transport, session: alias, ..caller })
     }
 
-    pub(super) fn terms(&self, quota: Quota) -> Terms {
-        Terms { times: self.times, quota, tally: self.tally.clone() }
+    pub(super) fn terms(&self, policy: &Policy, quota: Quota) -> Terms {
+        Terms { times: SessionTimes::from(&policy.times), quota, tally: self.tally.clone() }
     }
 
     /// Opens a session that its client will know by an id.
@@ -107,15 +111,16 @@ impl Sessions {
         head: &Head<'_>,
         transport: Transport,
     ) -> Result<Arc<Session>, Reason> {
-        let client = head.client;
+        let (policy, client) = (head.policy, head.client);
         let principal = head.principal();
-        let place = self.take_place(client, principal).await?;
+        let place = self.take_place(policy, client, principal).await?;
         let quota = head.caller.quota.clone();
-        let link = self.open_link(Starter::Client(client), &quota, Some(principal)).await?;
+        let link = self.open_link(policy, Starter::Client(client), &quota, Some(principal)).await?;
         let id = place.id().clone();
         let hold = place.hold();
         let owner = (principal.clone(), transport);
-        let session = Session::start(id, owner, self.terms(quota), link, place, &self.drain);
+        let terms = self.terms(policy, quota);
+        let session = Session::start(id, owner, terms, link, place, &self.drain);
         self.table.enter(&session, hold);
         Ok(session)
     }
@@ -123,13 +128,14 @@ impl Sessions {
     /// Takes a place for a session. Waits a moment for one that is about to be idle long enough.
     pub(super) async fn take_place(
         &self,
+        policy: &Policy,
         client: ClientKey,
         principal: &Principal,
     ) -> Result<SessionPlace, Reason> {
         let patience = Instant::now() + PLACE_WAIT;
         loop {
             let (at, reason): (_, fn(_) -> _) =
-                match self.table.take(client, Newcomer { principal, patience }) {
+                match self.table.take(client, Newcomer { principal, patience }, &policy.limits) {
                     Ok(place) => return Ok(place),
                     Err(NoPlace::OfClient(at)) => (at, Reason::ClientSessionsFull),
                     Err(NoPlace::AtAll(at)) => (at, Reason::SessionsFull),
@@ -148,23 +154,25 @@ impl Sessions {
     /// Opens a session that serves calls without one, for as long as it stays warm.
     pub(super) async fn open_warm(
         &self,
+        policy: &Policy,
         visitor: &Visitor,
         deadline: Instant,
     ) -> Result<Arc<Session>, Reason> {
         let (principal, quota) = (visitor.principal(), visitor.quota(&self.budget));
         // One that is there can be shared: nobody has to go for a further one.
         let needed = visitor.any().is_none();
-        let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
+        let needed = needed.then_some(principal);
+        let link = self.open_link(policy, Starter::Edge, &quota, needed).await?;
         let owner = (principal.clone(), Transport::Bare);
         let id = SessionId::random()?;
-        let terms = self.terms(quota.clone());
+        let terms = self.terms(policy, quota.clone());
         let place = visitor.on_shelf();
         let session = Session::start(id, owner, terms, link, place, &self.drain);
         // A caller that goes away meanwhile leaves nobody who knows of it.
         let unknown = Unknown::new(Arc::clone(&session));
         let caller = Arc::new(Caller { quota, ..Caller::edge() });
         let begun = timeout_at(deadline, session.initialize(&caller)).await;
-        begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
+        begun.unwrap_or_else(|_elapsed| Err(session.late(policy.times.call)))?;
         unknown.known();
         Ok(session)
     }
@@ -173,6 +181,7 @@ impl Sessions {
     /// hand gives its place up, else an idle session does if it is needed for a principal.
     async fn open_link(
         &self,
+        policy: &Policy,
         who: Starter,
         quota: &Quota,
         needed_for: Option<&Principal>,
@@ -180,7 +189,7 @@ impl Sessions {
         let mut patience = Instant::now() + PLACE_WAIT;
         let mut given_up = false;
         loop {
-            match self.backend.open(who, quota) {
+            match self.backend.open(who, quota, &policy.limits) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) if given_up => {}
                 Err(OpenError::Full(_)) => {
@@ -232,6 +241,11 @@ impl Sessions {
             evicted => evicted.map(drop),
         }
     }
+}
+
+/// Bytes that one message may have.
+fn largest(limits: &Limits) -> usize {
+    limits.max_body_bytes.max(limits.max_line_bytes)
 }
 
 /// An error and what it came from, on one line.

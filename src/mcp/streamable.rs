@@ -16,9 +16,10 @@ use super::session::reader::Reader;
 use super::session::{Session, Unknown};
 use super::sessions::Sessions;
 use super::sse::{EventId, EventStream, StreamKind};
-use super::streams::Streams;
+use super::streams::{self, Streams};
 use super::{Reason, Refused};
 use crate::caller::Transport;
+use crate::policy::Policy;
 use crate::wire::jsonrpc::Message;
 use crate::wire::revision::ProtocolVersion;
 
@@ -87,20 +88,20 @@ impl Streamable {
         head: Head<'_>,
         step: Step,
     ) -> Result<Reply, Reason> {
-        let accept = head.accept;
+        let (policy, accept) = (head.policy, head.accept);
         match step {
             Step::Modern | Step::Drop => Err(Reason::Modern),
             Step::Pong(pong) => Ok(accept.sole(pong)),
             Step::Call(request) => {
-                let call = self.sessions.sender_in(session, head).permit(request)?;
-                self.call(session, accept, vec![call]).await
+                let call = Sessions::sender_in(session, head).permit(request)?;
+                call_in(session, policy, accept, vec![call]).await
             }
             Step::Notify(message) => {
-                session.notify(message, self.sessions.sender_in(session, head).caller()).await?;
+                session.notify(message, Sessions::sender_in(session, head).caller()).await?;
                 Ok(Reply::accepted())
             }
             Step::Answer(message) => {
-                session.answer(message, self.sessions.sender_in(session, head).caller()).await?;
+                session.answer(message, Sessions::sender_in(session, head).caller()).await?;
                 Ok(Reply::accepted())
             }
         }
@@ -114,10 +115,10 @@ impl Streamable {
         let session = self.sessions.open_session(&head, Transport::StreamableHttp).await?;
         // A client that goes away meanwhile never learns its id.
         let unknown = Unknown::new(Arc::clone(&session));
-        let accept = head.accept;
-        let call = self.sessions.sender_in(&session, head).permit(request)?;
+        let (policy, accept) = (head.policy, head.accept);
+        let call = Sessions::sender_in(&session, head).permit(request)?;
         let reader = session.call(vec![call], accept.events).await?;
-        let reply = self.reply(reader, accept, None).await;
+        let reply = reply(reader, policy, accept, None).await;
         unknown.known();
         let is_json = matches!(reply.body, Body::Json(_));
         // What a session that has ended already is answered names no session.
@@ -127,7 +128,7 @@ impl Streamable {
 
     /// An array of messages: each on its own, the answers together.
     async fn post_batch(&self, head: Head<'_>, body: &Bytes) -> Result<Reply, Refused> {
-        let accept = head.accept;
+        let (policy, accept) = (head.policy, head.accept);
         let session = match head.session {
             Some(_) => self.find_session(&head)?,
             None => return Err(Reason::NoBatch.into()),
@@ -147,7 +148,7 @@ impl Streamable {
         let rules = Rules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining };
         let sort = |message| incoming::sort(message, rules);
         let steps: Vec<Step> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
-        let sender = self.sessions.sender_in(&session, head);
+        let sender = Sessions::sender_in(&session, head);
         let mut calls = Vec::new();
         for step in steps {
             match step {
@@ -164,45 +165,7 @@ impl Streamable {
             let reader = session.call(calls, false).await?;
             return Ok(Reply::json(reader.answers().await));
         }
-        Ok(self.call(&session, accept, calls).await?)
-    }
-
-    async fn call(
-        &self,
-        session: &Arc<Session>,
-        accept: Accept,
-        calls: Vec<Permitted>,
-    ) -> Result<Reply, Reason> {
-        let version = session.version();
-        let reader = session.call(calls, accept.events).await?;
-        Ok(self.reply(reader, accept, version).await)
-    }
-
-    /// Answers with JSON where the answer is all there is to say, and with events otherwise.
-    async fn reply(
-        &self,
-        reader: Reader,
-        accept: Accept,
-        version: Option<ProtocolVersion>,
-    ) -> Reply {
-        if !accept.events {
-            // Without an answer, the client cancelled the call.
-            let answer = reader.answer().await;
-            return answer.map_or_else(Reply::accepted, Reply::json);
-        }
-        if accept.json {
-            // The time being over is no fault: the answer takes longer, and becomes a stream.
-            drop(timeout(HOLD, reader.ready()).await);
-            if let Some(answer) = reader.sole_answer() {
-                return Reply::json(answer);
-            }
-        }
-        let mut kind = StreamKind { age: None, ..self.streams.long(version) };
-        if reader.is_over() {
-            // The client cancelled the call. With an id it would come back for an answer.
-            (kind.ids, kind.primed) = (false, false);
-        }
-        Reply::events(EventStream::new(reader, kind, None, None))
+        Ok(call_in(&session, policy, accept, calls).await?)
     }
 
     /// A GET in a session: its stream, or one that is to be resumed behind event `last`.
@@ -226,7 +189,7 @@ impl Streamable {
             // Clients come back to a stream that ended without an answer, again and again.
             return Err(Reason::NothingMore.into());
         }
-        let kind = self.streams.long(session.version());
+        let kind = streams::long(head.policy, session.version());
         Ok(Reply::events(self.streams.start(reader, kind, place)))
     }
 
@@ -247,6 +210,44 @@ impl Streamable {
         let id = head.session.ok_or(Reason::NoSession)?;
         self.sessions.table.find(id, head.principal(), Transport::StreamableHttp)
     }
+}
+
+async fn call_in(
+    session: &Arc<Session>,
+    policy: &Policy,
+    accept: Accept,
+    calls: Vec<Permitted>,
+) -> Result<Reply, Reason> {
+    let version = session.version();
+    let reader = session.call(calls, accept.events).await?;
+    Ok(reply(reader, policy, accept, version).await)
+}
+
+/// Answers with JSON where the answer is all there is to say, and with events otherwise.
+async fn reply(
+    reader: Reader,
+    policy: &Policy,
+    accept: Accept,
+    version: Option<ProtocolVersion>,
+) -> Reply {
+    if !accept.events {
+        // Without an answer, the client cancelled the call.
+        let answer = reader.answer().await;
+        return answer.map_or_else(Reply::accepted, Reply::json);
+    }
+    if accept.json {
+        // The time being over is no fault: the answer takes longer, and becomes a stream.
+        drop(timeout(HOLD, reader.ready()).await);
+        if let Some(answer) = reader.sole_answer() {
+            return Reply::json(answer);
+        }
+    }
+    let mut kind = StreamKind { age: None, ..streams::long(policy, version) };
+    if reader.is_over() {
+        // The client cancelled the call. With an id it would come back for an answer.
+        (kind.ids, kind.primed) = (false, false);
+    }
+    Reply::events(EventStream::new(reader, kind, None, None))
 }
 
 fn unknown_event() -> Refused {

@@ -1,5 +1,7 @@
 //! Builds every floor once, runs them, drains them.
 
+mod control;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +10,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
+pub use self::control::{Control, LoadedCertificates, ReloadError};
+
+use self::control::Running;
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
 use crate::client::{Client, UpstreamError};
-use crate::config::{self, Access, AllowedOrigin, ChildCommand, Config, Secret, TlsSource};
+use crate::config::{self, Access, AllowedOrigin, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
@@ -28,16 +35,16 @@ use crate::observe::metrics::Tally;
 use crate::observe::report::Reporter;
 use crate::policy::{CurrentPolicy, Policy};
 
+const NULL_ORIGIN: &str = "the origin null is allowed and no token is set: any web page can call as \
+                           null, and start the MCP server; set a token, or leave null out";
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// Pages without an origin of their own may call, and so may everybody: any page can put itself
     /// into a frame without an origin.
-    #[error(
-        "the origin null is allowed and no token is set: any web page can call as null, and start the \
-         MCP server; set a token, or leave null out"
-    )]
+    #[error("{NULL_ORIGIN}")]
     NullOrigin,
     /// The certificates cannot be used.
     #[error(transparent)]
@@ -124,16 +131,10 @@ impl Behind {
 
     fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
         let Config { limits, access, .. } = config;
-        let secrets: &[Secret] = match access {
-            Access::Tokens(tokens) => tokens,
-            Access::Anonymous => &[],
-        };
         let backend = match self.0 {
             Kind::Child(command) => Backend::Stdio(StdioBackend::new(
                 &command,
-                limits.max_line_bytes,
-                limits.max_children,
-                secrets,
+                access.secrets(),
                 tally.clone(),
                 drain.clone(),
             )?),
@@ -164,51 +165,6 @@ struct Redirect {
     address: SocketAddr,
 }
 
-/// The certificates of a server, while it runs. Cloning it is cheap.
-#[derive(Clone, Debug)]
-pub struct Certificates(Arc<Reloading>);
-
-#[derive(Debug)]
-struct Reloading {
-    connection: Arc<Connection>,
-    policy: CurrentPolicy,
-    config: Config,
-    /// Of the certificates at the start. Connections that were opened under one of them go on.
-    names: Vec<String>,
-}
-
-/// What was read: see [`Certificates::reload`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LoadedCertificates {
-    /// The files of certificates and keys, in the order in which they were read.
-    pub files: Vec<PathBuf>,
-    /// The names that the certificates are for, lower case; wildcards as `*.example.com`.
-    pub names: Vec<String>,
-    /// When the first of the certificates expires.
-    pub not_after: SystemTime,
-}
-
-impl Certificates {
-    /// Reads every certificate and key again, from the files that [`Config::tls`] names. Those of
-    /// [`TlsSource::SelfSigned`] are made or renewed first where that is due.
-    ///
-    /// All or nothing. New connections get what was read, and requests may be addressed to its
-    /// names. Open connections, and handshakes that have begun, go on with what they have; session
-    /// tickets of before are not taken (RFC 8446 section 4.6.1), so that clients that come back make
-    /// a full handshake. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
-    pub fn reload(&self) -> Result<LoadedCertificates, TlsError> {
-        let Reloading { connection, policy, config, names: first } = &*self.0;
-        let loaded = connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
-        let Trust { ca: _, names, files, not_after } = loaded?;
-        policy.replace(Policy::new(config, &[&*names, first].concat()));
-        Ok(LoadedCertificates { files, names, not_after })
-    }
-}
-
 /// A server that has its socket, and waits to be run.
 #[derive(Debug)]
 pub struct Server {
@@ -217,10 +173,10 @@ pub struct Server {
     redirect: Option<Redirect>,
     app: Arc<App>,
     policy: CurrentPolicy,
+    control: Control,
     tally: Tally,
     address: SocketAddr,
     trust: Option<Trust>,
-    config: Config,
     drain: Drain,
 }
 
@@ -231,20 +187,19 @@ impl Server {
     /// [`StartError`] says what cannot be used, and what to do.
     #[expect(clippy::unused_async, reason = "it needs the runtime that will run the server")]
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
-        if matches!(config.access, Access::Anonymous)
-            && config.allow_origins.contains(&AllowedOrigin::Null)
-        {
+        if lets_anybody_call(&config) {
             return Err(StartError::NullOrigin);
         }
         let tally = Tally::default();
         let drain = Drain::new(tally.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };
-        let places = Places::new(&config, tally.clone());
-        let listener = Listener::bind(config.listen, places.clone(), drain.clone());
-        let listener = listener.map_err(bind)?;
+        let policy = CurrentPolicy::new(Policy::new(&config, &[]));
+        let places = Places::new(tally.clone());
+        let bound = Listener::bind(config.listen, policy.clone(), places.clone(), drain.clone());
+        let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, places, drain.clone())?),
+            Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
             None => None,
         };
         let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
@@ -258,31 +213,37 @@ impl Server {
             }
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
-        let policy = CurrentPolicy::new(Policy::new(&config, names));
+        policy.replace(Policy::new(&config, names));
         let guard = Guard::new(tally.clone());
-        let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
         let app =
             App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
         let app = Arc::new(app);
         let redirect = redirect.map(|(listener, at)| {
             let app = Arc::clone(&app);
             let port = address.port();
-            let connection =
-                Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
+            let connection = Connection::redirecting(app, port, tally.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection =
-            Connection::new(&config, Arc::clone(&app), tls, tally.clone(), drain.clone());
+        let connection = Connection::new(Arc::clone(&app), tls, tally.clone(), drain.clone());
+        let connection = Arc::new(connection);
+        let control = Control::new(Running {
+            connection: Arc::clone(&connection),
+            app: Arc::clone(&app),
+            policy: policy.clone(),
+            names: names.to_vec(),
+            config: Mutex::new(config),
+        });
         Ok(Self {
             listener,
-            connection: Arc::new(connection),
+            connection,
             redirect,
             app,
             policy,
+            control,
             tally,
             address,
             trust,
-            config,
             drain,
         })
     }
@@ -311,16 +272,10 @@ impl Server {
         self.trust.as_ref().map_or(&[], |trust| &trust.names)
     }
 
-    /// The certificates, to be read again while the server runs; none without TLS.
+    /// Gives the server another configuration while it runs.
     #[must_use]
-    pub fn certificates(&self) -> Option<Certificates> {
-        let trust = self.trust.as_ref()?;
-        Some(Certificates(Arc::new(Reloading {
-            connection: Arc::clone(&self.connection),
-            policy: self.policy.clone(),
-            config: self.config.clone(),
-            names: trust.names.clone(),
-        })))
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Tells how the server stands, for as long as somebody asks.
@@ -345,9 +300,9 @@ impl Server {
             policy,
             drain,
             tally,
+            control: _,
             address: _,
             trust: _,
-            config: _,
         } = self;
         let sweeping = Arc::clone(&app);
         let fresh = Arc::clone(&connection);
@@ -379,13 +334,20 @@ impl Server {
     }
 }
 
+/// May pages without an origin of their own call, and so may everybody?
+fn lets_anybody_call(config: &Config) -> bool {
+    matches!(config.access, Access::Anonymous)
+        && config.allow_origins.contains(&AllowedOrigin::Null)
+}
+
 fn bind_redirect(
     address: SocketAddr,
+    policy: CurrentPolicy,
     places: Places,
     drain: Drain,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let bind = |source| StartError::BindRedirect { address, source };
-    let listener = Listener::bind(address, places, drain).map_err(bind)?;
+    let listener = Listener::bind(address, policy, places, drain).map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
     Ok((listener, bound))
 }
@@ -407,7 +369,7 @@ pub async fn serve_stdio(
     let drain = Drain::new(tally.clone());
     let Opened { backend, front } = behind.open(config, &tally, &drain)?;
     let link = backend
-        .open(Starter::Edge, &Quota::default())
+        .open(Starter::Edge, &Quota::default(), limits)
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);

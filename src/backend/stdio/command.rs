@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::command_error::CommandError;
-use super::environment::{Environment, environment};
+use super::environment::{self, Environment, environment};
 use super::redact::Redactor;
 use crate::config::{ChildCommand, ChildLimits, Secret};
 
@@ -49,6 +49,11 @@ impl Command {
             limits: *limits,
             environment,
         })
+    }
+
+    /// Checks that the environment has none of these secrets.
+    pub(super) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
+        environment::check_secrets(&self.environment.variables, secrets)
     }
 
     pub(super) fn redactor(&self) -> &Redactor {

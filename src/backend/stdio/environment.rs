@@ -57,12 +57,21 @@ pub(super) fn environment(
     for (name, value) in configured {
         variables.insert(name.into(), value);
     }
-    for (name, value) in &variables {
+    check_secrets(&variables, secrets)?;
+    Ok(Environment { variables, redactor })
+}
+
+/// Whoever holds the edge's token may call: no variable may have it for a value.
+pub(super) fn check_secrets(
+    variables: &BTreeMap<OsString, OsString>,
+    secrets: &[Secret],
+) -> Result<(), CommandError> {
+    for (name, value) in variables {
         if secrets.iter().any(|secret| value == OsStr::new(secret.expose())) {
             return Err(CommandError::TokenValue(name.to_string_lossy().into_owned()));
         }
     }
-    Ok(Environment { variables, redactor })
+    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), CommandError> {

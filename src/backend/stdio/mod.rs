@@ -35,7 +35,7 @@ use self::places::Places;
 use self::process::Process;
 use self::starts::{Gate, Held};
 use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
-use crate::config::{ChildCommand, Secret};
+use crate::config::{ChildCommand, Limits, Secret};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::observe::metrics::{Outcome, Tally};
@@ -44,7 +44,6 @@ use crate::observe::metrics::{Outcome, Tally};
 #[derive(Debug)]
 pub(crate) struct StdioBackend {
     command: Arc<Command>,
-    max_line: usize,
     places: Places,
     orphans: Option<Arc<Orphans>>,
     gate: Arc<Gate>,
@@ -56,15 +55,13 @@ impl StdioBackend {
     /// Checks the command. None of `secrets` may reach the child.
     pub(crate) fn new(
         command: &ChildCommand,
-        max_line_bytes: usize,
-        max_children: u32,
         secrets: &[Secret],
         tally: Tally,
         drain: Drain,
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::new(max_children, tally.gauges().children.clone());
+        let places = Places::counting(tally.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
             let stopping = drain.stopping();
@@ -79,7 +76,6 @@ impl StdioBackend {
         });
         Ok(Self {
             command: Arc::new(command),
-            max_line: max_line_bytes,
             places,
             orphans,
             gate: Gate::new(tally.clone()),
@@ -88,15 +84,21 @@ impl StdioBackend {
         })
     }
 
-    /// Starts one process.
+    /// Starts one process, if there are fewer than the `limits` allow.
     ///
     /// Call it on a thread that lives as long as the runtime: a worker, never `spawn_blocking` and
     /// not under `block_in_place`. The kernel takes the end of the thread that forked for the
     /// parent's death, and the shim would have the child killed.
     ///
     /// What it says counts against `quota`.
-    pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
-        let place = self.places.take().ok_or(OpenError::Full(self.places.most()))?;
+    pub(crate) fn open(
+        &self,
+        who: Starter,
+        quota: &Quota,
+        limits: &Limits,
+    ) -> Result<Link, OpenError> {
+        let Limits { max_children, max_line_bytes, .. } = *limits;
+        let place = self.places.take(max_children).ok_or(OpenError::Full(max_children))?;
         let attempt = self.gate.pass(who);
         let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
         let (own, (process, pipes)) = self.start_own().map_err(|source| {
@@ -115,7 +117,7 @@ impl StdioBackend {
             pipes,
             told,
             said: say,
-            max_line: self.max_line,
+            max_line: max_line_bytes,
             quota: quota.clone(),
             tally: self.tally.clone(),
             drain: self.drain.clone(),
@@ -123,6 +125,11 @@ impl StdioBackend {
         };
         self.drain.spawn_behind(life.run());
         Ok(Link { tell, said })
+    }
+
+    /// Checks that the child is handed none of these secrets.
+    pub(crate) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
+        self.command.check_secrets(secrets)
     }
 
     /// Are all starts held back now?

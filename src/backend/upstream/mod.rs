@@ -58,6 +58,11 @@ impl UpstreamBackend {
         Self { shared, directs, drain }
     }
 
+    /// Takes messages of at most so many bytes from now on.
+    pub(crate) fn keep_to(&self, max_message: usize) {
+        self.shared.wire.keep_to(max_message);
+    }
+
     /// Opens a session, with the first message.
     pub(crate) fn open(&self) -> Link {
         let (tell, told) = mpsc::channel(QUEUE);

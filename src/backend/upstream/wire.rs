@@ -1,6 +1,7 @@
 //! One HTTP exchange with an upstream's MCP endpoint: a message up, what it is answered down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ const REFUSAL: usize = 64 * 1024;
 pub(super) struct Wire {
     upstream: Arc<Client>,
     /// Bytes that one message may have.
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// What an upstream says to a request.
@@ -58,7 +59,16 @@ pub(super) enum Answer {
 
 impl Wire {
     pub(super) fn new(upstream: Arc<Client>, max: usize) -> Self {
-        Self { upstream, max }
+        Self { upstream, max: AtomicUsize::new(max) }
+    }
+
+    /// Takes messages of at most so many bytes from now on.
+    pub(super) fn keep_to(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// Where the endpoint is.
@@ -163,7 +173,7 @@ impl Wire {
                 Err(error) => return Err(SendError::Broken(error.to_string())),
             }
         } else if essence.eq_ignore_ascii_case("text/event-stream") {
-            Answer::Events(Box::new(EventBody::new(body, Decoder::new(self.max), quota)))
+            Answer::Events(Box::new(EventBody::new(body, Decoder::new(self.max()), quota)))
         } else {
             let page = is_page(essence);
             // Read, so that the connection can be used again; what it says is of no use.
@@ -175,7 +185,7 @@ impl Wire {
     }
 
     fn limits(&self) -> BodyLimits {
-        BodyLimits { bytes: self.max, idle: self.upstream.patience(), total: ANSWER }
+        BodyLimits { bytes: self.max(), idle: self.upstream.patience(), total: ANSWER }
     }
 }
 

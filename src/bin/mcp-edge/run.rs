@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use mcp_edge::{
-    Background, Behind, Certificates, ChildCommand, Config, HealthCheck, LogFormat, LogSettings,
-    Mode, Reporter, Secret, Server, Settings, StartError, TlsSource, TokenSource,
+    Background, Behind, ChildCommand, Config, Control, HealthCheck, LogFormat, LogSettings, Mode,
+    Reporter, Secret, Server, Settings, StartError, TlsSource, TokenSource,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -188,7 +188,7 @@ async fn live(
     warn_of(&warnings);
     tell(&facts(asked, &server, behind, token_source), log);
     let reporting = report_every(report, server.reporter());
-    let rereading = reread(server.certificates(), renewals);
+    let rereading = reread(Some(server.control()), renewals);
     let finished = tokio::select! {
         finished = server.run(shutdown) => finished,
         never = reporting => match never {},
@@ -207,18 +207,17 @@ fn warn_of(oddities: &[String]) {
 }
 
 /// Reads the certificates again, as often as it is asked for.
-async fn reread(certificates: Option<Certificates>, renewals: &Notify) -> Infallible {
+async fn reread(control: Option<Control>, renewals: &Notify) -> Infallible {
     loop {
         renewals.notified().await;
-        let Some(certificates) = certificates.clone() else {
-            tracing::info!(
-                "SIGHUP: no certificate is served, so that there is nothing to read again"
-            );
-            continue;
-        };
+        let control = control.clone();
+        let read = move || control.map_or(Ok(None), |control| control.reload_certificates());
         // A disk may be slow, and a named pipe never end.
-        match tokio::task::spawn_blocking(move || certificates.reload()).await {
-            Ok(Ok(loaded)) => {
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(None)) => tracing::info!(
+                "SIGHUP: no certificate is served, so that there is nothing to read again"
+            ),
+            Ok(Ok(Some(loaded))) => {
                 let files: Vec<_> =
                     loaded.files.iter().map(|it| it.display().to_string()).collect();
                 tracing::info!(

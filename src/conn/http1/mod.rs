@@ -20,7 +20,7 @@ pub(super) use self::framing::{Announced, Framing, Violation};
 
 use self::framing::HeadLimits;
 use super::activity::Activity;
-use super::deadlines::Overdue;
+use super::deadlines::{ConnTimes, Overdue};
 use super::linger::take_the_rest;
 use super::service::{ConnLimits, Service};
 use super::socket::Watched;
@@ -47,13 +47,14 @@ enum End {
 /// Not `async` itself: what it takes would have a place in the future, beside what is made of it.
 pub(super) fn serve<I>(
     service: &Service,
+    limits: ConnLimits,
     io: I,
     conn: ConnInfo,
 ) -> impl Future<Output = ()> + Send + use<'_, I>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let ConnLimits { times, max_header_bytes, max_headers } = service.limits;
+    let ConnLimits { times, max_header_bytes, max_headers } = limits;
     let activity = Activity::new(times, Alpn::Http1);
     // Up to twice its size a head is the HTTP floor's, which charges it and names its refusal.
     let bytes = max_header_bytes.saturating_mul(2).max(8192);
@@ -98,14 +99,19 @@ where
             return;
         }
         let io = http.into_parts().io.into_inner();
-        Box::pin(bid_farewell(service, io, end, linger)).await;
+        Box::pin(bid_farewell(service, times, io, end, linger)).await;
     }
 }
 
 /// Ends our side of a connection. Says why if its time is over, or if what came is no request. A
 /// peer that took that, and still has something to send, is listened to for a while.
-async fn bid_farewell<I>(service: &Service, mut io: Watched<I>, end: End, linger: bool)
-where
+async fn bid_farewell<I>(
+    service: &Service,
+    times: ConnTimes,
+    mut io: Watched<I>,
+    end: End,
+    linger: bool,
+) where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let text = match end {
@@ -126,7 +132,7 @@ where
         io.shutdown().await
     };
     // A peer that does not even take this has had its time.
-    let taken = timeout(service.limits.times.write, last_words).await;
+    let taken = timeout(times.write, last_words).await;
     if linger && matches!(taken, Ok(Ok(()))) {
         take_the_rest(io.into_inner()).await;
     }

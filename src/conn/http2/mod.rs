@@ -71,19 +71,19 @@ enum Driven {
 }
 
 /// Serves an HTTP/2 connection to its end.
-pub(super) async fn serve<I>(service: &Service, io: I, conn: ConnInfo)
+pub(super) async fn serve<I>(service: &Service, limits: ConnLimits, io: I, conn: ConnInfo)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let client = conn.client;
-    let activity = Activity::new(service.limits.times, Alpn::H2);
+    let activity = Activity::new(limits.times, Alpn::H2);
     let mut io = Metered::new(
         Watched::new(io, Arc::clone(&activity), None),
         Arc::clone(&activity),
         HEADER_TABLE,
     );
     let requests = service.requests(conn, Arc::clone(&activity));
-    let end = Box::pin(drive(service, &mut io, requests, &activity)).await;
+    let end = Box::pin(drive(service, limits, &mut io, requests, &activity)).await;
     let tally = &service.failures.tally;
     let reason = match (io.fault(), end) {
         (Some(fault), _) => {
@@ -108,6 +108,7 @@ where
 /// when this returns, but for the socket.
 async fn drive<I, S>(
     service: &Service,
+    limits: ConnLimits,
     io: &mut Metered<I>,
     requests: S,
     activity: &Activity,
@@ -117,7 +118,7 @@ where
     S: Fn(Request<Incoming>) -> Serving + Unpin,
 {
     let requests = hyper::service::service_fn(requests);
-    let http = builder(service.limits).serve_connection(TokioIo::new(io), requests);
+    let http = builder(limits).serve_connection(TokioIo::new(io), requests);
     let mut http = std::pin::pin!(http);
     let mut draining = Box::pin(service.drain.draining());
     let mut drained = false;
@@ -137,7 +138,7 @@ where
                     return Driven::Cut(overdue);
                 }
                 http.as_mut().graceful_shutdown();
-                last = Some(Instant::now() + service.limits.times.write);
+                last = Some(Instant::now() + limits.times.write);
             }
             () = tokio::time::sleep_until(end), if last.is_some() => return Driven::Unfinished,
         }

@@ -14,10 +14,11 @@ async fn http2(
 ) -> (hyper::client::conn::http2::SendRequest<String>, impl Future<Output = ()> + use<>) {
     let (ours, theirs) = duplex(64 * 1024);
     let connection = Arc::clone(&rig.connection);
+    let limits = ConnLimits::from(&*rig.policy.now());
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-    rig.drain.spawn(async move { serve(&connection.service, theirs, conn).await });
+    rig.drain.spawn(async move { serve(&connection.service, limits, theirs, conn).await });
     let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1024)
         .handshake(TokioIo::new(ours))
@@ -87,10 +88,11 @@ impl Frames {
     async fn connect(rig: &Rig, window: u32) -> Self {
         let (ours, theirs) = duplex(1024 * 1024);
         let connection = Arc::clone(&rig.connection);
+        let limits = ConnLimits::from(&*rig.policy.now());
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-        rig.drain.spawn(async move { serve(&connection.service, theirs, conn).await });
+        rig.drain.spawn(async move { serve(&connection.service, limits, theirs, conn).await });
         let mut frames = Self { client: Client { io: ours, begun: Instant::now() } };
         frames.client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         let [a, b, c, d] = window.to_be_bytes();
@@ -229,10 +231,11 @@ async fn a_preface_that_does_not_end_is_cut_at_10_seconds() {
     let rig = Rig::new();
     let (ours, theirs) = duplex(1024);
     let connection = Arc::clone(&rig.connection);
+    let limits = ConnLimits::from(&*rig.policy.now());
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-    rig.drain.spawn(async move { serve(&connection.service, theirs, conn).await });
+    rig.drain.spawn(async move { serve(&connection.service, limits, theirs, conn).await });
     let mut peer = Frames { client: Client { io: ours, begun: Instant::now() } };
     peer.client.send("PRI * HTTP/2.0\r\n").await;
     assert_eq!(peer.end().await, (Some((0, 0)), 10));

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::config::{Access, Limits, TlsRules, TlsSource};
+use crate::config::{Access, Config, Limits, TlsRules, TlsSource};
 use crate::guard::Guard;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
@@ -47,6 +47,7 @@ impl Handler for Fixture {
 
 struct Rig {
     connection: Arc<Connection>,
+    policy: CurrentPolicy,
     tally: Tally,
     drain: Drain,
 }
@@ -66,18 +67,19 @@ impl Rig {
         };
         let (tally, drain) = (Tally::default(), Drain::default());
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
-        let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
+        let policy = CurrentPolicy::new(Policy::new(&config, &[]));
         let app = Arc::new(App::new(
             &config,
-            CurrentPolicy::new(Policy::new(&config, &[])),
+            policy.clone(),
             Guard::new(Tally::default()),
             mcp,
             None,
             tally.clone(),
             drain.clone(),
         ));
-        let connection = Connection::new(&config, app, tls, tally.clone(), drain.clone());
-        Self { connection: Arc::new(connection), tally, drain }
+        let connection = Connection::new(app, tls, tally.clone(), drain.clone());
+        Self { connection: Arc::new(connection), policy, tally, drain }
     }
 
     /// How many sessions there are.
@@ -87,11 +89,11 @@ impl Rig {
 
     fn connect(&self) -> Client {
         let (ours, theirs) = duplex(64 * 1024);
-        let connection = Arc::clone(&self.connection);
+        let (connection, policy) = (Arc::clone(&self.connection), self.policy.now());
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         self.drain.spawn(async move {
             let arrival = Arrival::direct(theirs, client);
-            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None).await;
+            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None, &policy).await;
         });
         Client { io: ours, begun: Instant::now() }
     }

@@ -52,11 +52,16 @@ const LOOK_EVERY: Duration = Duration::from_hours(12);
 /// Makes TLS streams of connections.
 #[derive(Debug)]
 pub(crate) struct TlsAcceptor {
+    served: RwLock<ByProtocol>,
+    /// Locked while files are read, and perhaps written: two at once would be in each other's way.
+    asked: Mutex<Asked>,
+}
+
+/// Where certificates come from, and under which rules they are served.
+#[derive(Debug)]
+struct Asked {
     source: TlsSource,
     rules: TlsRules,
-    served: RwLock<ByProtocol>,
-    /// Held while files are read, and perhaps written: two at once would be in each other's way.
-    loading: Mutex<()>,
 }
 
 /// What is served now, for each protocol inside.
@@ -65,6 +70,7 @@ struct ByProtocol {
     http1: Arc<ServerConfig>,
     h2: Arc<ServerConfig>,
     names: Arc<ByName>,
+    refuse_unknown_names: bool,
 }
 
 /// What clients have to trust, and by which names.
@@ -88,12 +94,8 @@ impl TlsAcceptor {
         now: SystemTime,
     ) -> Result<(Self, Trust), TlsError> {
         let (served, trust) = ByProtocol::load(source, rules, now)?;
-        let acceptor = Self {
-            source: source.clone(),
-            rules,
-            served: RwLock::new(served),
-            loading: Mutex::new(()),
-        };
+        let asked = Mutex::new(Asked { source: source.clone(), rules });
+        let acceptor = Self { served: RwLock::new(served), asked };
         Ok((acceptor, trust))
     }
 
@@ -101,9 +103,8 @@ impl TlsAcceptor {
     pub(crate) async fn keep_fresh(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            if matches!(self.source, TlsSource::SelfSigned { .. })
-                && let Err(error) = self.reload(SystemTime::now())
-            {
+            let renews = matches!(self.asked.lock().source, TlsSource::SelfSigned { .. });
+            if renews && let Err(error) = self.renew(SystemTime::now()) {
                 tracing::error!(%error, "could not renew the certificate; trying again later");
             }
         }
@@ -114,10 +115,27 @@ impl TlsAcceptor {
     ///
     /// New connections get them. Those that are open, and their handshakes, go on with what they
     /// have; older tickets are not taken, so that clients that come back see the new certificate.
-    pub(crate) fn reload(&self, now: SystemTime) -> Result<Trust, TlsError> {
-        let _alone = self.loading.lock();
-        let (fresh, trust) = ByProtocol::load(&self.source, self.rules, now)?;
+    fn renew(&self, now: SystemTime) -> Result<Trust, TlsError> {
+        let asked = self.asked.lock();
+        let (fresh, trust) = ByProtocol::load(&asked.source, asked.rules, now)?;
         *self.served.write() = fresh;
+        Ok(trust)
+    }
+
+    /// The same from another source, and under other rules. `before` is called when all of it can be
+    /// used, and not yet served.
+    pub(crate) fn replace(
+        &self,
+        source: &TlsSource,
+        rules: TlsRules,
+        now: SystemTime,
+        before: impl FnOnce(&Trust),
+    ) -> Result<Trust, TlsError> {
+        let mut asked = self.asked.lock();
+        let (fresh, trust) = ByProtocol::load(source, rules, now)?;
+        before(&trust);
+        *self.served.write() = fresh;
+        *asked = Asked { source: source.clone(), rules };
         Ok(trust)
     }
 
@@ -142,7 +160,7 @@ impl TlsAcceptor {
         let served = self.served();
         let name = accepted.client_hello().server_name().map(str::to_owned);
         if let Some(name) = name.filter(|name| !served.names.knows(name))
-            && self.rules.refuse_unknown_names
+            && served.refuse_unknown_names
         {
             return Err(hello::refuse_name(&mut io, name).await);
         }
@@ -200,7 +218,9 @@ impl ByProtocol {
                 read.push(file);
             }
         }
-        Ok((Self { http1, h2, names: by_name }, Trust { ca, names, files: read, not_after }))
+        let refuse_unknown_names = rules.refuse_unknown_names;
+        let served = Self { http1, h2, names: by_name, refuse_unknown_names };
+        Ok((served, Trust { ca, names, files: read, not_after }))
     }
 }
 
@@ -375,12 +395,12 @@ mod tests {
         pki.issue("a", &["a.example"]);
         let key = std::fs::read_to_string(&second.key).unwrap();
         pki.write("b-key.pem", "");
-        let error = acceptor.reload(SystemTime::now()).unwrap_err();
+        let error = acceptor.renew(SystemTime::now()).unwrap_err();
         assert!(error.to_string().contains(&*second.key.to_string_lossy()), "{error}");
         assert_eq!(visit(&acceptor, &client).await, (HandshakeKind::Resumed, old.clone()));
 
         pki.write("b-key.pem", &key);
-        let trust = acceptor.reload(SystemTime::now()).unwrap();
+        let trust = acceptor.renew(SystemTime::now()).unwrap();
         assert_eq!(trust.files, [first.cert, first.key, second.cert, second.key]);
         let (kind, new) = visit(&acceptor, &client).await;
         assert_eq!(kind, HandshakeKind::Full, "a ticket of before shows no new certificate");

@@ -24,6 +24,7 @@ use super::sessions::{PLACE_POLL, Sessions, report};
 use crate::backend::{Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::limits::bytes::Quota;
+use crate::policy::Policy;
 use crate::wire::jsonrpc::Message;
 
 /// How long the backend has for its answer.
@@ -43,7 +44,7 @@ impl Ready {
     }
 
     /// Does the backend answer? Says so within 3 seconds.
-    pub(super) async fn ask(&self) -> bool {
+    pub(super) async fn ask(&self, policy: &Policy) -> bool {
         let Sessions { readiness, drain, backend, .. } = &*self.sessions;
         let mut draining = pin!(drain.draining());
         loop {
@@ -60,7 +61,7 @@ impl Ready {
                 Look::Wait(until) => until,
                 Look::Ask => {
                     let question = Question(Some(Arc::clone(readiness)));
-                    self.ask_backend(question, now + WAIT).await;
+                    self.ask_backend(policy, question, now + WAIT).await;
                     now + WAIT
                 }
             };
@@ -75,12 +76,12 @@ impl Ready {
 
     /// Has the question answered, on a task of its own: the asker may leave. A place for a
     /// process may take until `deadline`.
-    async fn ask_backend(&self, question: Question, deadline: Instant) {
+    async fn ask_backend(&self, policy: &Policy, question: Question, deadline: Instant) {
         let held =
             self.sessions.readiness.books().session.clone().filter(|session| !session.is_ended());
         let (session, new) = match held {
             Some(session) => (session, false),
-            None => match self.open_for_readiness(deadline).await {
+            None => match self.open_for_readiness(policy, deadline).await {
                 Ok(session) => (session, true),
                 Err(reason) => {
                     self.sessions.readiness.warn(&reason);
@@ -101,17 +102,21 @@ impl Ready {
         });
     }
 
-    async fn open_for_readiness(&self, deadline: Instant) -> Result<Arc<Session>, Reason> {
+    async fn open_for_readiness(
+        &self,
+        policy: &Policy,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, Reason> {
         {
             let mut books = self.sessions.readiness.books();
             books.closed_until = Some(Instant::now() + OPEN_PAUSE);
             books.silent = None;
         }
         let quota = self.sessions.budget.quota();
-        let link = self.open_link_for_readiness(&quota, deadline).await?;
-        let times = SessionTimes { idle: IDLE, ..self.sessions.times };
+        let link = self.open_link_for_readiness(policy, &quota, deadline).await?;
+        let times = SessionTimes { idle: IDLE, ..SessionTimes::from(&policy.times) };
         let owner = (Principal::Anonymous, Transport::Edge);
-        let terms = Terms { times, ..self.sessions.terms(quota) };
+        let terms = Terms { times, ..self.sessions.terms(policy, quota) };
         let session =
             Session::start(SessionId::random()?, owner, terms, link, (), &self.sessions.drain);
         self.sessions.readiness.books().session = Some(Arc::clone(&session));
@@ -122,12 +127,13 @@ impl Ready {
     /// of such sessions still serves.
     async fn open_link_for_readiness(
         &self,
+        policy: &Policy,
         quota: &Quota,
         deadline: Instant,
     ) -> Result<Link, Reason> {
         let mut evicted = false;
         loop {
-            match self.sessions.backend.open(Starter::Edge, quota) {
+            match self.sessions.backend.open(Starter::Edge, quota, &policy.limits) {
                 Ok(link) => return Ok(link),
                 Err(OpenError::Full(_)) => {
                     let nobody =

@@ -7,7 +7,7 @@ use super::readiness::{BAD, Books, GOOD, Readiness};
 use super::*;
 use crate::backend::embedded::EmbeddedBackend;
 use crate::backend::{Backend, During, Link, Said, Told};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::drain::Drain;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Tally;
@@ -242,29 +242,29 @@ fn mcp() -> Mcp {
     let drain = Drain::default();
     let handler = crate::backend::diagnostics::Diagnostics;
     let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
-    Mcp::new(backend, &Config::default(), Tally::default(), drain)
+    Mcp::new(backend, &Limits::default(), Tally::default(), drain)
 }
 
 #[tokio::test(start_paused = true)]
 async fn askers_wait_three_seconds_at_most_and_hear_of_the_drain_at_once() {
-    let mcp = mcp();
-    assert!(mcp.ready().await);
+    let (mcp, policy) = (mcp(), Policy::new(&Config::default(), &[]));
+    assert!(mcp.ready(&policy).await);
     // Somebody's question is never answered.
     tokio::time::advance(GOOD).await;
     assert_eq!(mcp.sessions.readiness.books().look(Instant::now()), Look::Ask);
     let begun = Instant::now();
-    assert!(!mcp.ready().await);
+    assert!(!mcp.ready(&policy).await);
     assert_eq!(begun.elapsed(), WAIT);
-    assert!(!mcp.ready().await);
+    assert!(!mcp.ready(&policy).await);
     assert_eq!(begun.elapsed(), WAIT);
     mcp.sessions.readiness.books().asking = Some(Instant::now());
     let draining = async {
         sleep(SECOND).await;
         mcp.sessions.drain.begin();
     };
-    let (ready, ()) = tokio::join!(mcp.ready(), draining);
+    let (ready, ()) = tokio::join!(mcp.ready(&policy), draining);
     assert!(!ready);
     assert_eq!(begun.elapsed(), WAIT + SECOND);
     mcp.sessions.readiness.books().verdict = Some((true, Instant::now() + GOOD));
-    assert!(!mcp.ready().await);
+    assert!(!mcp.ready(&policy).await);
 }

@@ -20,6 +20,7 @@ use super::exchange::{Head, Reply};
 use super::pool::Pool;
 use crate::backend::catalog::{BadList, MAX_LIST, Page, Tool, Walk};
 use crate::limits::bytes::{Gathered, Quota, Short};
+use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, any_error_in, code};
 
 /// Before all tools.
@@ -38,8 +39,9 @@ impl Rest {
 
     /// The whole list of tools.
     pub(super) async fn list_tools(&self, head: Head<'_>) -> Result<Reply, Reason> {
-        let sender = self.pool.sender(head);
-        let pages = self.in_time(self.walk(&sender, None)).await?;
+        let policy = head.policy;
+        let sender = Pool::sender(head);
+        let pages = self.in_time(policy, self.walk(policy, &sender, None)).await?;
         Ok(Reply::json(pages.whole()?))
     }
 
@@ -50,16 +52,23 @@ impl Rest {
         if let Some(weighed) = self.pool.sessions.weighed(&head.caller.quota, false) {
             weighed.check(&call.message)?;
         }
-        let sender = self.pool.sender(head);
-        Ok(Reply::json(self.in_time(self.call_plain(&sender, call)).await?))
+        let policy = head.policy;
+        let sender = Pool::sender(head);
+        let called = self.call_plain(policy, &sender, call);
+        Ok(Reply::json(self.in_time(policy, called).await?))
     }
 
-    async fn call_plain(&self, sender: &Sender<'_>, call: PlainCall) -> Result<Bytes, Reason> {
+    async fn call_plain(
+        &self,
+        policy: &Policy,
+        sender: &Sender<'_>,
+        call: PlainCall,
+    ) -> Result<Bytes, Reason> {
         let PlainCall { name, message } = call;
-        if !self.walk(sender, Some(&name)).await?.found {
+        if !self.walk(policy, sender, Some(&name)).await?.found {
             return Err(Reason::UnknownTool);
         }
-        match result_of(&self.pool.answer(sender.permit(message)?).await?) {
+        match result_of(&self.pool.answer(policy, sender.permit(message)?).await?) {
             Err(Reason::BackendError { code, text }) if code == i64::from(code::INVALID_PARAMS) => {
                 Err(Reason::BadArguments(text))
             }
@@ -70,14 +79,15 @@ impl Rest {
     /// Walks the list to its end, and looks out for one tool on the way.
     async fn walk<'a>(
         &self,
+        policy: &Policy,
         sender: &Sender<'_>,
         wanted: Option<&'a str>,
     ) -> Result<Pages<'a>, Reason> {
         let mut pages = Pages::new(wanted, &sender.caller().quota)?;
         loop {
             let request = Message::request(&1.into(), "tools/list", &pages.walk.params());
-            let page = result_of(&self.pool.answer(sender.permit(request)?).await?)?;
-            if !pages.add(&page)? {
+            let page = self.pool.answer(policy, sender.permit(request)?).await?;
+            if !pages.add(&result_of(&page)?)? {
                 return Ok(pages);
             }
         }
@@ -85,14 +95,18 @@ impl Rest {
 
     /// Gives everything that one request asks of the backend the time of one call. Nothing begins
     /// while the edge goes down.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
+    async fn in_time<T>(
+        &self,
+        policy: &Policy,
+        work: impl Future<Output = Result<T, Reason>>,
+    ) -> Result<T, Reason> {
         self.pool.sessions.check_open()?;
-        let deadline = Instant::now() + self.pool.sessions.times.call;
+        let deadline = Instant::now() + policy.times.call;
         match timeout_at(deadline, work).await {
             Ok(done) if done.is_ok() || Instant::now() < deadline => done,
             Ok(late @ Err(Reason::NeverSpoke { .. })) => late,
             // What fails in the last moment, as a handshake does, fails for want of time.
-            Ok(_) | Err(_) => Err(Reason::CallTimeout(self.pool.sessions.times.call)),
+            Ok(_) | Err(_) => Err(Reason::CallTimeout(policy.times.call)),
         }
     }
 }

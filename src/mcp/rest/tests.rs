@@ -136,26 +136,28 @@ impl Handler for Slow {
     }
 }
 
-fn slow(minutes: u64) -> Mcp {
+fn slow(minutes: u64) -> (Mcp, Policy) {
     slow_within(Duration::from_mins(minutes))
 }
 
-fn slow_within(call: Duration) -> Mcp {
+fn slow_within(call: Duration) -> (Mcp, Policy) {
     let times = Times { call, ..Times::default() };
     let config = Config { times: times.check().unwrap(), ..Config::default() };
     let drain = Drain::default();
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
-    Mcp::new(backend, &config, Tally::default(), drain)
+    let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain);
+    (mcp, Policy::new(&config, &[]))
 }
 
 fn sender() -> Sender<'static> {
     Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio())
 }
 
-async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
+async fn call((mcp, policy): &(Mcp, Policy), tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.rest.in_time(mcp.rest.call_plain(&sender(), call)).await
+    let sender = sender();
+    mcp.rest.in_time(policy, mcp.rest.call_plain(policy, &sender, call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,10 +166,12 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let done = call(&slow(12), "tool10").await.unwrap();
     assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
     assert_eq!(begun.elapsed(), Duration::from_mins(11));
-    let mcp = slow(5);
+    let (mcp, policy) = slow(5);
     let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    assert_eq!(mcp.rest.in_time(mcp.rest.walk(&sender(), None)).await.unwrap_err(), late);
+    let sender = sender();
+    let walk = mcp.rest.walk(&policy, &sender, None);
+    assert_eq!(mcp.rest.in_time(&policy, walk).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
     let mcp = slow(10);
@@ -180,11 +184,11 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
-    let mcp = slow_within(Duration::from_secs(9));
+    let (mcp, policy) = slow_within(Duration::from_secs(9));
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
-    let answer = mcp.rest.pool.answer(sender().permit(request).unwrap()).await;
+    let answer = mcp.rest.pool.answer(&policy, sender().permit(request).unwrap()).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }
@@ -192,6 +196,6 @@ async fn a_call_without_an_answer_is_told_from_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_while_the_edge_goes_down() {
     let mcp = slow(1);
-    mcp.sessions.drain.begin();
+    mcp.0.sessions.drain.begin();
     assert_eq!(call(&mcp, "tool1").await, Err(Reason::Draining));
 }

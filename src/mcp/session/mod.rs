@@ -31,19 +31,27 @@ use self::state::State;
 use super::Reason;
 use crate::backend::Told;
 use crate::caller::{Caller, Principal, Transport};
+use crate::config::Times;
 use crate::limits::bytes::Quota;
 use crate::observe::metrics::{Outcome, Tally};
 use crate::wire::jsonrpc::{Message, RequestId};
 use crate::wire::revision::ProtocolVersion;
 
 /// Lengths of time that a session is held to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionTimes {
     pub(crate) call: Duration,
     pub(crate) idle: Duration,
     pub(crate) age: Duration,
     /// How long a full stream, or a full queue to the backend, may hold things up.
     pub(crate) write: Duration,
+}
+
+impl From<&Times> for SessionTimes {
+    fn from(times: &Times) -> Self {
+        let (call, write) = (times.call, times.write);
+        Self { call, idle: times.session_idle, age: times.session_age, write }
+    }
 }
 
 /// What a session is held to.

@@ -632,7 +632,7 @@ mod tests {
         let context = std::task::Context::from_waker(std::task::Waker::noop());
         match log.poll_next(turn, &context) {
             std::task::Poll::Ready(Some((_, event))) => String::from_utf8(event.to_vec()).unwrap(),
-            other => panic!("{other:?}"),
+            std::task::Poll::Ready(None) | std::task::Poll::Pending => panic!("no event"),
         }
     }
 

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Session;
 use super::eviction::{self, Candidate, Choice};
 use super::id::SessionId;
 use crate::caller::{Principal, Transport};
+use crate::config::Limits;
 use crate::limits::addr::ClientKey;
-use crate::limits::places::{PerClient, Permit};
+use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
 use crate::mcp::Reason;
 use crate::observe::metrics::{Gauge, Gauged};
 
@@ -20,13 +20,12 @@ use crate::observe::metrics::{Gauge, Gauged};
 const MAX_CHOICES: usize = 8;
 
 /// The sessions that clients know by an id.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SessionTable {
     sessions: Arc<DashMap<Box<str>, Entry>>,
-    places: Arc<Semaphore>,
+    places: Total,
     known: Gauge,
     per_client: PerClient,
-    most_per_client: u32,
 }
 
 /// A session that clients can find.
@@ -47,7 +46,7 @@ pub(crate) struct Hold {
 /// A place in all, and one of the client's.
 #[derive(Debug)]
 pub(crate) struct Places {
-    all: OwnedSemaphorePermit,
+    all: TotalPermit,
     _client: Permit,
 }
 
@@ -102,32 +101,39 @@ pub(crate) enum NoPlace {
 }
 
 impl SessionTable {
-    /// `most` sessions in all, and so many for each client; `known` counts those that clients can
-    /// find.
-    pub(crate) fn new(most: u32, per_client: u32, known: Gauge) -> Self {
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self {
-            sessions: Arc::default(),
-            places: Arc::new(Semaphore::new(most)),
-            known,
-            per_client: PerClient::default(),
-            most_per_client: per_client,
-        }
+    /// `known` counts the sessions that clients can find.
+    pub(crate) fn counting(known: Gauge) -> Self {
+        Self { known, ..Self::default() }
     }
 
     /// Takes a place for a session of this client: a free one, or that of an idle session, which
-    /// ends.
+    /// ends. Where a limit was lowered, and there are more than that, idle sessions end until it is
+    /// kept.
     pub(crate) fn take(
         &self,
         client: ClientKey,
         newcomer: Newcomer<'_>,
+        limits: &Limits,
     ) -> Result<SessionPlace, NoPlace> {
-        let places = match self.per_client.try_take(client, self.most_per_client) {
-            None => self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?,
+        let Limits { sessions_per_ip, max_sessions, .. } = *limits;
+        let places = match self.per_client.try_take(client, sessions_per_ip) {
+            None => loop {
+                let places = self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?;
+                if self.per_client.taken(client) <= sessions_per_ip {
+                    break places;
+                }
+            },
             Some(permit) => {
-                let place = Arc::clone(&self.places).try_acquire_owned();
-                let evict = |_full| self.evict(None, newcomer).map(|places| places.all);
-                Places { all: place.or_else(evict).map_err(NoPlace::AtAll)?, _client: permit }
+                let all = loop {
+                    if let Some(place) = self.places.try_take(max_sessions) {
+                        break place;
+                    }
+                    let evicted = self.evict(None, newcomer).map_err(NoPlace::AtAll)?;
+                    if self.places.taken() <= max_sessions {
+                        break evicted.all;
+                    }
+                };
+                Places { all, _client: permit }
             }
         };
         let hold = Arc::new(Hold { client, places: Mutex::new(Some(places)) });
@@ -207,6 +213,7 @@ mod tests {
     use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
     use crate::observe::metrics::Tally;
+    use crate::policy::Policy;
     use crate::wire::jsonrpc::Message;
 
     fn client(last: u8) -> ClientKey {
@@ -215,16 +222,35 @@ mod tests {
 
     const ME: Principal = Principal::Anonymous;
 
-    fn take(table: &SessionTable, client: ClientKey) -> Result<SessionPlace, NoPlace> {
+    /// A table, and how many sessions it may have in all and of one client.
+    struct Limited(SessionTable, Limits);
+
+    impl Limited {
+        fn new(max_sessions: u32, sessions_per_ip: u32) -> Self {
+            let limits = Limits { max_sessions, sessions_per_ip, ..Limits::default() };
+            Self(SessionTable::default(), limits)
+        }
+    }
+
+    impl std::ops::Deref for Limited {
+        type Target = SessionTable;
+
+        fn deref(&self) -> &SessionTable {
+            &self.0
+        }
+    }
+
+    fn take(table: &Limited, client: ClientKey) -> Result<SessionPlace, NoPlace> {
         take_as(table, client, &ME)
     }
 
     fn take_as(
-        table: &SessionTable,
+        table: &Limited,
         client: ClientKey,
         principal: &Principal,
     ) -> Result<SessionPlace, NoPlace> {
-        table.take(client, Newcomer { principal, patience: Instant::now() })
+        let newcomer = Newcomer { principal, patience: Instant::now() };
+        table.0.take(client, newcomer, &table.1)
     }
 
     /// A session on the table whose backend the test plays by its link.
@@ -255,7 +281,7 @@ mod tests {
 
     #[test]
     fn places_are_limited_in_all_and_per_client() {
-        let table = SessionTable::new(3, 2, Gauge::default());
+        let table = Limited::new(3, 2);
         let (_a, b) = (take(&table, client(1)).unwrap(), take(&table, client(1)).unwrap());
         assert_eq!(take(&table, client(1)).unwrap_err(), NoPlace::OfClient(None));
         let _c = take(&table, client(2)).unwrap();
@@ -265,8 +291,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn after_a_limit_was_lowered_idle_sessions_end_until_it_is_kept() {
+        for lower in [
+            Limits { sessions_per_ip: 2, ..Limits::default() },
+            Limits { max_sessions: 2, ..Limits::default() },
+        ] {
+            let mut table = Limited::new(9, 9);
+            let drain = Drain::default();
+            let mut played = Vec::new();
+            for _ in 0..5 {
+                played.push(session(take(&table, client(1)).unwrap(), &drain, &table).1);
+            }
+            let first = Arc::clone(&table.sessions.iter().next().unwrap().session);
+            let reader = first.listen().unwrap();
+            table.1 = lower;
+            assert!(take(&table, client(1)).is_err(), "all of them may be in a burst");
+            sleep(Duration::from_secs(2)).await;
+            let _newcomer = take(&table, client(1)).unwrap();
+            sleep(Duration::from_millis(1)).await;
+            // The one that is read stays, and the newcomer is the other.
+            assert_eq!(
+                (table.sessions.len(), table.places.taken(), first.is_ended()),
+                (1, 2, false)
+            );
+            assert!(take(&table, client(1)).is_err());
+            // A higher one counts at once.
+            table.1 = Limits { sessions_per_ip: 3, max_sessions: 3, ..Limits::default() };
+            assert!(take(&table, client(1)).is_ok());
+            drop(reader);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_idle_session_gives_its_place_to_a_newcomer_of_its_client() {
-        let table = SessionTable::new(9, 2, Gauge::default());
+        let table = Limited::new(9, 2);
         let drain = Drain::default();
         let (one, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         sleep(Duration::from_millis(750)).await;
@@ -288,7 +346,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_came_back_is_not_evicted_by_its_neighbours_for_five_minutes() {
-        let table = SessionTable::new(9, 2, Gauge::default());
+        let table = Limited::new(9, 2);
         let drain = Drain::default();
         let mut played = Vec::new();
         let mut open = || {
@@ -324,7 +382,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_and_a_call_that_waits_are_never_evicted() {
-        let table = SessionTable::new(9, 2, Gauge::default());
+        let table = Limited::new(9, 2);
         let drain = Drain::default();
         let (reading, _a) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let (calling, _b) = session(take(&table, client(1)).unwrap(), &drain, &table);
@@ -346,7 +404,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_principal_gives_way_only_if_none_of_ones_own_can() {
-        let table = SessionTable::new(2, 9, Gauge::default());
+        let table = Limited::new(2, 9);
         let drain = Drain::default();
         let other = Principal::Token(TokenId([7; 32]));
         let place = take_as(&table, client(1), &other).unwrap();
@@ -368,8 +426,10 @@ mod tests {
         let config = Config { limits: limits.check().unwrap(), ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
-        let mcp = Mcp::new(backend, &config, Tally::default(), drain.clone());
-        let place = take(&mcp.sessions.table, client(1)).unwrap();
+        let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain.clone());
+        let policy = Policy::new(&config, &[]);
+        let newcomer = Newcomer { principal: &ME, patience: Instant::now() };
+        let place = mcp.sessions.table.take(client(1), newcomer, &policy.limits).unwrap();
         let (calling, _link) = session(place, &drain, &mcp.sessions.table);
         let request = Message::request(&1.into(), "tools/call", &serde_json::json!({}));
         let request = Permitted::of_edge(request, Arc::new(Caller::stdio()));
@@ -377,14 +437,14 @@ mod tests {
         // Its only call may be answered at any moment, and a burst then ends 1.5 s later: there is
         // reason to look again at 1.5, 3 and 4.5 s, and none to wait until 6 s.
         let begun = Instant::now();
-        let refused = mcp.sessions.take_place(client(1), &ME).await.unwrap_err();
+        let refused = mcp.sessions.take_place(&policy, client(1), &ME).await.unwrap_err();
         assert_eq!(refused, Reason::ClientSessionsFull(Some(eviction::BURST_PAUSE)));
         assert_eq!(begun.elapsed(), Duration::from_millis(4500));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_is_known_only_to_its_principal_and_by_its_transport() {
-        let (table, drain) = (SessionTable::new(9, 9, Gauge::default()), Drain::default());
+        let (table, drain) = (Limited::new(9, 9), Drain::default());
         let (mine, _link) = session(take(&table, client(1)).unwrap(), &drain, &table);
         let id = mine.id().as_str();
         let other = Principal::Token(TokenId([7; 32]));

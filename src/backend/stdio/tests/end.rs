@@ -130,9 +130,8 @@ async fn term_reaches_the_grandchild_that_the_child_waits_for() {
 async fn a_stopping_edge_is_in_a_hurry() {
     let drain = Drain::default();
     let command = sh(&format!("trap '' TERM; {PID} while :; do sleep 1; done"));
-    let backend =
-        StdioBackend::new(&command, MAX_LINE, 4, &[], Tally::default(), drain.clone()).unwrap();
-    let mut link = backend.open(Starter::Edge, &Quota::default()).unwrap();
+    let backend = StdioBackend::new(&command, &[], Tally::default(), drain.clone()).unwrap();
+    let mut link = open_on(&backend).unwrap();
     let pid = pid(&mut link).await;
     let began = Instant::now();
     assert!(bounded(drain.finish(Duration::from_secs(30))).await);

@@ -32,12 +32,17 @@ fn sh(script: &str) -> ChildCommand {
 }
 
 fn backend(command: &ChildCommand) -> StdioBackend {
-    StdioBackend::new(command, MAX_LINE, 4, &[], Tally::default(), Drain::default()).unwrap()
+    StdioBackend::new(command, &[], Tally::default(), Drain::default()).unwrap()
+}
+
+fn open_on(backend: &StdioBackend) -> Result<Link, OpenError> {
+    let limits = Limits { max_line_bytes: MAX_LINE, max_children: 4, ..Limits::default() };
+    backend.open(Starter::Edge, &Quota::default(), &limits)
 }
 
 fn open(script: &str) -> (StdioBackend, Link) {
     let backend = backend(&sh(script));
-    let link = backend.open(Starter::Edge, &Quota::default()).unwrap();
+    let link = open_on(&backend).unwrap();
     (backend, link)
 }
 

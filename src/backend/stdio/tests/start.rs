@@ -4,18 +4,22 @@ use super::*;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
-    let backend =
-        StdioBackend::new(&sh(ECHO), MAX_LINE, 2, &[], Tally::default(), Drain::default()).unwrap();
-    let links = [
-        backend.open(Starter::Edge, &Quota::default()).unwrap(),
-        backend.open(Starter::Edge, &Quota::default()).unwrap(),
-    ];
+    let backend = StdioBackend::new(&sh(ECHO), &[], Tally::default(), Drain::default()).unwrap();
+    let open_within = |max_children| {
+        let limits = Limits { max_children, ..Limits::default() };
+        backend.open(Starter::Edge, &Quota::default(), &limits)
+    };
+    let links = [open_within(2).unwrap(), open_within(2).unwrap()];
     assert_eq!(children(&backend), 2);
-    let full = backend.open(Starter::Edge, &Quota::default()).unwrap_err();
+    let full = open_within(2).unwrap_err();
     assert!(matches!(full, OpenError::Full(2)), "{full:?}");
-    drop(links);
+    // Another limit counts at once; a lower one ends nobody.
+    let third = open_within(3).unwrap();
+    assert!(matches!(open_within(1).unwrap_err(), OpenError::Full(1)));
+    assert_eq!(children(&backend), 3);
+    drop((links, third));
     empty(&backend).await;
-    drop(backend.open(Starter::Edge, &Quota::default()).unwrap());
+    drop(open_within(1).unwrap());
     empty(&backend).await;
 }
 
@@ -29,12 +33,9 @@ async fn a_program_that_does_not_start_costs_no_place() {
     command.program = program.to_str().unwrap().to_owned();
     let backend = backend(&command);
     for _ in 0..5 {
-        assert!(matches!(
-            backend.open(Starter::Edge, &Quota::default()),
-            Err(OpenError::Spawn { .. })
-        ));
+        assert!(matches!(open_on(&backend), Err(OpenError::Spawn { .. })));
     }
-    assert!(matches!(backend.open(Starter::Edge, &Quota::default()), Err(OpenError::Held { .. })));
+    assert!(matches!(open_on(&backend), Err(OpenError::Held { .. })));
     assert_eq!(children(&backend), 0);
 }
 
@@ -45,8 +46,7 @@ async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words(
         ("API_KEY".to_owned(), Secret::new("a-long-secret")),
         ("MODE".to_owned(), Secret::new("on")),
     ];
-    let (_, gone) =
-        everything(&mut backend(&command).open(Starter::Edge, &Quota::default()).unwrap()).await;
+    let (_, gone) = everything(&mut open_on(&backend(&command)).unwrap()).await;
     let lines: Vec<&str> = gone.lines().collect();
     assert!(gone.contains("API_KEY=[redacted]") && gone.contains("MODE=on"), "{gone}");
     // Cargo's variables are in the edge's own environment here.
@@ -57,7 +57,7 @@ async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words(
 async fn tokens_and_unfit_programs_are_refused_at_start_up() {
     let new = |command: &ChildCommand| {
         let secrets = [Secret::new("the-token")];
-        StdioBackend::new(command, MAX_LINE, 1, &secrets, Tally::default(), Drain::default())
+        StdioBackend::new(command, &secrets, Tally::default(), Drain::default())
             .unwrap_err()
             .to_string()
     };
@@ -87,7 +87,7 @@ async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     let mut command = sh(ECHO);
     command.shim = Some(shim);
     let backend = backend(&command);
-    let mut link = backend.open(Starter::Edge, &Quota::default()).unwrap();
+    let mut link = open_on(&backend).unwrap();
     tell(&link, note("through")).await;
     assert_eq!(method(&mut link).await, "through");
     drop(link);

@@ -1,0 +1,165 @@
+//! A running server, in the hands of whoever runs it: another configuration, new certificates.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::{NULL_ORIGIN, lets_anybody_call};
+use crate::backend::stdio::CommandError;
+use crate::config::{Config, TlsSource};
+use crate::conn::Connection;
+use crate::conn::tls::{TlsError, Trust};
+use crate::http::App;
+use crate::policy::{CurrentPolicy, Policy};
+
+/// Gives a running server another configuration. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Control(Arc<Running>);
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) connection: Arc<Connection>,
+    pub(super) app: Arc<App>,
+    pub(super) policy: CurrentPolicy,
+    /// Of the certificates at the start. Connections that were opened under one of them go on.
+    pub(super) names: Vec<String>,
+    /// What holds now. Locked while another is taken up: they come one after another.
+    pub(super) config: Mutex<Config>,
+}
+
+/// Why another configuration is not taken up. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// A field that the server cannot change while it runs.
+    #[error("`{key}` differs from what the server was started with: it needs a restart")]
+    NeedsRestart {
+        /// The field of [`Config`].
+        key: &'static str,
+    },
+    /// Pages without an origin of their own may call, and so may everybody. See
+    /// [`crate::StartError::NullOrigin`].
+    #[error("{NULL_ORIGIN}")]
+    NullOrigin,
+    /// One of the tokens is handed to the child process.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What was read: see [`Control::reload`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadedCertificates {
+    /// The files of certificates and keys, in the order in which they were read.
+    pub files: Vec<PathBuf>,
+    /// The names that the certificates are for, lower case; wildcards as `*.example.com`.
+    pub names: Vec<String>,
+    /// When the first of the certificates expires.
+    pub not_after: SystemTime,
+}
+
+impl Control {
+    pub(super) fn new(running: Running) -> Self {
+        Self(Arc::new(running))
+    }
+
+    /// Takes up another configuration, and reads the certificates again that it names; none without
+    /// TLS. Blocks on the disk.
+    ///
+    /// All or nothing. Requests that come from now on, connections, sessions and event streams that
+    /// begin, are held to the new configuration; a token that it does not have is refused. What is
+    /// under way goes on as it began, with the exception of `max_buffered_bytes` and of the bytes of
+    /// an upstream's message, which hold for all at once. A lower limit ends nothing that is open.
+    /// Certificates are replaced as by [`Control::reload_certificates`].
+    ///
+    /// # Errors
+    /// [`ReloadError`] says what cannot be changed or used. Nothing has changed then.
+    pub fn reload(&self, config: Config) -> Result<Option<LoadedCertificates>, ReloadError> {
+        let mut current = self.0.config.lock();
+        check_changes(&current, &config)?;
+        if lets_anybody_call(&config) {
+            return Err(ReloadError::NullOrigin);
+        }
+        self.0.app.mcp().check_secrets(config.access.secrets())?;
+        let loaded = self.0.take_up(&config)?;
+        *current = config;
+        Ok(loaded)
+    }
+
+    /// Reads every certificate and key again, from the files that [`Config::tls`] names; none without
+    /// TLS. Those of [`TlsSource::SelfSigned`] are made or renewed first where that is due.
+    ///
+    /// All or nothing. New connections get what was read, and requests may be addressed to its
+    /// names. Open connections, and handshakes that have begun, go on with what they have; session
+    /// tickets of before are not taken (RFC 8446 section 4.6.1), so that clients that come back make
+    /// a full handshake. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
+    pub fn reload_certificates(&self) -> Result<Option<LoadedCertificates>, TlsError> {
+        let current = self.0.config.lock();
+        self.0.take_up(&current)
+    }
+}
+
+impl Running {
+    /// What can fail comes first, and replaces nothing.
+    fn take_up(&self, config: &Config) -> Result<Option<LoadedCertificates>, TlsError> {
+        let Some(tls) = self.connection.tls() else {
+            self.hold_to(config, &[]);
+            return Ok(None);
+        };
+        // Requests may be addressed to a name before a certificate shows it, never after.
+        let allow = |trust: &Trust| self.hold_to(config, &trust.names);
+        let trust = tls.replace(&config.tls, config.tls_rules, SystemTime::now(), allow)?;
+        let Trust { ca: _, names, files, not_after } = trust;
+        Ok(Some(LoadedCertificates { files, names, not_after }))
+    }
+
+    fn hold_to(&self, config: &Config, names: &[String]) {
+        let before = self.policy.replace(Policy::new(config, &[names, &self.names].concat()));
+        self.app.mcp().keep_to(&self.policy.now(), &before);
+    }
+}
+
+/// Refuses what the running server cannot change.
+fn check_changes(old: &Config, new: &Config) -> Result<(), ReloadError> {
+    let Config {
+        listen,
+        path,
+        tls,
+        redirect_http,
+        tls_rules: _,
+        access: _,
+        allow_origins: _,
+        allow_hosts: _,
+        trusted_proxies: _,
+        limits: _,
+        times: _,
+    } = new;
+    let fixed = [
+        ("listen", *listen == old.listen),
+        ("path", *path == old.path),
+        ("tls", is_of_one_kind(tls, &old.tls)),
+        ("redirect_http", *redirect_http == old.redirect_http),
+    ];
+    match fixed.into_iter().find(|(_, same)| !same) {
+        Some((key, _)) => Err(ReloadError::NeedsRestart { key }),
+        None => Ok(()),
+    }
+}
+
+/// Clients that trusted the certificates of before can trust these: TLS stays, and a CA of the edge's
+/// own is the same.
+fn is_of_one_kind(one: &TlsSource, other: &TlsSource) -> bool {
+    match (one, other) {
+        (TlsSource::Files(_), TlsSource::Files(_)) | (TlsSource::None, TlsSource::None) => true,
+        (TlsSource::SelfSigned { dir, .. }, TlsSource::SelfSigned { dir: old, .. }) => dir == old,
+        (TlsSource::Files(_) | TlsSource::SelfSigned { .. } | TlsSource::None, _) => false,
+    }
+}
