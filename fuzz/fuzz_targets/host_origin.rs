@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
+use mcp_edge::AllowedOrigin;
 use mcp_edge::fuzzing::guard::{Names, Origin};
 use mcp_edge_fuzz::headers;
 
@@ -55,11 +56,11 @@ fuzz_target!(|data: &[u8]| {
     };
     let Ok(uri) = Uri::try_from(target) else { return };
     let map = headers(fields);
-    let hosts = vec!["MCP.example.com".into(), "*.tools.example".into(), "198.51.100.4".into()];
-    let allowed = ["https://app.example.org:8443".to_owned()];
+    let hosts = ["MCP.example.com", "*.tools.example", "198.51.100.4"].map(str::to_owned);
+    let Ok(allowed) = "https://app.example.org:8443".parse::<AllowedOrigin>() else { return };
     for loopback in [false, true] {
         for https in [false, true] {
-            let names = Names::new(hosts.clone(), &allowed, loopback, https);
+            let names = Names::new(&hosts, vec![allowed.clone()], loopback, https);
             let named: Vec<&str> =
                 map.get_all("host").iter().filter_map(|it| it.to_str().ok()).collect();
             if names.is_ours(&uri, &map, LOCAL.into()) {

@@ -77,7 +77,13 @@ fn config() -> Config {
     };
     let times = Times { stream_age: Duration::from_secs(40), ..Times::default() };
     let access = Access::Tokens(vec![Secret::new(TOKEN)]);
-    Config { tls: TlsSource::None, access, limits: limits.check().unwrap(), times: times.check().unwrap(), ..Config::default() }
+    Config {
+        tls: TlsSource::None,
+        access,
+        limits: limits.check().unwrap(),
+        times: times.check().unwrap(),
+        ..Config::default()
+    }
 }
 
 /// Serves one connection: `client` has the other end of the pipe, and its writing half only, for

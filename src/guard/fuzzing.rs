@@ -10,7 +10,7 @@ use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
 use super::{Admission, ConnInfo, Deny, Facts, Guard, Need, OriginMatch, OriginPolicy, decide};
 use crate::caller::Grant;
-use crate::config::{Config, Secret};
+use crate::config::{AllowedOrigin, Config, Secret};
 use crate::limits::addr::ClientAddr;
 use crate::observe::metrics::Tally;
 use crate::wire::forwarded::Prefix;
@@ -51,7 +51,12 @@ pub enum Origin {
 impl Names {
     /// As `--allow-host` and `--allow-origin` give them.
     #[must_use]
-    pub fn new(hosts: Vec<String>, origins: &[String], loopback: bool, https: bool) -> Self {
+    pub fn new(
+        hosts: &[String],
+        origins: Vec<AllowedOrigin>,
+        loopback: bool,
+        https: bool,
+    ) -> Self {
         let scheme = if https { "https" } else { "http" };
         Self(OriginPolicy::new(hosts, origins, loopback, scheme))
     }
