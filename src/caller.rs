@@ -1,11 +1,13 @@
 //! What the edge knows of whoever sends a message.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::addr::ClientAddr;
-use crate::budget::Quota;
+use crate::limits::addr::ClientAddr;
+use crate::limits::bytes::Quota;
+use crate::wire::hex;
 
 /// How a message came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Transport {
     Bare,
     /// Standard input and output.
     Stdio,
+    /// None: the edge itself asks, in no client's name.
+    Edge,
 }
 
 impl Transport {
@@ -29,6 +33,7 @@ impl Transport {
             Self::HttpSse => "http+sse",
             Self::Bare => "bare",
             Self::Stdio => "stdio",
+            Self::Edge => "edge",
         }
     }
 }
@@ -60,11 +65,15 @@ pub struct TlsFacts {
 /// Whose credential a request carries. Sessions belong to the principal that opened them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Principal {
-    /// Nobody in particular: the edge was told to let everybody in.
+    /// Nobody in particular: the edge lets everybody in.
     Anonymous,
-    /// The holder of a token, by the first bytes of the token's digest.
+    /// The holder of a token.
     Token(TokenId),
 }
+
+/// Principals that one map keeps something for at once. Each such map ends what was not used for
+/// longest, or refuses a new principal.
+pub(crate) const MAX_PRINCIPALS: usize = 1024;
 
 impl std::fmt::Display for Principal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,14 +84,40 @@ impl std::fmt::Display for Principal {
     }
 }
 
-/// Names a token without giving it away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenId(pub(crate) [u8; 6]);
+/// Names a token without giving it away: a digest, which is compared whole. Its text is the first
+/// six bytes in hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(pub(crate) [u8; 32]);
+
+impl TokenId {
+    /// Bytes of the digest that its text shows.
+    const SHOWN: usize = 6;
+}
 
 impl std::fmt::Display for TokenId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::digits(self.0.get(..Self::SHOWN).unwrap_or_default())
+            .try_for_each(|digit| f.write_char(digit))
     }
+}
+
+impl std::fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenId({self})")
+    }
+}
+
+/// What the credential of a request entitles its sender to. Whatever else a credential grants (a
+/// role, an end) becomes a field here, and reaches every decision that takes a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Whose it is. Cheap to clone, and to be kept so: a name of any length belongs into an `Arc`.
+    pub(crate) principal: Principal,
+}
+
+impl Grant {
+    /// What everybody has who needs no credential.
+    pub(crate) const ANONYMOUS: Self = Self { principal: Principal::Anonymous };
 }
 
 /// What the edge knows of whoever sends a message.
@@ -97,7 +132,7 @@ pub struct Caller {
     /// The HTTP version, such as `HTTP/2.0`; none on standard input.
     pub http: Option<&'static str>,
     /// What TLS settled; none without TLS.
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<Arc<TlsFacts>>,
     /// A name for its session that does not give the session's id away.
     pub session: Option<String>,
     /// The request that brought it; none on standard input.
@@ -121,9 +156,20 @@ impl Caller {
     /// Whoever holds the other end of standard input and output.
     #[must_use]
     pub fn stdio() -> Self {
+        Self::without_a_request(Transport::Stdio)
+    }
+
+    /// The edge itself: it initialises sessions that it shares between callers, asks if the server
+    /// is ready, and cancels calls that nobody waits for any more.
+    #[must_use]
+    pub fn edge() -> Self {
+        Self::without_a_request(Transport::Edge)
+    }
+
+    fn without_a_request(transport: Transport) -> Self {
         Self {
             principal: Principal::Anonymous,
-            transport: Transport::Stdio,
+            transport,
             client: None,
             http: None,
             tls: None,
@@ -131,5 +177,19 @@ impl Caller {
             provenance: None,
             quota: Quota::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_told_apart_by_all_of_the_digest_and_show_six_bytes() {
+        let (one, mut other) = (TokenId([0xab; 32]), TokenId([0xab; 32]));
+        other.0[31] = 0;
+        assert_ne!(Principal::Token(one), Principal::Token(other));
+        assert_eq!(Principal::Token(one).to_string(), "token:abababababab");
+        assert_eq!(format!("{one:?}"), "TokenId(abababababab)");
     }
 }

@@ -1,10 +1,11 @@
 //! Doors for the fuzz targets in `fuzz/`: what is private, on plain bytes and values.
 //!
-//! Compiled under `--cfg fuzzing` only, which cargo-fuzz sets. A door runs the code that serves, and
-//! adds nothing to it but checks of what is held inside. Each floor has its own; those of the
-//! leaves are here.
+//! Compiled under `--cfg fuzzing` only, which cargo-fuzz sets. What a target can drive by itself is
+//! public in its private module, and handed on from here; where that needs much that is private, a
+//! function is the door. It runs the code that serves, and adds nothing but checks of what is held
+//! inside. Each floor has its own; those of the leaves are here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ::http::HeaderMap;
 use bytes::{BufMut, Bytes};
@@ -14,11 +15,13 @@ pub use crate::conn::fuzzing as conn;
 pub use crate::guard::fuzzing as guard;
 pub use crate::http::fuzzing as http;
 pub use crate::mcp::fuzzing as mcp;
+pub use crate::wire::events::Event;
+pub use crate::wire::proxy_header::{Header, MAX_HEADER, read as proxy_header};
 
-use crate::events::Decoder;
-use crate::frames::{Line, Splitter};
-use crate::jsonrpc::Message;
-use crate::proxied::{self, Header, TrustedProxies};
+use crate::limits::lines::{Line, Splitter};
+use crate::wire::events::Decoder;
+use crate::wire::forwarded::TrustedProxies;
+use crate::wire::jsonrpc::Message;
 
 /// Lines out of bytes that come in these pieces. True beside the beginning of a line that was cut.
 ///
@@ -38,7 +41,7 @@ pub fn lines(pieces: &[&[u8]], max: usize) -> Vec<(Bytes, bool)> {
         }
         Line::Rest(skim) => {
             assert!(std::mem::take(&mut cut), "the rest of a line that was not cut");
-            let _answers = skim.answers();
+            skim.answers();
             None
         }
     };
@@ -62,19 +65,6 @@ pub fn lines(pieces: &[&[u8]], max: usize) -> Vec<(Bytes, bool)> {
     lines
 }
 
-/// One server-sent event, as [`events`] reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Its type.
-    pub kind: Option<String>,
-    /// The id that it brought.
-    pub id: Option<String>,
-    /// Its data.
-    pub data: Option<Bytes>,
-    /// In milliseconds.
-    pub retry: Option<u128>,
-}
-
 /// Events out of bytes that come in these pieces; false if one was too long, after which nothing
 /// is read.
 ///
@@ -89,12 +79,7 @@ pub fn events(pieces: &[&[u8]], max: usize) -> (Vec<Event>, bool) {
         decoder.check_held(piece.len());
         loop {
             match decoder.next() {
-                Ok(Some(event)) => events.push(Event {
-                    kind: event.kind.map(Into::into),
-                    id: event.id.map(Into::into),
-                    data: event.data,
-                    retry: event.retry.map(|retry| retry.as_millis()),
-                }),
+                Ok(Some(event)) => events.push(event),
                 Ok(None) => break,
                 Err(_too_long) => return (events, false),
             }
@@ -103,33 +88,6 @@ pub fn events(pieces: &[&[u8]], max: usize) -> (Vec<Event>, bool) {
     }
     (events, true)
 }
-
-/// What the first bytes of a connection are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// The beginning of a PROXY header, to which at least so many more bytes belong.
-    Partial(usize),
-    /// No PROXY header.
-    Absent,
-    /// One of this length, and whom it names.
-    Present(usize, Option<SocketAddr>),
-    /// One that is refused.
-    Bad,
-}
-
-/// Reads the PROXY header that `bytes` begin with.
-#[must_use]
-pub fn proxy_header(bytes: &[u8]) -> Start {
-    match proxied::read(bytes) {
-        Ok(Header::Partial { needed }) => Start::Partial(needed),
-        Ok(Header::Absent) => Start::Absent,
-        Ok(Header::Present { length, source }) => Start::Present(length, source),
-        Err(_refused) => Start::Bad,
-    }
-}
-
-/// The longest PROXY header that is read.
-pub const LONGEST_PROXY_HEADER: usize = proxied::MAX_HEADER;
 
 /// The client that `X-Forwarded-For` names behind these proxies; `Err` where it is refused.
 ///

@@ -1,42 +1,38 @@
 //! mcp-edge: puts any MCP server straight on the internet.
+#![cfg_attr(
+    fuzzing,
+    allow(missing_docs, private_interfaces, unnameable_types, reason = "no door is an interface")
+)]
 
-mod addr;
 mod backend;
-mod body;
-mod budget;
 mod caller;
+mod client;
 mod config;
 mod conn;
-mod events;
-mod frames;
+mod drain;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guard;
 mod health;
 mod http;
-pub mod jsonrpc;
-mod limit;
+mod limits;
 mod listener;
 mod mcp;
-mod pem;
-mod protocol;
-mod proxied;
-mod report;
-mod sample;
+mod observe;
+mod policy;
 mod server;
-mod shutdown;
-mod strangers;
-mod tally;
-mod upstream;
+mod wire;
 
-pub use addr::ClientAddr;
 pub use backend::diagnostics::Diagnostics;
 pub use backend::embedded::{Call, CallError, Handler, ServerInfo};
 pub use backend::stdio::CommandError;
 /// What runs between the edge and a child's program. For the binary only.
 #[doc(hidden)]
-pub use backend::stdio::shim::{is_stage as is_shim_stage, run as run_shim};
+pub use backend::stdio::custody::shim::{is_stage as is_shim_stage, run as run_shim};
 pub use caller::{Alpn, Caller, Principal, TlsFacts, TokenId, Transport};
+pub use client::UpstreamError;
+/// May `--forward-header` name this field?
+pub use client::may_go_up;
 pub use config::{
     Access, BadToken, BadTokenFile, CertFiles, ChildCommand, ChildLimits, Config, Limits,
     MIN_TOKEN, PassRule, Secret, Times, TlsRules, TlsSource, TlsVersion, Upstream, UpstreamHost,
@@ -44,8 +40,7 @@ pub use config::{
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
-pub use report::{Report, Reporter};
+pub use limits::addr::ClientAddr;
+pub use observe::report::{Report, Reporter};
 pub use server::{Behind, Certificates, LoadedCertificates, Server, StartError, serve_stdio};
-pub use upstream::UpstreamError;
-/// May `--forward-header` name this field?
-pub use upstream::may_go_up;
+pub use wire::jsonrpc;

@@ -25,7 +25,8 @@ fn bodies() -> Vec<(Vec<u8>, (u16, i64))> {
     let shape = (400, -32_600);
     let text = |text: &str| text.as_bytes().to_vec();
     let deep = |open: &str, close: &str| {
-        let (open, close) = (open.repeat(5000), close.repeat(5000));
+        let open = open.repeat(5000);
+        let close = close.repeat(5000);
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"f/echo","params":{{"a":{open}{close}}}}}"#)
     };
     vec![
@@ -165,7 +166,8 @@ async fn hostile_fields_are_refused_or_harmless() {
 /// it: see the paused-clock tests.
 async fn statuses(mut raw: RawClient, bytes: &[u8], first: Duration) -> Vec<u16> {
     raw.send(bytes).await;
-    let (mut statuses, mut patience) = (Vec::new(), first);
+    let mut statuses = Vec::new();
+    let mut patience = first;
     while let Ok(Some(answer)) = timeout(patience, raw.answer()).await {
         assert!(answer.status < 400 || answer.json().is_object());
         statuses.push(answer.status);

@@ -154,7 +154,8 @@ async fn no_child_serves_two_principals_or_two_sessions() {
         let (one, other) = (server.client(), server.client().token(OTHER_TOKEN));
         let pid = call(1, "t/pid", json!({}));
         let of = |client: &Client| {
-            let (client, pid) = (client.clone(), pid.clone());
+            let client = client.clone();
+            let pid = pid.clone();
             async move {
                 let answers = join_all((0..12).map(|_| ask(&client, &pid))).await;
                 let pids = answers.iter().map(|it| it.json()["result"]["pid"].as_i64().unwrap());
@@ -228,7 +229,8 @@ async fn a_bare_call_never_hears_of_sessions() {
 #[tokio::test]
 async fn a_child_that_does_not_start_fails_all_who_waited_for_one() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         let script = r#"echo x >> "$DIR/starts"; until [ -e "$DIR/go" ]; do sleep 0.02; done"#;
         let server = TestServer::start(config(), mark.sh_in(script, dir.path())).await;
         let client = server.client();
@@ -313,7 +315,8 @@ done
 #[tokio::test]
 async fn the_edge_speaks_the_plainest_mcp_to_a_backend() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         let times = Times { call: Duration::from_secs(5), ..config().times };
         let behind = mark.sh_in(INTEGERS, dir.path());
         let server = TestServer::start(Config { times, ..config() }, behind).await;

@@ -329,7 +329,8 @@ fn dying_until(up: &std::path::Path) -> String {
 #[tokio::test]
 async fn a_crash_loop_is_held_back_told_of_and_left() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         let up = dir.path().join("up");
         let server = TestServer::start(config(), mark.sh(&dying_until(&up))).await;
         let client = server.client();

@@ -128,7 +128,8 @@ async fn messages_need_a_session_of_ones_own() {
             let legacy = Legacy::open(&client, "/sse").await;
             let body = call(1, "f/echo", json!({}));
             let to = |client: &Client, path: &str| {
-                let (client, request) = (client.clone(), client.post(path, &body));
+                let client = client.clone();
+                let request = client.post(path, &body);
                 async move { client.send(request).await }
             };
             for path in ["/messages", "/messages?sessionId=", "/messages?x=1"] {

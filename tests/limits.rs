@@ -466,7 +466,8 @@ async fn thirty_sessions_that_nobody_uses_again_lock_nobody_out() {
             Limits { max_sessions: 7, ..config().limits },
             Limits { max_children: 5, ..per_ip },
         ] {
-            let (places, mark) = (limits.max_children, Mark::new());
+            let places = limits.max_children;
+            let mark = Mark::new();
             let server = TestServer::start(Config { limits, ..config() }, mark.diagnostics()).await;
             let client = server.client();
             // One that came back after a pause keeps its session.

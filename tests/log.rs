@@ -119,7 +119,7 @@ fn ten_thousand_requests_are_answered_whose_log_nobody_reads() {
     // Nobody has read a line since `serving`: what the edge says of it comes when somebody does.
     // Whether the report or the notice is first is chance.
     let (mut report, mut told) = (None, None);
-    let _last = edge.event(|event| {
+    edge.event(|event| {
         if event["report"]["log_lines_dropped"].as_u64() > Some(0) {
             report = Some(event.clone());
         }
@@ -156,7 +156,7 @@ fn an_edge_ends_although_its_log_is_stuck() {
     for _ in 0..20 {
         peer.get_mut().write_all(requests.as_bytes()).unwrap();
         for _ in 0..50 {
-            let _status = answer(&mut peer);
+            answer(&mut peer);
         }
     }
     drop(peer);
@@ -212,7 +212,7 @@ fn no_line_can_be_forged() {
         let line = line.strip_suffix('\n').unwrap();
         assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
         assert!(line.contains("\\r") || line.contains("\\u000d"), "{line:?}");
-        let _status = process.wait().unwrap();
+        process.wait().unwrap();
     }
 }
 

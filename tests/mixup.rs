@@ -121,7 +121,7 @@ impl Hammer {
     async fn abandoned(&mut self, session: &Session, id: u64) {
         let (body, token) = self.count(id, 50);
         let stream = session.stream(&body).await;
-        drop(self.read(stream, id, &token).await);
+        self.read(stream, id, &token).await;
         let cancel = support::note("notifications/cancelled", json!({ "requestId": id }));
         assert_eq!(session.post(&cancel).await.status, 202);
     }

@@ -168,7 +168,8 @@ async fn nothing_overtakes_the_handshake_that_the_edge_makes_for_a_client() {
         let (mut stream, endpoint) = legacy(&client).await;
         let mut posting = JoinSet::new();
         for id in [1, 2, 3] {
-            let (client, endpoint) = (client.clone(), endpoint.clone());
+            let client = client.clone();
+            let endpoint = endpoint.clone();
             posting.spawn(async move {
                 let call = call(id, "tools/call", json!({ "name": "act", "arguments": {} }));
                 client.send(client.post(&endpoint, &call)).await.status

@@ -45,7 +45,7 @@ fn posting(path: &str, fields: &str) -> String {
 
 /// Has the other side ended the connection?
 async fn ended(mut taken: Taken) {
-    drop(taken.until_closed().await);
+    taken.until_closed().await;
 }
 
 #[tokio::test]

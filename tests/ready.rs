@@ -42,7 +42,8 @@ fn switch(dir: &Path, name: &str, on: bool) {
 #[tokio::test]
 async fn everybody_may_ask_and_nobody_costs_more() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         let limits = Limits { requests_per_second: 1, burst: 1, ..config().limits };
         let config = Config { limits, ..config() };
         let server = TestServer::start(config, mark.sh_in(TOOLS_SCRIPT, dir.path())).await;
@@ -95,7 +96,8 @@ async fn any_backend_can_be_asked() {
 #[tokio::test]
 async fn a_backend_that_does_not_answer_is_not_ready_until_it_does() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         switch(dir.path(), "mute", true);
         let server = TestServer::start(config(), mark.sh_in(TOOLS_SCRIPT, dir.path())).await;
         let client = server.client().stranger();
@@ -117,7 +119,8 @@ async fn a_backend_that_does_not_answer_is_not_ready_until_it_does() {
 #[tokio::test]
 async fn a_backend_that_does_not_start_is_not_started_again_and_again() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         switch(dir.path(), "gone", true);
         let server = TestServer::start(config(), mark.sh_in(TOOLS_SCRIPT, dir.path())).await;
         let client = server.client().stranger();
@@ -184,7 +187,8 @@ async fn an_edge_full_of_sessions_that_nobody_uses_is_ready() {
 #[tokio::test]
 async fn who_waits_when_the_drain_begins_hears_of_it_at_once() {
     bounded(async {
-        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let mark = Mark::new();
+        let dir = tempfile::tempdir().unwrap();
         switch(dir.path(), "mute", true);
         let mut server = TestServer::start(config(), mark.sh_in(TOOLS_SCRIPT, dir.path())).await;
         let (one, other) = (server.client().stranger(), server.client().stranger().h2());

@@ -186,7 +186,8 @@ async fn certificates_are_replaced_under_load_and_no_request_is_lost() {
         let client = edge.client();
         let session = client.initialize("2025-11-25").await;
         let mut standalone = session.listen(None).await.events();
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU32::new(0));
         let mut load = JoinSet::new();
         for (client, kept) in [
             (client.clone(), true),

@@ -3,9 +3,10 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mcp_edge::Behind;
+use parking_lot::Mutex;
 use rmcp::model::{CallToolRequestParams, ProgressNotificationParam};
 use rmcp::service::NotificationContext;
 use rmcp::transport::StreamableHttpClientTransport;
@@ -24,7 +25,7 @@ impl ClientHandler for Noting {
         params: ProgressNotificationParam,
         _context: NotificationContext<RoleClient>,
     ) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(params.progress);
+        self.0.lock().push(params.progress);
     }
 }
 
@@ -55,7 +56,7 @@ async fn whole_conversation(server: &TestServer) {
     let echo = serde_json::to_value(echo).unwrap();
     assert_eq!(echo.pointer("/content/0/text"), Some(&json!("ü\n")));
     client.call_tool(tool("count", &json!({ "n": 4, "delay_ms": 20 }))).await.unwrap();
-    let steps = noting.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let steps = noting.0.lock().clone();
     assert_eq!(steps, [1.0, 2.0, 3.0, 4.0]);
     let failed = client.call_tool(tool("fail", &json!({ "message": "no" }))).await.unwrap();
     assert_eq!(failed.is_error, Some(true));

@@ -336,11 +336,13 @@ async fn somebody_elses_session_is_as_unknown_as_none() {
             let hang = mine.stream(&call(1, "f/hang", json!({}))).await;
             let cancel = note("notifications/cancelled", json!({ "requestId": 1 }));
             for body in [call(1, "f/echo", json!({})), cancel] {
-                let (foreign, unknown) = (theirs.post(&body).await, none.post(&body).await);
+                let foreign = theirs.post(&body).await;
+                let unknown = none.post(&body).await;
                 assert_eq!(foreign.refusal(), (404, -32_001));
                 assert_eq!((foreign.status, foreign.body), (unknown.status, unknown.body));
             }
-            let (foreign, unknown) = (theirs.delete().await, none.delete().await);
+            let foreign = theirs.delete().await;
+            let unknown = none.delete().await;
             assert_eq!(foreign.refusal(), (404, -32_001));
             assert_eq!(foreign.body, unknown.body);
             let foreign =

@@ -99,7 +99,8 @@ async fn with_many_calls_in_flight_each_stream_has_its_own() {
             }
             assert_eq!(standalone.last.as_deref(), None, "nothing was read of it");
             assert_eq!(session.delete().await.status, 204);
-            let (mut standalone, mut seen) = (standalone, Vec::new());
+            let mut standalone = standalone;
+            let mut seen = Vec::new();
             while let Some(event) = standalone.next().await {
                 seen.extend(event.message());
             }

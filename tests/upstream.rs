@@ -261,7 +261,8 @@ async fn a_json_answer_may_come_late_behind_its_head() {
         let upside = Scripted::stateless(late).await;
         let head = Duration::from_secs(1);
         let server = edge(Upstream { head, ..upside.upstream() }).await;
-        let (client, message) = (server.client(), calling(1, "act"));
+        let client = server.client();
+        let message = calling(1, "act");
         let waiting = async {
             eventually(|| upside.calls("act") == 1).await;
             // A round trip later the head is there, too.
@@ -439,6 +440,26 @@ async fn callers_without_a_session_share_one_and_never_an_id() {
 }
 
 #[tokio::test]
+async fn a_session_that_no_caller_needs_any_more_is_ended_and_begun_again() {
+    bounded(async {
+        let upside = Scripted::new(|_| Act::Well).await;
+        let times = Times { session_idle: Duration::from_secs(1), ..Times::default() };
+        let config = Config { times, ..config() };
+        let server = TestServer::start(config, Behind::upstream(upside.upstream())).await;
+        let client = server.client();
+        let count = |method: &str| upside.methods().iter().filter(|it| *it == method).count();
+        for _ in 0..2 {
+            assert_eq!(bare(&client, &calling(1, "act")).await["id"], 1);
+            assert_ne!(count("DELETE"), count("initialize"));
+            eventually(|| count("DELETE") == count("initialize")).await;
+        }
+        let calls: Vec<_> = upside.seen().into_iter().filter(|it| it.tool().is_some()).collect();
+        assert_ne!(calls[0].session(), calls[1].session());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn before_an_upstream_without_sessions_the_bytes_stay_as_they_came() {
     bounded(async {
         let upside = Scripted::stateless(|_| Act::Well).await;
@@ -484,7 +505,8 @@ async fn calls_of_one_principal_without_a_session_have_a_lid() {
         let client = server.client();
         let mut waiting = JoinSet::new();
         for id in 0..256 {
-            let (client, message) = (client.clone(), calling(id, "act"));
+            let client = client.clone();
+            let message = calling(id, "act");
             waiting.spawn(async move { client.send(client.post("/mcp", &message)).await });
         }
         eventually(|| upside.calls("act") == 256).await;
@@ -696,7 +718,8 @@ async fn nothing_of_a_clients_header_goes_up_unless_it_is_listed() {
 
 fn nothing_else(request: &Seen) {
     for (name, value) in &request.headers {
-        let (name, value) = (name.as_str(), value.to_str().unwrap());
+        let name = name.as_str();
+        let value = value.to_str().unwrap();
         let listed = LISTED.contains(&name);
         assert!(listed || OWN.contains(&name), "{name}: {value}");
         // What the edge does by itself has nothing of a client's.

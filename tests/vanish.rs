@@ -36,7 +36,7 @@ async fn vanish(client: Client, number: usize) -> Session {
         let asked = session.stream(&call(1, "tools/call", params)).await;
         drop(asked);
         let cancel = support::note("notifications/cancelled", json!({ "requestId": 1 }));
-        drop(session.post(&cancel).await);
+        session.post(&cancel).await;
     }
     drop(stream);
     session

@@ -5,7 +5,8 @@
 
 use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
-use mcp_edge::fuzzing::{http as doors, mcp};
+use mcp_edge::fuzzing::http as doors;
+use mcp_edge::fuzzing::mcp::{EventId, StreamId};
 use mcp_edge_fuzz::headers;
 
 fn once<'a>(map: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ()> {
@@ -34,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(read.version, version.filter(|it| !it.is_empty()));
             assert_eq!(read.last_event, last.filter(|it| !it.is_empty()));
             if let Some(text) = read.last_event
-                && let Some((stream, number)) = mcp::event_id(text)
+                && let Some(EventId { stream: StreamId(stream), number }) = EventId::parse(text)
             {
                 let (one, other) = text.split_once('-').expect("two numbers");
                 assert_eq!(one.parse(), Ok(stream));

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
-use mcp_edge::fuzzing::{LONGEST_PROXY_HEADER, Start, conn, proxy_header};
+use mcp_edge::fuzzing::{Header, MAX_HEADER, conn, proxy_header};
 use mcp_edge_fuzz::edge;
 
 /// A header and whom it names; none if there is no good and whole one.
@@ -67,14 +67,14 @@ fuzz_target!(|data: &[u8]| {
     let read = proxy_header(data);
     let expected = independently(data);
     match (read, expected) {
-        (Start::Present(length, source), Some(expected)) => {
+        (Ok(Header::Present { length, source }), Some(expected)) => {
             assert_eq!((length, source), expected);
-            assert!(length <= LONGEST_PROXY_HEADER);
+            assert!(length <= MAX_HEADER);
             // Of every beginning of it no more is asked for than is there.
             let mut at = 0;
             while at < length {
                 match proxy_header(&data[..at]) {
-                    Start::Partial(needed) => {
+                    Ok(Header::Partial { needed }) => {
                         assert!(needed > 0 && at + needed <= length, "{needed} behind {at}");
                         at += needed;
                     }
@@ -84,22 +84,22 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(at, length);
             assert_eq!(proxy_header(&data[..length]), read);
         }
-        (Start::Partial(needed), None) => {
-            assert!(needed > 0 && data.len() + needed <= LONGEST_PROXY_HEADER);
+        (Ok(Header::Partial { needed }), None) => {
+            assert!(needed > 0 && data.len() + needed <= MAX_HEADER);
         }
-        (Start::Absent | Start::Bad, None) => {}
+        (Ok(Header::Absent) | Err(_), None) => {}
         (read, expected) => panic!("{read:?}, but {expected:?}"),
     }
     // The same from a connection: what stands behind the header is all there.
     let arrived = edge::run(conn::announced(data));
     match read {
-        Start::Present(length, source) => {
+        Ok(Header::Present { length, source }) => {
             let arrived = arrived.expect("it is good");
             assert_eq!(arrived.rest, &data[length..]);
             let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
             assert_eq!(arrived.client, source.map(canonical));
         }
-        Start::Absent => assert_eq!(arrived.expect("all of it is there").rest, data),
-        Start::Partial(_) | Start::Bad => assert_eq!(arrived, None),
+        Ok(Header::Absent) => assert_eq!(arrived.expect("all of it is there").rest, data),
+        Ok(Header::Partial { .. }) | Err(_) => assert_eq!(arrived, None),
     }
 });

@@ -5,13 +5,18 @@
 #![no_main]
 
 use std::collections::{BTreeMap, HashMap};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use arbitrary::Arbitrary;
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use mcp_edge::fuzzing::mcp::{Books, Placed, Reading};
+use mcp_edge::Transport;
+use mcp_edge::fuzzing::mcp::{Audience, During, Onto, Reason, Routed, State, StreamId, Turn, begin};
 use mcp_edge::jsonrpc::{Message, RequestId};
 use mcp_edge_fuzz::edge;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -48,6 +53,111 @@ struct Model {
     serial: u64,
 }
 
+/// One reader of one stream.
+#[derive(Clone, Copy)]
+struct Reading {
+    stream: u64,
+    turn: Turn,
+}
+
+/// What became of a message of the backend's.
+#[derive(Debug, PartialEq)]
+enum Placed {
+    /// It is on this stream.
+    On(u64),
+    /// It is nobody's.
+    Nobodys,
+    /// The edge has to answer it.
+    Ours,
+}
+
+#[derive(Debug)]
+struct Held {
+    calls: usize,
+    asked: usize,
+    streams: usize,
+    bytes: usize,
+}
+
+/// The books of one session, as its task, its readers and its client use them.
+struct Books(State);
+
+impl Books {
+    fn begin(&mut self, calls: &[Message], own: bool, events: bool) -> Option<Reading> {
+        let onto = if own { Onto::Own { events } } else { Onto::Standalone };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (StreamId(stream), turn) = begin(&mut self.0, calls, onto, deadline)?;
+        Some(Reading { stream, turn })
+    }
+
+    /// Is there no room for a message? Then its writer would wait.
+    fn is_full(&self, message: &Message, during: Option<u8>) -> bool {
+        let place = self.0.place(message, &said(during));
+        place.is_some_and(|stream| self.0.is_full(stream))
+    }
+
+    fn route(&mut self, message: &Message, during: Option<u8>) -> Placed {
+        let during = said(during);
+        let place = self.0.place(message, &during);
+        match (self.0.route(message, &during, Instant::now()), place) {
+            (Routed::Delivered, Some(StreamId(stream))) => Placed::On(stream),
+            (Routed::Delivered, None) | (Routed::Dropped, _) => Placed::Nobodys,
+            (Routed::Unanswerable(_), _) => Placed::Ours,
+        }
+    }
+
+    fn cancel(&mut self, id: &RequestId) -> bool {
+        self.0.cancel(id, Instant::now())
+    }
+
+    fn fail(&mut self, id: &RequestId) -> bool {
+        self.0.fail(id, Reason::BackendBusy, Instant::now())
+    }
+
+    /// A new reader goes on where the last one was, or behind an event that it has seen.
+    fn read(&mut self, stream: u64, seen: Option<u64>) -> Option<Reading> {
+        let log = self.0.log(StreamId(stream))?;
+        let turn = match seen {
+            None => log.attach(),
+            Some(seen) => log.resume(seen)?,
+        };
+        Some(Reading { stream, turn })
+    }
+
+    fn leave(&mut self, reading: Reading) {
+        if let Some(log) = self.0.log(StreamId(reading.stream)) {
+            log.detach(reading.turn);
+        }
+        self.0.forget_finished();
+    }
+
+    /// The next event of a reader and its number; at the end `Some(None)`.
+    fn next(&mut self, reading: Reading) -> Option<Option<(u64, Bytes)>> {
+        let Some(log) = self.0.log(StreamId(reading.stream)) else { return Some(None) };
+        match log.poll_next(reading.turn, &Context::from_waker(Waker::noop())) {
+            Poll::Ready(next) => Some(next),
+            Poll::Pending => None,
+        }
+    }
+
+    fn end(&mut self) {
+        self.0.end("over", Instant::now());
+    }
+
+    fn is_ended(&self) -> bool {
+        self.0.is_ended()
+    }
+
+    fn held(&self) -> Held {
+        let (calls, asked, streams, bytes) = self.0.held();
+        Held { calls, asked, streams, bytes }
+    }
+}
+
+fn said(during: Option<u8>) -> During {
+    during.map_or(During::Unsaid, |id| During::Call(of(id)))
+}
+
 struct Reader {
     reading: Reading,
     /// The number of the event before the next, once one was read.
@@ -71,7 +181,8 @@ fn of(id: u8) -> RequestId {
 fuzz_target!(|input: Input| edge::run(async { play(input) }));
 
 fn play(input: Input) {
-    let mut books = Books::new(input.bare);
+    let transport = if input.bare { Transport::Bare } else { Transport::StreamableHttp };
+    let mut books = Books(State::new(Audience::of(transport), Instant::now()));
     let (mut model, mut readers) = (Model::default(), Vec::<Reader>::new());
     for step in input.steps.iter().take(600) {
         model.serial += 1;
@@ -100,16 +211,15 @@ fn play(input: Input) {
 }
 
 fn route(books: &mut Books, model: &mut Model, message: &Message, during: Option<u8>) -> Placed {
-    let during = during.map(of);
     if books.is_ended() {
         // Its task is over: nobody carries anything any more.
         return Placed::Nobodys;
     }
-    if books.is_full(message, during.as_ref()) {
+    if books.is_full(message, during) {
         // Its writer waits; here it says something else.
         return Placed::Nobodys;
     }
-    let placed = books.route(message, during.as_ref());
+    let placed = books.route(message, during);
     if let Placed::On(stream) = placed {
         let known = model.calls.values().any(|it| *it == stream) || stream == 0;
         assert!(known, "a message on stream {stream}, which belongs to no call");
@@ -171,7 +281,7 @@ fn take(step: &Step, books: &mut Books, model: &mut Model, readers: &mut Vec<Rea
         }
         Step::Reply { id } => {
             let before = books.held().asked;
-            let was = books.answered(&of(*id));
+            let was = books.0.answered(&of(*id));
             assert_eq!(books.held().asked, before - usize::from(was));
         }
         Step::Cancel { id } => {
@@ -186,13 +296,13 @@ fn take(step: &Step, books: &mut Books, model: &mut Model, readers: &mut Vec<Rea
             }
         }
         Step::Attach { stream } => {
-            if let Some(reading) = books.attach(u64::from(stream % 32)) {
+            if let Some(reading) = books.read(u64::from(stream % 32), None) {
                 readers.push(Reader { reading, at: None, gone: false });
             }
         }
         Step::Resume { stream, seen } => {
             let (stream, seen) = (u64::from(stream % 32), u64::from(*seen));
-            if let Some(reading) = books.resume(stream, seen) {
+            if let Some(reading) = books.read(stream, Some(seen)) {
                 let placed = model.placed.get(&stream).map_or(0, Vec::len);
                 assert!(seen <= placed as u64, "event {seen} of {placed} was seen");
                 readers.push(Reader { reading, at: Some(seen), gone: false });

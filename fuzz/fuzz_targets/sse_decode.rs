@@ -4,7 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mcp_edge::fuzzing::{events, mcp};
+use mcp_edge::fuzzing::events;
+use mcp_edge::fuzzing::mcp::EventId;
 use mcp_edge_fuzz::{pieces, seeded_twice, sse};
 
 fuzz_target!(|data: &[u8]| {
@@ -18,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(&all[..some.len()], some);
     assert!(!whole || some.len() == all.len());
     if let Ok(text) = std::str::from_utf8(data) {
-        let read = mcp::event_id(text);
+        let read = EventId::parse(text);
         assert!(read.is_none() || text.split_once('-').is_some());
     }
 });

@@ -1,5 +1,7 @@
 //! Server-sent events by the words of the standard (WHATWG HTML 9.2.6), all bytes at hand.
 
+use std::time::Duration;
+
 use mcp_edge::fuzzing::Event;
 
 const NOTHING: Event = Event { kind: None, id: None, data: None, retry: None };
@@ -22,15 +24,15 @@ pub fn decode(bytes: &[u8]) -> Vec<Event> {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         let text = String::from_utf8_lossy(value).into_owned();
         match &line[..colon] {
-            b"event" => now.kind = (!text.is_empty()).then_some(text),
-            b"id" if !value.contains(&0) => now.id = Some(text),
+            b"event" => now.kind = (!text.is_empty()).then(|| text.into()),
+            b"id" if !value.contains(&0) => now.id = Some(text.into()),
             b"data" => {
                 let all = now.data.take().map(|before| [&before[..], b"\n"].concat());
                 now.data = Some([&all.unwrap_or_default(), value].concat().into());
             }
             b"retry" if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 match text.parse::<u64>() {
-                    Ok(number) => now.retry = Some(number.into()),
+                    Ok(number) => now.retry = Some(Duration::from_millis(number)),
                     Err(_) => continue,
                 }
             }

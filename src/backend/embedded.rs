@@ -4,19 +4,20 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::{During, Link, QUEUE, SAID_QUEUE, Said, Told, say};
-use crate::budget::{Quota, Share};
 use crate::caller::Caller;
-use crate::jsonrpc::{self, Kind, Message, RequestId, code};
-use crate::protocol::ProtocolVersion;
-use crate::shutdown::Drain;
+use crate::drain::Drain;
+use crate::limits::bytes::{Quota, Share};
+use crate::wire::jsonrpc::{self, Kind, Message, RequestId, code};
+use crate::wire::revision::ProtocolVersion;
 
 /// Questions that one session's handler may have open to its client at once.
 const MAX_QUESTIONS: usize = 64;
@@ -110,10 +111,10 @@ impl Call {
         let Some(token) = self.params.pointer("/_meta/progressToken") else { return };
         let mut params = json!({ "progressToken": token, "progress": progress });
         if let (Some(total), Some(map)) = (total, params.as_object_mut()) {
-            let _previous = map.insert("total".to_owned(), json!(total));
+            map.insert("total".to_owned(), json!(total));
         }
         if let (false, Some(map)) = (message.is_empty(), params.as_object_mut()) {
-            let _previous = map.insert("message".to_owned(), json!(message));
+            map.insert("message".to_owned(), json!(message));
         }
         self.notify("notifications/progress", &params).await;
     }
@@ -152,18 +153,18 @@ struct Questions {
 
 impl Questions {
     fn open(&self) -> Option<(RequestId, oneshot::Receiver<Answer>)> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if open.len() >= MAX_QUESTIONS {
             return None;
         }
         let id = RequestId::from(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
-        drop(open.insert(id.clone(), sender));
+        open.insert(id.clone(), sender);
         Some((id, receiver))
     }
 
     fn close(&self, id: &RequestId) -> Option<oneshot::Sender<Answer>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        self.open.lock().remove(id)
     }
 }
 
@@ -219,7 +220,7 @@ impl EmbeddedBackend {
     }
 
     /// Starts one session with the handler.
-    pub(crate) fn open_within(&self, quota: &Quota) -> Link {
+    pub(crate) fn open(&self, quota: &Quota) -> Link {
         let (tell, told) = mpsc::channel(QUEUE);
         let (say, said) = mpsc::channel(SAID_QUEUE);
         let session = EmbeddedSession {
@@ -233,12 +234,6 @@ impl EmbeddedBackend {
         };
         self.drain.spawn_behind(session.run(told));
         Link { tell, said }
-    }
-
-    /// The same for nobody in particular.
-    #[cfg(test)]
-    pub(crate) fn open(&self) -> Link {
-        self.open_within(&Quota::default())
     }
 }
 
@@ -330,12 +325,14 @@ impl EmbeddedSession {
             _share: share,
         };
         let quota = self.quota.clone();
-        let (handler, said, answered) = (Arc::clone(&self.handler), self.said.clone(), id.clone());
+        let handler = Arc::clone(&self.handler);
+        let said = self.said.clone();
+        let answered = id.clone();
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
             drop(say(&said, to_said(&answered, &answer, &quota)).await);
         });
-        drop(self.running.insert(running.id(), (id, running)));
+        self.running.insert(running.id(), (id, running));
     }
 
     fn cancel(&mut self, message: &Message) {
@@ -376,7 +373,7 @@ impl EmbeddedSession {
             "serverInfo": { "name": name, "version": version },
         });
         if let (Some(text), Some(map)) = (instructions, result.as_object_mut()) {
-            let _previous = map.insert("instructions".to_owned(), json!(text));
+            map.insert("instructions".to_owned(), json!(text));
         }
         result
     }
@@ -418,7 +415,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tally::Tally;
+    use crate::observe::metrics::Tally;
 
     struct Fixture;
 
@@ -463,7 +460,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_to_the_client_and_its_answer_comes_back() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open();
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
         tell(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         assert_eq!(asked.method(), Some("roots/list"));
@@ -474,7 +471,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_ends_and_a_panic_is_answered() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open();
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
         tell(&link, request(1, "hang")).await;
         tell(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
             .await;
@@ -487,7 +484,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_notification_that_panics_leaves_the_session() {
         let tally = Tally::default();
-        let mut link = EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open();
+        let mut link =
+            EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open(&Quota::default());
         tell(&link, Message::notification("notifications/panic", &json!({}))).await;
         tell(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
@@ -499,7 +497,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dropping_the_link_ends_the_session() {
         let drain = Drain::default();
-        let link = EmbeddedBackend::new(Fixture, drain.clone()).open();
+        let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::default());
         tell(&link, request(1, "hang")).await;
         drop(link);
         assert!(drain.finish(Duration::from_secs(1)).await);

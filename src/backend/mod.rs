@@ -1,9 +1,11 @@
 //! What stands behind the edge: a child process for each session, a handler linked in, or a server
 //! that speaks HTTP itself.
 //!
-//! The floor's one verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
-//! messages. Dropping the link ends what it leads to.
+//! The floor's first verb is [`Backend::open`]: it gives a [`Link`], a pair of bounded queues of
+//! messages. Dropping the link ends what it leads to. A backend that needs no session for a call
+//! takes it by [`Backend::call`].
 
+pub(crate) mod catalog;
 pub(crate) mod diagnostics;
 pub(crate) mod embedded;
 pub(crate) mod stdio;
@@ -15,11 +17,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::upstream::Directly;
-use crate::addr::ClientKey;
-use crate::budget::Quota;
+pub(crate) use self::upstream::NoAnswer;
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, RequestId};
+use crate::limits::addr::ClientKey;
+use crate::limits::bytes::Quota;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Messages that may wait on their way to a backend. A full queue makes the sender wait.
 pub(crate) const QUEUE: usize = 64;
@@ -52,9 +54,22 @@ impl Backend {
     /// [`OpenError`] where every place is taken or the process does not start.
     pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         match self {
-            Self::Stdio(stdio) => stdio.open_within(who, quota),
-            Self::Embedded(embedded) => Ok(embedded.open_within(quota)),
+            Self::Stdio(stdio) => stdio.open(who, quota),
+            Self::Embedded(embedded) => Ok(embedded.open(quota)),
             Self::Upstream(upstream) => Ok(upstream.open()),
+        }
+    }
+
+    /// Makes one call without a session of the caller's. `None` if this backend needs one. Dropped,
+    /// it cancels the call.
+    pub(crate) async fn call(
+        &self,
+        request: &Message,
+        caller: &Arc<Caller>,
+    ) -> Option<Result<Message, NoAnswer>> {
+        match self {
+            Self::Stdio(_) | Self::Embedded(_) => None,
+            Self::Upstream(upstream) => upstream.call(request, caller).await,
         }
     }
 
@@ -66,27 +81,11 @@ impl Backend {
         }
     }
 
-    /// Does what is opened keep ending at once?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        match self {
-            Self::Stdio(stdio) => stdio.is_crash_loop(),
-            Self::Embedded(_) | Self::Upstream(_) => false,
-        }
-    }
-
     /// Does it read parameters as values, which take more memory than their text?
     pub(crate) fn reads_values(&self) -> bool {
         match self {
             Self::Embedded(_) => true,
             Self::Stdio(_) | Self::Upstream(_) => false,
-        }
-    }
-
-    /// How many processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        match self {
-            Self::Stdio(stdio) => stdio.children(),
-            Self::Embedded(_) | Self::Upstream(_) => 0,
         }
     }
 }
@@ -153,7 +152,8 @@ pub(crate) async fn say(
 
 /// What a message of a backend's belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum During {
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
+pub enum During {
     /// This request of the client's.
     Call(RequestId),
     /// No request: it came on a stream for such messages.

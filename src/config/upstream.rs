@@ -42,7 +42,8 @@ pub struct Upstream {
 
 /// A URL as it may be shown: its query may hold a key.
 pub(crate) fn shown(url: &Uri) -> String {
-    let (scheme, authority) = (url.scheme_str().unwrap_or("http"), url.authority());
+    let scheme = url.scheme_str().unwrap_or("http");
+    let authority = url.authority();
     format!("{scheme}://{}{}", authority.map_or("", |it| it.as_str()), url.path())
 }
 

@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use crate::addr::ClientAddr;
-use crate::proxied::{self, BadHeader, Header};
-use crate::strangers::Stranger;
+use crate::limits::addr::ClientAddr;
+use crate::limits::strangers::Stranger;
+use crate::wire::proxy_header::{self, BadHeader, Header};
 
 /// A connection, and whom it is from.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl<I: AsyncRead + Unpin> Arrival<I> {
     pub(super) async fn announced(mut io: I, proxy: ClientAddr) -> Result<Self, BadStart> {
         let mut seen = Vec::new();
         let (length, client, by) = loop {
-            match proxied::read(&seen)? {
+            match proxy_header::read(&seen)? {
                 Header::Absent => break (0, proxy, KnownBy::Requests),
                 Header::Present { length, source: None } => {
                     break (length, proxy, KnownBy::Itself);

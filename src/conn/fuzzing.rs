@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-pub use super::framing::fuzzing::violation;
-pub use super::h2::fuzzing::{Seen, frames, patience};
+pub use super::http1::fuzzing::violation;
+pub use super::http2::fuzzing::{Seen, frames, patience};
 pub use super::tls::fuzzing::is_hello;
-use super::{Arrival, ConnInfo, Connection, KnownBy};
-use crate::addr::ClientAddr;
+use super::{Arrival, ConnInfo, Connection, KnownBy, http2};
 use crate::backend::Backend;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::caller::{Alpn, TlsFacts};
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::guard::Guard;
 use crate::http::App;
+use crate::limits::addr::ClientAddr;
 use crate::mcp::Mcp;
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::observe::metrics::Tally;
+use crate::policy::{CurrentPolicy, Policy};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -30,7 +31,7 @@ fn peer() -> ClientAddr {
 #[derive(Debug)]
 pub struct Edge {
     connection: Connection,
-    app: Arc<App>,
+    tally: Tally,
     drain: Drain,
 }
 
@@ -42,10 +43,11 @@ impl Edge {
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let tally = Tally::default();
         let mcp = Mcp::new(backend, config, tally.clone(), drain.clone());
-        let guard = Guard::counting(config, &[], tally.clone());
-        let app = Arc::new(App::new(config, guard, mcp, None, tally.clone(), drain.clone()));
-        let connection = Connection::new(config, Arc::clone(&app), None, tally, drain.clone());
-        Self { connection, app, drain }
+        let policy = CurrentPolicy::new(Policy::new(config, &[]));
+        let guard = Guard::new(tally.clone());
+        let app = App::new(config, policy, guard, mcp, None, tally.clone(), drain.clone());
+        let connection = Connection::new(config, Arc::new(app), None, tally.clone(), drain.clone());
+        Self { connection, tally, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -71,17 +73,17 @@ impl Edge {
         let conn = ConnInfo {
             client: peer(),
             local: LOCAL,
-            tls: Some(facts),
+            tls: Some(Arc::new(facts)),
             speaks_for: false,
             stranger: None,
         };
-        self.connection.serve_http2(io, conn).await;
+        http2::serve(&self.connection.service, io, conn).await;
     }
 
     /// Event streams that are open.
     #[must_use]
-    pub fn streams(&self) -> u64 {
-        self.app.streams()
+    pub fn streams(&self) -> usize {
+        self.tally.gauges().streams.value()
     }
 
     /// Ends it; true if nothing was left running.
@@ -103,7 +105,7 @@ pub struct Announced {
 pub async fn announced<I: AsyncRead + Unpin>(io: I) -> Option<Announced> {
     let mut arrival = Arrival::announced(io, peer()).await.ok()?;
     let mut rest = Vec::new();
-    let _length = arrival.io.read_to_end(&mut rest).await.ok()?;
+    arrival.io.read_to_end(&mut rest).await.ok()?;
     let named = arrival.by == KnownBy::Proxy;
     let client = named.then(|| arrival.client.to_string().parse().ok()).flatten();
     Some(Announced { client, rest })

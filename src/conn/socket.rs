@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
-use super::framing::{Framing, Violation};
-use crate::http::{EVERY, OWN};
+use super::http1::{Framing, Violation};
+use crate::http::NoRequest;
 
 /// A socket that reports to the connection's [`Activity`].
 #[derive(Debug)]
@@ -39,47 +39,21 @@ impl<I> Watched<I> {
     }
 }
 
-/// A response that says in JSON what is wrong, and that the connection ends.
-pub(super) fn refusal(status: &str, label: &str, text: &str) -> Bytes {
-    let body = serde_json::json!({ "error": label, "message": text }).to_string();
-    let length = body.len();
-    let mut head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
-         connection: close\r\n"
-    );
-    for (name, value) in EVERY.iter().chain(&OWN) {
-        for part in [name.as_str(), ": ", value, "\r\n"] {
-            head.push_str(part);
-        }
-    }
-    format!("{head}\r\n{body}").into()
-}
-
 /// What to write instead, if this is a refusal that hyper made by itself: of a head that it could
 /// not parse there is no request that the service could answer.
 fn bare_refusal(written: &[u8]) -> Option<Bytes> {
     // Every response passes here: what is no refusal must be seen at once.
     let status = written.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+    let refusal = match status {
+        b"00" => NoRequest::Malformed("this is not valid HTTP/1.1"),
+        b"14" => NoRequest::TargetTooLong,
+        b"31" => NoRequest::HeadTooLarge,
+        _ => return None,
+    };
     let has = |part: &[u8]| written.windows(part.len()).any(|it| it.eq_ignore_ascii_case(part));
     // What the service answered has its name, even if there is no more in it.
-    if !matches!(status, b"00" | b"14" | b"31")
-        || !has(b"content-length: 0\r\n")
-        || has(b"\nx-request-id: ")
-    {
-        return None;
-    }
-    match status {
-        b"00" => Some(refusal("400 Bad Request", "bad_request", "this is not valid HTTP/1.1")),
-        b"14" => {
-            Some(refusal("414 URI Too Long", "uri_too_long", "the request target is too long"))
-        }
-        b"31" => Some(refusal(
-            "431 Request Header Fields Too Large",
-            "head_too_large",
-            "the request head is too large",
-        )),
-        _ => None,
-    }
+    let is_bare = has(b"content-length: 0\r\n") && !has(b"\nx-request-id: ");
+    is_bare.then(|| refusal.bytes())
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
@@ -93,14 +67,15 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         }
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(context, buffer));
-        read.inspect_err(|error| self.activity.failed(error))?;
+        read.inspect_err(|error| self.activity.ending.failed(error))?;
         let came = buffer.filled().get(before..).unwrap_or_default();
         if came.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.activity.bytes_came();
+        self.activity.deadlines.bytes_came();
         let Some(framing) = self.framing.as_mut() else { return Poll::Ready(Ok(())) };
-        let (followed, announced) = (framing.follow(came), framing.announced());
+        let followed = framing.follow(came);
+        let announced = framing.announced();
         self.activity.announce(announced);
         let Err(violation) = followed else { return Poll::Ready(Ok(())) };
         self.violation = Some(violation);
@@ -114,7 +89,11 @@ impl<I> Watched<I> {
     /// Reading fails, as soon as what came before the violation is answered.
     fn poll_fail(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         if let Some(violation) = self.violation {
-            ready!(self.activity.violated(violation, context));
+            // What is wrong behind whole requests has time until they are answered.
+            if !violation.in_body {
+                ready!(self.activity.deadlines.poll_answered(context));
+            }
+            self.activity.ending.violate(violation);
         }
         Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
@@ -138,7 +117,7 @@ impl<I: AsyncWrite + Unpin> Watched<I> {
         write: impl FnOnce(&mut I) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(&mut self.io);
-        self.activity.wrote(written.is_ready());
+        self.activity.deadlines.wrote(written.is_ready());
         written
     }
 }
@@ -150,7 +129,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(context))?;
-        if self.activity.awaits_head()
+        if self.activity.deadlines.awaits_head()
             && let Some(instead) = bare_refusal(bytes)
         {
             self.instead = instead;

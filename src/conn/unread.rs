@@ -15,8 +15,8 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::activity::{Activity, Over};
-use super::{LINGER, LINGER_BYTES};
-use crate::shutdown::Drain;
+use super::linger::{LINGER, LINGER_BYTES};
+use crate::drain::Drain;
 
 /// A request body that does not end its stream before the peer can have read the answer.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ where
             return;
         };
         match then {
-            Then::Linger(activity, _) => activity.left_unread(),
+            Then::Linger(activity, _) => activity.ending.set_may_send(true),
             Then::Take(drain, over) => drain.spawn(take(body, over)),
         }
     }

@@ -1,18 +1,19 @@
 //! The guard's doors for the fuzz targets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use super::origin::{HostMatch, SiteMatch};
 use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
-use super::{Deny, Facts, Guard, OriginMatch, OriginPolicy, Visit, decide};
-use crate::addr::ClientKey;
-use crate::caller::Principal;
+use super::{Admission, ConnInfo, Deny, Facts, Guard, Need, OriginMatch, OriginPolicy, decide};
+use crate::caller::Grant;
 use crate::config::{Config, Secret};
-use crate::tally::Tally;
+use crate::limits::addr::ClientAddr;
+use crate::observe::metrics::Tally;
+use crate::wire::forwarded::Prefix;
 
 /// Is one of these tokens presented?
 #[must_use]
@@ -95,13 +96,13 @@ pub fn passes(host: u8, origin: u8, site: u8, rate: u8, token: u8, wait: Duratio
     };
     let rate = if rate % 2 == 0 { RateMatch::Within } else { RateMatch::Over(wait) };
     let token = match token % 5 {
-        0 => TokenMatch::Valid(Principal::Anonymous),
+        0 => TokenMatch::Valid(Grant::ANONYMOUS),
         1 => TokenMatch::Wrong,
         2 => TokenMatch::Missing,
         3 => TokenMatch::Malformed,
         _ => TokenMatch::NotCompared,
     };
-    decide(Facts { host, origin, site, rate, token }).is_ok()
+    decide(Facts { host, origin, site, rate, need: Need::Token, token }).is_ok()
 }
 
 /// What became of a visit.
@@ -117,20 +118,31 @@ pub enum Verdict {
 
 /// A whole guard.
 #[derive(Debug)]
-pub struct Door(Guard);
+pub struct Door(Guard, Admission);
 
 impl Door {
     /// A guard for this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self(Guard::counting(config, &[], Tally::default()))
+        Self(Guard::new(Tally::default()), Admission::new(config, &[]))
     }
 
     /// One request of this client's.
     pub async fn visit(&self, client: IpAddr, uri: &Uri, headers: &HeaderMap) -> Verdict {
         let local = IpAddr::from([192, 0, 2, 1]);
-        let visit = Visit { client: ClientKey::from(client), local, uri, headers };
-        match self.0.admit(visit).await {
+        let conn = ConnInfo {
+            client: ClientAddr::from_peer(SocketAddr::new(client, 0)),
+            local,
+            tls: None,
+            speaks_for: false,
+            stranger: None,
+        };
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.uri = uri.clone();
+        head.headers = headers.clone();
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        let visit = self.1.visit(&conn, conn.client, &head, &prefix, &tag);
+        match self.0.admit(&self.1, visit).await {
             Ok(_admitted) => Verdict::Admitted,
             Err(Deny::Rate(_)) => Verdict::Rate,
             Err(_) => Verdict::Denied,

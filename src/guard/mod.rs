@@ -7,41 +7,45 @@
 pub mod fuzzing;
 mod origin;
 mod rate;
+mod roles;
 mod token;
+mod visit;
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use http::{HeaderValue, request};
 
-pub(crate) use self::origin::{OriginMatch, OriginPolicy};
-pub(crate) use self::rate::Rate;
-pub(crate) use self::token::Tokens;
+pub(crate) use self::origin::OriginMatch;
+pub(crate) use self::roles::{Denied, ToolPolicy, permit};
+pub(crate) use self::visit::{ConnInfo, Visit};
 
-use self::origin::{HostMatch, SiteMatch};
-use self::rate::RateMatch;
-use self::token::TokenMatch;
-use crate::addr::ClientKey;
-use crate::caller::Principal;
+use self::origin::{HostMatch, OriginPolicy, SiteMatch};
+use self::rate::{Pace, Rate, RateMatch};
+use self::token::{TokenMatch, Tokens};
+use crate::caller::{Grant, Principal};
 use crate::config::{Access, Config, TlsSource};
-use crate::tally::Tally;
+use crate::limits::addr::{ClientAddr, ClientKey};
+use crate::observe::metrics::Tally;
+use crate::wire::forwarded::Prefix;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
 /// near it.
-const PROBES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
-const PROBES_AT_ONCE: u32 = 100;
+const PROBES: Pace = Pace::new(NonZeroU32::MIN.saturating_add(99), 100);
 
-/// What the guard judges by.
+/// Counts how fast clients ask, whatever the admission is at present.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    origins: RwLock<Arc<OriginPolicy>>,
-    /// What the edge is known by whatever certificate it shows: names of the start, and `--allow-host`.
-    hosts: Vec<String>,
     rate: Rate,
     /// Of questions for health, which no other request is charged to.
     probes: Rate,
+}
+
+/// What a request has to be like to be admitted.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    origins: OriginPolicy,
+    pace: Pace,
     rate_wait: Duration,
     access: Lock,
 }
@@ -52,19 +56,6 @@ enum Lock {
     Tokens(Tokens),
 }
 
-/// The part of a request that the guard looks at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit<'a> {
-    /// Whose rate it is charged to.
-    pub(crate) client: ClientKey,
-    /// The address it came in on.
-    pub(crate) local: IpAddr,
-    /// The request target.
-    pub(crate) uri: &'a Uri,
-    /// The request's header fields.
-    pub(crate) headers: &'a HeaderMap,
-}
-
 /// What is known of a request when it is judged.
 #[derive(Debug)]
 struct Facts {
@@ -72,20 +63,35 @@ struct Facts {
     origin: OriginMatch,
     site: SiteMatch,
     rate: RateMatch,
+    need: Need,
     token: TokenMatch,
 }
 
-/// Proof that a request may pass, and for whom.
+/// What a request must bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// A good token.
+    Token,
+    /// No credential: everybody may have what it asks for.
+    Nothing,
+}
+
+/// Proof that a request may pass, and what it is granted.
 #[derive(Clone, Debug)]
 #[must_use]
 pub(crate) struct Admitted {
-    principal: Principal,
+    grant: Grant,
 }
 
 impl Admitted {
+    /// What its credential entitles it to.
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whose request it is.
     pub(crate) fn principal(&self) -> &Principal {
-        &self.principal
+        &self.grant.principal
     }
 }
 
@@ -119,37 +125,39 @@ fn decide(facts: Facts) -> Result<Admitted, Deny> {
         // An origin that is known says more than its site.
         Facts { site: SiteMatch::Foreign, origin: OriginMatch::Absent, .. } => Err(Deny::Site),
         Facts { rate: RateMatch::Over(wait), .. } => Err(Deny::Rate(wait)),
-        Facts { token: TokenMatch::Malformed, .. } => Err(Deny::TokenMalformed),
-        Facts { token: TokenMatch::Wrong, .. } => Err(Deny::TokenWrong),
-        Facts { token: TokenMatch::Missing | TokenMatch::NotCompared, .. } => {
-            Err(Deny::TokenMissing)
-        }
         Facts {
             host: HostMatch::Ours,
             origin: OriginMatch::Absent,
             site: SiteMatch::Absent | SiteMatch::Own,
             rate: RateMatch::Within,
-            token: TokenMatch::Valid(principal),
+            need,
+            token,
         }
         | Facts {
             host: HostMatch::Ours,
             origin: OriginMatch::Own | OriginMatch::Allowed,
             site: SiteMatch::Absent | SiteMatch::Own | SiteMatch::Foreign,
             rate: RateMatch::Within,
-            token: TokenMatch::Valid(principal),
-        } => Ok(Admitted { principal }),
+            need,
+            token,
+        } => Ok(Admitted { grant: granted(need, token)? }),
     }
 }
 
-impl Guard {
-    /// A guard for this configuration that counts for nobody.
-    #[cfg(test)]
-    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
-        Self::counting(config, names, Tally::default())
+/// What a request is granted that nothing else speaks against.
+fn granted(need: Need, token: TokenMatch) -> Result<Grant, Deny> {
+    match (need, token) {
+        (Need::Nothing, _) => Ok(Grant::ANONYMOUS),
+        (Need::Token, TokenMatch::Valid(grant)) => Ok(grant),
+        (Need::Token, TokenMatch::Malformed) => Err(Deny::TokenMalformed),
+        (Need::Token, TokenMatch::Wrong) => Err(Deny::TokenWrong),
+        (Need::Token, TokenMatch::Missing | TokenMatch::NotCompared) => Err(Deny::TokenMissing),
     }
+}
 
-    /// A guard for this configuration. `names` are those of the certificates.
-    pub(crate) fn counting(config: &Config, names: &[String], tally: Tally) -> Self {
+impl Admission {
+    /// The admission of this configuration. `names` are those of the certificates.
+    pub(crate) fn new(config: &Config, names: &[String]) -> Self {
         let hosts = [names, &config.allow_hosts].concat();
         let loopback = config.listen.ip().is_loopback();
         let scheme = match config.tls {
@@ -158,15 +166,8 @@ impl Guard {
         };
         let per_second = NonZeroU32::new(config.limits.requests_per_second);
         Self {
-            origins: RwLock::new(Arc::new(OriginPolicy::new(
-                hosts.clone(),
-                &config.allow_origins,
-                loopback,
-                scheme,
-            ))),
-            hosts,
-            probes: Rate::new(PROBES, PROBES_AT_ONCE, tally.clone()),
-            rate: Rate::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst, tally),
+            origins: OriginPolicy::new(hosts, &config.allow_origins, loopback, scheme),
+            pace: Pace::new(per_second.unwrap_or(NonZeroU32::MIN), config.limits.burst),
             rate_wait: config.times.rate_wait,
             access: match &config.access {
                 Access::Tokens(tokens) => Lock::Tokens(Tokens::new(tokens)),
@@ -175,78 +176,25 @@ impl Guard {
         }
     }
 
-    /// Takes up the names of new certificates. Those of the start stay: a connection that was opened
-    /// under one of them goes on.
-    pub(crate) fn rename(&self, names: &[String]) {
-        let hosts = [names, &self.hosts].concat();
-        let fresh = Arc::new(self.origins().with_hosts(hosts));
-        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-    }
-
-    fn origins(&self) -> Arc<OriginPolicy> {
-        Arc::clone(&self.origins.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
-    /// keeps to its client's rate.
-    ///
-    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
-    /// is compared, so that waiting buys nobody more guesses than the rate.
-    pub(crate) async fn admit(&self, visit: Visit<'_>) -> Result<Admitted, Deny> {
-        let presented = token::presented(visit.headers);
-        let rate = match presented {
-            token::Presented::Bearer(_) => self.turn(visit.client).await,
-            token::Presented::Nothing | token::Presented::Malformed => self.rate.take(visit.client),
-        };
-        let token = match (&self.access, rate) {
-            (_, RateMatch::Over(_)) => TokenMatch::NotCompared,
-            (Lock::Open, RateMatch::Within) => TokenMatch::Valid(Principal::Anonymous),
-            (Lock::Tokens(tokens), RateMatch::Within) => tokens.compare(presented),
-        };
-        decide(self.facts(visit, rate, token))
-    }
-
-    /// Lets a request pass that needs no token (a preflight, a discovery probe).
-    pub(crate) fn admit_stranger(&self, visit: Visit<'_>) -> Result<(), Deny> {
-        let rate = self.rate.take(visit.client);
-        let nobody = TokenMatch::Valid(Principal::Anonymous);
-        decide(self.facts(visit, rate, nobody)).map(drop)
-    }
-
-    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
-    /// lead there.
-    pub(crate) fn admit_onward(&self, visit: Visit<'_>) -> Result<(), Deny> {
-        let rate = self.rate.take(visit.client);
-        let nobody = TokenMatch::Valid(Principal::Anonymous);
-        let facts = self.facts(visit, rate, nobody);
-        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
-    }
-
-    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
-    /// of its own.
-    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
-        match self.probes.take(client) {
-            RateMatch::Within => Ok(()),
-            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
-        }
-    }
-
-    /// Where a request comes from, as a browser says it.
-    pub(crate) fn origin(&self, visit: Visit<'_>) -> OriginMatch {
-        self.origins().origin(visit.uri, visit.headers, visit.local)
-    }
-
-    /// Forgets clients that were not seen for a while; runs for ever.
-    pub(crate) async fn keep_swept(&self) {
-        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
+    /// The request with this head, from this client. Its origin is judged here, once.
+    pub(crate) fn visit<'a>(
+        &self,
+        conn: &'a ConnInfo,
+        client: ClientAddr,
+        head: &'a request::Parts,
+        prefix: &'a Prefix,
+        tag: &'a HeaderValue,
+    ) -> Visit<'a> {
+        let origin = self.origins.origin(&head.uri, &head.headers, conn.local);
+        Visit { conn, client, head, prefix, tag, origin }
     }
 
     /// What an operator would allow if a request that was denied should have passed, as far as it
     /// can be shown; `None` if it is not said, or if one of the tokens stands in it.
     pub(crate) fn shown(&self, visit: Visit<'_>, deny: Deny) -> Option<String> {
         let asked = match deny {
-            Deny::Host => origin::shown_host(visit.uri, visit.headers),
-            Deny::Origin => origin::shown_origin(visit.headers).map(str::to_owned),
+            Deny::Host => origin::shown_host(visit.uri(), visit.headers()),
+            Deny::Origin => origin::shown_origin(visit.headers()).map(str::to_owned),
             Deny::HostMalformed
             | Deny::Site
             | Deny::Rate(_)
@@ -260,17 +208,84 @@ impl Guard {
         }
     }
 
-    fn facts(&self, visit: Visit<'_>, rate: RateMatch, token: TokenMatch) -> Facts {
-        let host = self.origins().host(visit.uri, visit.headers, visit.local);
-        let site = SiteMatch::of(visit.headers);
-        Facts { host, origin: self.origin(visit), site, rate, token }
+    fn facts(&self, visit: Visit<'_>, rate: RateMatch, need: Need, token: TokenMatch) -> Facts {
+        let host = self.origins.host(visit.uri(), visit.headers(), visit.conn.local);
+        let site = SiteMatch::of(visit.headers());
+        Facts { host, origin: visit.origin(), site, rate, need, token }
+    }
+}
+
+impl Guard {
+    /// A guard that has seen nobody.
+    pub(crate) fn new(tally: Tally) -> Self {
+        Self { rate: Rate::new(tally.clone()), probes: Rate::new(tally) }
+    }
+
+    /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
+    /// keeps to its client's rate.
+    ///
+    /// A request that brings a bearer may wait `rate_wait` for its turn. It waits before its token
+    /// is compared, so that waiting buys nobody more guesses than the rate.
+    pub(crate) async fn admit(
+        &self,
+        admission: &Admission,
+        visit: Visit<'_>,
+    ) -> Result<Admitted, Deny> {
+        let presented = token::presented(visit.headers());
+        let rate = match presented {
+            token::Presented::Bearer(_) => self.turn(admission, visit.key()).await,
+            token::Presented::Nothing | token::Presented::Malformed => {
+                self.rate.take(visit.key(), admission.pace)
+            }
+        };
+        let (need, token) = match (&admission.access, rate) {
+            (Lock::Open, _) => (Need::Nothing, TokenMatch::NotCompared),
+            (Lock::Tokens(_), RateMatch::Over(_)) => (Need::Token, TokenMatch::NotCompared),
+            (Lock::Tokens(tokens), RateMatch::Within) => (Need::Token, tokens.compare(presented)),
+        };
+        decide(admission.facts(visit, rate, need, token))
+    }
+
+    /// Lets a request pass that needs no token (a preflight, a discovery probe).
+    pub(crate) fn admit_stranger(
+        &self,
+        admission: &Admission,
+        visit: Visit<'_>,
+    ) -> Result<(), Deny> {
+        decide(self.facts_of_stranger(admission, visit)).map(drop)
+    }
+
+    /// Lets a request pass that is only sent on to where it is looked at: a link on any page may
+    /// lead there.
+    pub(crate) fn admit_onward(&self, admission: &Admission, visit: Visit<'_>) -> Result<(), Deny> {
+        let facts = self.facts_of_stranger(admission, visit);
+        decide(Facts { site: SiteMatch::Absent, ..facts }).map(drop)
+    }
+
+    fn facts_of_stranger(&self, admission: &Admission, visit: Visit<'_>) -> Facts {
+        let rate = self.rate.take(visit.key(), admission.pace);
+        admission.facts(visit, rate, Need::Nothing, TokenMatch::NotCompared)
+    }
+
+    /// Lets a question for health pass. It needs no token, may come from anywhere, and has a rate
+    /// of its own.
+    pub(crate) fn admit_probe(&self, client: ClientKey) -> Result<(), Deny> {
+        match self.probes.take(client, PROBES) {
+            RateMatch::Within => Ok(()),
+            RateMatch::Over(wait) => Err(Deny::Rate(wait)),
+        }
+    }
+
+    /// Forgets clients that were not seen for a while; runs for ever.
+    pub(crate) async fn keep_swept(&self) {
+        tokio::join!(self.rate.keep_swept(), self.probes.keep_swept());
     }
 
     /// Takes a place in the client's bucket, and waits for one within `rate_wait`.
-    async fn turn(&self, client: ClientKey) -> RateMatch {
-        let last = tokio::time::Instant::now() + self.rate_wait;
+    async fn turn(&self, admission: &Admission, client: ClientKey) -> RateMatch {
+        let last = tokio::time::Instant::now() + admission.rate_wait;
         loop {
-            match self.rate.take(client) {
+            match self.rate.take(client, admission.pace) {
                 RateMatch::Over(wait) if tokio::time::Instant::now() + wait <= last => {
                     tokio::time::sleep(wait).await;
                 }
@@ -282,7 +297,9 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use http::Request;
 
     use super::*;
     use crate::config::{Limits, Secret, Times};
@@ -295,7 +312,26 @@ mod tests {
             origin: OriginMatch::Absent,
             site: SiteMatch::Absent,
             rate: RateMatch::Within,
-            token: TokenMatch::Valid(Principal::Anonymous),
+            need: Need::Token,
+            token: TokenMatch::Valid(Grant::ANONYMOUS),
+        }
+    }
+
+    #[test]
+    fn who_needs_no_token_passes_with_any_and_by_all_other_rules() {
+        let open = || Facts { need: Need::Nothing, token: TokenMatch::NotCompared, ..fine() };
+        for token in [TokenMatch::NotCompared, TokenMatch::Missing, TokenMatch::Wrong] {
+            let admitted = decide(Facts { token, ..open() }).unwrap();
+            assert_eq!(*admitted.principal(), Principal::Anonymous);
+        }
+        let second = Duration::from_secs(1);
+        for (facts, deny) in [
+            (Facts { host: HostMatch::Foreign, ..open() }, Deny::Host),
+            (Facts { origin: OriginMatch::Foreign, ..open() }, Deny::Origin),
+            (Facts { site: SiteMatch::Foreign, ..open() }, Deny::Site),
+            (Facts { rate: RateMatch::Over(second), ..open() }, Deny::Rate(second)),
+        ] {
+            assert_eq!(decide(facts).unwrap_err(), deny);
         }
     }
 
@@ -335,7 +371,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_address_may_ask_for_health_101_times_at_once_and_100_times_a_second() {
-        let guard = guard(Duration::ZERO);
+        let door = door(Duration::ZERO);
+        let guard = &door.0;
         let (one, other) = (ClientKey::from(LOCAL), ClientKey::from(IpAddr::from([192, 0, 2, 7])));
         let passed = |client| (0..500).filter(|_| guard.admit_probe(client).is_ok()).count();
         assert_eq!((passed(one), passed(other)), (101, 101));
@@ -343,33 +380,38 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(passed(one), 100);
         // The rate of all other requests is another.
-        assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
+        assert!(visit(&door, Some("Bearer sixteen-characters")).await.is_ok());
     }
 
-    fn guard(rate_wait: Duration) -> Guard {
+    fn door(rate_wait: Duration) -> (Guard, Admission) {
         let config = Config {
             access: Access::Tokens(vec![Secret::new("sixteen-characters")]),
             limits: Limits { requests_per_second: 1, burst: 0, ..Limits::default() },
             times: Times { rate_wait, ..Times::default() },
             ..Config::default()
         };
-        Guard::new(&config, &[])
+        (Guard::new(Tally::default()), Admission::new(&config, &[]))
     }
 
-    async fn visit(guard: &Guard, authorization: Option<&str>) -> Result<Admitted, Deny> {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "localhost".parse().unwrap());
+    async fn visit(
+        (guard, admission): &(Guard, Admission),
+        authorization: Option<&str>,
+    ) -> Result<Admitted, Deny> {
+        let mut request = Request::get("/mcp").header("host", "localhost");
         if let Some(value) = authorization {
-            headers.insert("authorization", value.parse().unwrap());
+            request = request.header("authorization", value);
         }
-        let uri = Uri::from_static("/mcp");
-        let client = ClientKey::from(LOCAL);
-        guard.admit(Visit { client, local: LOCAL, uri: &uri, headers: &headers }).await
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        let visit = admission.visit(&conn, client, &head, &prefix, &tag);
+        guard.admit(admission, visit).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn over_the_rate_not_even_a_good_token_is_looked_at() {
-        let guard = guard(Duration::ZERO);
+        let guard = door(Duration::ZERO);
         assert_eq!(visit(&guard, None).await.unwrap_err(), Deny::TokenMissing);
         let denied = visit(&guard, Some("Bearer sixteen-characters")).await.unwrap_err();
         assert_eq!(denied, Deny::Rate(Duration::from_secs(1)));
@@ -377,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bearer_waits_for_its_turn_and_a_stranger_does_not() {
-        let guard = guard(Duration::from_secs(2));
+        let guard = door(Duration::from_secs(2));
         let begun = tokio::time::Instant::now();
         for turn in 0..3 {
             assert!(visit(&guard, Some("Bearer sixteen-characters")).await.is_ok());
@@ -387,17 +429,23 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
     }
 
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
-    fn seen<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Visit<'a> {
-        Visit { client: ClientKey::from(LOCAL), local: LOCAL, uri, headers }
+    /// What is made of a visit with these fields.
+    fn given<T>(
+        admission: &Admission,
+        fields: &[(&str, &str)],
+        then: impl FnOnce(Visit<'_>) -> T,
+    ) -> T {
+        let request =
+            fields.iter().fold(Request::get("/mcp"), |it, (name, value)| it.header(*name, *value));
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = ClientAddr::from_peer(SocketAddr::new(LOCAL, 9));
+        let conn = ConnInfo { client, local: LOCAL, tls: None, speaks_for: false, stranger: None };
+        let (prefix, tag) = (Prefix::default(), HeaderValue::from_static("0"));
+        then(admission.visit(&conn, client, &head, &prefix, &tag))
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_needs_no_token_still_keeps_to_host_origin_site_and_rate() {
-        let uri = Uri::from_static("/mcp");
         let (ours, foreign) = (("host", "localhost"), ("origin", "https://evil.example"));
         let linked = ("sec-fetch-site", "cross-site");
         for (fields, stranger, onward) in [
@@ -407,59 +455,44 @@ mod tests {
             // A link on any page may lead to where a request is only sent on.
             (&[ours, linked], Err(Deny::Site), Ok(())),
         ] {
-            let headers = headers(fields);
-            let visit = seen(&uri, &headers);
-            assert_eq!(guard(Duration::ZERO).admit_stranger(visit), stranger, "{fields:?}");
-            assert_eq!(guard(Duration::ZERO).admit_onward(visit), onward, "{fields:?}");
+            let (guard, admission) = door(Duration::ZERO);
+            let said = given(&admission, fields, |visit| guard.admit_stranger(&admission, visit));
+            assert_eq!(said, stranger, "{fields:?}");
+            let (guard, admission) = door(Duration::ZERO);
+            let said = given(&admission, fields, |visit| guard.admit_onward(&admission, visit));
+            assert_eq!(said, onward, "{fields:?}");
         }
-        let (guard, headers) = (guard(Duration::ZERO), headers(&[ours]));
+        let (guard, admission) = door(Duration::ZERO);
         let over = Err(Deny::Rate(Duration::from_secs(1)));
-        assert_eq!(guard.admit_onward(seen(&uri, &headers)), Ok(()));
-        assert_eq!(guard.admit_onward(seen(&uri, &headers)), over);
-        assert_eq!(guard.admit_stranger(seen(&uri, &headers)), over);
-    }
-
-    #[test]
-    fn new_certificates_bring_names_and_those_of_the_start_stay() {
-        let guard = Guard::new(&Config::default(), &["start.example".to_owned()]);
-        let host = |name: &str| {
-            guard.origins().host(&Uri::from_static("/"), &headers(&[("host", name)]), LOCAL)
-        };
-        assert_eq!(
-            (host("start.example"), host("new.example")),
-            (HostMatch::Ours, HostMatch::Foreign)
-        );
-        guard.rename(&["New.example".to_owned()]);
-        assert_eq!(
-            (host("start.example"), host("new.example")),
-            (HostMatch::Ours, HostMatch::Ours)
-        );
-        guard.rename(&["newer.example".to_owned()]);
-        assert_eq!(
-            (host("start.example"), host("new.example")),
-            (HostMatch::Ours, HostMatch::Foreign)
-        );
+        given(&admission, &[ours], |visit| {
+            assert_eq!(guard.admit_onward(&admission, visit), Ok(()));
+            assert_eq!(guard.admit_onward(&admission, visit), over);
+            assert_eq!(guard.admit_stranger(&admission, visit), over);
+        });
     }
 
     #[test]
     fn what_an_operator_would_allow_is_shown_unless_a_token_stands_in_it() {
-        let uri = Uri::from_static("/mcp");
-        let headers = headers(&[("host", "Evil.example:8443"), ("origin", "https://Page.example")]);
-        let guard = guard(Duration::ZERO);
-        let visit = seen(&uri, &headers);
-        assert_eq!(guard.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
-        assert_eq!(guard.shown(visit, Deny::Origin).as_deref(), Some("https://page.example"));
-        assert_eq!(guard.shown(visit, Deny::TokenWrong), None);
-        let headers = self::headers(&[("host", "sixteen-characters.example")]);
-        assert_eq!(guard.shown(seen(&uri, &headers), Deny::Host), None);
-        let open = Guard::new(&Config { access: Access::Anonymous, ..Config::default() }, &[]);
-        let shown = open.shown(seen(&uri, &headers), Deny::Host);
+        let fields = [("host", "Evil.example:8443"), ("origin", "https://Page.example")];
+        let (_guard, admission) = door(Duration::ZERO);
+        given(&admission, &fields, |visit| {
+            assert_eq!(admission.shown(visit, Deny::Host).as_deref(), Some("evil.example"));
+            assert_eq!(
+                admission.shown(visit, Deny::Origin).as_deref(),
+                Some("https://page.example")
+            );
+            assert_eq!(admission.shown(visit, Deny::TokenWrong), None);
+        });
+        let fields = [("host", "sixteen-characters.example")];
+        given(&admission, &fields, |visit| assert_eq!(admission.shown(visit, Deny::Host), None));
+        let open = Admission::new(&Config { access: Access::Anonymous, ..Config::default() }, &[]);
+        let shown = given(&open, &fields, |visit| open.shown(visit, Deny::Host));
         assert_eq!(shown.as_deref(), Some("sixteen-characters.example"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_swept_for_ever() {
-        let guard = guard(Duration::ZERO);
+        let (guard, _admission) = door(Duration::ZERO);
         let sweeping = tokio::time::timeout(Duration::from_hours(1), guard.keep_swept());
         assert!(sweeping.await.is_err());
     }

@@ -16,7 +16,7 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SHOWN: usize = 128;
 
 /// The names this edge is addressed by, and the origins that may call it from a browser.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct OriginPolicy {
     /// DNS names and addresses as text, lower case; `*.example.com` for one label.
     hosts: Vec<String>,
@@ -113,12 +113,6 @@ impl OriginPolicy {
         let null = origins.iter().any(|origin| origin == NULL);
         let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
         Self { hosts, origins, null, loopback, scheme }
-    }
-
-    /// The same for an edge with these names of its own.
-    pub(super) fn with_hosts(&self, hosts: Vec<String>) -> Self {
-        let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { hosts, ..self.clone() }
     }
 
     /// Looks at the target of a request: `:authority` or absolute form, and `Host`.

@@ -1,28 +1,24 @@
 //! How fast one client may ask: a bucket per client, as nginx `limit_req` with `nodelay`.
 //!
-//! The buckets are swept, and there is a lid on their number: over it, clients that are not known
-//! yet share one bucket, so that a million addresses cost no more than the lid.
+//! The buckets stay when the rate changes: whoever takes a place says how fast a bucket fills. They
+//! are swept, and there is a lid on their number: over it, clients that are not known yet share one
+//! bucket, so that a million addresses cost no more than the lid.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::keyed::ShrinkableKeyedStateStore;
-use governor::state::{InMemoryState, NotKeyed, StateStore};
-use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-use crate::addr::ClientKey;
-use crate::tally::{Outcome, Tally};
+use crate::limits::addr::ClientKey;
+use crate::observe::metrics::{Outcome, Tally};
 
 /// Clients with a bucket of their own. At about 70 bytes each this is 14 MB.
 const MAX_CLIENTS: usize = 200_000;
 /// Between two sweeps of full buckets.
 const SWEEP: Duration = Duration::from_secs(15);
+const SECOND: u64 = 1_000_000_000;
 
 /// What the bucket says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +29,36 @@ pub(super) enum RateMatch {
     Over(Duration),
 }
 
-/// The rate of every client.
+/// How fast a bucket fills, and how much is in it. In nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// The time that one place costs.
+    each: u64,
+    /// The time that all places cost that may be taken at once beyond the first.
+    burst: u64,
+}
+
+impl Pace {
+    /// `per_second` requests a second, and `burst` more at once: nginx lets the burst through on top
+    /// of the request that is due.
+    pub(super) const fn new(per_second: NonZeroU32, burst: u32) -> Self {
+        #[expect(clippy::as_conversions, reason = "`u64::from` is not const")]
+        let (per_second, burst) = (per_second.get() as u64, burst as u64);
+        // At most 2^30 times 2^32.
+        let each = SECOND / per_second;
+        let each = if each == 0 { 1 } else { each };
+        Self { each, burst: each * burst }
+    }
+}
+
+/// The buckets of all clients: one for each up to the lid, and a shared one for newcomers beyond it.
 pub(crate) struct Rate {
-    limiter: RateLimiter<ClientKey, Buckets, TokioClock, NoOpMiddleware<Duration>>,
-    clock: TokioClock,
+    own: DashMap<ClientKey, Bucket>,
+    count: AtomicUsize,
+    most: usize,
+    shared: Bucket,
+    start: Instant,
+    tally: Tally,
 }
 
 impl std::fmt::Debug for Rate {
@@ -45,108 +67,95 @@ impl std::fmt::Debug for Rate {
     }
 }
 
-impl Rate {
-    /// `per_second` requests a second, and `burst` more at once.
-    pub(crate) fn new(per_second: NonZeroU32, burst: u32, tally: Tally) -> Self {
-        Self::with_lid(per_second, burst, MAX_CLIENTS, tally)
+/// When it is full again, in nanoseconds since the start; a new one is full (GCRA: the theoretical
+/// arrival time of ITU-T I.371).
+#[derive(Debug, Default)]
+struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes a place.
+    ///
+    /// Where the pace has changed, a bucket is full again at the moment it would have been. It is never
+    /// emptier than one of the new pace can be, so that a higher rate helps whoever used up a lower one.
+    fn take(&self, pace: Pace, now: u64) -> RateMatch {
+        let emptiest = now.saturating_add(pace.burst).saturating_add(pace.each);
+        let mut before = self.0.load(Ordering::Relaxed);
+        loop {
+            let full_at = before.min(emptiest);
+            let wait = full_at.saturating_sub(pace.burst).saturating_sub(now);
+            let (after, verdict) = if wait == 0 {
+                (full_at.max(now).saturating_add(pace.each), RateMatch::Within)
+            } else {
+                (full_at, RateMatch::Over(Duration::from_nanos(wait)))
+            };
+            if after == before {
+                return verdict;
+            }
+            match self.0.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_before) => return verdict,
+                Err(another) => before = another,
+            }
+        }
     }
 
-    fn with_lid(per_second: NonZeroU32, burst: u32, most: usize, tally: Tally) -> Self {
-        // nginx lets the burst through on top of the request that is due.
-        let at_once = NonZeroU32::MIN.saturating_add(burst);
-        let quota = Quota::per_second(per_second).allow_burst(at_once);
-        let clock = TokioClock(Instant::now());
-        let buckets = Buckets {
+    fn is_full(&self, now: u64) -> bool {
+        self.0.load(Ordering::Relaxed) <= now
+    }
+}
+
+impl Rate {
+    /// Nobody has asked yet.
+    pub(crate) fn new(tally: Tally) -> Self {
+        Self::with_lid(MAX_CLIENTS, tally)
+    }
+
+    fn with_lid(most: usize, tally: Tally) -> Self {
+        Self {
             own: DashMap::new(),
             count: AtomicUsize::new(0),
             most,
-            shared: InMemoryState::default(),
-            clock: clock.clone(),
+            shared: Bucket::default(),
+            start: Instant::now(),
             tally,
-        };
-        Self { limiter: RateLimiter::new(quota, buckets, clock.clone()), clock }
+        }
     }
 
-    /// Takes a place in the client's bucket.
-    pub(super) fn take(&self, client: ClientKey) -> RateMatch {
-        match self.limiter.check_key(&client) {
-            Ok(()) => RateMatch::Within,
-            Err(not_until) => RateMatch::Over(not_until.wait_time_from(self.clock.now())),
+    /// Takes a place in the client's bucket, which fills at this pace.
+    pub(super) fn take(&self, client: ClientKey, pace: Pace) -> RateMatch {
+        let now = self.now();
+        if let Some(bucket) = self.own.get(&client) {
+            return bucket.take(pace, now);
         }
+        if self.count.load(Ordering::Relaxed) >= self.most {
+            self.tally.count(Outcome::RateShared);
+            return self.shared.take(pace, now);
+        }
+        let bucket = self.own.entry(client).or_insert_with(|| {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Bucket::default()
+        });
+        bucket.take(pace, now)
     }
 
     /// Forgets, now and then and for ever, the clients whose buckets are full again.
     pub(super) async fn keep_swept(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.limiter.retain_recent();
+            self.sweep();
         }
     }
-}
 
-/// The buckets: one for each client up to the lid, and a shared one for newcomers beyond it.
-struct Buckets {
-    own: DashMap<ClientKey, InMemoryState>,
-    count: AtomicUsize,
-    most: usize,
-    shared: InMemoryState,
-    clock: TokioClock,
-    tally: Tally,
-}
-
-impl StateStore for Buckets {
-    type Key = ClientKey;
-
-    fn measure_and_replace<T, F, E>(&self, key: &ClientKey, f: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        if let Some(bucket) = self.own.get(key) {
-            return bucket.measure_and_replace(&NotKeyed::NonKey, f);
-        }
-        if self.count.load(Ordering::Relaxed) >= self.most {
-            self.tally.count(Outcome::RateShared);
-            return self.shared.measure_and_replace(&NotKeyed::NonKey, f);
-        }
-        let entry = self.own.entry(*key).or_insert_with(|| {
-            let _before = self.count.fetch_add(1, Ordering::Relaxed);
-            InMemoryState::default()
-        });
-        entry.measure_and_replace(&NotKeyed::NonKey, f)
-    }
-}
-
-impl ShrinkableKeyedStateStore<ClientKey> for Buckets {
-    fn retain_recent(&self, _drop_below: Nanos) {
-        let now = Nanos::from(self.clock.now());
-        // A bucket whose next place was due in the past is as full as a new one.
-        let recent = |bucket: &InMemoryState| {
-            let due = bucket.measure_and_replace(&NotKeyed::NonKey, Err::<((), Nanos), _>);
-            matches!(due, Err(Some(due)) if due > now)
-        };
-        self.own.retain(|_, bucket| recent(bucket));
+    fn sweep(&self) {
+        let now = self.now();
+        self.own.retain(|_, bucket| !bucket.is_full(now));
         self.own.shrink_to_fit();
         self.count.store(self.own.len(), Ordering::Relaxed);
     }
 
-    fn len(&self) -> usize {
-        self.own.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.own.is_empty()
-    }
-}
-
-/// governor on tokio's clock, which tests can pause.
-#[derive(Clone, Debug)]
-struct TokioClock(Instant);
-
-impl Clock for TokioClock {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.0.elapsed()
+    /// Nanoseconds since the start: enough for 584 years.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -157,19 +166,23 @@ mod tests {
     use super::*;
 
     fn rate(most: usize) -> Rate {
-        counted(most, Tally::default())
+        Rate::with_lid(most, Tally::default())
     }
 
-    fn counted(most: usize, tally: Tally) -> Rate {
-        Rate::with_lid(NonZeroU32::new(10).unwrap(), 20, most, tally)
+    fn pace(per_second: u32, burst: u32) -> Pace {
+        Pace::new(NonZeroU32::new(per_second).unwrap(), burst)
     }
 
     fn key(n: u32) -> ClientKey {
         ClientKey::from(IpAddr::V4(n.into()))
     }
 
+    fn passed_at(rate: &Rate, pace: Pace, client: u32, tries: u32) -> usize {
+        (0..tries).filter(|_| rate.take(key(client), pace) == RateMatch::Within).count()
+    }
+
     fn passed(rate: &Rate, client: u32, tries: u32) -> usize {
-        (0..tries).filter(|_| rate.take(key(client)) == RateMatch::Within).count()
+        passed_at(rate, pace(10, 20), client, tries)
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,7 +190,8 @@ mod tests {
         let rate = rate(100);
         assert_eq!(passed(&rate, 1, 60), 21);
         assert_eq!(passed(&rate, 2, 1), 1);
-        assert_eq!(rate.take(key(1)), RateMatch::Over(Duration::from_millis(100)));
+        let over = rate.take(key(1), pace(10, 20));
+        assert_eq!(over, RateMatch::Over(Duration::from_millis(100)));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(passed(&rate, 1, 60), 10);
     }
@@ -185,18 +199,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_million_clients_do_not_grow_it_past_the_lid() {
         let tally = Tally::default();
-        let rate = counted(1000, tally.clone());
+        let rate = Rate::with_lid(1000, tally.clone());
         assert_eq!(passed(&rate, 1, 1), 1);
         for client in 2..1_000_000 {
-            let _match = rate.take(key(client));
+            let _match = rate.take(key(client), pace(10, 20));
         }
-        assert_eq!((rate.limiter.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
+        assert_eq!((rate.own.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
         // Whoever was known keeps a bucket; newcomers share one.
         assert_eq!(passed(&rate, 1, 60), 20);
         assert_eq!(passed(&rate, 2_000_000, 60), 0);
         tokio::time::advance(Duration::from_secs(3)).await;
-        rate.limiter.retain_recent();
-        assert!(rate.limiter.is_empty());
+        rate.sweep();
+        assert!(rate.own.is_empty());
         assert_eq!(passed(&rate, 2_000_000, 60), 21);
     }
 
@@ -204,18 +218,45 @@ mod tests {
     async fn a_sweep_keeps_the_buckets_that_are_not_full() {
         let rate = rate(1000);
         assert_eq!(passed(&rate, 1, 60), 21);
-        rate.limiter.retain_recent();
+        rate.sweep();
         assert_eq!(passed(&rate, 1, 60), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_was_not_seen_for_a_while_is_forgotten_without_being_asked_for() {
         let rate = rate(1000);
-        assert_eq!(passed(&rate, 1, 60), 21);
-        assert!(!rate.limiter.is_empty());
+        assert_eq!(passed_at(&rate, pace(10, 20), 1, 60), 21);
+        assert!(!rate.own.is_empty());
         let sweeping = tokio::time::timeout(SWEEP + Duration::from_secs(1), rate.keep_swept());
         assert!(sweeping.await.is_err(), "it goes on for ever");
-        assert!(rate.limiter.is_empty());
+        assert!(rate.own.is_empty());
         assert_eq!(format!("{rate:?}"), "Rate(..)", "no client is shown");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_rate_is_too_high_or_too_slow_to_count() {
+        let rate = rate(1000);
+        assert_eq!(passed_at(&rate, pace(u32::MAX, 0), 1, 9), 1);
+        tokio::time::advance(Duration::from_nanos(1)).await;
+        assert_eq!(passed_at(&rate, pace(u32::MAX, 0), 1, 9), 1);
+        assert_eq!(passed_at(&rate, pace(1, u32::MAX), 2, 1000), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_pace_counts_at_once_and_forgets_nobody() {
+        let rate = rate(1000);
+        let (slow, fast) = (pace(1, 5), pace(100, 20));
+        // What was used up stays used up.
+        assert_eq!(passed_at(&rate, slow, 1, 60), 6);
+        assert_eq!(passed_at(&rate, fast, 1, 60), 0);
+        // A bucket of the old pace would have had nothing for another second.
+        assert_eq!(rate.take(key(1), fast), RateMatch::Over(Duration::from_millis(10)));
+        tokio::time::advance(Duration::from_millis(10)).await;
+        assert_eq!(passed_at(&rate, fast, 1, 60), 1);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // 21 places that cost 210 ms, of the 6 s that all places of the slow pace cost.
+        assert_eq!(passed_at(&rate, fast, 1, 60), 21);
+        assert_eq!(passed_at(&rate, slow, 1, 60), 5);
+        assert_eq!(passed_at(&rate, slow, 1, 60), 0);
     }
 }

@@ -3,9 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::reply::{self, ReplyBody};
-use crate::upstream::Passable;
+use super::route::Route;
+use crate::client::Passable;
 
-const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE, OPTIONS");
+const METHODS: HeaderValue = HeaderValue::from_static(Route::Mcp.allow());
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, x-request-id",
 );
@@ -44,10 +45,10 @@ pub(super) fn preflight(
     let mut response = reply::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     let methods = if passed { PASSED_METHODS } else { METHODS };
-    drop(headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods));
-    drop(headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     if let Ok(names) = HeaderValue::try_from(vetted(request, passed, forwarded)) {
-        drop(headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
     }
     response
 }
@@ -72,9 +73,9 @@ fn vetted(request: &HeaderMap, passed: bool, forwarded: &[HeaderName]) -> String
 /// Lets the page read the response.
 pub(super) fn allow(response: &mut Response<ReplyBody>, origin: &HeaderValue) {
     let headers = response.headers_mut();
-    drop(headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
-    drop(headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED));
-    let _appended = headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, request};
 
-use super::head::{self, Fields, Route};
+use super::head::{self, Fields};
+use super::route::Route;
 use super::rules::Rules;
 use crate::config::PassRule;
 
@@ -30,7 +31,8 @@ pub struct Read<'a> {
 /// Reads them; none where they are refused.
 #[must_use]
 pub fn fields(headers: &HeaderMap) -> Option<Read<'_>> {
-    let Fields { accept, session, version, last_event } = Fields::of(headers).ok()?;
+    let Fields { accept, session, version, last_event } =
+        Fields::of(headers, head::accepted(headers)).ok()?;
     Some(Read { json: accept.json, events: accept.events, session, version, last_event })
 }
 
@@ -42,9 +44,9 @@ pub fn is_json(headers: &HeaderMap) -> bool {
 
 /// What else is read of a head: nothing in it may panic.
 pub fn read(head: &request::Parts) -> usize {
-    let _host = head::host(head);
-    let _session = head::session_in_query(head);
-    let _stream = head::takes_stream(&head.headers);
+    head::host(head);
+    head::session_in_query(head);
+    head::accept(head, Route::Sse);
     head::size(head)
 }
 

@@ -1,108 +1,16 @@
-//! The head of a request, parsed once: where it goes, how, and what it takes for an answer.
+//! The head of a request, parsed once: what it names, and what it takes for an answer.
 
-use http::{HeaderMap, HeaderName, header, request};
+use http::{HeaderMap, HeaderName, Method, header, request};
 
-use crate::mcp::{Accept, MESSAGES_PATH};
+use super::refusal::{BadHead, Refusal};
+use super::route::Route;
+use crate::config::Limits;
+use crate::mcp::Accept;
+use crate::wire::fields;
 
-/// The path of HTTP+SSE clients, beside the unified path.
-pub(crate) const SSE_PATH: &str = "/sse";
-/// Says that the process lives; open to everybody, and empty.
-pub(crate) const LIVEZ_PATH: &str = "/livez";
-/// Says that what stands behind answers; open to everybody, and empty.
-pub(crate) const READYZ_PATH: &str = "/readyz";
-/// Where platforms look for health unasked: the same as [`LIVEZ_PATH`], unless a rule of the
-/// operator's passes them on.
-const HEALTH_PATHS: [&str; 2] = ["/health", "/healthz"];
-/// The whole list of tools for scripts, beside the one beneath the unified path.
-pub(crate) const TOOLS_PATH: &str = "/tools/list";
-
-static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-static VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-static LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Where a request goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    /// The unified path.
-    Mcp,
-    /// The stream of HTTP+SSE.
-    Sse,
-    /// The messages of HTTP+SSE.
-    Messages,
-    /// The health of the process.
-    Livez,
-    /// The health of what stands behind.
-    Readyz,
-    /// The whole list of tools, for scripts.
-    Tools,
-    /// One tool call, for scripts.
-    CallTool,
-    /// Somebody looks for an authorization server. There is none.
-    OAuthProbe,
-    /// Nowhere.
-    Unknown,
-}
-
-impl Route {
-    /// The route of a path. A trailing slash makes no difference, and never a redirect: clients
-    /// lose their token on the way.
-    pub(super) fn of(path: &str, unified: &str) -> Self {
-        let path = match path.strip_suffix('/') {
-            Some(shorter) if !shorter.is_empty() => shorter,
-            Some(_) | None => path,
-        };
-        let unified = unified.strip_suffix('/').unwrap_or(unified);
-        match path.strip_prefix(unified) {
-            Some("") => return Self::Mcp,
-            Some("/tools") => return Self::Tools,
-            Some("/call-tool") => return Self::CallTool,
-            Some(MESSAGES_PATH) => return Self::Messages,
-            Some(_) | None => {}
-        }
-        match path {
-            SSE_PATH => Self::Sse,
-            MESSAGES_PATH => Self::Messages,
-            LIVEZ_PATH => Self::Livez,
-            READYZ_PATH => Self::Readyz,
-            TOOLS_PATH => Self::Tools,
-            _ if is_oauth_probe(path, unified) => Self::OAuthProbe,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// Do its clients speak no JSON-RPC?
-    pub(super) fn is_plain(self) -> bool {
-        match self {
-            Self::Tools | Self::CallTool | Self::Livez | Self::Readyz => true,
-            Self::Mcp | Self::Sse | Self::Messages | Self::OAuthProbe | Self::Unknown => false,
-        }
-    }
-
-    /// The methods that a route answers, as `Allow` names them.
-    pub(super) fn allow(self) -> &'static str {
-        match self {
-            Self::Mcp => "POST, GET, DELETE, OPTIONS",
-            Self::Sse => "GET, OPTIONS",
-            Self::Messages | Self::CallTool => "POST, OPTIONS",
-            Self::Livez | Self::Readyz => "GET, HEAD",
-            Self::Tools => "GET, HEAD, OPTIONS",
-            Self::OAuthProbe | Self::Unknown => "",
-        }
-    }
-}
-
-/// The positions at which clients look for OAuth, whatever the server says: metadata at the root,
-/// with the path behind it, and below the path; the endpoints at the root and below the path.
-fn is_oauth_probe(path: &str, unified: &str) -> bool {
-    let mut segments = path.split('/').skip_while(|segment| *segment != ".well-known").skip(1);
-    if let Some(document) = segments.next() {
-        return document.starts_with("oauth-") || document.starts_with("openid-configuration");
-    }
-    let below = [unified, SSE_PATH].iter().find_map(|prefix| path.strip_prefix(prefix));
-    let suffixed = [unified, SSE_PATH].iter().find_map(|suffix| path.strip_suffix(suffix));
-    let endpoint = |path: &str| matches!(path, "/register" | "/authorize" | "/token");
-    endpoint(path) || below.is_some_and(endpoint) || suffixed.is_some_and(endpoint)
-}
+static SESSION: HeaderName = fields::SESSION_ID;
+static VERSION: HeaderName = fields::PROTOCOL_VERSION;
+static LAST_EVENT: HeaderName = fields::LAST_EVENT_ID;
 
 /// The bytes of a head as HTTP/1.1 would write it. hyper's own limit is one of its read buffer,
 /// which a head that comes at once may pass.
@@ -114,6 +22,12 @@ pub(super) fn size(head: &request::Parts) -> usize {
     target + head.headers.iter().map(field).sum::<usize>()
 }
 
+/// Refuses a head of more fields or bytes than are allowed.
+pub(super) fn check_size(limits: &Limits, head: &request::Parts) -> Result<(), Refusal> {
+    let fits = head.headers.len() <= limits.max_headers && size(head) <= limits.max_header_bytes;
+    if fits { Ok(()) } else { Err(Refusal::HeadTooLarge) }
+}
+
 /// The fields of a request that the transports look at.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
@@ -123,20 +37,11 @@ pub(super) struct Fields<'a> {
     pub(super) last_event: Option<&'a str>,
 }
 
-/// What is wrong with a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadHead {
-    /// A body that is not `application/json`, is not in UTF-8, or is encoded.
-    MediaType,
-    /// A field that must be visible ASCII and come once.
-    Field(&'static str),
-}
-
 impl<'a> Fields<'a> {
-    /// Reads them.
-    pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, BadHead> {
+    /// Reads them, but for `accept`, which the route decides.
+    pub(super) fn of(headers: &'a HeaderMap, accept: Accept) -> Result<Self, BadHead> {
         Ok(Self {
-            accept: accept(headers),
+            accept,
             session: single(headers, &SESSION)?,
             // Nothing in them is as good as not there; an empty session id is an unknown one.
             version: single(headers, &VERSION)?.filter(|text| !text.is_empty()),
@@ -160,9 +65,9 @@ fn single<'a>(
     }
 }
 
-/// What `Accept` allows. Nothing said, nothing excluded but event streams: a bare client that does
+/// What `Accept` names. Nothing said, nothing excluded but event streams: a bare client that does
 /// not ask for events cannot read them.
-fn accept(headers: &HeaderMap) -> Accept {
+pub(super) fn accepted(headers: &HeaderMap) -> Accept {
     let mut accept = Accept { json: false, events: false };
     let mut said = false;
     for value in headers.get_all(header::ACCEPT) {
@@ -186,45 +91,26 @@ fn accept(headers: &HeaderMap) -> Accept {
     accept
 }
 
-/// Does a GET with this `Accept` take a stream? Here a wildcard is enough: there is nothing else.
-pub(super) fn takes_stream(headers: &HeaderMap) -> bool {
-    accept(headers).events
-        || headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .any(|value| value.to_str().is_ok_and(|text| text.contains("*/*")))
+/// What this request takes for an answer. Whoever asks for a stream by GET takes one by a wildcard,
+/// too: there is nothing else. HTTP+SSE clients need not even name it.
+pub(super) fn accept(head: &request::Parts, route: Route) -> Accept {
+    let headers = &head.headers;
+    let accept = accepted(headers);
+    let asks_for_stream = head.method == Method::GET && matches!(route, Route::Mcp | Route::Sse);
+    let is_said = headers.contains_key(header::ACCEPT);
+    let silent = route == Route::Sse && !is_said;
+    let events = accept.events || asks_for_stream && (silent || has_wildcard(headers));
+    Accept { events, ..accept }
+}
+
+fn has_wildcard(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter();
+    values.any(|value| value.to_str().is_ok_and(|text| text.contains("*/*")))
 }
 
 /// Does `Accept` ask for an event stream by name?
 pub(super) fn asks_for_events(headers: &HeaderMap) -> bool {
-    accept(headers).events
-}
-
-/// Do platforms look for health at this path without being told to?
-pub(super) fn is_usual_for_health(path: &str) -> bool {
-    HEALTH_PATHS.contains(&path.strip_suffix('/').unwrap_or(path))
-}
-
-/// Says of a path where nothing lives where MCP does, and of one with slashes too many which path
-/// was meant. Nothing of the path itself is repeated.
-pub(super) fn whereabouts(path: &str, unified: &str, prefix: &str) -> String {
-    match merged(path, unified) {
-        Some(meant) => format!("this path has too many slashes: ask for {prefix}{meant}"),
-        None => format!(
-            "nothing lives at this path: MCP is at {prefix}{unified} (Streamable HTTP, SSE, single \
-             POSTs) and at {prefix}{SSE_PATH} (SSE)"
-        ),
-    }
-}
-
-/// The path with one slash where several stand, if it has a route then: proxies such as nginx merge
-/// them, and people forget that.
-pub(super) fn merged(path: &str, unified: &str) -> Option<String> {
-    let segments = path.split('/').filter(|segment| !segment.is_empty());
-    let merged = segments.fold(String::new(), |merged, segment| merged + "/" + segment);
-    let doubled = path.contains("//");
-    let known = || !matches!(Route::of(&merged, unified), Route::Unknown | Route::OAuthProbe);
-    (doubled && known()).then_some(merged)
+    accepted(headers).events
 }
 
 /// Is the text that `Content-Type` names one of JSON's (RFC 8259 section 8.1), or a part of it?
@@ -290,94 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn a_trailing_slash_makes_no_difference() {
-        for (path, route) in [
-            ("/mcp/unified", Route::Mcp),
-            ("/mcp/unified/", Route::Mcp),
-            ("/sse", Route::Sse),
-            ("/sse/", Route::Sse),
-            ("/messages/", Route::Messages),
-            ("/mcp/unified/messages", Route::Messages),
-            ("/mcp/unified/messages/", Route::Messages),
-            ("/mcp/unified/messages/x", Route::Unknown),
-            ("/health", Route::Unknown),
-            ("/livez", Route::Livez),
-            ("/readyz/", Route::Readyz),
-            ("/mcp/unified/tools/", Route::Tools),
-            ("/mcp/unified/call-tool", Route::CallTool),
-            ("/tools/list/", Route::Tools),
-            ("/tools", Route::Unknown),
-            ("/call-tool", Route::Unknown),
-            ("/mcp/unifiedtools", Route::Unknown),
-            ("/", Route::Unknown),
-            ("/mcp", Route::Unknown),
-            ("/mcp/unified/x", Route::Unknown),
-            ("/MCP/unified", Route::Unknown),
-        ] {
-            assert_eq!(Route::of(path, "/mcp/unified"), route, "{path}");
-        }
-        assert_eq!(Route::of("/mcp", "/mcp/"), Route::Mcp);
-        for (path, route) in [
-            ("/tools", Route::Mcp),
-            ("/tools/tools", Route::Tools),
-            ("/tools/list", Route::Tools),
-            ("/tools/call-tool", Route::CallTool),
-        ] {
-            assert_eq!(Route::of(path, "/tools"), route, "{path}");
-        }
-    }
-
-    #[test]
-    fn slashes_too_many_are_taken_for_what_was_meant() {
-        for (path, meant) in [
-            ("//a/mcp", Some("/a/mcp")),
-            ("/a//mcp//", Some("/a/mcp")),
-            ("///sse", Some("/sse")),
-            ("//messages", Some("/messages")),
-            ("/a/mcp//tools", Some("/a/mcp/tools")),
-            ("//", None),
-            ("//nope", None),
-            ("/a/mcp", None),
-            ("//token", None),
-        ] {
-            assert_eq!(merged(path, "/a/mcp").as_deref(), meant, "{path}");
-        }
-        let told = whereabouts("//a//mcp", "/a/mcp", "/edge");
-        assert_eq!(told, "this path has too many slashes: ask for /edge/a/mcp");
-        let told = whereabouts("/nope", "/a/mcp", "/edge");
-        assert!(told.contains(" /edge/a/mcp (") && told.contains(" /edge/sse ("), "{told}");
-        for (path, usual) in [("/health", true), ("/healthz/", true), ("/health/x", false)] {
-            assert_eq!(is_usual_for_health(path), usual, "{path}");
-        }
-    }
-
-    #[test]
-    fn oauth_is_looked_for_in_many_places() {
-        for path in [
-            "/.well-known/oauth-authorization-server",
-            "/.well-known/oauth-authorization-server/mcp",
-            "/.well-known/oauth-protected-resource/mcp/",
-            "/.well-known/openid-configuration",
-            "/mcp/.well-known/openid-configuration",
-            "/register",
-            "/authorize",
-            "/token",
-            "/mcp/register",
-            "/register/mcp",
-            "/sse/token",
-            "/authorize/sse",
-        ] {
-            assert_eq!(Route::of(path, "/mcp"), Route::OAuthProbe, "{path}");
-        }
-        for path in ["/.well-known/security.txt", "/x/register", "/registers", "/.well-known"] {
-            assert_eq!(Route::of(path, "/mcp"), Route::Unknown, "{path}");
-        }
-    }
-
-    #[test]
     fn accept_is_read_kindly() {
         let read = |values: &[&str]| {
-            let Accept { json, events } = accept(&headers("accept", values));
+            let Accept { json, events } = accepted(&headers("accept", values));
             (json, events)
         };
         assert_eq!(read(&[]), (true, false));
@@ -439,9 +240,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(path in ".*", value in "[ -~]*") {
-            let _route = Route::of(&path, "/mcp");
-            let _accept = accept(&headers("accept", &[&value]));
+        fn no_text_panics(value in "[ -~]*") {
+            accepted(&headers("accept", &[&value]));
             let _content = check_content(&headers("content-type", &[&value]));
         }
     }

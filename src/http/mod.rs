@@ -1,88 +1,50 @@
 //! The spine: one request, from its head to its response. The floor's one verb is [`App::handle`].
 
+mod caller;
 mod cors;
+mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod head;
 mod notice;
 mod pass;
-mod passed;
+mod places;
+mod proxied;
 mod redirect;
 mod refusal;
 mod reply;
+mod route;
 mod rules;
 mod tag;
-mod visitor;
-
-use std::sync::Arc;
+mod verdict;
 
 use bytes::Bytes;
-use http::header::ACCEPT;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header, request};
+use http::{Method, Request, Response, header};
 use http_body::Body;
 use tokio::time::Instant;
 
-pub(crate) use self::reply::{EVERY, OWN, ReplyBody};
-pub(crate) use self::visitor::ConnInfo;
+pub(crate) use self::pass::Front;
+pub(crate) use self::refusal::NoRequest;
+pub(crate) use self::reply::ReplyBody;
+pub(crate) use crate::guard::ConnInfo;
 
-use self::head::{Fields, Route};
+use self::caller::caller;
+use self::head::Fields;
 use self::notice::Notices;
-use self::pass::Places;
+use self::proxied::Proxied;
 use self::refusal::Refusal;
-use self::rules::Rules;
+use self::route::{MESSAGES_PATH, Route};
 use self::tag::RequestTags;
-use self::visitor::Forwarded;
-use crate::body::{self, BodyError, BodyLimits};
-use crate::budget::Quota;
-use crate::caller::{Caller, Principal, Provenance, Transport};
+use self::verdict::Verdict;
+use crate::caller::Principal;
 use crate::config::{Config, PassRule, TlsSource};
-use crate::guard::{Admitted, Guard, OriginMatch, Visit};
-use crate::mcp::{Accept, Ask, MESSAGES_PATH, Mcp, Verb};
-use crate::proxied::{Prefix, TrustedProxies};
-use crate::shutdown::Drain;
-use crate::tally::Tally;
-use crate::upstream::Upstream;
-
-/// What the HTTP floor reaches of an upstream past MCP.
-#[derive(Debug)]
-pub(crate) struct Front {
-    upstream: Arc<Upstream>,
-    /// Paths that are passed through.
-    rules: Rules,
-    /// Places of requests to them.
-    places: Places,
-}
-
-impl Front {
-    /// This upstream, of which the paths of `pass` are passed through beside the unified path.
-    pub(crate) fn new(upstream: Arc<Upstream>, pass: Vec<PassRule>, config: &Config) -> Self {
-        let rules = Rules::new(pass, &config.path, upstream.url().path());
-        Self { upstream, rules, places: Places::new(config.limits.streams_per_ip) }
-    }
-
-    /// Has idle connections to the upstream closed in time, and all of them at the end.
-    pub(crate) fn keep_swept(&self, drain: &Drain) {
-        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
-        drain.spawn_vital_behind(async move {
-            tokio::select! {
-                () = stopping => {}
-                () = upstream.keep_swept() => {}
-            }
-            upstream.close_idle();
-        });
-    }
-
-    /// Has the operator told if the upstream takes no connection. The start waits for nothing.
-    pub(crate) fn look(&self, drain: &Drain) {
-        let (upstream, stopping) = (Arc::clone(&self.upstream), drain.stopping());
-        drain.spawn_behind(async move {
-            tokio::select! {
-                () = stopping => {}
-                () = upstream.look() => {}
-            }
-        });
-    }
-}
+use crate::drain::Drain;
+use crate::guard::{Guard, OriginMatch, Visit};
+use crate::limits::body;
+use crate::limits::bytes::Quota;
+use crate::mcp::{Ask, Mcp, Verb};
+use crate::observe::metrics::Tally;
+use crate::policy::{CurrentPolicy, Policy};
 
 /// Everything above the connections.
 #[derive(Debug)]
@@ -91,11 +53,8 @@ pub(crate) struct App {
     path: String,
     guard: Guard,
     mcp: Mcp,
-    body: BodyLimits,
-    max_headers: usize,
-    max_header_bytes: usize,
     front: Option<Front>,
-    proxies: TrustedProxies,
+    policy: CurrentPolicy,
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
     requests: RequestTags,
@@ -104,23 +63,11 @@ pub(crate) struct App {
     drain: Drain,
 }
 
-/// One request, as far as it is known before its body.
-#[derive(Clone, Copy, Debug)]
-struct Arrived<'a> {
-    conn: &'a ConnInfo,
-    visit: Visit<'a>,
-    head: &'a request::Parts,
-    route: Route,
-    /// What stands in front of the paths that its client knows.
-    prefix: &'a Prefix,
-    /// Its name.
-    tag: &'a HeaderValue,
-}
-
 impl App {
     /// The floors below, put together.
     pub(crate) fn new(
         config: &Config,
+        policy: CurrentPolicy,
         guard: Guard,
         mcp: Mcp,
         front: Option<Front>,
@@ -131,15 +78,8 @@ impl App {
             path: config.path.strip_suffix('/').unwrap_or(&config.path).to_owned(),
             guard,
             mcp,
-            body: BodyLimits {
-                bytes: config.limits.max_body_bytes,
-                idle: config.times.body_idle,
-                total: config.times.body,
-            },
-            max_headers: config.limits.max_headers,
-            max_header_bytes: config.limits.max_header_bytes,
             front,
-            proxies: TrustedProxies::new(&config.trusted_proxies),
+            policy,
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
             notices: Notices::default(),
@@ -158,31 +98,6 @@ impl App {
         &self.guard
     }
 
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.mcp.sessions()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.mcp.streams() + self.front.as_ref().map_or(0, |front| front.places.streams())
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.mcp.children()
-    }
-
-    /// How many bytes of messages are held.
-    pub(crate) fn buffered(&self) -> usize {
-        self.mcp.budget().taken()
-    }
-
-    /// Does the MCP server end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.mcp.is_crash_loop()
-    }
-
     /// Answers one request.
     pub(crate) async fn handle<B>(
         &self,
@@ -192,128 +107,136 @@ impl App {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        let policy = &*self.policy.now();
         let (head, body) = request.into_parts();
-        let route = self.route(head.uri.path());
         let tag = self.requests.next();
-        let Forwarded { conn, prefix, malformed } =
-            Forwarded::of(&self.proxies, conn, &head.headers);
-        let (visit, prefix) = (visit(&conn, &head), &prefix);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
-        let asks_health = matches!(route, Route::Livez | Route::Readyz);
-        if asks_health && matches!(head.method, Method::GET | Method::HEAD) {
-            let answered = self.health(arrived).await;
-            return self.finish(arrived, answered);
-        }
-        let mut body = Some(body);
-        let answered = match malformed.map_or_else(|| self.check_size(&head), Err) {
-            Ok(()) => self.answer(arrived, &mut body).await,
-            Err(refusal) => self.refuse_stranger(arrived, refusal),
+        let Proxied { client, prefix, malformed } =
+            Proxied::of(&policy.proxies, conn, &head.headers);
+        let visit = policy.admission.visit(conn, client, &head, &prefix, &tag);
+        let route = self.route(head.uri.path());
+        let answered = if is_probe(route, &head.method) {
+            self.health(visit, route).await
+        } else {
+            match malformed.map_or_else(|| head::check_size(&policy.limits, &head), Err) {
+                Ok(()) => self.answer(policy, visit, route, body).await,
+                Err(refusal) => self.refuse_stranger(policy, visit, refusal),
+            }
         };
-        self.finish(arrived, answered)
+        self.finish(policy, visit, route, answered)
     }
 
     /// Where a path leads. Where platforms look for health unasked there is the edge's own, unless
     /// the operator has the upstream's passed on.
     fn route(&self, path: &str) -> Route {
-        let is_passed = || self.front.as_ref().is_some_and(|front| front.rules.have(path));
+        let is_passed = || self.front.as_ref().is_some_and(|front| front.has(path));
         let route = Route::of(path, &self.path);
-        let usual = route == Route::Unknown && head::is_usual_for_health(path);
+        let usual = route == Route::Unknown && route::is_usual_for_health(path);
         if usual && !is_passed() { Route::Livez } else { route }
     }
 
-    async fn health(&self, arrived: Arrived<'_>) -> Result<Response<ReplyBody>, Refusal> {
-        self.guard.admit_probe(arrived.conn.client.key())?;
-        let well = arrived.route == Route::Livez || Box::pin(self.mcp.ready()).await;
+    async fn health(&self, visit: Visit<'_>, route: Route) -> Result<Response<ReplyBody>, Refusal> {
+        self.guard.admit_probe(visit.key())?;
+        let well = route == Route::Livez || Box::pin(self.mcp.ready()).await;
         Ok(reply::health(well))
     }
 
-    /// What every answer gets.
-    fn finish(
-        &self,
-        arrived: Arrived<'_>,
-        answered: Result<Response<ReplyBody>, Refusal>,
-    ) -> Response<ReplyBody> {
-        let Arrived { conn, visit, head, route, prefix: _, tag } = arrived;
-        let mut response = answered.unwrap_or_else(|refusal| {
-            let (client, refused) = (conn.client, refusal.label());
-            self.tally.refused(refused);
-            tracing::debug!(%client, request = ?tag, refusal = refused, "refused");
-            self.notices.tell(&self.guard, arrived, &refusal, Instant::now());
-            refusal.response(route.is_plain())
-        });
-        if let (OriginMatch::Allowed, Some(origin)) =
-            (self.guard.origin(visit), head.headers.get(header::ORIGIN))
-        {
-            cors::allow(&mut response, origin);
-        }
-        reply::finish(&mut response, tag.clone(), self.only_tls && conn.tls.is_some());
-        if head.method == Method::HEAD {
-            reply::strip_body(&mut response);
-        }
-        response
-    }
-
-    fn check_size(&self, head: &request::Parts) -> Result<(), Refusal> {
-        let fits =
-            head.headers.len() <= self.max_headers && head::size(head) <= self.max_header_bytes;
-        if fits { Ok(()) } else { Err(Refusal::HeadTooLarge) }
-    }
-
-    /// Refuses a request that is charged like any other.
-    fn refuse_stranger<T>(&self, arrived: Arrived<'_>, refusal: Refusal) -> Result<T, Refusal> {
-        self.guard.admit_stranger(arrived.visit)?;
-        Err(refusal)
-    }
-
+    /// Answers what is neither a probe nor too large. What is left of the body is discarded at the
+    /// end, with the value.
     async fn answer<B>(
         &self,
-        arrived: Arrived<'_>,
-        body: &mut Option<B>,
+        policy: &Policy,
+        visit: Visit<'_>,
+        route: Route,
+        mut body: B,
     ) -> Result<Response<ReplyBody>, Refusal>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let Arrived { visit, head, route, .. } = arrived;
+        let head = visit.head;
         let passed = self
             .front
             .as_ref()
-            .and_then(|front| Some((front, front.rules.find(head.uri.path(), route)?)));
+            .and_then(|front| Some((front, front.rule(head.uri.path(), route)?)));
         let preflight = passed.is_none() || cors::is_preflight(&head.headers);
         if head.method == Method::OPTIONS && preflight {
-            self.guard.admit_stranger(visit)?;
-            let forwarded = self.front.as_ref().map_or(&[][..], |front| front.upstream.forward());
-            return Ok(cors::preflight(&head.headers, passed.is_some(), forwarded));
+            self.guard.admit_stranger(&policy.admission, visit)?;
+            let listed = self.front.as_ref().map_or(&[][..], Front::listed);
+            return Ok(cors::preflight(&head.headers, passed.is_some(), listed));
         }
-        if let Some(passed) = passed {
-            return self.pass(arrived, passed, body).await;
+        if let Some((front, rule)) = passed {
+            let principal = self.admit_under(rule, policy, visit).await?;
+            return front.pass((rule, principal), policy, visit, body, &self.drain).await;
         }
         if route == Route::OAuthProbe {
-            return self.refuse_stranger(arrived, Refusal::NoOAuth);
+            return self.refuse_stranger(policy, visit, Refusal::NoOAuth);
         }
-        let admitted = self.guard.admit(visit).await?;
-        arrived.conn.is_known();
-        let fields = Fields::of(&head.headers).map_err(Refusal::Head)?;
-        let quota = self.mcp.budget().of(arrived.conn.client.key());
-        let verb = self.verb(arrived, &fields, body, &quota).await?;
-        let ask = self.ask(arrived, &admitted, &fields, verb, quota);
+        let admitted = self.guard.admit(&policy.admission, visit).await?;
+        visit.conn.mark_authenticated();
+        let fields = Fields::of(&head.headers, head::accept(head, route)).map_err(Refusal::Head)?;
+        let quota = self.mcp.budget().of(visit.key());
+        let verb = self.verb(policy, visit, route, &fields, &mut body, &quota).await?;
+        let upstream = self.front.as_ref().map(Front::upstream);
+        let ask = Ask {
+            policy,
+            admitted: &admitted,
+            client: visit.key(),
+            caller: caller(visit, upstream, admitted.principal().clone(), quota),
+            accept: fields.accept,
+            session: fields.session,
+            version: fields.version,
+            verb,
+        };
         Ok(reply::answer(self.mcp.exchange(ask).await?))
+    }
+
+    /// Whose a request is that falls under this rule, if it may pass.
+    async fn admit_under(
+        &self,
+        rule: &PassRule,
+        policy: &Policy,
+        visit: Visit<'_>,
+    ) -> Result<Principal, Refusal> {
+        if rule.open {
+            self.guard.admit_stranger(&policy.admission, visit)?;
+            return Ok(Principal::Anonymous);
+        }
+        let admitted = self.guard.admit(&policy.admission, visit).await?;
+        visit.conn.mark_authenticated();
+        Ok(admitted.principal().clone())
+    }
+
+    /// Refuses a request that is charged like any other.
+    fn refuse_stranger<T>(
+        &self,
+        policy: &Policy,
+        visit: Visit<'_>,
+        refusal: Refusal,
+    ) -> Result<T, Refusal> {
+        self.guard.admit_stranger(&policy.admission, visit)?;
+        Err(refusal)
     }
 
     /// What the request wants; its body is read for that, if it has one.
     async fn verb<'a, B>(
         &self,
-        arrived: Arrived<'a>,
+        policy: &Policy,
+        visit: Visit<'a>,
+        route: Route,
         fields: &Fields<'a>,
-        body: &mut Option<B>,
+        body: &mut B,
         quota: &Quota,
     ) -> Result<Verb<'a>, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Arrived { head, route, prefix, .. } = arrived;
-        let prefix = prefix.as_str();
+        let head = visit.head;
+        let prefix = visit.prefix.as_str();
+        let read = async {
+            head::check_content(&head.headers).map_err(Refusal::Head)?;
+            body::read(body, policy.body(), quota).await.map_err(Refusal::Body)
+        };
         match (route, &head.method) {
-            (Route::Mcp, &Method::POST) => Ok(Verb::Post(self.read(head, body, quota).await?)),
+            (Route::Mcp, &Method::POST) => Ok(Verb::Post(read.await?)),
             (Route::Mcp, &Method::GET) => {
                 let messages = format!("{prefix}{}{MESSAGES_PATH}", self.path);
                 Ok(Verb::Get { last: fields.last_event, messages })
@@ -323,115 +246,48 @@ impl App {
                 Ok(Verb::OpenSse { messages: format!("{prefix}{MESSAGES_PATH}") })
             }
             (Route::Messages, &Method::POST) => {
-                let session = head::session_in_query(head);
-                Ok(Verb::PostMessage(session, self.read(head, body, quota).await?))
+                Ok(Verb::PostMessage(head::session_in_query(head), read.await?))
             }
             (Route::Tools, &Method::GET | &Method::HEAD) => Ok(Verb::ListTools),
-            (Route::CallTool, &Method::POST) => {
-                Ok(Verb::CallTool(self.read(head, body, quota).await?))
-            }
-            (
-                Route::Mcp
-                | Route::Sse
-                | Route::Messages
-                | Route::Livez
-                | Route::Readyz
-                | Route::Tools
-                | Route::CallTool,
-                _,
-            ) => Err(Refusal::Method(route)),
+            (Route::CallTool, &Method::POST) => Ok(Verb::CallTool(read.await?)),
             (Route::OAuthProbe | Route::Unknown, _) => {
-                Err(Refusal::NotFound(head::whereabouts(head.uri.path(), &self.path, prefix)))
+                Err(Refusal::NotFound(route::whereabouts(head.uri.path(), &self.path, prefix)))
             }
+            (_, _) => Err(Refusal::Method(route)),
         }
     }
 
-    fn ask<'a>(
+    /// What every answer gets.
+    fn finish(
         &self,
-        arrived: Arrived<'a>,
-        admitted: &'a Admitted,
-        fields: &Fields<'a>,
-        verb: Verb<'a>,
-        quota: Quota,
-    ) -> Ask<'a> {
-        let Arrived { conn, head, .. } = arrived;
-        let accept = match verb {
-            Verb::Get { .. } | Verb::OpenSse { .. } => {
-                let nothing_else =
-                    matches!(verb, Verb::OpenSse { .. }) && !head.headers.contains_key(ACCEPT);
-                Accept {
-                    events: nothing_else || head::takes_stream(&head.headers),
-                    ..fields.accept
-                }
-            }
-            Verb::Post(_)
-            | Verb::Delete
-            | Verb::PostMessage(..)
-            | Verb::ListTools
-            | Verb::CallTool(_) => fields.accept,
-        };
-        Ask {
-            admitted,
-            client: conn.client.key(),
-            caller: self.caller(arrived, admitted.principal().clone(), quota),
-            accept,
-            session: fields.session,
-            version: fields.version,
-            verb,
-        }
-    }
-
-    fn caller(&self, arrived: Arrived<'_>, principal: Principal, quota: Quota) -> Caller {
-        let Arrived { conn, head, tag, .. } = arrived;
-        let provenance = self.front.as_ref().map(|front| {
-            let named = front.upstream.forward().iter();
-            let listed = |name: &HeaderName| {
-                let values = head.headers.get_all(name).iter().cloned();
-                values.map(|value| (name.clone(), value)).collect::<Vec<_>>()
-            };
-            Arc::new(Provenance {
-                request: tag.clone(),
-                host: head::host(head),
-                forwarded: named.flat_map(listed).collect(),
-            })
+        policy: &Policy,
+        visit: Visit<'_>,
+        route: Route,
+        answered: Result<Response<ReplyBody>, Refusal>,
+    ) -> Response<ReplyBody> {
+        let Visit { conn, client, head, tag, .. } = visit;
+        let mut response = answered.unwrap_or_else(|refusal| {
+            let verdict = Verdict::of(&refusal);
+            let label = verdict.label();
+            self.tally.refused(label);
+            tracing::debug!(%client, request = ?tag, refusal = label, "refused");
+            self.notices.tell(&policy.admission, visit, route, &refusal, Instant::now());
+            verdict.response(refusal.id(), route.is_plain())
         });
-        Caller {
-            principal,
-            transport: Transport::StreamableHttp,
-            client: Some(conn.client),
-            http: Some(http_name(head.version)),
-            tls: conn.tls.clone(),
-            session: None,
-            provenance,
-            quota,
+        if let (OriginMatch::Allowed, Some(origin)) =
+            (visit.origin(), head.headers.get(header::ORIGIN))
+        {
+            cors::allow(&mut response, origin);
         }
-    }
-
-    async fn read<B>(
-        &self,
-        head: &request::Parts,
-        body: &mut Option<B>,
-        quota: &Quota,
-    ) -> Result<Bytes, Refusal>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        head::check_content(&head.headers).map_err(Refusal::Head)?;
-        let Some(body) = body else { return Err(Refusal::Body(BodyError::Broken)) };
-        body::read(body, self.body, quota).await.map_err(Refusal::Body)
+        reply::finish(&mut response, tag.clone(), self.only_tls && conn.tls.is_some());
+        if head.method == Method::HEAD {
+            reply::strip_body(&mut response);
+        }
+        response
     }
 }
 
-fn visit<'a>(conn: &ConnInfo, head: &'a request::Parts) -> Visit<'a> {
-    let (client, local) = (conn.client.key(), conn.local);
-    Visit { client, local, uri: &head.uri, headers: &head.headers }
-}
-
-fn http_name(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_11 => "HTTP/1.1",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP",
-    }
+/// Does a platform ask for health?
+fn is_probe(route: Route, method: &Method) -> bool {
+    matches!(route, Route::Livez | Route::Readyz) && matches!(*method, Method::GET | Method::HEAD)
 }

@@ -3,11 +3,10 @@
 
 use tokio::time::Instant;
 
-use super::Arrived;
-use super::head::Route;
 use super::refusal::Refusal;
-use crate::guard::{Deny, Guard};
-use crate::sample::{EVERY, Samples};
+use super::route::Route;
+use crate::guard::{Admission, Deny, Visit};
+use crate::observe::sample::{EVERY, Samples};
 
 /// What was told lately.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ impl Default for Notices {
 }
 
 /// What the line of one kind says.
-struct Kind {
+struct Notice {
     name: &'static str,
     /// What is wrong, and what would allow it; `{}` stands for what was asked.
     text: &'static str,
@@ -28,7 +27,7 @@ struct Kind {
     unknown: &'static str,
 }
 
-fn kind(deny: Deny, route: Route) -> Option<Kind> {
+fn notice(deny: Deny, route: Route) -> Option<Notice> {
     let (name, text, unknown) = match deny {
         Deny::Host => (
             "foreign_host",
@@ -71,25 +70,26 @@ fn kind(deny: Deny, route: Route) -> Option<Kind> {
         // The first is no client's setting, the second is told by its own status and count.
         Deny::HostMalformed | Deny::Rate(_) => return None,
     };
-    Some(Kind { name, text, unknown })
+    Some(Notice { name, text, unknown })
 }
 
 impl Notices {
     /// Tells of a refusal, if it is of a kind that is told, and none was told lately.
     pub(super) fn tell(
         &self,
-        guard: &Guard,
-        arrived: Arrived<'_>,
+        admission: &Admission,
+        visit: Visit<'_>,
+        route: Route,
         refusal: &Refusal,
         now: Instant,
     ) {
         let Refusal::Denied(deny) = refusal else { return };
-        let Some(Kind { name, text, unknown }) = kind(*deny, arrived.route) else { return };
+        let Some(Notice { name, text, unknown }) = notice(*deny, route) else { return };
         let Some(left_out) = self.0.take(name, now) else { return };
-        let asked = guard.shown(arrived.visit, *deny);
+        let asked = admission.shown(visit, *deny);
         let text = text.replace("{}", asked.as_deref().unwrap_or(unknown));
-        let client = arrived.conn.client;
-        let request = arrived.tag.to_str().unwrap_or_default();
+        let client = visit.client;
+        let request = visit.tag.to_str().unwrap_or_default();
         tracing::info!(refusal = name, asked, %client, request, left_out, "{text}");
     }
 }

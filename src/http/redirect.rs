@@ -1,51 +1,57 @@
-//! Plain HTTP that is only sent on to TLS.
+//! Plain HTTP that is only redirected to TLS.
 
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 
-use super::head::{self, Route};
+use super::proxied::Proxied;
 use super::refusal::Refusal;
 use super::reply::{self, ReplyBody};
-use super::visitor::Forwarded;
-use super::{App, Arrived, ConnInfo, visit};
-use crate::guard::Deny;
-use crate::proxied::Prefix;
+use super::route::Route;
+use super::{App, head};
+use crate::guard::{ConnInfo, Deny, Visit};
+use crate::policy::Policy;
+use crate::wire::forwarded::Prefix;
 
 impl App {
-    /// Sends a request to the same path at `port` over TLS. Its body is not looked at.
+    /// Redirects a request to the same path at `port` over TLS. Its body is not looked at.
     pub(crate) fn redirect<B>(
         &self,
         conn: &ConnInfo,
         request: Request<B>,
         port: u16,
     ) -> Response<ReplyBody> {
+        let policy = &*self.policy.now();
         let (head, _body) = request.into_parts();
         let tag = self.requests.next();
-        let Forwarded { conn, prefix, malformed } =
-            Forwarded::of(&self.proxies, conn, &head.headers);
-        let (visit, route, prefix) = (visit(&conn, &head), Route::Unknown, &prefix);
-        let arrived = Arrived { conn: &conn, visit, head: &head, route, prefix, tag: &tag };
-        let sent = match malformed.map_or_else(|| self.check_size(&head), Err) {
-            Ok(()) => self.send_on(arrived, port),
-            Err(refusal) => self.refuse_stranger(arrived, refusal),
+        let Proxied { client, prefix, malformed } =
+            Proxied::of(&policy.proxies, conn, &head.headers);
+        let visit = policy.admission.visit(conn, client, &head, &prefix, &tag);
+        let sent = match malformed.map_or_else(|| head::check_size(&policy.limits, &head), Err) {
+            Ok(()) => self.redirected(policy, visit, port),
+            Err(refusal) => self.refuse_stranger(policy, visit, refusal),
         };
-        let mut response = self.finish(arrived, sent);
-        drop(response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close")));
+        let mut response = self.finish(policy, visit, Route::Unknown, sent);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 
-    fn send_on(&self, arrived: Arrived<'_>, port: u16) -> Result<Response<ReplyBody>, Refusal> {
+    fn redirected(
+        &self,
+        policy: &Policy,
+        visit: Visit<'_>,
+        port: u16,
+    ) -> Result<Response<ReplyBody>, Refusal> {
         // Only hosts that are ours come through here.
-        self.guard.admit_onward(arrived.visit)?;
-        let head = arrived.head;
+        self.guard.admit_onward(&policy.admission, visit)?;
+        let head = visit.head;
         let location =
-            location(head, arrived.prefix, port).ok_or(Refusal::Denied(Deny::HostMalformed))?;
+            location(head, visit.prefix, port).ok_or(Refusal::Denied(Deny::HostMalformed))?;
         let mut response = reply::empty(match head.method {
             Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
             // Method and body must stay what they are.
             _ => StatusCode::PERMANENT_REDIRECT,
         });
-        drop(response.headers_mut().insert(header::LOCATION, location));
+        response.headers_mut().insert(header::LOCATION, location);
         Ok(response)
     }
 }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
-use super::passed::{BrokenOff, Passed};
-use crate::mcp::{EventStream, Reply};
+use super::forward::{BrokenOff, Forwarded};
+use crate::mcp::{self, EventStream, Reply};
+use crate::wire::fields;
 
 /// Bytes of an answer that are handed to the connection at a time: a peer that takes nothing is
 /// noticed between two pieces.
@@ -25,7 +26,7 @@ pub(crate) enum ReplyBody {
     /// Events, as they come.
     Events(Box<EventStream>),
     /// What the upstream says, as it comes.
-    Passed(Box<Passed>),
+    Forwarded(Box<Forwarded>),
 }
 
 impl http_body::Body for ReplyBody {
@@ -46,7 +47,7 @@ impl http_body::Body for ReplyBody {
                 let frame = std::task::ready!(Pin::new(&mut **events).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
             }
-            Self::Passed(passed) => Pin::new(&mut **passed).poll_frame(context),
+            Self::Forwarded(forwarded) => Pin::new(&mut **forwarded).poll_frame(context),
         }
     }
 
@@ -54,7 +55,7 @@ impl http_body::Body for ReplyBody {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Events(_) => false,
-            Self::Passed(passed) => passed.is_end_stream(),
+            Self::Forwarded(forwarded) => forwarded.is_end_stream(),
         }
     }
 
@@ -64,22 +65,22 @@ impl http_body::Body for ReplyBody {
                 SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             }
             Self::Events(_) => SizeHint::default(),
-            Self::Passed(passed) => passed.size_hint(),
+            Self::Forwarded(forwarded) => forwarded.size_hint(),
         }
     }
 }
 
 /// The response to a request that was answered.
 pub(super) fn answer(reply: Reply) -> Response<ReplyBody> {
-    let (mut response, session) = match reply {
-        Reply::Accepted => (empty(StatusCode::ACCEPTED), None),
-        Reply::Ended => (empty(StatusCode::NO_CONTENT), None),
-        Reply::Json(body, session) => (json(StatusCode::OK, body), session),
-        Reply::Events(stream, session) => (events(stream), session),
+    let Reply { status, session, body } = reply;
+    let mut response = match body {
+        mcp::Body::Empty => empty(status),
+        mcp::Body::Json(text) => json(status, text),
+        mcp::Body::Events(stream) => events(status, stream),
     };
     let session = session.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
     if let Some(session) = session {
-        drop(response.headers_mut().insert("mcp-session-id", session));
+        response.headers_mut().insert(fields::SESSION_ID, session);
     }
     response
 }
@@ -103,38 +104,39 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let json = HeaderValue::from_static("application/json");
-    drop(response.headers_mut().insert(header::CONTENT_TYPE, json));
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
-fn events(stream: EventStream) -> Response<ReplyBody> {
+fn events(status: StatusCode, stream: EventStream) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Events(Box::new(stream)));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
-    drop(headers.insert(header::CONTENT_TYPE, kind));
+    headers.insert(header::CONTENT_TYPE, kind);
     let cache = HeaderValue::from_static("no-cache, no-transform");
-    drop(headers.insert(header::CACHE_CONTROL, cache));
+    headers.insert(header::CACHE_CONTROL, cache);
     // For those who put nginx in front after all.
-    drop(headers.insert("x-accel-buffering", HeaderValue::from_static("no")));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
 /// Leaves the head of a response as it would be, without the body (RFC 9110 section 9.3.2). hyper
 /// does so itself for HTTP/1.1 only. What is passed has no body there already.
 pub(super) fn strip_body(response: &mut Response<ReplyBody>) {
-    if matches!(response.body(), ReplyBody::Passed(_)) {
+    if matches!(response.body(), ReplyBody::Forwarded(_)) {
         return;
     }
     let length = http_body::Body::size_hint(response.body()).exact();
     *response.body_mut() = ReplyBody::Full(Bytes::new());
     if let Some(length) = length {
-        drop(response.headers_mut().insert(header::CONTENT_LENGTH, length.into()));
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
 }
 
 /// What every response carries that does not say otherwise: nobody shows it in a frame, guesses its
 /// type, or learns where from it was reached.
-pub(crate) const EVERY: [(HeaderName, &str); 4] = [
+pub(super) const EVERY: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -143,25 +145,24 @@ pub(crate) const EVERY: [(HeaderName, &str); 4] = [
 ];
 /// And what the edge's own carry: no page is among them, and nothing to keep. Pages of an upstream
 /// may need scripts, and know how long they are good.
-pub(crate) const OWN: [(HeaderName, &str); 2] = [
+pub(super) const OWN: [(HeaderName, &str); 2] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (header::CACHE_CONTROL, "no-store"),
 ];
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// For a year this host is reached by TLS only.
 const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Puts on what every response carries.
 pub(super) fn finish(response: &mut Response<ReplyBody>, request: HeaderValue, only_tls: bool) {
-    let own = if matches!(response.body(), ReplyBody::Passed(_)) { &[][..] } else { &OWN[..] };
+    let own = if matches!(response.body(), ReplyBody::Forwarded(_)) { &[][..] } else { &OWN[..] };
     let headers = response.headers_mut();
     for (name, value) in EVERY.iter().chain(own) {
-        let _theirs = headers.entry(name).or_insert(HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     // The one that stands in the log, and that an upstream was told.
-    drop(headers.insert(REQUEST_ID, request));
+    headers.insert(fields::REQUEST_ID, request);
     if only_tls {
-        drop(headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS));
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
     }
 }
 

@@ -1,11 +1,13 @@
 //! Which paths of the upstream are passed through, under which rule, and which of them could be
 //! read as others.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
-use super::head::Route;
+use percent_encoding::percent_decode;
+
+use super::route::{MESSAGES_PATH, Route};
 use crate::config::PassRule;
-use crate::mcp::MESSAGES_PATH;
 
 /// How often a path may be percent-encoded over again. Nobody means well by more.
 const LAYERS: usize = 4;
@@ -148,29 +150,12 @@ fn plainest(path: &str) -> String {
 fn decoded(path: &str) -> Option<String> {
     let mut bytes = path.as_bytes().to_vec();
     for _ in 0..=LAYERS {
-        let next = decoded_once(&bytes);
-        if next == bytes {
+        let Cow::Owned(next) = Cow::from(percent_decode(&bytes)) else {
             return Some(String::from_utf8_lossy(&bytes).into_owned());
-        }
+        };
         bytes = next;
     }
     None
-}
-
-fn decoded_once(text: &[u8]) -> Vec<u8> {
-    let mut parts = text.split(|byte| *byte == b'%');
-    let mut decoded = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let escape = part.split_at_checked(2).and_then(|(digits, rest)| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-            Some((u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?, rest))
-        });
-        let (byte, rest) = escape.unwrap_or((b'%', part));
-        decoded.push(byte);
-        decoded.extend_from_slice(rest);
-    }
-    decoded
 }
 
 /// Not with dot segments, empty ones, backslashes, or these in disguise: the upstream might find
@@ -208,12 +193,11 @@ mod tests {
 
     fn found(rules: &Rules, path: &str) -> Option<String> {
         let rule = rules.find(path, Route::of(path, "/mcp"))?;
-        let (open, all) = (rule.open, rule.beneath);
         Some(format!(
             "{}{}{}",
-            if open { "open:" } else { "" },
+            if rule.open { "open:" } else { "" },
             rule.path,
-            if all { "/*" } else { "" }
+            if rule.beneath { "/*" } else { "" }
         ))
     }
 
@@ -438,9 +422,9 @@ mod tests {
         #[test]
         fn no_text_panics(path in ".*") {
             let rules = rules(&["/*", "/a", "open:/a/*"]);
-            let _rule = found(&rules, &path);
-            let _plain = is_plain(&path);
-            let _read = decoded(&path).as_deref().map(plainest);
+            found(&rules, &path);
+            is_plain(&path);
+            decoded(&path).as_deref().map(plainest);
         }
 
         #[test]

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Places;
-use crate::tally::Outcome;
+use super::places::Places;
+use crate::observe::metrics::Outcome;
 
 /// How long the loop rests after an accept that failed.
 pub(super) const REST: Duration = Duration::from_millis(100);
@@ -90,9 +90,9 @@ struct Failing {
 
 /// Whether accepts fail at present.
 #[derive(Debug, Default)]
-struct Failures(Option<Failing>);
+struct FailedAccepts(Option<Failing>);
 
-impl Failures {
+impl FailedAccepts {
     fn count(&mut self, cause: Cause, error: &io::Error) {
         let now = Instant::now();
         let failing = self.0.get_or_insert_with(|| {
@@ -126,7 +126,7 @@ pub(super) async fn accept<T>(
     mut admit: impl FnMut(T),
     places: &Places,
 ) -> Infallible {
-    let mut failures = Failures::default();
+    let mut failures = FailedAccepts::default();
     loop {
         let accepted = tokio::select! {
             accepted = poll_fn(&mut poll) => accepted,

@@ -2,17 +2,19 @@
 
 use std::cell::Cell;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use rustix::io::Errno;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::subscriber::DefaultGuard;
 
+use super::places::ConnectionPlace;
 use super::shortage::{CALM, REST, accept};
 use super::*;
-use crate::config::Limits;
+use crate::config::{Config, Limits};
+use crate::observe::metrics::Tally;
 
 fn places(max_connections: u32) -> Places {
     let limits = Limits { max_connections, ..Limits::default() };
@@ -46,11 +48,13 @@ async fn a_burst_of_connections_waits_to_be_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second() {
     let places = places(1);
-    let Some(Place::Taken(_taken)) = places.one_of_all() else { panic!("the first is taken in") };
+    let Some(ConnectionPlace::Taken(_taken)) = places.one_of_all() else {
+        panic!("the first is taken in")
+    };
     // A stranger that was told to go, and does not.
     let stays = places.enter(client());
     let promised = places.one_of_all().unwrap();
-    assert!(matches!(promised, Place::Promised(_)));
+    assert!(matches!(promised, ConnectionPlace::Promised(_)));
     stays.must_go().await;
     let begun = Instant::now();
     assert!(places.had(promised, client()).await.is_none());
@@ -63,7 +67,9 @@ async fn a_newcomer_whose_promised_place_never_comes_is_refused_after_a_second()
 #[tokio::test(start_paused = true)]
 async fn a_promised_place_is_had_when_its_stranger_goes() {
     let places = places(1);
-    let Some(Place::Taken(taken)) = places.one_of_all() else { panic!("the first is taken in") };
+    let Some(ConnectionPlace::Taken(taken)) = places.one_of_all() else {
+        panic!("the first is taken in")
+    };
     let _stranger = places.enter(client());
     let promised = places.one_of_all().unwrap();
     let begun = Instant::now();
@@ -90,14 +96,14 @@ impl Log {
     }
 
     fn count(&self, text: &str) -> usize {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.0.lock();
         String::from_utf8_lossy(&bytes).matches(text).count()
     }
 }
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -117,7 +123,8 @@ async fn failing(places: &Places, error: Errno, fails: impl Fn() -> bool) {
 #[tokio::test(start_paused = true)]
 async fn the_loop_rests_after_each_accept_that_fails() {
     for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
-        let (places, tries) = (places(1), Cell::new(0));
+        let places = places(1);
+        let tries = Cell::new(0);
         let fails = || {
             tries.set(tries.get() + 1);
             true
@@ -133,7 +140,8 @@ async fn the_loop_rests_after_each_accept_that_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_left_costs_no_rest() {
     for error in [Errno::CONNABORTED, Errno::CONNRESET, Errno::INTR] {
-        let (places, left) = (places(1), Cell::new(0));
+        let places = places(1);
+        let left = Cell::new(0);
         let fails = || left.replace(10.min(left.get() + 1)) < 10;
         assert!(timeout(REST / 2, failing(&places, error, fails)).await.is_err());
         assert_eq!(left.get(), 10, "{error:?}");
@@ -151,17 +159,17 @@ async fn where_descriptors_run_out_the_oldest_strangers_go() {
     };
     // One in eight, the oldest first.
     assert!(once(Errno::MFILE).await);
-    assert_eq!(places.strangers(), 14);
+    assert_eq!(places.strangers.len(), 14);
     strangers[0].must_go().await;
     strangers[1].must_go().await;
     // One at least, as long as there is one; what no connection holds is freed by none.
     assert!(once(Errno::NOMEM).await && once(Errno::PERM).await);
-    assert_eq!(places.strangers(), 13);
-    strangers[13].is_known();
+    assert_eq!(places.strangers.len(), 13);
+    strangers[13].mark_authenticated();
     for _ in 0..20 {
         assert!(once(Errno::NFILE).await);
     }
-    assert_eq!(places.strangers(), 0);
+    assert_eq!(places.strangers.len(), 0);
     assert_eq!(counted(&places, Outcome::MaxUnauthenticated), 15, "the known one stays");
 }
 
@@ -175,12 +183,12 @@ async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
     let [first, second, third, fourth] = [1, 2, 3, 3].map(|last| places.enter(from(last)));
     let new = [4, 5, 6, 7].map(|last| places.enter(from(last)));
     new.iter().chain([&first, &third, &fourth]).for_each(|stranger| stranger.speaks());
-    assert!(matches!(places.one_of_all(), Some(Place::Promised(_))));
+    assert!(matches!(places.one_of_all(), Some(ConnectionPlace::Promised(_))));
     assert!(second.must_go().now_or_never().is_some());
     // Then one of the network with the most, whichever way it is asked for.
     places.make_room();
     assert!(third.must_go().now_or_never().is_some());
-    assert_eq!(places.strangers(), 6);
+    assert_eq!(places.strangers.len(), 6);
     assert!(places.one_of_all().is_some());
     assert!(first.must_go().now_or_never().is_some());
 }
@@ -188,7 +196,8 @@ async fn where_all_places_or_descriptors_are_taken_silent_strangers_go_first() {
 #[tokio::test(start_paused = true)]
 async fn a_shortage_is_told_of_when_it_begins_and_when_it_is_over() {
     let (log, _guard) = Log::begin();
-    let (places, begun) = (places(1), Instant::now());
+    let places = places(1);
+    let begun = Instant::now();
     // Two of the same: between them it is calm for too short a time.
     let lasts = Duration::from_secs(2);
     let pause = CALM.saturating_sub(REST);
@@ -207,7 +216,8 @@ async fn a_shortage_is_told_of_when_it_begins_and_when_it_is_over() {
         }
     });
     let told = || (log.count("out of open files"), log.count("accepted again"));
-    let (end, moment) = (lasts + pause + REST + CALM, Duration::from_millis(1));
+    let end = lasts + pause + REST + CALM;
+    let moment = Duration::from_millis(1);
     assert!(timeout(end.saturating_sub(moment), &mut running).await.is_err());
     assert_eq!(told(), (1, 0));
     assert!(timeout(moment, &mut running).await.is_err());

@@ -2,391 +2,118 @@
 //!
 //! The floor's one verb is [`Mcp::exchange`]: an admitted request in, a [`Reply`] or a [`Reason`]
 //! out. What kind of session a request belongs to is decided by the request alone, never by the
-//! connection it came on.
+//! connection it came on. Each transport is a type of its own over [`Sessions`], which opens
+//! sessions, and [`Pool`], which serves calls without one.
 
-mod bare;
-mod direct;
-mod eviction;
+mod call;
+mod era;
+mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod legacy;
-mod log;
-mod reader;
+mod http_sse;
+mod incoming;
+mod plain;
+mod pool;
 mod ready;
 mod reason;
 mod rest;
 mod session;
+mod sessions;
+mod shelves;
 mod sse;
-mod state;
 pub(crate) mod stdio;
 mod streamable;
-mod table;
+mod streams;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-
+pub(crate) use self::exchange::{Accept, Ask, Body, Reply, Verb};
 pub(crate) use self::reason::{Reason, Refused};
 pub(crate) use self::sse::{EventStream, error_event};
-pub(crate) use self::table::SessionId;
 
-use self::bare::WarmPool;
-use self::ready::Readiness;
-use self::session::{Session, SessionTimes, Terms, Unknown};
-use self::sse::StreamKind;
-use self::table::{Newcomer, NoPlace, SessionPlace, SessionTable};
-use crate::addr::ClientKey;
-use crate::backend::{Backend, Link, OpenError, Starter};
-use crate::budget::{Budget, PER_MESSAGE, Quota, Short};
-use crate::caller::{Caller, Principal, Transport};
+use self::era::Era;
+use self::exchange::Head;
+use self::http_sse::HttpSse;
+use self::plain::Plain;
+use self::pool::Pool;
+use self::ready::Ready;
+use self::rest::Rest;
+use self::sessions::Sessions;
+use self::streamable::Streamable;
+use self::streams::Streams;
+use crate::backend::Backend;
 use crate::config::Config;
-use crate::guard::Admitted;
-use crate::jsonrpc::{self, Message};
-use crate::limit::PerClient;
-use crate::protocol::ProtocolVersion;
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
+use crate::drain::Drain;
+use crate::limits::bytes::Budget;
+use crate::observe::metrics::Tally;
 
-/// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
-pub(crate) const MESSAGES_PATH: &str = "/messages";
-
-/// How long a request waits for a place that something idle is about to give up: a process that is
-/// ended takes up to twice [`crate::backend::CHILD_STEP`].
-const PLACE_WAIT: Duration = Duration::from_secs(5);
-
-/// How often a process's place that is about to be free is asked for.
-const PLACE_POLL: Duration = Duration::from_millis(20);
-
-/// What a client accepts for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Accept {
-    /// `application/json`
-    pub(crate) json: bool,
-    /// `text/event-stream`
-    pub(crate) events: bool,
-}
-
-impl Accept {
-    /// An answer that nothing comes before or behind, in the form that the client takes.
-    fn sole(self, answer: Bytes) -> Reply {
-        if self.json {
-            Reply::Json(answer, None)
-        } else {
-            Reply::Events(EventStream::of_one(answer), None)
-        }
-    }
-}
-
-/// A request as this floor sees it: admitted, and read.
-#[derive(Debug)]
-pub(crate) struct Ask<'a> {
-    /// Proof that it may pass.
-    pub(crate) admitted: &'a Admitted,
-    /// Whose limits it counts against.
-    pub(crate) client: ClientKey,
-    /// Who sends it; the transport is filled in here.
-    pub(crate) caller: Caller,
-    /// What it takes for an answer.
-    pub(crate) accept: Accept,
-    /// `Mcp-Session-Id`.
-    pub(crate) session: Option<&'a str>,
-    /// `MCP-Protocol-Version`.
-    pub(crate) version: Option<&'a str>,
-    /// What it wants.
-    pub(crate) verb: Verb<'a>,
-}
-
-/// What a request wants.
-#[derive(Debug)]
-pub(crate) enum Verb<'a> {
-    /// POST on the unified path.
-    Post(Bytes),
-    /// GET on the unified path.
-    Get {
-        /// `Last-Event-ID`
-        last: Option<&'a str>,
-        /// Where an HTTP+SSE client is to post its messages, as it reaches the edge.
-        messages: String,
-    },
-    /// DELETE on the unified path.
-    Delete,
-    /// GET on the HTTP+SSE path.
-    OpenSse {
-        /// Where the client is to post its messages, as it reaches the edge.
-        messages: String,
-    },
-    /// POST of a message, with the session id from its query.
-    PostMessage(Option<&'a str>, Bytes),
-    /// GET of the whole list of tools, without JSON-RPC.
-    ListTools,
-    /// POST of one tool call, without JSON-RPC.
-    CallTool(Bytes),
-}
-
-/// What a request is answered.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    /// 202, nothing to say.
-    Accepted,
-    /// 204, it is gone.
-    Ended,
-    /// 200 and one JSON text.
-    Json(Bytes, Option<SessionId>),
-    /// 200 and a stream of events.
-    Events(EventStream, Option<SessionId>),
-}
-
-/// Every transport, and what they share.
+/// Every transport.
 #[derive(Debug)]
 pub(crate) struct Mcp {
-    backend: Backend,
-    sessions: SessionTable,
-    streams: PerClient,
-    warm: Arc<WarmPool>,
-    readiness: Arc<Readiness>,
-    times: SessionTimes,
-    keep_alive: Duration,
-    stream_age: Duration,
-    tally: Tally,
-    budget: Budget,
-    drain: Drain,
+    sessions: Arc<Sessions>,
+    streamable: Streamable,
+    sse: HttpSse,
+    rest: Rest,
+    ready: Ready,
 }
 
 impl Mcp {
     /// The transports in front of `backend`.
     pub(crate) fn new(backend: Backend, config: &Config, tally: Tally, drain: Drain) -> Self {
-        let (limits, times) = (&config.limits, &config.times);
-        let largest = limits.max_body_bytes.max(limits.max_line_bytes);
+        let gauges = tally.gauges();
+        let streams = Arc::new(Streams::new(config, gauges.streams.clone(), drain.clone()));
+        let sessions = Arc::new(Sessions::new(backend, config, tally, drain));
+        let pool = Arc::new(Pool::new(Arc::clone(&sessions)));
+        let plain = Plain::new(Arc::clone(&pool));
         Self {
-            budget: Budget::new(limits.max_buffered_bytes, largest, tally.clone()),
-            backend,
-            sessions: SessionTable::new(limits.max_sessions, limits.sessions_per_ip),
-            streams: PerClient::new(limits.streams_per_ip),
-            warm: Arc::default(),
-            readiness: Arc::default(),
-            times: SessionTimes {
-                call: times.call,
-                idle: times.session_idle,
-                age: times.session_age,
-                write: times.write,
-            },
-            keep_alive: times.keep_alive,
-            stream_age: times.stream_age,
-            tally,
-            drain,
+            streamable: Streamable::new(Arc::clone(&sessions), Arc::clone(&streams), plain),
+            sse: HttpSse::new(Arc::clone(&sessions), streams),
+            rest: Rest::new(pool),
+            ready: Ready::new(Arc::clone(&sessions)),
+            sessions,
         }
     }
 
     /// Answers an admitted request.
-    pub(crate) async fn exchange(&self, mut ask: Ask<'_>) -> Result<Reply, Refused> {
-        match std::mem::replace(&mut ask.verb, Verb::Delete) {
-            Verb::Post(body) => self.post(ask, body).await,
+    pub(crate) async fn exchange(&self, ask: Ask<'_>) -> Result<Reply, Refused> {
+        let (head, verb) = ask.split();
+        match verb {
+            Verb::Post(body) => self.streamable.post(head, body).await,
             // Boxed: what is rare must not make every request's future large.
-            Verb::Get { last, messages } => Box::pin(self.get(ask, last, &messages)).await,
-            Verb::Delete => self.delete(&ask),
-            Verb::OpenSse { messages } => Box::pin(self.open_sse(ask, &messages)).await,
-            Verb::PostMessage(session, body) => {
-                Box::pin(self.post_message(ask, session, body)).await
+            Verb::Get { last, messages } => Box::pin(self.get(head, last, &messages)).await,
+            Verb::Delete => self.streamable.delete(&head),
+            Verb::OpenSse { messages } => Box::pin(self.sse.open(head, &messages)).await,
+            Verb::PostMessage(session, body) => Box::pin(self.sse.post(head, session, body)).await,
+            Verb::ListTools => Ok(Box::pin(self.rest.list_tools(head)).await?),
+            Verb::CallTool(body) => Ok(Box::pin(self.rest.call_tool(head, body)).await?),
+        }
+    }
+
+    /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
+    async fn get(
+        &self,
+        head: Head<'_>,
+        last: Option<&str>,
+        messages: &str,
+    ) -> Result<Reply, Refused> {
+        self.sessions.check_open()?;
+        match (Era::of_revision(head.version), head.session, head.version) {
+            (Era::Handshake, Some(_), _) => self.streamable.listen(&head, last),
+            (Era::Handshake, None, Some(_)) => Err(Reason::NoSession.into()),
+            (Era::Handshake, None, None) if head.accept.events => {
+                self.sse.open(head, messages).await
             }
-            Verb::ListTools => Ok(Box::pin(self.list_tools(ask)).await?),
-            Verb::CallTool(body) => Ok(Box::pin(self.call_tool(ask, body)).await?),
+            (Era::Handshake | Era::Modern, _, _) => Err(Reason::NoStream.into()),
         }
     }
 
-    /// Refuses what would begin while the edge is going down.
-    fn check_open(&self) -> Result<(), Reason> {
-        if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
-    }
-
-    /// Refuses a message that could never be read within the memory that its client may have. In a
-    /// session its text counts against the same share.
-    fn check_weight(&self, message: &Message, quota: &Quota, own: bool) -> Result<(), Reason> {
-        let text = if own { message.bytes().len().saturating_add(PER_MESSAGE) } else { 0 };
-        let read = || jsonrpc::weight(message.params()).saturating_add(text);
-        if self.backend.reads_values() && !quota.could_have(read()) {
-            return Err(Short::Ever.into());
-        }
-        Ok(())
+    /// Does the backend answer? Says so within 3 seconds.
+    pub(crate) async fn ready(&self) -> bool {
+        self.ready.ask().await
     }
 
     /// The memory for messages.
     pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+        &self.sessions.budget
     }
-
-    fn terms(&self, quota: Quota) -> Terms {
-        Terms { times: self.times, quota, tally: self.tally.clone() }
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// How many event streams are open.
-    pub(crate) fn streams(&self) -> u64 {
-        self.streams.open()
-    }
-
-    /// How many child processes there are.
-    pub(crate) fn children(&self) -> u32 {
-        self.backend.children()
-    }
-
-    /// Does the backend end as soon as it is started, again and again?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.backend.is_crash_loop()
-    }
-
-    /// Opens a session that its client will know by an id.
-    async fn open_session(
-        &self,
-        ask: &Ask<'_>,
-        transport: Transport,
-    ) -> Result<Arc<Session>, Reason> {
-        let (client, principal) = (ask.client, ask.admitted.principal());
-        let place = self.take_place(client, principal).await?;
-        let quota = ask.caller.quota.clone();
-        let link = self.open_link(Starter::Client(client), &quota, Some(principal)).await?;
-        let (id, hold, terms) = (place.id().clone(), place.hold(), self.terms(quota));
-        let owner = (principal.clone(), transport);
-        let session = Session::start(id, owner, terms, link, place, &self.drain);
-        self.sessions.enter(&session, hold);
-        Ok(session)
-    }
-
-    /// Takes a place for a session. Waits a moment for one that is about to be idle long enough.
-    async fn take_place(
-        &self,
-        client: ClientKey,
-        principal: &Principal,
-    ) -> Result<SessionPlace, Reason> {
-        let patience = Instant::now() + PLACE_WAIT;
-        loop {
-            let (at, reason): (_, fn(_) -> _) =
-                match self.sessions.take(client, Newcomer { principal, patience }) {
-                    Ok(place) => return Ok(place),
-                    Err(NoPlace::OfClient(at)) => (at, Reason::ClientSessionsFull),
-                    Err(NoPlace::AtAll(at)) => (at, Reason::SessionsFull),
-                    Err(NoPlace::NoRandomness) => return Err(Reason::NoRandomness),
-                };
-            match at.filter(|at| *at <= patience) {
-                Some(at) => sleep_until(at).await,
-                None => {
-                    return Err(reason(at.map(|at| at.saturating_duration_since(Instant::now()))));
-                }
-            }
-            self.check_open()?;
-        }
-    }
-
-    /// Opens a session that serves calls without one, for as long as it stays warm.
-    async fn open_warm(
-        &self,
-        principal: &Principal,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, Reason> {
-        let quota = self.warm.quota(principal, &self.budget);
-        // One that is there can be shared: nobody has to go for a further one.
-        let needed = self.warm.any(principal).is_none();
-        let link = self.open_link(Starter::Edge, &quota, needed.then_some(principal)).await?;
-        let owner = (principal.clone(), Transport::Bare);
-        let (id, terms) = (SessionId::random()?, self.terms(quota.clone()));
-        let session = Session::start(id, owner, terms, link, (), &self.drain);
-        // A caller that goes away meanwhile leaves nobody who knows of it.
-        let unknown = Unknown::new(Arc::clone(&session));
-        let caller = Arc::new(Caller { quota, ..Caller::stdio() });
-        let begun = timeout_at(deadline, session.initialize(&caller)).await;
-        begun.unwrap_or_else(|_elapsed| Err(session.late(self.times.call)))?;
-        unknown.known();
-        Ok(session)
-    }
-
-    /// Opens a link to the backend. If every place for a process is taken, what is only kept at
-    /// hand gives its place up, else an idle session does if it is needed for a principal.
-    async fn open_link(
-        &self,
-        who: Starter,
-        quota: &Quota,
-        needed_for: Option<&Principal>,
-    ) -> Result<Link, Reason> {
-        let mut patience = Instant::now() + PLACE_WAIT;
-        let mut given_up = false;
-        loop {
-            match self.backend.open(who, quota) {
-                Ok(link) => return Ok(link),
-                Err(OpenError::Full(_)) if given_up => {}
-                Err(OpenError::Full(_)) => {
-                    if let Err(at) = self.give_up_process(needed_for, patience) {
-                        if at.is_none_or(|at| at > patience) {
-                            return Err(Reason::ChildrenFull(
-                                at.map(|at| at.saturating_duration_since(Instant::now())),
-                            ));
-                        }
-                    } else {
-                        given_up = true;
-                        patience = Instant::now() + PLACE_WAIT;
-                    }
-                }
-                Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
-                Err(error @ OpenError::Spawn { .. }) => {
-                    tracing::error!(error = %report(&error), "could not open the backend");
-                    return Err(Reason::BackendFailed(report(&error)));
-                }
-            }
-            if Instant::now() >= patience {
-                return Err(Reason::ChildrenFull(None));
-            }
-            self.check_open()?;
-            sleep(PLACE_POLL).await;
-        }
-    }
-
-    /// Ends what holds a process and can do without. The error says when something can, if that is
-    /// known. The probe's session goes last: it is how a full edge shows that it still serves.
-    fn give_up_process(
-        &self,
-        needed_for: Option<&Principal>,
-        patience: Instant,
-    ) -> Result<(), Option<Instant>> {
-        if self.warm.give_up() {
-            self.tally.count(Outcome::IdleGivenUp);
-            return Ok(());
-        }
-        let evicted = match needed_for {
-            Some(principal) => self.sessions.evict(None, Newcomer { principal, patience }),
-            None => Err(None),
-        };
-        match evicted {
-            Err(at) if at.is_none_or(|at| at > patience) && self.readiness.give_up() => {
-                self.tally.count(Outcome::IdleGivenUp);
-                Ok(())
-            }
-            evicted => evicted.map(drop),
-        }
-    }
-
-    /// What a long stream of this session is like.
-    fn long_stream(&self, version: Option<ProtocolVersion>) -> StreamKind {
-        StreamKind {
-            ids: true,
-            primed: version.is_some_and(ProtocolVersion::has_priming),
-            endpoint: None,
-            age: Some(self.stream_age),
-            keep_alive: self.keep_alive,
-        }
-    }
-}
-
-/// An error and what it came from, on one line.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -1,13 +1,16 @@
 //! Why a request is refused, and what its caller is told.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::time::Duration;
 
-use crate::budget::Short;
-use crate::jsonrpc::{Malformed, Message, RequestId, code};
+use crate::backend::catalog::BadList;
+use crate::guard::Denied;
+use crate::limits::bytes::Short;
+use crate::wire::jsonrpc::{Malformed, Message, RequestId, code};
 
-/// Why a request is refused. Status and code of each stand in `http::reply`.
+/// Why a request is refused. Status and code of each stand in `http::refusal`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// The body is no message.
     #[error("{0}")]
     Malformed(Malformed),
@@ -170,6 +173,11 @@ impl Reason {
         Message::error(id, code, &self.to_string())
     }
 
+    /// Is it that the backend did not answer in its time?
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::CallTimeout(_) | Self::NeverSpoke { .. })
+    }
+
     /// Refuses the request with this id.
     pub(super) fn to(self, id: Option<&RequestId>) -> Refused {
         Refused { reason: self, id: id.cloned() }
@@ -179,6 +187,18 @@ impl Reason {
 impl From<Short> for Reason {
     fn from(short: Short) -> Self {
         Self::Short(short)
+    }
+}
+
+impl From<BadList> for Reason {
+    fn from(bad: BadList) -> Self {
+        Self::BadAnswer(bad.text())
+    }
+}
+
+impl From<Denied> for Reason {
+    fn from(denied: Denied) -> Self {
+        match denied {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! Server-sent events: how they are written, and the response body that merges a session's
 //! messages with keep-alive comments, the stream's age and the drain.
+#![cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -13,10 +14,10 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::reader::Reader;
-use super::state::StreamId;
-use crate::jsonrpc::{self, code};
-use crate::limit::Permit;
+use super::session::id::StreamId;
+use super::session::reader::Reader;
+use crate::limits::places::Permit;
+use crate::wire::jsonrpc::{self, code};
 
 /// How long a client is asked to wait before it comes back, in milliseconds, before jitter.
 const RETRY_MS: u64 = 1000;
@@ -31,14 +32,14 @@ const COMMENT: &[u8] = b":\n\n";
 
 /// Says which event of which stream this is; the client gives it back as `Last-Event-ID`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EventId {
-    pub(super) stream: StreamId,
-    pub(super) number: u64,
+pub struct EventId {
+    pub stream: StreamId,
+    pub number: u64,
 }
 
 impl EventId {
     /// Reads what a client gave back.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (stream, number) = text.split_once('-')?;
         let id = Self { stream: StreamId(stream.parse().ok()?), number: number.parse().ok()? };
         // `parse` would take a plus sign and leading zeros, too.
@@ -52,9 +53,9 @@ impl fmt::Display for EventId {
     }
 }
 
-/// One event. `data` has no line breaks ([`crate::jsonrpc::Message::line`]). What is large is not
+/// One event. `data` has no line breaks ([`crate::wire::jsonrpc::Message::line`]). What is large is not
 /// copied, and comes in pieces: a peer that takes nothing is noticed between two.
-pub(super) fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item = Bytes> {
+pub fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item = Bytes> {
     let small = data.len() <= COPIED;
     let mut text = Vec::with_capacity(if small { data.len() + 48 } else { 48 });
     text.extend_from_slice(b"event: message\n");
@@ -75,7 +76,7 @@ pub(super) fn event(id: Option<EventId>, mut data: Bytes) -> impl Iterator<Item 
 }
 
 /// Tells why a stream ends. Clients that know no such event pass over it.
-pub(crate) fn error_event(text: &str) -> Bytes {
+pub fn error_event(text: &str) -> Bytes {
     let error = jsonrpc::error_text(None, code::INTERNAL_ERROR, text);
     let mut event = b"event: error\ndata: ".to_vec();
     event.extend_from_slice(&error);
@@ -314,7 +315,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".*") {
-            let _parsed = EventId::parse(&text);
+            EventId::parse(&text);
         }
     }
 }

@@ -10,18 +10,21 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use super::reader::Reader;
+use super::Reason;
+use super::call::Sender;
+use super::incoming::{self, Pings, Rules, Step};
+use super::session::id::SessionId;
+use super::session::reader::Reader;
 use super::session::{Session, SessionTimes, Terms};
-use super::table::SessionId;
-use super::{Principal, Reason, Transport};
 use crate::backend::Link;
-use crate::budget::Quota;
-use crate::caller::Caller;
+use crate::caller::{Caller, Grant, Principal, Transport};
 use crate::config::Times;
-use crate::frames::{Frames, Line};
-use crate::jsonrpc::{self, Kind, Message, Skim, code};
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::drain::Drain;
+use crate::guard::ToolPolicy;
+use crate::limits::bytes::Quota;
+use crate::limits::lines::{Frames, Line};
+use crate::observe::metrics::Tally;
+use crate::wire::jsonrpc::{self, Message, Skim, code};
 
 /// Whoever holds the other end may be silent for as long as it likes: longer than any process runs.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 10);
@@ -58,7 +61,8 @@ where
     };
     let owner = (Principal::Anonymous, Transport::Stdio);
     // One client, who is whoever started the edge: there is nobody to protect from it.
-    let (quota, tally) = (Quota::default(), Tally::default());
+    let quota = Quota::default();
+    let tally = Tally::default();
     let terms = Terms { times: held_to, quota, tally };
     let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
     let reader = session.listen().ok_or(Reason::UnknownSession)?;
@@ -85,7 +89,7 @@ where
 
 /// Hands what comes in on to the session, up to the end of the input.
 async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<Session>) {
-    let caller = Arc::new(Caller::stdio());
+    let sender = Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio());
     let mut lines = Frames::new(input, max_line, CancellationToken::new());
     while let Some(line) = lines.next().await {
         let parsed = match line {
@@ -101,19 +105,26 @@ async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<S
             }
         };
         match parsed {
-            Ok(message) => hand_on(message, session, &caller).await,
+            Ok(message) => hand_on(message, session, &sender).await,
             Err(refusal) => session.put_in_turn(refusal).await,
         }
     }
 }
 
-async fn hand_on(message: Message, session: &Arc<Session>, caller: &Arc<Caller>) {
+async fn hand_on(message: Message, session: &Arc<Session>, sender: &Sender<'_>) {
     let id = message.id().cloned();
-    let handed = match message.kind() {
-        Kind::Request { .. } => session.post(message, caller).await,
+    // The backend decides about eras and pings, and whoever started the edge about its end.
+    let rules = Rules { era: None, pings: Pings::Backend, weighed: None, draining: false };
+    let handed = match incoming::sort(message, rules) {
+        Ok(Step::Call(request)) => match sender.permit(request) {
+            Ok(call) => session.post(call).await,
+            Err(reason) => Err(reason),
+        },
         // Neither has anybody to tell what became of it.
-        Kind::Notification { .. } => return drop(session.notify(message, caller).await),
-        Kind::Response { .. } => return drop(session.answer(message, caller).await),
+        Ok(Step::Notify(message)) => return drop(session.notify(message, sender.caller()).await),
+        Ok(Step::Answer(message)) => return drop(session.answer(message, sender.caller()).await),
+        Ok(Step::Modern | Step::Drop | Step::Pong(_)) => return,
+        Err(reason) => Err(reason),
     };
     if let (Err(reason @ (Reason::DuplicateId | Reason::TooManyCalls)), Some(id)) = (handed, id) {
         let text = reason.to_string();
@@ -148,7 +159,8 @@ mod tests {
     use crate::backend::{During, Said, Told};
 
     async fn run(link: Link, input: &str) -> (Ended, Vec<Value>) {
-        let (drain, mut output) = (Drain::default(), Vec::new());
+        let drain = Drain::default();
+        let mut output = Vec::new();
         let streams = (input.as_bytes(), &mut output);
         let never = std::future::pending();
         let ended = carry(link, &Times::default(), 1000, streams, never, &drain).await.unwrap();
@@ -157,7 +169,7 @@ mod tests {
     }
 
     fn diagnostics() -> Link {
-        EmbeddedBackend::new(Diagnostics, Drain::default()).open()
+        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::default())
     }
 
     /// A link whose backend the test plays.
@@ -217,7 +229,7 @@ mod tests {
     async fn a_backend_that_ends_is_told_of() {
         let (link, mut told, say) = played();
         let ending = async {
-            drop(told.recv().await);
+            told.recv().await;
             say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
         };
         let ((ended, answers), ()) = tokio::join!(run(link, CALL), ending);
@@ -229,12 +241,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_for_what_is_in_flight() {
         let (link, mut told, say) = played();
-        let (drain, mut output) = (Drain::default(), Vec::new());
+        let drain = Drain::default();
+        let mut output = Vec::new();
         let (_open, input) = tokio::io::duplex(10);
         let streams = (tokio::io::AsyncReadExt::chain(CALL.as_bytes(), input), &mut output);
         let (told_to_stop, stop) = tokio::sync::oneshot::channel::<()>();
         let answering = async {
-            drop(told.recv().await);
+            told.recv().await;
             told_to_stop.send(()).unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
             let message = Message::result(&1.into(), &serde_json::json!({}));

@@ -4,17 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
 use tokio::time::timeout;
 
-use super::reader::Reader;
+use super::call::Permitted;
+use super::era::{self, Era};
+use super::exchange::{Accept, Body, Head, Reply};
+use super::incoming::{self, Pings, Rules, Step};
+use super::plain::Plain;
+use super::session::id::StreamId;
+use super::session::reader::Reader;
 use super::session::{Session, Unknown};
+use super::sessions::Sessions;
 use super::sse::{EventId, EventStream, StreamKind};
-use super::state::StreamId;
-use super::{Ask, Mcp, Reason, Refused, Reply};
-use crate::caller::{Caller, Transport};
-use crate::jsonrpc::{Kind, Message, RequestId};
-use crate::protocol::{self, ProtocolVersion};
+use super::streams::Streams;
+use super::{Reason, Refused};
+use crate::caller::Transport;
+use crate::wire::jsonrpc::Message;
+use crate::wire::revision::ProtocolVersion;
 
 /// Messages in one array (2025-03-26).
 const MAX_BATCH: usize = 64;
@@ -24,182 +30,189 @@ const MAX_BATCH: usize = 64;
 /// call lives.
 const HOLD: Duration = Duration::from_secs(1);
 
-impl Mcp {
+/// The transport.
+#[derive(Debug)]
+pub(super) struct Streamable {
+    sessions: Arc<Sessions>,
+    streams: Arc<Streams>,
+    /// For requests without a session.
+    plain: Plain,
+}
+
+impl Streamable {
+    pub(super) fn new(sessions: Arc<Sessions>, streams: Arc<Streams>, plain: Plain) -> Self {
+        Self { sessions, streams, plain }
+    }
+
     /// A POST on the unified path.
-    pub(super) async fn post(&self, mut ask: Ask<'_>, body: Bytes) -> Result<Reply, Refused> {
-        if !ask.accept.json && !ask.accept.events {
+    pub(super) async fn post(&self, head: Head<'_>, body: Bytes) -> Result<Reply, Refused> {
+        if !head.accept.json && !head.accept.events {
             return Err(Reason::NotAcceptable.into());
         }
         if Message::is_batch(&body) {
-            return Box::pin(self.post_batch(ask, &body)).await;
+            return Box::pin(self.post_batch(head, &body)).await;
         }
         let message = Message::parse(body)?;
-        if let Some(verdict) = modern(&ask, &message) {
-            return verdict;
-        }
-        let id = request_id(&message).cloned();
-        let refuse = |reason: Reason| reason.to(id.as_ref());
-        check_version(&ask).map_err(refuse)?;
-        let in_session = ask.session.is_some();
-        self.check_weight(&message, &ask.caller.quota, in_session).map_err(refuse)?;
-        if matches!(message.kind(), Kind::Request { .. }) {
-            self.check_open().map_err(refuse)?;
-        }
-        if message.method() == Some("initialize") && id.is_some() {
-            return Box::pin(self.begin_session(ask, message)).await.map_err(refuse);
-        }
-        if let (None, Kind::Request { .. }) = (ask.session, message.kind()) {
-            if let Some(pong) = pong(&message) {
-                return Ok(ask.accept.sole(pong));
-            }
-            return self.call_bare(ask, message).await.map_err(refuse);
-        }
-        let session = match (ask.session, message.kind()) {
-            (Some(_), _) => self.find_session(&ask).map_err(refuse)?,
-            (None, Kind::Notification { .. }) => return Ok(Reply::Accepted),
-            (None, Kind::Request { .. } | Kind::Response { .. }) => {
-                return Err(refuse(Reason::NoSession));
-            }
+        let id = message.request_id().cloned();
+        self.post_one(head, message).await.map_err(|reason| reason.to(id.as_ref()))
+    }
+
+    async fn post_one(&self, head: Head<'_>, message: Message) -> Result<Reply, Reason> {
+        let accept = head.accept;
+        let rules = Rules {
+            era: Some(head.version),
+            pings: Pings::EdgeUntilDrain,
+            weighed: self.sessions.weighed(&head.caller.quota, head.session.is_some()),
+            draining: self.sessions.drain.is_draining(),
         };
-        let caller = introduce(&mut ask.caller, &session);
-        if let Some(pong) = pong(&message) {
-            return Ok(ask.accept.sole(pong));
+        match (incoming::sort(message, rules)?, head.session) {
+            (Step::Modern, _) => Err(Reason::Modern),
+            (Step::Drop, _) | (Step::Notify(_), None) => Ok(Reply::accepted()),
+            (Step::Call(request), _) if request.method() == Some("initialize") => {
+                Box::pin(self.begin_session(head, request)).await
+            }
+            (Step::Pong(pong), None) => Ok(accept.sole(pong)),
+            (Step::Call(request), None) => self.plain.call(head, request).await,
+            (Step::Answer(_), None) => Err(Reason::NoSession),
+            (step, Some(_)) => {
+                let session = self.find_session(&head)?;
+                Box::pin(self.post_in_session(&session, head, step)).await
+            }
         }
-        match message.kind() {
-            Kind::Request { .. } => {
-                Box::pin(self.call(&session, &ask, vec![message], &caller)).await.map_err(refuse)
+    }
+
+    async fn post_in_session(
+        &self,
+        session: &Arc<Session>,
+        head: Head<'_>,
+        step: Step,
+    ) -> Result<Reply, Reason> {
+        let accept = head.accept;
+        match step {
+            Step::Modern | Step::Drop => Err(Reason::Modern),
+            Step::Pong(pong) => Ok(accept.sole(pong)),
+            Step::Call(request) => {
+                let call = self.sessions.sender_in(session, head).permit(request)?;
+                self.call(session, accept, vec![call]).await
             }
-            Kind::Notification { .. } => {
-                Box::pin(session.notify(message, &caller)).await.map_err(refuse)?;
-                Ok(Reply::Accepted)
+            Step::Notify(message) => {
+                session.notify(message, self.sessions.sender_in(session, head).caller()).await?;
+                Ok(Reply::accepted())
             }
-            Kind::Response { .. } => {
-                Box::pin(session.answer(message, &caller)).await.map_err(refuse)?;
-                Ok(Reply::Accepted)
+            Step::Answer(message) => {
+                session.answer(message, self.sessions.sender_in(session, head).caller()).await?;
+                Ok(Reply::accepted())
             }
         }
     }
 
     /// `initialize`: opens a session. A session id that is not known (any more) does not matter.
-    async fn begin_session(&self, mut ask: Ask<'_>, message: Message) -> Result<Reply, Reason> {
-        if ask.session.is_some() && self.find_session(&ask).is_ok() {
+    async fn begin_session(&self, head: Head<'_>, request: Message) -> Result<Reply, Reason> {
+        if head.session.is_some() && self.find_session(&head).is_ok() {
             return Err(Reason::SessionLive);
         }
-        let session = self.open_session(&ask, Transport::StreamableHttp).await?;
+        let session = self.sessions.open_session(&head, Transport::StreamableHttp).await?;
         // A client that goes away meanwhile never learns its id.
         let unknown = Unknown::new(Arc::clone(&session));
-        let caller = introduce(&mut ask.caller, &session);
-        let reader = session.call(vec![message], ask.accept.events, &caller).await?;
-        let reply = self.reply(reader, &ask, None).await;
+        let accept = head.accept;
+        let call = self.sessions.sender_in(&session, head).permit(request)?;
+        let reader = session.call(vec![call], accept.events).await?;
+        let reply = self.reply(reader, accept, None).await;
         unknown.known();
-        Ok(match reply {
-            Reply::Json(body, _) if session.is_ended() => Reply::Json(body, None),
-            Reply::Json(body, _) => Reply::Json(body, Some(session.id().clone())),
-            Reply::Events(events, _) => Reply::Events(events, Some(session.id().clone())),
-            Reply::Accepted | Reply::Ended => reply,
-        })
+        let is_json = matches!(reply.body, Body::Json(_));
+        // What a session that has ended already is answered names no session.
+        let ended = is_json && session.is_ended();
+        Ok(if ended { reply } else { Reply { session: Some(session.id().clone()), ..reply } })
     }
 
     /// An array of messages: each on its own, the answers together.
-    async fn post_batch(&self, mut ask: Ask<'_>, body: &Bytes) -> Result<Reply, Refused> {
-        let session = match ask.session {
-            Some(_) => self.find_session(&ask)?,
+    async fn post_batch(&self, head: Head<'_>, body: &Bytes) -> Result<Reply, Refused> {
+        let accept = head.accept;
+        let session = match head.session {
+            Some(_) => self.find_session(&head)?,
             None => return Err(Reason::NoBatch.into()),
         };
         if !session.version().is_some_and(ProtocolVersion::has_batches) {
             return Err(Reason::NoBatch.into());
         }
-        check_version(&ask)?;
+        era::check_known(head.version)?;
         let messages = Message::parse_batch(body, MAX_BATCH)?;
-        if messages.iter().any(|message| message.envelope_version().is_some()) {
+        if messages.iter().any(|message| Era::of(None, message) == Era::Modern) {
             return Err(Reason::ModernInBatch.into());
         }
         if messages.iter().any(|message| message.method() == Some("initialize")) {
             return Err(Reason::InitializeInBatch.into());
         }
-        let caller = introduce(&mut ask.caller, &session);
-        let mut requests = Vec::new();
-        for message in messages {
-            match message.kind() {
-                Kind::Request { .. } => requests.push(message),
-                Kind::Notification { .. } => session.notify(message, &caller).await?,
-                Kind::Response { .. } => session.answer(message, &caller).await?,
+        let draining = self.sessions.drain.is_draining();
+        let rules = Rules { era: None, pings: Pings::Backend, weighed: None, draining };
+        let sort = |message| incoming::sort(message, rules);
+        let steps: Vec<Step> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
+        let sender = self.sessions.sender_in(&session, head);
+        let mut calls = Vec::new();
+        for step in steps {
+            match step {
+                Step::Call(request) => calls.push(sender.permit(request)?),
+                Step::Notify(message) => session.notify(message, sender.caller()).await?,
+                Step::Answer(message) => session.answer(message, sender.caller()).await?,
+                Step::Modern | Step::Drop | Step::Pong(_) => {}
             }
         }
-        if requests.is_empty() {
-            return Ok(Reply::Accepted);
+        if calls.is_empty() {
+            return Ok(Reply::accepted());
         }
-        self.check_open()?;
-        if ask.accept.json {
-            let reader = session.call(requests, false, &caller).await?;
-            return Ok(Reply::Json(reader.answers().await, None));
+        if accept.json {
+            let reader = session.call(calls, false).await?;
+            return Ok(Reply::json(reader.answers().await));
         }
-        Ok(self.call(&session, &ask, requests, &caller).await?)
+        Ok(self.call(&session, accept, calls).await?)
     }
 
     async fn call(
         &self,
         session: &Arc<Session>,
-        ask: &Ask<'_>,
-        requests: Vec<Message>,
-        caller: &Arc<Caller>,
+        accept: Accept,
+        calls: Vec<Permitted>,
     ) -> Result<Reply, Reason> {
         let version = session.version();
-        let reader = session.call(requests, ask.accept.events, caller).await?;
-        Ok(self.reply(reader, ask, version).await)
+        let reader = session.call(calls, accept.events).await?;
+        Ok(self.reply(reader, accept, version).await)
     }
 
     /// Answers with JSON where the answer is all there is to say, and with events otherwise.
     async fn reply(
         &self,
         reader: Reader,
-        ask: &Ask<'_>,
+        accept: Accept,
         version: Option<ProtocolVersion>,
     ) -> Reply {
-        if !ask.accept.events {
+        if !accept.events {
             // Without an answer, the client cancelled the call.
             let answer = reader.answer().await;
-            return answer.map_or(Reply::Accepted, |answer| Reply::Json(answer, None));
+            return answer.map_or_else(Reply::accepted, Reply::json);
         }
-        if ask.accept.json {
+        if accept.json {
             // The time being over is no fault: the answer takes longer, and becomes a stream.
             drop(timeout(HOLD, reader.ready()).await);
             if let Some(answer) = reader.sole_answer() {
-                return Reply::Json(answer, None);
+                return Reply::json(answer);
             }
         }
-        let mut kind = StreamKind { age: None, ..self.long_stream(version) };
+        let mut kind = StreamKind { age: None, ..self.streams.long(version) };
         if reader.is_over() {
             // The client cancelled the call. With an id it would come back for an answer.
             (kind.ids, kind.primed) = (false, false);
         }
-        Reply::Events(EventStream::new(reader, kind, None, None), None)
+        Reply::events(EventStream::new(reader, kind, None, None))
     }
 
-    /// A GET on the unified path: the stream of a session, or of an HTTP+SSE client.
-    pub(super) async fn get(
-        &self,
-        mut ask: Ask<'_>,
-        last: Option<&str>,
-        messages: &str,
-    ) -> Result<Reply, Refused> {
-        self.check_open()?;
-        if ask.version.is_some_and(protocol::is_modern) {
-            return Err(Reason::NoStream.into());
-        }
-        if ask.session.is_none() {
-            return match (ask.version, ask.accept.events) {
-                (Some(_), _) => Err(Reason::NoSession.into()),
-                (None, true) => self.open_sse(ask, messages).await,
-                (None, false) => Err(Reason::NoStream.into()),
-            };
-        }
-        check_version(&ask)?;
-        let session = self.find_session(&ask)?;
-        if !ask.accept.events {
+    /// A GET in a session: its stream, or one that is to be resumed behind event `last`.
+    pub(super) fn listen(&self, head: &Head<'_>, last: Option<&str>) -> Result<Reply, Refused> {
+        era::check_known(head.version)?;
+        let session = self.find_session(head)?;
+        if !head.accept.events {
             return Err(Reason::NotAStream.into());
         }
-        let permit = self.streams.try_take(ask.client).ok_or(Reason::ClientStreamsFull)?;
+        let place = self.streams.take(head.client, head.policy)?;
         let reader = match last.map(EventId::parse) {
             None => session.listen(),
             Some(None) => return Err(unknown_event()),
@@ -213,76 +226,29 @@ impl Mcp {
             // Clients come back to a stream that ended without an answer, again and again.
             return Err(Reason::NothingMore.into());
         }
-        let _introduced = introduce(&mut ask.caller, &session);
-        let kind = self.long_stream(session.version());
-        let draining = self.drain.draining();
-        Ok(Reply::Events(EventStream::new(reader, kind, Some(draining), Some(permit)), None))
+        let kind = self.streams.long(session.version());
+        Ok(Reply::events(self.streams.start(reader, kind, place)))
     }
 
     /// A DELETE on the unified path: the session is over.
-    pub(super) fn delete(&self, ask: &Ask<'_>) -> Result<Reply, Refused> {
-        if ask.session.is_none() {
-            let modern = ask.version.is_some_and(protocol::is_modern);
-            return Err(if modern { Reason::NoStream } else { Reason::NoSession }.into());
+    pub(super) fn delete(&self, head: &Head<'_>) -> Result<Reply, Refused> {
+        if head.session.is_none() {
+            return Err(match Era::of_revision(head.version) {
+                Era::Modern => Reason::NoStream.into(),
+                Era::Handshake => Reason::NoSession.into(),
+            });
         }
-        self.find_session(ask)?.close();
-        Ok(Reply::Ended)
+        self.find_session(head)?.close();
+        Ok(Reply::ended())
     }
 
     /// The session that a request names, if it is its principal's.
-    fn find_session(&self, ask: &Ask<'_>) -> Result<Arc<Session>, Reason> {
-        let id = ask.session.ok_or(Reason::NoSession)?;
-        self.sessions.find(id, ask.admitted.principal(), Transport::StreamableHttp)
+    fn find_session(&self, head: &Head<'_>) -> Result<Arc<Session>, Reason> {
+        let id = head.session.ok_or(Reason::NoSession)?;
+        self.sessions.table.find(id, head.principal(), Transport::StreamableHttp)
     }
-}
-
-/// A version that is named must be one that is known; which of them, the session has settled.
-fn check_version(ask: &Ask<'_>) -> Result<(), Reason> {
-    match ask.version {
-        Some(version) if ProtocolVersion::parse(version).is_none() => Err(Reason::Version),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// The id under which a message may be refused. That of a response is the backend's, and may be
-/// that of a call of the client's as well.
-pub(super) fn request_id(message: &Message) -> Option<&RequestId> {
-    match message.kind() {
-        Kind::Request { id, .. } => Some(id),
-        Kind::Notification { .. } | Kind::Response { .. } => None,
-    }
-}
-
-/// The answer to a ping, which the edge gives itself: a busy backend would keep the client waiting.
-pub(super) fn pong(message: &Message) -> Option<Bytes> {
-    match message.kind() {
-        Kind::Request { id, method } if &**method == "ping" => {
-            Some(Message::result(id, &json!({})).bytes().clone())
-        }
-        Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => None,
-    }
-}
-
-/// Says on the caller which transport and session it uses.
-fn introduce(caller: &mut Caller, session: &Session) -> Arc<Caller> {
-    caller.transport = session.transport();
-    caller.session = Some(session.id().alias());
-    Arc::new(caller.clone())
 }
 
 fn unknown_event() -> Refused {
     Reason::UnknownEvent.into()
-}
-
-/// A modern request (2026-07-28 and later) is refused in the way that makes its client fall back
-/// to `initialize`; a modern notification is dropped, as it would be by a modern server.
-fn modern(ask: &Ask<'_>, message: &Message) -> Option<Result<Reply, Refused>> {
-    let by_header = ask.version.is_some_and(protocol::is_modern);
-    if !by_header && message.envelope_version().is_none() {
-        return None;
-    }
-    Some(match message.kind() {
-        Kind::Notification { .. } => Ok(Reply::Accepted),
-        Kind::Request { .. } | Kind::Response { .. } => Err(Reason::Modern.to(request_id(message))),
-    })
 }

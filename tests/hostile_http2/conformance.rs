@@ -541,7 +541,7 @@ async fn every_case_of_h2spec_has_its_answer() {
         let mut met = 0;
         for (section, what, sends, stream, due) in &cases {
             let mut peer = Frames::connect(&server, loopback(66)).await;
-            let _sent = peer.send(sends).await;
+            peer.send(sends).await;
             let verdict = match due {
                 Answer => peer.answer(*stream).await,
                 End(_) | Fault(_) | Nothing | Leave => peer.verdict(*stream).await,

@@ -12,7 +12,7 @@ use crate::support::{Client, TestServer, call, loopback, within};
 /// Sends rounds of it, until it is cut off: how many frames it took.
 async fn frames_until_cut(server: &TestServer, flood: &Flood) -> Option<usize> {
     let mut peer = Frames::connect(server, loopback(66)).await;
-    let _sent = peer.send(&(flood.begin)()).await;
+    peer.send(&(flood.begin)()).await;
     let mut frames = 0;
     for round in 0..u32::try_from(2 * MOST / flood.frames).unwrap() {
         if !peer.send(&(flood.round)(round)).await || peer.is_over() {
@@ -52,7 +52,8 @@ async fn figures() {
         println!("| flood | frames until GOAWAY | RSS growth, kB (client's included) | good client: calls, longest ms |");
         println!("|---|---|---|---|");
         for flood in FLOODS {
-            let (before, ended) = (rss(), AtomicBool::new(false));
+            let before = rss();
+            let ended = AtomicBool::new(false);
             let flooding = async {
                 let frames = frames_until_cut(&server, flood).await;
                 ended.store(true, Ordering::Relaxed);

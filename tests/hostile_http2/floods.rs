@@ -247,7 +247,7 @@ pub(crate) const FLOODS: &[Flood] = &[
 /// Sends as much of it as may be sent, and the GOAWAY that comes of it.
 async fn flooded(server: &TestServer, flood: &Flood) -> Option<(u32, u32)> {
     let mut peer = Frames::connect(server, loopback(66)).await;
-    let _sent = peer.send(&(flood.begin)()).await;
+    peer.send(&(flood.begin)()).await;
     let rounds = MOST / flood.frames;
     for round in 0..u32::try_from(rounds).unwrap() {
         // Once it is cut off it cannot send what is left.
@@ -298,7 +298,7 @@ async fn who_is_sent_away_may_ask_again_for_what_was_not_looked_at() {
         assert!(peer.send(&head(1)).await);
         assert_eq!(peer.answer(1).await, Verdict::Status(200));
         let pings = frame(PING, 0, 0, &[7; 8]).repeat(1500);
-        let _sent = peer.send(&[pings, head(3)].concat()).await;
+        peer.send(&[pings, head(3)].concat()).await;
         assert_eq!(peer.goaway().await, Some((1, CALM)));
     })
     .await;

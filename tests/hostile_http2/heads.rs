@@ -109,7 +109,7 @@ async fn no_head_is_read_as_another() {
         let mut faults = Vec::new();
         for (what, block, due) in heads() {
             let mut peer = Frames::connect(&server, loopback(66)).await;
-            let _sent = peer.send(&framed(&block)).await;
+            peer.send(&framed(&block)).await;
             let verdict = peer.answer(1).await;
             let met = match (due, verdict) {
                 (Code(code), Verdict::Reset(said) | Verdict::GoAway(said)) => said == code,

@@ -221,7 +221,7 @@ impl Conn {
 
     /// Resolves when the server has ended the connection.
     pub(crate) async fn ended(&mut self) {
-        drop(self.driver.join_next().await);
+        self.driver.join_next().await;
     }
 }
 

@@ -1,8 +1,9 @@
 //! MCP servers that do as their caller says: a handler linked in, and a shell script.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mcp_edge::{Call, CallError, Caller, Handler, ServerInfo};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -21,7 +22,7 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lock().clone()
     }
 
     pub(crate) fn count(&self, what: &str) -> usize {
@@ -29,7 +30,7 @@ impl Told {
     }
 
     fn note(&self, what: &str) {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).push(what.to_owned());
+        self.log.lock().push(what.to_owned());
     }
 }
 

@@ -205,7 +205,7 @@ impl Frames {
             self.pings += 1;
             let ping = self.pings.to_be_bytes();
             // One that has ended may still have said why.
-            let _sent = self.send(&frame(PING, 0, 0, &ping)).await;
+            self.send(&frame(PING, 0, 0, &ping)).await;
             loop {
                 let Some(came) = self.next().await else { return Verdict::Closed };
                 match came.kind {

@@ -123,8 +123,10 @@ impl TestServer {
         let certs = tempfile::tempdir().unwrap();
         let tls = TlsSource::SelfSigned { dir: certs.path().to_owned(), names: Vec::new() };
         let server = Box::pin(Server::bind(Config { tls, ..config }, behind)).await.unwrap();
-        let (address, ca) = (server.local_addr(), server.ca().unwrap());
-        let (redirect, reporter) = (server.redirect_addr(), server.reporter());
+        let address = server.local_addr();
+        let ca = server.ca().unwrap();
+        let redirect = server.redirect_addr();
+        let reporter = server.reporter();
         let (stop, stopped) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(server.run(async { drop(stopped.await) }));
@@ -136,7 +138,8 @@ impl TestServer {
     pub(crate) fn as_upstream(&self, kind: UpstreamKind) -> Behind {
         let path = if kind == UpstreamKind::Sse { "/sse" } else { "/mcp" };
         let url = format!("https://localhost:{}{path}", self.address.port()).parse().unwrap();
-        let (ca, token) = (Some(self.ca.clone()), Some(Secret::new(TOKEN)));
+        let ca = Some(self.ca.clone());
+        let token = Some(Secret::new(TOKEN));
         Behind::upstream(Upstream { kind, ca, token, ..Upstream::new(url) })
     }
 

@@ -213,7 +213,7 @@ fn stream(number: usize, books: &Books) -> Response<Frames> {
     let (say, mut said) = mpsc::unbounded_channel();
     let path = format!("/messages?session={number}");
     say.send(format!("event: endpoint\ndata: {path}\n\n")).unwrap();
-    drop(books.streams.lock().unwrap().insert(path, say));
+    books.streams.lock().unwrap().insert(path, say);
     let frames = poll_fn(move |context| {
         said.poll_recv(context).map(|text| text.map(|text| Ok(Frame::data(Bytes::from(text)))))
     });

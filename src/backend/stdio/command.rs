@@ -105,7 +105,7 @@ impl Command {
         let mut command = match &self.shim {
             Some(shim) => {
                 let mut command = tokio::process::Command::new(shim);
-                command.args(super::shim::keep_args(&self.limits)).arg(&self.program);
+                command.args(super::custody::shim::keep_args(&self.limits)).arg(&self.program);
                 command
             }
             None => tokio::process::Command::new(&self.program),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::command::Command;
-use super::orphans::Own;
+use super::custody::orphans::Own;
 use super::places::Place;
 use super::process::{Ending, Process};
 use super::redact::Redactor;
@@ -26,10 +26,10 @@ use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use super::watch::{NoMcp, SLOW, Watch};
 use crate::backend::{CHILD_STEP, Said, Told};
-use crate::budget::Quota;
-use crate::frames::{Frames, LAST_WORDS};
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
+use crate::drain::Drain;
+use crate::limits::bytes::Quota;
+use crate::limits::lines::{Frames, LAST_WORDS};
+use crate::observe::metrics::{Outcome, Tally};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl Life {
             mut process,
             own,
             attempt,
-            pipes,
+            pipes: Pipes { stdin, stdout, stderr },
             told,
             said,
             max_line,
@@ -107,10 +107,10 @@ impl Life {
             drain,
             place,
         } = self;
-        let Pipes { stdin, stdout, stderr } = pipes;
         let pid = process.pid();
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
-        let (watch, last_words) = (Watch::new(max_line), LastWords::default());
+        let watch = Watch::new(max_line);
+        let last_words = LastWords::default();
         let mut noise = Noise::of(pid, command.redactor(), tally.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
@@ -148,7 +148,7 @@ impl Life {
                 if process.end(|| step(&drain)).await {
                     tally.count(Outcome::ChildKilled);
                 }
-                let _status = reap(&mut process, own, why).await;
+                reap(&mut process, own, why).await;
                 leave(&process, place).await;
             };
             beside(&mut output, join(telling, leaving)).await;

@@ -118,7 +118,7 @@ pub(super) fn shown(text: &str) -> String {
         if sign == '\u{1b}' {
             // ECMA-48: a control sequence ends with a letter, or a sign beside those.
             if signs.clone().next() == Some('[') {
-                let _rest = signs.by_ref().skip(1).find(|sign| ('@'..='~').contains(sign));
+                signs.by_ref().skip(1).find(|sign| ('@'..='~').contains(sign));
             }
         } else if !sign.is_control() || sign == '\t' {
             plain.push(sign);

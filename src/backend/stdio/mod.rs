@@ -6,16 +6,13 @@
 //! costs its session and nothing else.
 
 mod command;
-mod descent;
+pub(crate) mod custody;
 mod environment;
-mod keeper;
 mod life;
 mod looks;
-mod orphans;
 mod places;
 mod process;
 mod redact;
-pub(crate) mod shim;
 mod starts;
 mod stderr;
 mod stdout;
@@ -31,16 +28,16 @@ use tracing::info;
 
 use self::command::Command;
 pub use self::command::CommandError;
+use self::custody::orphans::{Orphans, Own};
 use self::life::{Life, Pipes};
-use self::orphans::{Orphans, Own};
 use self::places::Places;
 use self::process::Process;
 use self::starts::{Gate, Held};
 use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
-use crate::budget::Quota;
 use crate::config::{ChildCommand, Secret};
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
+use crate::drain::Drain;
+use crate::limits::bytes::Quota;
+use crate::observe::metrics::{Outcome, Tally};
 
 /// Starts a process for each link.
 #[derive(Debug)]
@@ -66,10 +63,11 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::new(max_children);
+        let places = Places::new(max_children, tally.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(tally.clone());
-            let (stopping, all_given_back) = (drain.stopping(), places.all_given_back());
+            let stopping = drain.stopping();
+            let all_given_back = places.all_given_back();
             // What the last child leaves behind is ended, too.
             let last = async move {
                 stopping.await;
@@ -96,7 +94,7 @@ impl StdioBackend {
     /// parent's death, and the shim would have the child killed.
     ///
     /// What it says counts against `quota`.
-    pub(crate) fn open_within(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
+    pub(crate) fn open(&self, who: Starter, quota: &Quota) -> Result<Link, OpenError> {
         let place = self.places.take().ok_or(OpenError::Full(self.places.most()))?;
         let attempt = self.gate.pass(who);
         let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
@@ -126,25 +124,9 @@ impl StdioBackend {
         Ok(Link { tell, said })
     }
 
-    /// The same for nobody in particular.
-    #[cfg(test)]
-    pub(crate) fn open(&self, who: Starter) -> Result<Link, OpenError> {
-        self.open_within(who, &Quota::default())
-    }
-
     /// Are all starts held back now?
     pub(crate) fn is_held(&self) -> bool {
         self.gate.is_closed()
-    }
-
-    /// Does the program keep ending as soon as it is started?
-    pub(crate) fn is_crash_loop(&self) -> bool {
-        self.gate.is_loop()
-    }
-
-    /// How many processes there are now.
-    pub(crate) fn children(&self) -> u32 {
-        self.places.taken()
     }
 
     fn start_own(&self) -> io::Result<(Option<Own>, (Process, Pipes))> {

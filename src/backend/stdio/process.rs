@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::keeper;
+use super::custody::keeper;
 
 /// How often an exit is looked for should the system not tell of it.
 const LOOK: Duration = Duration::from_millis(50);

@@ -1,16 +1,16 @@
 //! What a child mutters: always drained, logged at a bounded rate, its last lines kept.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::redact::{Redactor, shorten};
 use super::watch::{Output, Watch};
-use crate::frames::{Frames, Line, Step};
+use crate::limits::lines::{Frames, Line, Step};
 
 /// Bytes of a line; the rest is cut off.
 pub(super) const MAX_LINE: usize = 8 * 1024;
@@ -50,17 +50,17 @@ impl Words {
 
     fn push(&self, mut line: String) {
         shorten(&mut line, KEPT_BYTES);
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         lines.push_back(line);
         while lines.len() > KEPT_LINES
             || lines.iter().map(|line| line.len() + 1).sum::<usize>() > KEPT_BYTES + 1
         {
-            drop(lines.pop_front());
+            lines.pop_front();
         }
     }
 
     fn joined(&self, text: &str, opening: &str) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.0.lock();
         if lines.is_empty() {
             return text.to_owned();
         }

@@ -4,21 +4,44 @@
 //! An upstream that keeps no sessions gets the bytes as they came. One that does gets each call
 //! under an id of the edge's own, so that callers who share a session never share an id.
 
+use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::kind::{self, Spoken};
 use super::patience::Patience;
 use super::streamable::{ENDING, learn};
 use super::{Shared, UpstreamBackend};
-use crate::caller::{Caller, Principal};
-use crate::jsonrpc::{Message, RequestId};
-use crate::shutdown::Drain;
+use crate::caller::{Caller, MAX_PRINCIPALS, Principal};
+use crate::drain::Drain;
+use crate::observe::metrics::Outcome;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Calls of one principal that may be under way at once.
 const MAX_CALLS: usize = 256;
+
+/// The sessions for calls without one: of every principal that made such a call lately.
+#[derive(Debug)]
+pub(super) struct Directs {
+    shared: Arc<Shared>,
+    sessions: Arc<Sessions>,
+    drain: Drain,
+}
+
+#[derive(Debug)]
+struct Sessions {
+    by_principal: Mutex<HashMap<Principal, Arc<Direct>>>,
+    /// A session that no call was made on for so long is ended.
+    idle: Duration,
+}
 
 /// One principal's session for calls without one.
 #[derive(Debug)]
@@ -26,85 +49,155 @@ pub(super) struct Direct {
     channel: Channel,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    begun: Instant,
+    /// When the last call began: milliseconds since `begun`.
+    used: AtomicU64,
+    /// It had to make room for another principal's.
+    evicted: CancellationToken,
 }
 
-/// What came of a call that was made directly.
+/// Who holds a session that no call is made on: [`Sessions`], and the task that ends it.
+const HOLDERS: usize = 2;
+
+/// Why a call that was made without a session has no answer.
 #[derive(Debug)]
-pub(crate) enum Directly {
-    /// Its answer.
-    Answered(Message),
+pub(crate) enum NoAnswer {
     /// The upstream did not answer: an error of the edge's own.
-    Unanswered {
+    Failed {
         /// The JSON-RPC code for it.
         code: i32,
         /// What was wrong.
         text: String,
     },
-    /// So many are under way that this one has no place.
-    Full,
-    /// This upstream has no direct way: a session is needed.
-    NoWay,
+    /// So many calls of its principal are under way that it has no place.
+    CallsFull,
+    /// So many principals have calls under way that its principal has no place.
+    PrincipalsFull,
 }
 
 impl UpstreamBackend {
-    /// Makes one call. Dropped, it is cancelled.
+    /// Makes one call. `None` if this upstream takes none without a session. Dropped, it is
+    /// cancelled.
     pub(crate) async fn call(
         &self,
-        principal: &Principal,
         request: &Message,
         caller: &Arc<Caller>,
-    ) -> Directly {
-        if request.id().is_none() {
-            return Directly::NoWay;
-        }
+    ) -> Option<Result<Message, NoAnswer>> {
+        request.id()?;
         let spoken = match self.shared.known() {
             Some(spoken) => Ok(spoken),
             None => Box::pin(self.find_out(caller)).await,
         };
         match spoken {
             Ok(Spoken::Streamable) => {}
-            Ok(Spoken::Sse) => return Directly::NoWay,
-            Err(text) => return Unanswered::from(text).into(),
+            Ok(Spoken::Sse) => return None,
+            Err(text) => return Some(Err(Unanswered::from(text).into())),
         }
-        let direct = self.direct(principal);
+        let Some(direct) = self.directs.of(&caller.principal) else {
+            return Some(Err(NoAnswer::PrincipalsFull));
+        };
         let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else {
-            return Directly::Full;
+            return Some(Err(NoAnswer::CallsFull));
         };
         let answer = direct.ask(request, caller, &self.drain, place).await;
-        answer.map_or_else(Directly::from, Directly::Answered)
+        Some(answer.map_err(NoAnswer::from))
     }
 
     /// Finds out what the upstream speaks, whoever leaves meanwhile: what was begun for that is
     /// ended again.
     async fn find_out(&self, caller: &Arc<Caller>) -> Result<Spoken, String> {
-        let (shared, caller) = (Arc::clone(&self.shared), Arc::clone(caller));
+        let shared = Arc::clone(&self.shared);
+        let caller = Arc::clone(caller);
         let spoken = on_its_own(&self.drain, async move { shared.spoken(&caller).await });
         spoken.await.unwrap_or_else(|| Err("the server is stopping".to_owned()))
     }
+}
 
-    fn direct(&self, principal: &Principal) -> Arc<Direct> {
-        if let Some(direct) = self.directs.get(principal) {
-            return Arc::clone(&direct);
+impl Directs {
+    pub(super) fn new(shared: Arc<Shared>, idle: Duration, drain: Drain) -> Self {
+        let sessions = Arc::new(Sessions { by_principal: Mutex::default(), idle });
+        Self { shared, sessions, drain }
+    }
+
+    /// The session of this principal. `None` if there are [`MAX_PRINCIPALS`] others, all in use.
+    fn of(&self, principal: &Principal) -> Option<Arc<Direct>> {
+        let mut sessions = self.sessions.lock();
+        if let Some(direct) = sessions.get(principal) {
+            direct.note_use();
+            return Some(Arc::clone(direct));
         }
-        let begun = self.directs.entry(principal.clone()).or_insert_with(|| {
-            let direct = Arc::new(Direct::new(&self.shared));
-            let (stopping, ending) = (self.drain.stopping(), Arc::clone(&direct));
-            self.drain.spawn_behind(async move {
-                stopping.await;
-                ending.channel.end(&Caller::stdio(), ENDING).await;
-            });
-            direct
+        if sessions.len() >= MAX_PRINCIPALS {
+            let idle = sessions.iter().filter(|(_, direct)| Arc::strong_count(direct) <= HOLDERS);
+            let (oldest, direct) = idle.min_by_key(|(_, direct)| direct.last_use())?;
+            direct.evicted.cancel();
+            let oldest = oldest.clone();
+            sessions.remove(&oldest);
+            self.shared.tally.count(Outcome::IdleGivenUp);
+        }
+        let direct = Arc::new(Direct::new(&self.shared));
+        sessions.insert(principal.clone(), Arc::clone(&direct));
+        let (principal, ending) = (principal.clone(), Arc::clone(&direct));
+        let (sessions, stopping) = (Arc::clone(&self.sessions), self.drain.stopping());
+        self.drain.spawn_behind(async move {
+            tokio::select! {
+                () = stopping => {}
+                () = ending.evicted.cancelled() => {}
+                () = sessions.forget_when_idle(&principal, &ending) => {}
+            }
+            ending.channel.end(&Caller::edge(), ENDING).await;
         });
-        Arc::clone(&begun)
+        Some(direct)
+    }
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Arc<Direct>>> {
+        self.by_principal.lock()
+    }
+
+    /// Resolves when the session is idle, and nobody finds it any more.
+    async fn forget_when_idle(&self, principal: &Principal, direct: &Arc<Direct>) {
+        let mut due = pin!(sleep_until(direct.last_use() + self.idle));
+        loop {
+            due.as_mut().await;
+            let next = {
+                let mut sessions = self.lock();
+                // Whoever makes a call holds it, and nobody else finds it meanwhile.
+                let in_use = Arc::strong_count(direct) > HOLDERS;
+                let since = if in_use { Instant::now() } else { direct.last_use() };
+                if since + self.idle <= Instant::now() {
+                    sessions.remove(principal);
+                    return;
+                }
+                since + self.idle
+            };
+            due.as_mut().reset(next);
+        }
     }
 }
 
 impl Direct {
+    fn note_use(&self) {
+        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used.store(elapsed, Ordering::Relaxed);
+    }
+
+    fn last_use(&self) -> Instant {
+        self.begun + Duration::from_millis(self.used.load(Ordering::Relaxed))
+    }
+
     fn new(shared: &Arc<Shared>) -> Self {
         let channel = Channel::new(Arc::clone(shared), None);
         channel.note(&kind::initialize(&channel.name()));
         channel.note(&Message::notification("notifications/initialized", &serde_json::Value::Null));
-        Self { channel, shared: Arc::clone(shared), places: Arc::new(Semaphore::new(MAX_CALLS)) }
+        Self {
+            channel,
+            shared: Arc::clone(shared),
+            places: Arc::new(Semaphore::new(MAX_CALLS)),
+            begun: Instant::now(),
+            used: AtomicU64::new(0),
+            evicted: CancellationToken::new(),
+        }
     }
 
     async fn ask(
@@ -149,7 +242,8 @@ impl Direct {
 
     fn learn_once(self: &Arc<Self>, caller: &Arc<Caller>, drain: &Drain) {
         if self.channel.epoch() > 0 && self.shared.tools.must_be_learnt() {
-            let (direct, caller) = (Arc::clone(self), Arc::clone(caller));
+            let direct = Arc::clone(self);
+            let caller = Arc::clone(caller);
             drain.spawn_behind(async move {
                 learn(&direct.channel, &direct.shared, &caller).await;
             });
@@ -174,9 +268,9 @@ async fn on_its_own<T: Send + 'static>(
     told.await.ok()
 }
 
-impl From<Unanswered> for Directly {
+impl From<Unanswered> for NoAnswer {
     fn from(Unanswered { code, text }: Unanswered) -> Self {
-        Self::Unanswered { code, text }
+        Self::Failed { code, text }
     }
 }
 
@@ -197,7 +291,8 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let (direct, caller) = (Arc::clone(self.direct), Arc::clone(self.caller));
+        let direct = Arc::clone(self.direct);
+        let caller = Arc::clone(self.caller);
         self.drain.spawn_behind(async move {
             let message = Message::cancellation(&id, None);
             direct.channel.tell(&message, &caller).await;

@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use super::refusal::WHERE;
 use super::wire::{Answer, EventBody, SESSION, Wire};
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message, RequestId};
-use crate::protocol::ProtocolVersion;
-use crate::upstream::Fault;
+use crate::client::SendError;
+use crate::wire::jsonrpc::{Message, RequestId};
+use crate::wire::revision::ProtocolVersion;
 
 /// Behind a connection that breaks off without an answer, where nothing else is known.
 const TLS_HINT: &str =
@@ -89,14 +89,14 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
     }
 }
 
-fn down(wire: &Wire, fault: &Fault) -> Unclear {
+fn down(wire: &Wire, fault: &SendError) -> Unclear {
     Unclear::Down(hinted(wire, fault))
 }
 
 /// A fault that was met before anything else is known: the scheme may be wrong, for a server with
 /// TLS takes plain HTTP for a broken handshake.
-pub(super) fn hinted(wire: &Wire, fault: &Fault) -> String {
-    let broken = matches!(fault, Fault::Broken(_)) && wire.url().scheme_str() == Some("http");
+pub(super) fn hinted(wire: &Wire, fault: &SendError) -> String {
+    let broken = matches!(fault, SendError::Broken(_)) && wire.url().scheme_str() == Some("http");
     let hint = if broken { TLS_HINT } else { "" };
     format!("{fault}{hint}")
 }
@@ -104,7 +104,7 @@ pub(super) fn hinted(wire: &Wire, fault: &Fault) -> String {
 async fn is_answered(answer: Answer, wire: &Wire) -> bool {
     let is_response = |bytes| {
         let message = Message::parse(bytes);
-        message.is_ok_and(|message| matches!(message.kind(), Kind::Response { .. }))
+        message.is_ok_and(|message| message.answers().is_some())
     };
     match answer {
         Answer::Json(bytes) => is_response(bytes),
@@ -125,7 +125,7 @@ async fn is_answered(answer: Answer, wire: &Wire) -> bool {
 
 async fn streams(wire: &Wire, caller: &Caller, posted: &str) -> Result<Spoken, Unclear> {
     let asked = timeout(wire.patience(), wire.listen(&HeaderMap::new(), caller)).await;
-    let late = |_elapsed| Unclear::Down(Fault::Late(wire.patience()).to_string());
+    let late = |_elapsed| Unclear::Down(SendError::Late(wire.patience()).to_string());
     match asked.map_err(late)?.map_err(|fault| down(wire, &fault))? {
         Answer::Events(mut events) => match timeout(wire.patience(), endpoint(&mut events)).await {
             Ok(Ok(_endpoint)) => Ok(Spoken::Sse),

@@ -1,6 +1,6 @@
 //! What a client told its server that another server in its place must be told again.
 
-use crate::jsonrpc::{Message, RequestId};
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Subscriptions that are kept. Whoever has more is subscribed to the newest only.
 const MAX_SUBSCRIPTIONS: usize = 256;
@@ -57,7 +57,7 @@ impl Memory {
         self.subscriptions.retain(|(known, _)| *known != uri);
         let full = self.subscriptions.len() >= MAX_SUBSCRIPTIONS;
         if full {
-            let _oldest = self.subscriptions.remove(0);
+            self.subscriptions.remove(0);
         }
         self.subscriptions.push((uri, message.clone()));
         full
@@ -103,8 +103,7 @@ impl Memory {
 /// never passes for one to a question of now.
 pub(super) mod epoch {
     use super::{Message, RequestId};
-    use crate::budget::Quota;
-    use crate::jsonrpc::Kind;
+    use crate::limits::bytes::Quota;
 
     const PREFIX: &str = "mcp-edge-";
     /// A longer id is left as it is: with the name before it, it could be longer than any may be.
@@ -116,12 +115,12 @@ pub(super) mod epoch {
         epoch: u64,
         quota: &Quota,
     ) -> Message {
-        match message.kind() {
-            Kind::Request { id, .. } if epoch > 0 && id.to_string().len() <= LONGEST => {
+        match message.request_id() {
+            Some(id) if epoch > 0 && id.to_string().len() <= LONGEST => {
                 let named = RequestId::Text(format!("{PREFIX}{epoch}:{id}").into());
                 message.with_id(&named).charged(quota)
             }
-            Kind::Request { .. } | Kind::Notification { .. } | Kind::Response { .. } => message,
+            Some(_) | None => message,
         }
     }
 
@@ -152,7 +151,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::budget::Quota;
+    use crate::limits::bytes::Quota;
 
     fn request(method: &str, params: &serde_json::Value) -> Message {
         Message::request(&7.into(), method, params)
@@ -162,17 +161,15 @@ mod tests {
     fn what_is_said_again_is_the_last_of_each() {
         let mut memory = Memory::default();
         assert!(memory.initialize().is_none() && memory.rest().is_empty());
-        let _forgot =
-            memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
-        let _forgot =
-            memory.note(&Message::notification("notifications/initialized", &json!(null)));
-        let _forgot = memory.note(&request("logging/setLevel", &json!({"level": "error"})));
-        let _forgot = memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
+        memory.note(&request("initialize", &json!({"protocolVersion": "2025-06-18"})));
+        memory.note(&Message::notification("notifications/initialized", &json!(null)));
+        memory.note(&request("logging/setLevel", &json!({"level": "error"})));
+        memory.note(&request("logging/setLevel", &json!({"level": "debug"})));
         for uri in ["a", "b", "a"] {
-            let _forgot = memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
+            memory.note(&request("resources/subscribe", &json!({ "uri": uri })));
         }
-        let _forgot = memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
-        let _forgot = memory.note(&request("tools/call", &json!({"name": "x"})));
+        memory.note(&request("resources/unsubscribe", &json!({"uri": "b"})));
+        memory.note(&request("tools/call", &json!({"name": "x"})));
         assert_ne!(memory.initialize().unwrap().id(), Some(&7.into()));
         let rest = memory.rest();
         let methods: Vec<_> = rest.iter().filter_map(Message::method).collect();

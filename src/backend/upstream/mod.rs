@@ -15,36 +15,35 @@ mod streamable;
 mod tools;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub(crate) use self::direct::Directly;
+pub(crate) use self::direct::NoAnswer;
 
-use self::direct::Direct;
+use self::direct::Directs;
 use self::kind::{Spoken, Unclear};
 use self::patience::Patience;
 use self::tools::Tools;
 use self::wire::Wire;
 use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
-use crate::caller::{Caller, Principal};
+use crate::caller::Caller;
+use crate::client::{Client, PAUSE};
 use crate::config::UpstreamKind;
 use crate::config::{self, shown};
-use crate::jsonrpc::{Kind, Message, code};
-use crate::sample::Samples;
-use crate::shutdown::Drain;
-use crate::tally::{Outcome, Tally};
-use crate::upstream::{PAUSE, Upstream};
+use crate::drain::Drain;
+use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::sample::Samples;
+use crate::wire::jsonrpc::{Message, code};
 
 /// The upstream, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct UpstreamBackend {
     shared: Arc<Shared>,
-    /// Sessions for calls without one. There are no more principals than tokens.
-    directs: DashMap<Principal, Arc<Direct>>,
+    directs: Directs,
     drain: Drain,
 }
 
@@ -65,11 +64,13 @@ struct Shared {
 }
 
 impl UpstreamBackend {
-    /// `max_message` is how many bytes a message of the upstream's may have.
+    /// `max_message` is how many bytes a message of the upstream's may have; `idle` how long a
+    /// session for calls without one is kept after the last of them began.
     pub(crate) fn new(
-        upstream: Arc<Upstream>,
+        upstream: Arc<Client>,
         config: &config::Upstream,
         max_message: usize,
+        idle: Duration,
         tally: Tally,
         drain: Drain,
     ) -> Self {
@@ -83,7 +84,9 @@ impl UpstreamBackend {
             told: Samples::every(PAUSE),
             probing: tokio::sync::Mutex::default(),
         };
-        Self { shared: Arc::new(shared), directs: DashMap::new(), drain }
+        let shared = Arc::new(shared);
+        let directs = Directs::new(Arc::clone(&shared), idle, drain.clone());
+        Self { shared, directs, drain }
     }
 
     /// Opens a session, with the first message.
@@ -103,7 +106,7 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
             () = say.closed() => None,
         };
         let Some(first) = first else { return };
-        let asks = matches!(first.message.kind(), Kind::Request { .. });
+        let asks = first.message.request_id().is_some();
         if !asks && shared.known().is_none() {
             // Its `initialize` failed: it would hold up the next one for nothing.
             tracing::debug!(message = ?first.message, "no session to say it in: dropped");
@@ -123,7 +126,7 @@ async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sen
 
 /// Answers a request with an error of the edge's own.
 async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
-    if let Kind::Request { id, .. } = message.kind() {
+    if let Some(id) = message.request_id() {
         let unanswered = Said::Unanswered { id: id.clone(), code, text: text.to_owned() };
         // A session that is over hears no more.
         drop(say.send(unanswered).await);
@@ -162,7 +165,7 @@ impl Shared {
         match self.asked {
             UpstreamKind::Sse => Some(Spoken::Sse),
             UpstreamKind::Streamable => Some(Spoken::Streamable),
-            UpstreamKind::Auto => *self.spoken.lock().unwrap_or_else(PoisonError::into_inner),
+            UpstreamKind::Auto => *self.spoken.lock(),
         }
     }
 
@@ -176,7 +179,7 @@ impl Shared {
             Ok(probing) => probing,
             Err(_another_does) => {
                 // Callers wait side by side, not one after another.
-                let _until = patience.begin();
+                patience.begin();
                 self.probing.lock().await
             }
         };
@@ -194,7 +197,7 @@ impl Shared {
                         ?spoken,
                         "found out what it speaks"
                     );
-                    *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = Some(spoken);
+                    *self.spoken.lock() = Some(spoken);
                     return Ok(spoken);
                 }
                 Err(unclear) => unclear,
@@ -212,6 +215,6 @@ impl Shared {
     /// What the upstream answered does not go with what it is believed to speak: the next session
     /// asks again.
     fn doubt(&self) {
-        *self.spoken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.spoken.lock() = None;
     }
 }

@@ -33,7 +33,8 @@ impl Patience {
 
     /// Waits a moment. False once it is enough.
     pub(super) async fn pause(&mut self) -> bool {
-        let (until, now) = (self.begin(), Instant::now());
+        let until = self.begin();
+        let now = Instant::now();
         if now >= until {
             return false;
         }

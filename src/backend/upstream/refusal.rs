@@ -3,9 +3,9 @@
 use http::{Method, Response, StatusCode, Uri, header};
 use serde_json::Value;
 
-use crate::budget::Short;
-use crate::jsonrpc::{RequestId, code};
-use crate::upstream::refuses_host;
+use crate::client::refuses_host;
+use crate::limits::bytes::Short;
+use crate::wire::jsonrpc::{RequestId, code};
 
 /// Where MCP servers mostly are.
 pub(super) const WHERE: &str = "check host, port and path of --upstream (MCP_UPSTREAM): MCP servers \

@@ -6,24 +6,22 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::{Shared, refuse};
+use crate::backend::catalog::Walk;
 use crate::backend::{self, During, Said, Told};
-use crate::caller::{Caller, Transport};
-use crate::jsonrpc::{Kind, Message, RequestId};
+use crate::caller::Caller;
+use crate::wire::jsonrpc::{Message, RequestId};
 
 /// How long a notification holds up what was said after it. Each is a POST of its own, and an
 /// upstream that sees them in another order refuses calls before `initialized`.
 const IN_ORDER: Duration = Duration::from_secs(1);
 /// How long the upstream is given to end its session.
 pub(super) const ENDING: Duration = Duration::from_secs(2);
-/// Pages of tools that are looked at.
-const MAX_PAGES: usize = 100;
 
 /// Something under way: a call's id comes out, so that it can be forgotten.
 type Work<'a> = BoxFuture<'a, Option<RequestId>>;
@@ -105,25 +103,21 @@ impl<'a> Session<'a> {
 
     fn forget(&mut self, done: Option<RequestId>) {
         if let Some(id) = done {
-            drop(self.calls.remove(&id));
-            let _begun = self.hello.take_if(|hello| *hello == id);
+            self.calls.remove(&id);
+            self.hello.take_if(|hello| *hello == id);
         }
     }
 
     async fn carry(&mut self, told: Told) {
         let Told { message, caller } = told;
         self.channel.note(&message);
-        match message.kind() {
-            Kind::Request { id, .. } => {
-                if message.method() == Some("initialize") {
-                    self.hello = Some(id.clone());
-                }
-                let cancelled = CancellationToken::new();
-                drop(self.calls.insert(id.clone(), cancelled.clone()));
-                self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
-            }
-            Kind::Notification { .. } | Kind::Response { .. } => self.tell(message, caller).await,
+        let Some(id) = message.request_id() else { return self.tell(message, caller).await };
+        if message.method() == Some("initialize") {
+            self.hello = Some(id.clone());
         }
+        let cancelled = CancellationToken::new();
+        self.calls.insert(id.clone(), cancelled.clone());
+        self.work.push(Box::pin(call(self.channel, message, caller, self.say, cancelled)));
     }
 
     /// Tells the upstream something, while work goes on.
@@ -166,30 +160,23 @@ impl<'a> Session<'a> {
     fn begin(&mut self, caller: Arc<Caller>) {
         let channel = self.channel;
         if self.shared.tools.must_be_learnt() {
-            let (shared, caller) = (self.shared, Arc::clone(&caller));
+            let shared = self.shared;
+            let caller = Arc::clone(&caller);
             self.work.push(Box::pin(async move {
                 learn(channel, shared, &caller).await;
                 None
             }));
         }
-        // Nobody is there to hear what belongs to no call.
-        if caller.transport != Transport::Bare {
-            self.work.push(Box::pin(async move {
-                channel.listen(&caller).await;
-                None
-            }));
-        }
+        self.work.push(Box::pin(async move {
+            channel.listen(&caller).await;
+            None
+        }));
     }
 }
 
 /// Is this to be said once `hello` is answered? An answer may be what the upstream waits for.
 pub(super) fn follows(message: &Message, hello: &RequestId) -> bool {
-    match message.kind() {
-        Kind::Response { .. } => false,
-        Kind::Request { .. } | Kind::Notification { .. } => {
-            message.cancelled().as_ref() != Some(hello)
-        }
-    }
+    message.answers().is_none() && message.cancelled().as_ref() != Some(hello)
 }
 
 /// One call, to its answer.
@@ -234,18 +221,12 @@ pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
 }
 
 async fn read_tools(channel: &Channel, shared: &Shared, caller: &Caller) {
-    let mut cursor = None;
-    for _ in 0..MAX_PAGES {
-        let params = match &cursor {
-            Some(cursor) => json!({ "cursor": cursor }),
-            None => Value::Null,
-        };
-        let request = Message::request(&channel.name(), "tools/list", &params);
+    let mut walk = Walk::default();
+    loop {
+        let request = Message::request(&channel.name(), "tools/list", &walk.params());
         let Ok(answer) = channel.ask(&request, caller).await else { return };
-        let next = shared.tools.learn(&answer);
-        if next.is_none() || next == cursor {
-            break;
+        if !shared.tools.learn_page(&answer, &mut walk) {
+            return;
         }
-        cursor = next;
     }
 }

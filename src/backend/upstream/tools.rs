@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
 
-use serde::Deserialize;
+use parking_lot::RwLock;
 
-use crate::jsonrpc::Message;
-use crate::tally::{Outcome, Tally};
+use crate::backend::catalog::{Page, Tool, Walk};
+use crate::observe::metrics::{Outcome, Tally};
+use crate::wire::jsonrpc::Message;
 
 /// Tools that are remembered.
 const MAX_TOOLS: usize = 10_000;
@@ -41,30 +41,6 @@ pub(super) struct Tools {
     tally: Tally,
 }
 
-#[derive(Deserialize)]
-struct Listed<'a> {
-    #[serde(borrow)]
-    tools: Vec<Tool<'a>>,
-    #[serde(default, rename = "nextCursor")]
-    next: Option<Box<serde_json::value::RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct Tool<'a> {
-    #[serde(borrow)]
-    name: std::borrow::Cow<'a, str>,
-    #[serde(default)]
-    annotations: Option<Annotations>,
-}
-
-#[derive(Deserialize)]
-struct Annotations {
-    #[serde(default, rename = "readOnlyHint")]
-    read_only: bool,
-    #[serde(default, rename = "idempotentHint")]
-    idempotent: bool,
-}
-
 impl Tools {
     pub(super) fn counting(tally: Tally) -> Self {
         Self { tally, ..Self::default() }
@@ -73,23 +49,29 @@ impl Tools {
     /// Learns from the answer to a `tools/list`. Gives the cursor of the next page, if there is
     /// one.
     pub(super) fn learn(&self, answer: &Message) -> Option<String> {
-        let listed: Listed<'_> = serde_json::from_str(answer.result_text()).ok()?;
-        let mut safe = self.safe.write().unwrap_or_else(PoisonError::into_inner);
+        let page = Page::read(answer.result_text())?;
+        let mut safe = self.safe.write();
         let safe = safe.get_or_insert_default();
-        for Tool { name, annotations } in listed.tools {
-            let marked = annotations.is_some_and(|it| it.read_only || it.idempotent);
-            if safe.len() < MAX_TOOLS || safe.contains_key(&*name) {
-                let _before = safe.insert(name.into(), marked);
+        for tool in page.tools.iter().filter_map(|raw| Tool::read(raw)) {
+            if safe.len() < MAX_TOOLS || safe.contains_key(&*tool.name) {
+                let marked = tool.may_repeat();
+                safe.insert(tool.name.into(), marked);
             } else {
                 self.tally.count(Outcome::ToolUnnoted);
             }
         }
-        serde_json::from_str(listed.next?.get()).ok()
+        page.next().ok()?
+    }
+
+    /// Learns from a page of a walk. True if there is another page to ask for.
+    pub(super) fn learn_page(&self, answer: &Message, walk: &mut Walk) -> bool {
+        let next = self.learn(answer);
+        walk.count(answer.len()).is_ok() && walk.turn(next) == Ok(true)
     }
 
     /// Should whoever asks here ask the upstream? One does, until something is known.
     pub(super) fn must_be_learnt(&self) -> bool {
-        let known = self.safe.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        let known = self.safe.read().is_some();
         !known && !self.learning.swap(true, Ordering::Relaxed)
     }
 
@@ -103,7 +85,7 @@ impl Tools {
         match request.method() {
             Some("tools/call") => {
                 let Some(name) = request.tool() else { return false };
-                let safe = self.safe.read().unwrap_or_else(PoisonError::into_inner);
+                let safe = self.safe.read();
                 safe.as_ref().and_then(|safe| safe.get(&*name)).copied().unwrap_or(false)
             }
             Some(method) => SAFE.contains(&method),

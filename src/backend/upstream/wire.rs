@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::refusal::{Asked, Refusal, is_page};
-use crate::body::{self, BodyError, BodyLimits};
-use crate::budget::{PER_MESSAGE, Quota, Share, Short};
 use crate::caller::Caller;
-use crate::events::{Decoder, Event};
-use crate::upstream::{self, Arriving, Fault, Upstream};
+use crate::client::{self, Arriving, Client, SendError};
+use crate::limits::body::{self, BodyError, BodyLimits};
+use crate::limits::bytes::{PER_MESSAGE, Quota, Share, Short};
+use crate::wire::events::{Decoder, Event};
 
-pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) use crate::wire::fields::{
+    LAST_EVENT_ID as LAST_EVENT, PROTOCOL_VERSION as VERSION, SESSION_ID as SESSION,
+};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -35,7 +35,7 @@ const REFUSAL: usize = 64 * 1024;
 /// The MCP endpoint of an upstream.
 #[derive(Debug)]
 pub(super) struct Wire {
-    upstream: Arc<Upstream>,
+    upstream: Arc<Client>,
     /// Bytes that one message may have.
     max: usize,
 }
@@ -57,7 +57,7 @@ pub(super) enum Answer {
 }
 
 impl Wire {
-    pub(super) fn new(upstream: Arc<Upstream>, max: usize) -> Self {
+    pub(super) fn new(upstream: Arc<Client>, max: usize) -> Self {
         Self { upstream, max }
     }
 
@@ -79,11 +79,11 @@ impl Wire {
         session: &HeaderMap,
         caller: &Caller,
         patience: Option<Duration>,
-    ) -> Result<(HeaderMap, Answer), Fault> {
+    ) -> Result<(HeaderMap, Answer), SendError> {
         let mut request = self.request(Method::POST, to, message, session, caller);
         let headers = request.headers_mut();
-        drop(headers.insert(CONTENT_TYPE, JSON));
-        drop(headers.insert(ACCEPT, BOTH));
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(ACCEPT, BOTH);
         self.send(request, patience, &caller.quota).await
     }
 
@@ -92,9 +92,9 @@ impl Wire {
         &self,
         session: &HeaderMap,
         caller: &Caller,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, SendError> {
         let mut request = self.request(Method::GET, self.url(), Bytes::new(), session, caller);
-        drop(request.headers_mut().insert(ACCEPT, EVENTS));
+        request.headers_mut().insert(ACCEPT, EVENTS);
         // Some servers send the head with the first event only.
         Ok(self.send(request, None, &caller.quota).await?.1)
     }
@@ -114,24 +114,24 @@ impl Wire {
         body: Bytes,
         session: &HeaderMap,
         caller: &Caller,
-    ) -> Request<upstream::Outgoing> {
+    ) -> Request<client::Outgoing> {
         self.upstream.note_host(caller);
-        let mut request = Request::new(upstream::full(body));
+        let mut request = Request::new(client::full(body));
         *request.method_mut() = method;
         *request.uri_mut() = to.clone();
         *request.headers_mut() = self.upstream.fields(caller);
         for (name, value) in session {
-            drop(request.headers_mut().insert(name, value.clone()));
+            request.headers_mut().insert(name, value.clone());
         }
         request
     }
 
     async fn send(
         &self,
-        request: Request<upstream::Outgoing>,
+        request: Request<client::Outgoing>,
         patience: Option<Duration>,
         quota: &Quota,
-    ) -> Result<(HeaderMap, Answer), Fault> {
+    ) -> Result<(HeaderMap, Answer), SendError> {
         let host = request.headers().get(HOST).cloned();
         let token = self.upstream.has_token();
         let asked = Asked::new(request.method(), request.uri(), self.url(), token);
@@ -152,7 +152,7 @@ impl Wire {
             }
             Answer::Refused(refusal)
         } else if encoded {
-            return Err(Fault::Broken("it sent a compressed answer, unasked".to_owned()));
+            return Err(SendError::Broken("it sent a compressed answer, unasked".to_owned()));
         } else if essence.eq_ignore_ascii_case("application/json") {
             match body::read(body, BodyLimits { idle, ..self.limits() }, quota).await {
                 Ok(read) => Answer::Json(read),
@@ -160,7 +160,7 @@ impl Wire {
                 Err(BodyError::Short(short)) => {
                     Answer::Refused(Refusal::for_want_of_memory(response.status(), short, asked))
                 }
-                Err(error) => return Err(Fault::Broken(error.to_string())),
+                Err(error) => return Err(SendError::Broken(error.to_string())),
             }
         } else if essence.eq_ignore_ascii_case("text/event-stream") {
             Answer::Events(Box::new(EventBody::new(body, Decoder::new(self.max), quota)))

@@ -10,8 +10,9 @@ async fn a_drain_ends_streams_cleanly_and_answers_what_is_in_flight() {
     caller.post(&session, &call("late")).await;
     let mut listener = rig.connect();
     listener.get("/mcp", &session).await;
-    drop(listener.until("data:\n\n").await);
-    let (drain, begun) = (rig.drain.clone(), Instant::now());
+    listener.until("data:\n\n").await;
+    let drain = rig.drain.clone();
+    let begun = Instant::now();
     let finishing = async move { drain.finish(Duration::from_secs(30)).await };
     let ((rest, seconds), answered, finished) =
         tokio::join!(listener.read_out(), caller.until("result"), finishing);
@@ -28,7 +29,7 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     let mut caller = rig.connect();
     let session = caller.initialize("2025-11-25").await;
     caller.post(&session, &call("hang")).await;
-    drop(caller.until("data:\n\n").await);
+    caller.until("data:\n\n").await;
     let begun = Instant::now();
     assert!(!rig.drain.finish(Duration::from_secs(30)).await);
     assert_eq!(begun.elapsed().as_secs(), 25);
@@ -54,8 +55,9 @@ async fn a_drain_lets_a_legacy_stream_have_its_answers() {
             body.len()
         ))
         .await;
-    drop(caller.until("202 Accepted").await);
-    let (drain, begun) = (rig.drain.clone(), Instant::now());
+    caller.until("202 Accepted").await;
+    let drain = rig.drain.clone();
+    let begun = Instant::now();
     let finishing = async move { drain.finish(Duration::from_secs(30)).await };
     let ((rest, _), finished) = tokio::join!(listener.read_out(), finishing);
     assert!(rest.contains("\"id\":1,\"result\""), "{rest}");

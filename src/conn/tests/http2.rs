@@ -1,9 +1,12 @@
 //! The time limits of HTTP/2, and how its connections end.
 
-use hyper_util::rt::TokioExecutor;
+use http::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
-use crate::conn::h2::frame;
+use crate::conn::http2::frame::frame;
+use crate::conn::http2::serve;
+use crate::conn::linger::LINGER_BYTES;
 
 /// An HTTP/2 client of the rig; its connection, to be driven.
 async fn http2(
@@ -14,7 +17,7 @@ async fn http2(
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-    rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
+    rig.drain.spawn(async move { serve(&connection.service, theirs, conn).await });
     let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1024)
         .handshake(TokioIo::new(ours))
@@ -87,7 +90,7 @@ impl Frames {
         let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-        rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
+        rig.drain.spawn(async move { serve(&connection.service, theirs, conn).await });
         let mut frames = Self { client: Client { io: ours, begun: Instant::now() } };
         frames.client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         let [a, b, c, d] = window.to_be_bytes();
@@ -196,7 +199,7 @@ async fn a_header_block_beside_an_open_stream_has_no_longer() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     peer.send(1, 1, 3, &head("GET", "/livez")).await;
     assert_eq!(peer.end().await, (Some((1, 0)), 30));
-    assert_eq!(rig.app.streams(), 0);
+    assert_eq!(rig.tally.gauges().streams.value(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +232,7 @@ async fn a_preface_that_does_not_end_is_cut_at_10_seconds() {
     let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-    rig.drain.spawn(async move { connection.serve_http2(theirs, conn).await });
+    rig.drain.spawn(async move { serve(&connection.service, theirs, conn).await });
     let mut peer = Frames { client: Client { io: ours, begun: Instant::now() } };
     peer.client.send("PRI * HTTP/2.0\r\n").await;
     assert_eq!(peer.end().await, (Some((0, 0)), 10));

@@ -12,7 +12,7 @@ use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::error::HandshakeError;
-use crate::conn::socket::refusal;
+use crate::http::NoRequest;
 
 /// Type, version and length of a TLS record (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
@@ -87,13 +87,8 @@ async fn refuse_plain_http<I>(io: &mut I)
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let answer = refusal(
-        "400 Bad Request",
-        "plain_http",
-        "This port speaks TLS. Use https:// instead of http://.",
-    );
     let said = async {
-        write_last(io, &answer).await?;
+        write_last(io, &NoRequest::PlainHttp.bytes()).await?;
         let mut rest = (&mut *io).take(DRAIN_BYTES);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };

@@ -13,25 +13,27 @@ mod hello;
 mod local_ca;
 mod pem;
 mod pinned;
+mod provider;
 mod self_signed;
+mod served;
 mod sni;
 mod stream;
-#[cfg(test)]
-mod testing;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_rustls::StartHandshake;
 
-use self::certificate::Served;
+use self::provider::provider;
+use self::served::Served;
 use self::sni::ByName;
 use self::stream::{Records, Secured};
 use crate::caller::{Alpn, TlsFacts};
@@ -86,8 +88,13 @@ impl TlsAcceptor {
         now: SystemTime,
     ) -> Result<(Self, Trust), TlsError> {
         let (served, trust) = ByProtocol::load(source, rules, now)?;
-        let (source, loading) = (source.clone(), Mutex::new(()));
-        Ok((Self { source, rules, served: RwLock::new(served), loading }, trust))
+        let acceptor = Self {
+            source: source.clone(),
+            rules,
+            served: RwLock::new(served),
+            loading: Mutex::new(()),
+        };
+        Ok((acceptor, trust))
     }
 
     /// Renews a self-signed certificate before it expires, for as long as the server runs.
@@ -108,14 +115,14 @@ impl TlsAcceptor {
     /// New connections get them. Those that are open, and their handshakes, go on with what they
     /// have; older tickets are not taken, so that clients that come back see the new certificate.
     pub(crate) fn reload(&self, now: SystemTime) -> Result<Trust, TlsError> {
-        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.loading.lock();
         let (fresh, trust) = ByProtocol::load(&self.source, self.rules, now)?;
-        *self.served.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.served.write() = fresh;
         Ok(trust)
     }
 
     fn served(&self) -> ByProtocol {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.served.read().clone()
     }
 
     /// The handshake. The caller limits its time.
@@ -217,11 +224,6 @@ impl TlsFacts {
     }
 }
 
-/// The provider is named wherever one is needed: the process-wide default may be any dependency's.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
 fn config(
     provider: &Arc<CryptoProvider>,
     rules: TlsRules,
@@ -246,6 +248,8 @@ fn config(
     Ok(Arc::new(config))
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests {
     use std::io::{self, ErrorKind};
@@ -291,7 +295,8 @@ mod tests {
             let mut client = client_of(pki.root(), &["h2"], &[version]);
             // In a session that is resumed, too.
             let (server, first) = handshake(&acceptor, client.clone(), "a.example").await;
-            let (mut server, mut first) = (server.unwrap().0, first.unwrap());
+            let mut server = server.unwrap().0;
+            let mut first = first.unwrap();
             server.write_all(b"x").await.unwrap();
             server.flush().await.unwrap();
             assert_eq!(first.read_u8().await.unwrap(), b'x');
@@ -345,7 +350,8 @@ mod tests {
     /// One handshake that is used: was it a new one, and which certificate does the client see?
     async fn visit(acceptor: &TlsAcceptor, client: &Arc<ClientConfig>) -> (HandshakeKind, Vec<u8>) {
         let (server, client) = handshake(acceptor, Arc::clone(client), "a.example").await;
-        let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+        let mut server = server.unwrap().0;
+        let mut client = client.unwrap();
         // The tickets of TLS 1.3 come with the first data.
         server.write_all(b"x").await.unwrap();
         server.flush().await.unwrap();
@@ -481,7 +487,8 @@ mod tests {
         let client = Arc::new(config);
         for _ in 0..2 {
             let (server, client) = handshake(&acceptor, Arc::clone(&client), "a.example").await;
-            let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+            let mut server = server.unwrap().0;
+            let mut client = client.unwrap();
             assert!(!client.get_ref().1.is_early_data_accepted());
             server.write_all(b"x").await.unwrap();
             server.flush().await.unwrap();

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
 use super::error::TlsError;
-use crate::pem::tidied;
+use crate::wire::pem::tidied;
 
 /// Bytes read of one file: a chain takes a few KiB, and a device file never ends.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -39,7 +39,8 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
 type Contents = (Vec<CertificateDer<'static>>, Option<PrivateKeyDer<'static>>);
 
 fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
-    let (mut certificates, mut key) = (Vec::new(), None);
+    let mut certificates = Vec::new();
+    let mut key = None;
     // An encrypted key of the traditional form has headers, over which the parser stumbles.
     let encrypted = is_encrypted(bytes);
     for item in rustls_pemfile::read_all(&mut bytes) {
@@ -64,7 +65,7 @@ fn parse(path: &Path, mut bytes: &[u8]) -> Result<Contents, TlsError> {
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
-    let _length = read.map_err(|source| {
+    read.map_err(|source| {
         let path = path.to_owned();
         if source.kind() == ErrorKind::IsADirectory {
             TlsError::Directory { path }

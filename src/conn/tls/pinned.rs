@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::error::TlsError;
-use super::{pem, provider};
+use super::pem;
+use super::provider::provider;
 
 /// A client for the server that serves the first certificate of this file.
 ///

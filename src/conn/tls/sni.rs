@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::Served;
+use super::served::Served;
 
 /// Certificates by name. Where two hold the same name, the first is served.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub(super) struct ByName {
 impl ByName {
     /// `named` in the order in which they are looked at; the first of `all` is the default.
     pub(super) fn new<'a>(named: impl IntoIterator<Item = &'a Served>, all: &[Served]) -> Self {
-        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        let mut exact = HashMap::new();
+        let mut wildcard = HashMap::new();
         for Served { key, facts, doubts: _ } in named {
             for name in &facts.names {
                 let (map, name) = match name.strip_prefix("*.") {

@@ -28,12 +28,12 @@ pub(super) struct Records<I> {
     io: I,
     /// Records that came, less the bytes of data that did.
     idle: usize,
-    place: Place,
+    position: Position,
 }
 
 /// Where in the stream of records the next byte belongs.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum Position {
     /// In a header, of which so much came, with this length so far.
     Header { came: u16, length: u16 },
     /// In a record's content, of which this is still to come.
@@ -42,26 +42,26 @@ enum Place {
 
 impl<I> Records<I> {
     pub(super) fn new(io: I) -> Self {
-        Self { io, idle: 0, place: Place::Header { came: 0, length: 0 } }
+        Self { io, idle: 0, position: Position::Header { came: 0, length: 0 } }
     }
 
     fn follow(&mut self, mut bytes: &[u8]) {
         while let Some((&first, rest)) = bytes.split_first() {
-            (self.place, bytes) = match self.place {
-                Place::Header { came, length } => {
+            (self.position, bytes) = match self.position {
+                Position::Header { came, length } => {
                     let length = if came < 3 { 0 } else { length << 8 | u16::from(first) };
                     let came = came + 1;
                     if came < HEADER {
-                        (Place::Header { came, length }, rest)
+                        (Position::Header { came, length }, rest)
                     } else {
                         self.idle = self.idle.saturating_add(1);
-                        (Place::content(length), rest)
+                        (Position::content(length), rest)
                     }
                 }
-                Place::Content(left) => {
+                Position::Content(left) => {
                     let here = bytes.len().min(left.into());
                     let left = left.saturating_sub(u16::try_from(here).unwrap_or(left));
-                    (Place::content(left), bytes.get(here..).unwrap_or_default())
+                    (Position::content(left), bytes.get(here..).unwrap_or_default())
                 }
             };
         }
@@ -72,7 +72,7 @@ impl<I> Records<I> {
     }
 }
 
-impl Place {
+impl Position {
     /// With so much of a record's content to come: at the next header, if that is nothing.
     const fn content(left: u16) -> Self {
         if left == 0 { Self::Header { came: 0, length: 0 } } else { Self::Content(left) }
@@ -330,7 +330,8 @@ mod tests {
                 })
                 .collect();
             let mut records = Records::new(());
-            let (mut left, mut cuts) = (bytes.as_slice(), cuts.iter().cycle());
+            let mut left = bytes.as_slice();
+            let mut cuts = cuts.iter().cycle();
             while !left.is_empty() {
                 let (now, later) = left.split_at(left.len().min(*cuts.next().unwrap()));
                 records.follow(now);

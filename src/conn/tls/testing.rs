@@ -13,8 +13,9 @@ use tempfile::TempDir;
 use tokio::io::DuplexStream;
 use tokio_rustls::{TlsConnector, client};
 
+use super::provider::provider;
 use super::stream::Secured;
-use super::{HandshakeError, TlsAcceptor, TlsFacts, provider};
+use super::{HandshakeError, TlsAcceptor, TlsFacts};
 use crate::config::{CertFiles, TlsRules, TlsSource};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);

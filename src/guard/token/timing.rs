@@ -33,7 +33,8 @@ fn wrong_at(at: usize) -> String {
 fn the_time_of_a_comparison_tells_nothing() {
     let tokens = Tokens::new(&[Secret::new(GOOD)]);
     let (first, middle, last) = (wrong_at(0), wrong_at(31), wrong_at(63));
-    let (short, long) = (GOOD.get(..16).unwrap(), format!("{GOOD}{GOOD}"));
+    let short = GOOD.get(..16).unwrap();
+    let long = format!("{GOOD}{GOOD}");
     // Shown, not judged: absent and good tokens are told by their answers anyway, and the copy of a
     // short or long one takes some nanoseconds less or more, which tells its sender its own length.
     let names = ["first byte", "middle byte", "last byte", "short", "long", "absent", "good"];
@@ -49,13 +50,13 @@ fn the_time_of_a_comparison_tells_nothing() {
         let token = *kinds.get(kind).unwrap();
         let begun = Instant::now();
         for _ in 0..REPEATS {
-            let _match = black_box(tokens.compare(black_box(token)));
+            black_box(tokens.compare(black_box(token)));
         }
         samples.get_mut(kind).unwrap().push(begun.elapsed().as_nanos() as f64);
     }
     crop(&mut samples);
     println!("\nall kinds:");
-    let _shown = worst(&names, &samples);
+    worst(&names, &samples);
     println!("\nwrong tokens:");
     let worst = worst(names.get(..judged).unwrap(), samples.get(..judged).unwrap());
     println!("\nlargest |t| {worst:.2}, to stay below {MOST}");

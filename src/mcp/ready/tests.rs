@@ -3,12 +3,14 @@
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::readiness::{BAD, Books, GOOD, Readiness};
 use super::*;
 use crate::backend::embedded::EmbeddedBackend;
 use crate::backend::{Backend, During, Link, Said, Told};
 use crate::config::Config;
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::drain::Drain;
+use crate::mcp::Mcp;
+use crate::observe::metrics::Tally;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,9 +31,11 @@ impl Rig {
             age: Duration::from_hours(24),
             write: Duration::from_secs(30),
         };
-        let owner = (Principal::Anonymous, Transport::Bare);
-        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
-        let session = Session::start(id, owner, times, link, (), &Drain::default());
+        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let owner = (Principal::Anonymous, Transport::Edge);
+        let id = SessionId::random().unwrap();
+        let link = Link { tell, said };
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say }
     }
 
@@ -143,9 +147,9 @@ async fn that_it_is_not_ready_is_logged_once_until_it_is_ready_again() {
     let readiness = Readiness::default();
     let now = Instant::now();
     for _ in 0..2 {
-        assert!(readiness.tell(&Reason::BackendBusy));
+        assert!(readiness.warn(&Reason::BackendBusy));
         readiness.books().settle(false, now);
-        assert!(!readiness.tell(&Reason::BackendBusy));
+        assert!(!readiness.warn(&Reason::BackendBusy));
         readiness.books().settle(true, now);
     }
 }
@@ -161,7 +165,8 @@ async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_verdict_stands_for_its_time_and_one_asks_for_all() {
-    let (mut books, now) = (Books::default(), Instant::now());
+    let mut books = Books::default();
+    let now = Instant::now();
     assert_eq!(books.look(now), Look::Ask);
     assert_eq!(books.look(now + SECOND), Look::Wait(now + WAIT));
     // A backend that starts slowly holds nobody up for longer.
@@ -246,20 +251,20 @@ async fn askers_wait_three_seconds_at_most_and_hear_of_the_drain_at_once() {
     assert!(mcp.ready().await);
     // Somebody's question is never answered.
     tokio::time::advance(GOOD).await;
-    assert_eq!(mcp.readiness.books().look(Instant::now()), Look::Ask);
+    assert_eq!(mcp.sessions.readiness.books().look(Instant::now()), Look::Ask);
     let begun = Instant::now();
     assert!(!mcp.ready().await);
     assert_eq!(begun.elapsed(), WAIT);
     assert!(!mcp.ready().await);
     assert_eq!(begun.elapsed(), WAIT);
-    mcp.readiness.books().asking = Some(Instant::now());
+    mcp.sessions.readiness.books().asking = Some(Instant::now());
     let draining = async {
         sleep(SECOND).await;
-        mcp.drain.begin();
+        mcp.sessions.drain.begin();
     };
     let (ready, ()) = tokio::join!(mcp.ready(), draining);
     assert!(!ready);
     assert_eq!(begun.elapsed(), WAIT + SECOND);
-    mcp.readiness.books().verdict = Some((true, Instant::now() + GOOD));
+    mcp.sessions.readiness.books().verdict = Some((true, Instant::now() + GOOD));
     assert!(!mcp.ready().await);
 }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::clipped;
-use crate::budget::Quota;
-use crate::jsonrpc::Message;
+use super::clipped::clipped;
+use crate::limits::bytes::Quota;
 use crate::mcp::Reason;
+use crate::wire::jsonrpc::Message;
 
 /// A call that was read.
 #[derive(Debug)]
@@ -39,7 +39,8 @@ impl PlainCall {
             return Err(wrong(&"it is an array"));
         }
         let Body { name, arguments } = serde_json::from_str(text).map_err(|error| wrong(&error))?;
-        let (raw_name, raw) = (name.get(), arguments.map_or("{}", RawValue::get));
+        let raw_name = name.get();
+        let raw = arguments.map_or("{}", RawValue::get);
         let name = serde_json::from_str(raw_name)
             .map_err(|_no_string| wrong(&"`name` must be a string"))?;
         if !raw.starts_with('{') {

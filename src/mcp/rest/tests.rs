@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
-use crate::budget::Budget;
+use crate::caller::{Caller, Grant};
 use crate::config::Config;
-use crate::shutdown::Drain;
-use crate::tally::Tally;
+use crate::drain::Drain;
+use crate::guard::ToolPolicy;
+use crate::limits::bytes::Budget;
+use crate::mcp::Mcp;
+use crate::observe::metrics::Tally;
 
 fn page(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn bad(result: Result<Option<String>, Reason>) -> &'static str {
+fn bad(result: Result<bool, Reason>) -> &'static str {
     match result {
         Err(Reason::BadAnswer(why)) => why,
         other => panic!("{other:?}"),
@@ -31,12 +34,14 @@ fn pages_for(wanted: Option<&str>) -> Pages<'_> {
 fn tools_are_kept_in_order_and_in_their_own_bytes() {
     let mut pages = pages_for(None);
     let first = r#"{ "nextCursor" : "2", "tools": [ {"name" :"a"}, { "x":1.0, "x":2 } ]}"#;
-    assert_eq!(pages.add(&page(first)).unwrap(), Some("2".to_owned()));
-    assert_eq!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap(), Some("3".into()));
-    assert_eq!(pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap(), None);
+    assert!(pages.add(&page(first)).unwrap());
+    assert_eq!(pages.walk.params(), json!({ "cursor": "2" }));
+    assert!(pages.add(&page(r#"{"tools":[],"nextCursor":"3"}"#)).unwrap());
+    assert_eq!(pages.walk.params(), json!({ "cursor": "3" }));
+    assert!(!pages.add(&page(r#"{"tools":["\u0041"],"nextCursor":null}"#)).unwrap());
     assert_eq!(pages.whole().unwrap(), r#"{"tools":[{"name" :"a"},{ "x":1.0, "x":2 },"\u0041"]}"#);
     let mut none = pages_for(None);
-    assert_eq!(none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap(), None);
+    assert!(!none.add(&page(r#"{"tools":[],"nextCursor":""}"#)).unwrap());
     assert_eq!(none.whole().unwrap(), r#"{"tools":[]}"#);
 }
 
@@ -64,13 +69,15 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
         circle.add(&to(cursor)).unwrap();
     }
     assert!(bad(circle.add(&to("a"))).contains("circle"));
-    let mut long = pages_for(None);
-    for number in 1..1000 {
-        long.add(&to(&number.to_string())).unwrap();
-    }
-    assert_eq!(long.add(&page(r#"{"tools":[]}"#)).unwrap(), None);
-    long.count = 999;
-    assert!(bad(long.add(&to("1000"))).contains("1000 pages"));
+    let long = || {
+        let mut long = pages_for(None);
+        for number in 1..1000 {
+            long.add(&to(&number.to_string())).unwrap();
+        }
+        long
+    };
+    assert!(!long().add(&page(r#"{"tools":[]}"#)).unwrap());
+    assert!(bad(long().add(&to("1000"))).contains("1000 pages"));
     let mut large = pages_for(None);
     let half = |cursor: &str| {
         page(&json!({ "tools": ["x".repeat(8_388_000)], "nextCursor": cursor }).to_string())
@@ -130,16 +137,25 @@ impl Handler for Slow {
 }
 
 fn slow(minutes: u64) -> Mcp {
-    let (drain, mut config) = (Drain::default(), Config::default());
-    config.times.call = Duration::from_mins(minutes);
+    slow_within(Duration::from_mins(minutes))
+}
+
+fn slow_within(call: Duration) -> Mcp {
+    let drain = Drain::default();
+    let mut config = Config::default();
+    config.times.call = call;
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
     Mcp::new(backend, &config, Tally::default(), drain)
+}
+
+fn sender() -> Sender<'static> {
+    Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio())
 }
 
 async fn call(mcp: &Mcp, tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
     let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
-    mcp.in_time(mcp.call_plain(&Arc::new(Caller::stdio()), call)).await
+    mcp.rest.in_time(mcp.rest.call_plain(&sender(), call)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,13 +164,14 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
     let done = call(&slow(12), "tool10").await.unwrap();
     assert_eq!(done, r#"{"called":{"arguments":{},"name":"tool10"}}"#);
     assert_eq!(begun.elapsed(), Duration::from_mins(11));
-    let (mcp, begun) = (slow(5), Instant::now());
-    let caller = Arc::new(Caller::stdio());
+    let mcp = slow(5);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(5));
-    assert_eq!(mcp.in_time(mcp.walk(&caller, None)).await.unwrap_err(), late);
+    assert_eq!(mcp.rest.in_time(mcp.rest.walk(&sender(), None)).await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(5));
     // The tenth page comes in time, the call does not.
-    let (mcp, begun) = (slow(10), Instant::now());
+    let mcp = slow(10);
+    let begun = Instant::now();
     let late = Reason::CallTimeout(Duration::from_mins(10));
     assert_eq!(call(&mcp, "tool10").await.unwrap_err(), late);
     assert_eq!(begun.elapsed(), Duration::from_mins(10));
@@ -163,16 +180,11 @@ async fn a_list_and_its_call_share_the_time_of_one_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_told_from_a_fault() {
-    let mcp = slow(1);
-    let caller = Arc::new(Caller::stdio());
+    let mcp = slow_within(Duration::from_secs(9));
     let request = Message::request(&1.into(), "tools/list", &json!({}));
     let begun = Instant::now();
     // Nothing but the session's own clock runs here.
-    let mcp = Mcp {
-        times: super::super::SessionTimes { call: Duration::from_secs(9), ..mcp.times },
-        ..mcp
-    };
-    let answer = mcp.answer_bare(&caller, request).await;
+    let answer = mcp.rest.pool.answer(sender().permit(request).unwrap()).await;
     assert_eq!(answer.unwrap_err(), Reason::CallTimeout(Duration::from_secs(9)));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
 }
@@ -180,6 +192,6 @@ async fn a_call_without_an_answer_is_told_from_a_fault() {
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_while_the_edge_goes_down() {
     let mcp = slow(1);
-    mcp.drain.begin();
+    mcp.sessions.drain.begin();
     assert_eq!(call(&mcp, "tool1").await, Err(Reason::Draining));
 }

@@ -1,4 +1,5 @@
-//! A session's task: it carries messages from the backend to their streams, and keeps the time.
+//! A session's task: it carries messages from the backend to their streams, and keeps the time. And
+//! what ends a session where it is dropped.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
+use super::id::StreamId;
+use super::state::Routed;
 use crate::backend::{During, LARGE, Said, Told};
 use crate::caller::Caller;
-use crate::jsonrpc::{Message, code};
 use crate::mcp::Reason;
-use crate::mcp::state::{Routed, StreamId};
-use crate::tally::Outcome;
+use crate::observe::metrics::Outcome;
+use crate::wire::jsonrpc::{Message, code};
 
 /// How much longer a large message is waited for than a write may take.
 const BEYOND_WRITE: Duration = Duration::from_secs(1);
@@ -24,7 +26,7 @@ const SHED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
-    pub(super) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
+    pub(crate) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
         let age = Instant::now() + self.terms.times.age;
         let mut short = pin!(self.quota().told_short());
         let mut shed = None;
@@ -99,7 +101,7 @@ impl Session {
                         "this call has no client that could answer",
                     ),
                 };
-                let caller = Arc::new(Caller::stdio());
+                let caller = Arc::new(Caller::edge());
                 // Waiting here could wait for the backend that waits for us.
                 drop(self.tell.try_send(Told { message: refusal, caller }));
             }
@@ -116,7 +118,7 @@ impl Session {
         let taken = async {
             loop {
                 let mut room = pin!(self.room.notified());
-                let _ready = room.as_mut().enable();
+                room.as_mut().enable();
                 if !self.state().is_full(stream) {
                     return;
                 }
@@ -132,7 +134,7 @@ impl Session {
         loop {
             let mut room = pin!(self.room.notified());
             // Enabled before the look, or a reader could make room in between, unheard.
-            let _ready = room.as_mut().enable();
+            room.as_mut().enable();
             let full = {
                 let state = self.state();
                 state.place(message, during).is_some_and(|stream| state.is_full(stream))
@@ -170,15 +172,15 @@ impl Session {
         let now = Instant::now();
         let mut state = self.state();
         for id in state.overdue(now) {
-            let (initialize, time) = (state.is_initialize(&id), self.terms.times.call);
+            let initialize = state.is_initialize(&id);
+            let time = self.terms.times.call;
             let fault = if initialize { self.late(time) } else { Reason::CallTimeout(time) };
-            self.count(Outcome::CallTimeout);
-            let _waited = state.fail(&id, fault.clone(), now);
+            state.fail(&id, fault.clone(), now);
             if initialize {
                 return Some(fault.to_string());
             }
             let message = Message::cancellation(&id, None);
-            let caller = Arc::new(Caller::stdio());
+            let caller = Arc::new(Caller::edge());
             // A backend whose queue is full will hear of its end soon enough.
             drop(self.tell.try_send(Told { message, caller }));
         }
@@ -191,5 +193,46 @@ impl Session {
             self.count(Outcome::SessionIdle);
             "the session was idle".to_owned()
         })
+    }
+
+    /// What the caller of an `initialize` is told that was not answered within `time`.
+    pub(in crate::mcp) fn late(&self, time: Duration) -> Reason {
+        match self.suspicion.get() {
+            Some(text) => Reason::NeverSpoke { time, text: text.clone() },
+            None => Reason::CallTimeout(time),
+        }
+    }
+}
+
+/// A session that its client does not know yet. Dropped before it does, it is closed.
+#[derive(Debug)]
+pub(in crate::mcp) struct Unknown(Option<Arc<Session>>);
+
+impl Unknown {
+    pub(in crate::mcp) fn new(session: Arc<Session>) -> Self {
+        Self(Some(session))
+    }
+
+    /// The client knows it, or will.
+    pub(in crate::mcp) fn known(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.close();
+        }
+    }
+}
+
+/// Sees to it that a session's books are closed when its task ends, however it ends.
+pub(super) struct Closing(pub(super) Arc<Session>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.state().end("the session ended", Instant::now());
+        self.0.settled.notify_waiters();
     }
 }

@@ -1,9 +1,9 @@
 //! Sessions on a paused clock, with the backend played by the test.
 
-use super::super::table::SessionId;
+use super::id::SessionId;
 use super::*;
 use crate::backend::{During, Said};
-use crate::jsonrpc::Kind;
+use crate::wire::jsonrpc::Kind;
 
 const TIMES: SessionTimes = SessionTimes {
     call: Duration::from_mins(5),
@@ -24,15 +24,21 @@ impl Rig {
     fn new(transport: Transport) -> Self {
         let (tell, told) = mpsc::channel(4);
         let (say, said) = mpsc::channel(4);
+        let terms = Terms { times: TIMES, quota: Quota::default(), tally: Tally::default() };
         let owner = (Principal::Anonymous, transport);
-        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
-        let session = Session::start(id, owner, TIMES, link, (), &Drain::default());
+        let id = SessionId::random().unwrap();
+        let link = Link { tell, said };
+        let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say, caller: Arc::new(Caller::stdio()) }
     }
 
     async fn call(&self, id: u64) -> Reader {
         let request = Message::request(&id.into(), "tools/call", &json!({}));
-        self.session.call(vec![request], true, &self.caller).await.unwrap()
+        self.session.call(vec![self.permitted(request)], true).await.unwrap()
+    }
+
+    fn permitted(&self, request: Message) -> Permitted {
+        Permitted::of_edge(request, Arc::clone(&self.caller))
     }
 
     async fn say(&self, message: Message) {
@@ -82,8 +88,8 @@ async fn a_call_that_found_no_backend_is_answered_with_its_code() {
     let rig = Rig::new(Transport::StreamableHttp);
     let (one, two) = (rig.call(1).await, rig.call(2).await);
     for id in [1, 2, 7] {
-        let (id, text) = (id.into(), "unreachable".to_owned());
-        rig.say.send(Said::Unanswered { id, code: -7, text }).await.unwrap();
+        let text = "unreachable".to_owned();
+        rig.say.send(Said::Unanswered { id: id.into(), code: -7, text }).await.unwrap();
     }
     let answer = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"unreachable"}}"#;
     assert_eq!(one.answer().await.unwrap(), &answer[..]);
@@ -130,7 +136,7 @@ async fn a_reader_that_reads_loses_nothing() {
 async fn a_client_can_cancel_its_calls_but_not_its_handshake() {
     let mut rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let waiting = rig.session.call(vec![initialize], true, &rig.caller).await.unwrap();
+    let waiting = rig.session.call(vec![rig.permitted(initialize)], true).await.unwrap();
     let reader = rig.call(1).await;
     for id in [0, 1, 7] {
         let params = json!({ "requestId": id });
@@ -207,8 +213,8 @@ async fn a_call_that_the_backend_was_not_told_of_is_not_waited_for() {
     let asking = tokio::time::timeout(Duration::from_secs(1), rig.call(1));
     assert!(asking.await.is_err());
     assert_eq!(rig.session.calls(), 0);
-    drop(rig.told().await);
-    drop(rig.call(1).await);
+    rig.told().await;
+    rig.call(1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +243,7 @@ async fn a_ping_of_the_backend_is_answered_where_nobody_listens() {
 async fn a_handshake_that_chooses_a_modern_version_fails() {
     let rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let waiting = rig.session.call(vec![initialize], true, &rig.caller).await.unwrap();
+    let waiting = rig.session.call(vec![rig.permitted(initialize)], true).await.unwrap();
     rig.say(Message::result(&0.into(), &json!({ "protocolVersion": "2026-07-28" }))).await;
     assert!(String::from_utf8_lossy(&waiting.answer().await.unwrap()).contains("-32603"));
     assert!(rig.session.is_ended());
@@ -245,14 +251,16 @@ async fn a_handshake_that_chooses_a_modern_version_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
-    let (tally, quick) = (Tally::default(), Duration::from_millis(1));
-    let budget = crate::budget::Budget::new(400_000, 0, tally.clone());
+    let tally = Tally::default();
+    let quick = Duration::from_millis(1);
+    let budget = crate::limits::bytes::Budget::new(400_000, 0, tally.clone());
     let (tell, _told) = mpsc::channel(4);
     let (say, said) = mpsc::channel(4);
     let quota = budget.quota();
     let terms = Terms { times: TIMES, quota: quota.clone(), tally: tally.clone() };
     let owner = (Principal::Anonymous, Transport::StreamableHttp);
-    let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+    let id = SessionId::random().unwrap();
+    let link = Link { tell, said };
     let session = Session::start(id, owner, terms, link, (), &Drain::default());
     for number in 0..8 {
         let message = note(&number.to_string()).charged(&quota);
@@ -285,7 +293,8 @@ async fn what_a_sessions_times_end_is_counted() {
         let (_say, said) = mpsc::channel(4);
         let terms = Terms { times, quota: Quota::default(), tally: tally.clone() };
         let owner = (Principal::Anonymous, Transport::StreamableHttp);
-        let (id, link) = (SessionId::random().unwrap(), Link { tell, said });
+        let id = SessionId::random().unwrap();
+        let link = Link { tell, said };
         let session = Session::start(id, owner, terms, link, (), &Drain::default());
         let due = times.idle.min(times.age);
         tokio::time::sleep(due).await;
@@ -300,7 +309,7 @@ async fn what_a_sessions_times_end_is_counted() {
 async fn an_initialize_that_waits_in_vain_is_told_what_was_said_instead() {
     let rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let reader = rig.session.call(vec![initialize], false, &rig.caller).await.unwrap();
+    let reader = rig.session.call(vec![rig.permitted(initialize)], false).await.unwrap();
     rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
     let answer = String::from_utf8(reader.answer().await.unwrap().to_vec()).unwrap();
     let text = "the MCP server did not answer `initialize` within 300 seconds: it asks";

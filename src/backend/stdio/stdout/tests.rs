@@ -1,7 +1,7 @@
 //! What lines come to, one by one.
 
 use super::*;
-use crate::jsonrpc::Message;
+use crate::wire::jsonrpc::Message;
 
 /// A child that was told `initialize` under id 1, or nothing.
 struct Rig {

@@ -132,7 +132,7 @@ async fn a_stopping_edge_is_in_a_hurry() {
     let command = sh(&format!("trap '' TERM; {PID} while :; do sleep 1; done"));
     let backend =
         StdioBackend::new(&command, MAX_LINE, 4, &[], Tally::default(), drain.clone()).unwrap();
-    let mut link = backend.open(Starter::Edge).unwrap();
+    let mut link = backend.open(Starter::Edge, &Quota::default()).unwrap();
     let pid = pid(&mut link).await;
     let began = Instant::now();
     assert!(bounded(drain.finish(Duration::from_secs(30))).await);
@@ -140,7 +140,7 @@ async fn a_stopping_edge_is_in_a_hurry() {
     assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
     assert!(!alive(pid));
     assert!(bounded(link.said.recv()).await.is_none());
-    assert_eq!(backend.children(), 0);
+    assert_eq!(children(&backend), 0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::backend::{Caller, During, Said, Told};
-use crate::jsonrpc::Message;
+use crate::wire::jsonrpc::Message;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const MAX_LINE: usize = 1000;
@@ -37,7 +37,7 @@ fn backend(command: &ChildCommand) -> StdioBackend {
 
 fn open(script: &str) -> (StdioBackend, Link) {
     let backend = backend(&sh(script));
-    let link = backend.open(Starter::Edge).unwrap();
+    let link = backend.open(Starter::Edge, &Quota::default()).unwrap();
     (backend, link)
 }
 
@@ -105,9 +105,13 @@ async fn dead(pid: Pid) {
     .await;
 }
 
+fn children(backend: &StdioBackend) -> usize {
+    backend.tally.gauges().children.value()
+}
+
 async fn empty(backend: &StdioBackend) {
     bounded(async {
-        while backend.children() > 0 {
+        while children(backend) > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     })

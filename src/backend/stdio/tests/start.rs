@@ -6,13 +6,16 @@ use super::*;
 async fn places_are_counted_and_given_back() {
     let backend =
         StdioBackend::new(&sh(ECHO), MAX_LINE, 2, &[], Tally::default(), Drain::default()).unwrap();
-    let links = [backend.open(Starter::Edge).unwrap(), backend.open(Starter::Edge).unwrap()];
-    assert_eq!(backend.children(), 2);
-    let full = backend.open(Starter::Edge).unwrap_err();
+    let links = [
+        backend.open(Starter::Edge, &Quota::default()).unwrap(),
+        backend.open(Starter::Edge, &Quota::default()).unwrap(),
+    ];
+    assert_eq!(children(&backend), 2);
+    let full = backend.open(Starter::Edge, &Quota::default()).unwrap_err();
     assert!(matches!(full, OpenError::Full(2)), "{full:?}");
     drop(links);
     empty(&backend).await;
-    drop(backend.open(Starter::Edge).unwrap());
+    drop(backend.open(Starter::Edge, &Quota::default()).unwrap());
     empty(&backend).await;
 }
 
@@ -26,10 +29,13 @@ async fn a_program_that_does_not_start_costs_no_place() {
     command.program = program.to_str().unwrap().to_owned();
     let backend = backend(&command);
     for _ in 0..5 {
-        assert!(matches!(backend.open(Starter::Edge), Err(OpenError::Spawn { .. })));
+        assert!(matches!(
+            backend.open(Starter::Edge, &Quota::default()),
+            Err(OpenError::Spawn { .. })
+        ));
     }
-    assert!(matches!(backend.open(Starter::Edge), Err(OpenError::Held { .. })));
-    assert_eq!(backend.children(), 0);
+    assert!(matches!(backend.open(Starter::Edge, &Quota::default()), Err(OpenError::Held { .. })));
+    assert_eq!(children(&backend), 0);
 }
 
 #[tokio::test]
@@ -39,7 +45,8 @@ async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words(
         ("API_KEY".to_owned(), Secret::new("a-long-secret")),
         ("MODE".to_owned(), Secret::new("on")),
     ];
-    let (_, gone) = everything(&mut backend(&command).open(Starter::Edge).unwrap()).await;
+    let (_, gone) =
+        everything(&mut backend(&command).open(Starter::Edge, &Quota::default()).unwrap()).await;
     let lines: Vec<&str> = gone.lines().collect();
     assert!(gone.contains("API_KEY=[redacted]") && gone.contains("MODE=on"), "{gone}");
     // Cargo's variables are in the edge's own environment here.
@@ -80,7 +87,7 @@ async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     let mut command = sh(ECHO);
     command.shim = Some(shim);
     let backend = backend(&command);
-    let mut link = backend.open(Starter::Edge).unwrap();
+    let mut link = backend.open(Starter::Edge, &Quota::default()).unwrap();
     tell(&link, note("through")).await;
     assert_eq!(method(&mut link).await, "through");
     drop(link);

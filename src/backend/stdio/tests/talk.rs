@@ -1,7 +1,7 @@
 //! What goes through the pipes.
 
 use super::*;
-use crate::frames::LAST_WORDS;
+use crate::limits::lines::LAST_WORDS;
 
 #[tokio::test]
 async fn what_is_told_comes_back() {
@@ -13,7 +13,7 @@ async fn what_is_told_comes_back() {
     let broken = Message::parse("{\n\"jsonrpc\":\"2.0\",\n\"method\":\"lines\"}".into()).unwrap();
     tell(&link, broken).await;
     assert_eq!(method(&mut link).await, "lines");
-    assert_eq!(backend.children(), 1);
+    assert_eq!(children(&backend), 1);
     drop(link);
     empty(&backend).await;
 }

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::stderr::{self, LastWords};
 use super::super::stdout::{self, Noise};
 use super::*;
-use crate::frames::Frames;
-use crate::tally::Tally;
+use crate::limits::lines::Frames;
+use crate::observe::metrics::Tally;
 
 const MAX_LINE: usize = 1000;
 /// Longer than anything is waited for here.
@@ -69,7 +69,8 @@ async fn play(child: impl AsyncFnOnce(&mut Child)) -> Story {
 }
 
 async fn play_told(told: bool, child: impl AsyncFnOnce(&mut Child)) -> Story {
-    let (begun, watch) = (Instant::now(), Watch::new(MAX_LINE));
+    let begun = Instant::now();
+    let watch = Watch::new(MAX_LINE);
     let redactor = Redactor::new([OsStr::new("the-secret-key")].into_iter());
     let last_words = LastWords::default();
     let mut noise = Noise::of(1, &redactor, Tally::default(), (&watch, &last_words));

@@ -11,7 +11,7 @@ use crate::backend::upstream::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
 use crate::backend::upstream::refusal::Refusal;
 use crate::backend::upstream::wire::{Answer, EventBody, LAST_EVENT, SESSION};
 use crate::caller::Caller;
-use crate::jsonrpc::Message;
+use crate::wire::jsonrpc::Message;
 
 /// Between two tries at an upstream that refuses, at most: it is up, and will not change its mind
 /// every second.
@@ -42,7 +42,7 @@ impl Channel {
                 }
                 let mut session = HeaderMap::clone(&session);
                 if let Some(last) = place.last.clone() {
-                    drop(session.insert(LAST_EVENT, last));
+                    session.insert(LAST_EVENT, last);
                 }
                 self.shared.wire.listen(&session, caller).await
             } else {

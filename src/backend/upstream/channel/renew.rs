@@ -6,8 +6,8 @@ use tokio::time::timeout;
 use super::{Channel, Try, Unanswered};
 use crate::backend::upstream::patience::Patience;
 use crate::caller::Caller;
-use crate::jsonrpc::{Kind, Message};
-use crate::upstream::Fault;
+use crate::client::SendError;
+use crate::wire::jsonrpc::Message;
 
 impl Channel {
     /// Begins the session anew, unless somebody did since `epoch`.
@@ -21,7 +21,7 @@ impl Channel {
             Ok(renewing) => renewing,
             Err(_another_does) => {
                 // Callers wait side by side, not one after another.
-                let _until = patience.begin();
+                patience.begin();
                 self.renewing.lock().await
             }
         };
@@ -73,13 +73,10 @@ impl Channel {
         let (session, ..) = self.session();
         let rest = self.state().memory.rest();
         for message in rest {
-            match message.kind() {
-                Kind::Request { .. } => {
-                    drop(self.try_within(&message, &session, epoch + 1, caller).await);
-                }
-                Kind::Notification { .. } | Kind::Response { .. } => {
-                    self.say(&message, &session, caller).await;
-                }
+            if message.request_id().is_some() {
+                self.try_within(&message, &session, epoch + 1, caller).await;
+            } else {
+                self.say(&message, &session, caller).await;
             }
         }
         Ok(())
@@ -95,7 +92,7 @@ impl Channel {
     ) -> Try {
         let patience = self.shared.wire.patience();
         let trying = self.attempt(request, session, epoch, caller);
-        let late = |_elapsed| Try::Broken(Fault::Late(patience).to_string());
+        let late = |_elapsed| Try::Broken(SendError::Late(patience).to_string());
         timeout(patience, trying).await.unwrap_or_else(late)
     }
 }

@@ -12,7 +12,6 @@ use super::{Caller, EventBody, Message, RequestId, Shared};
 use crate::backend::upstream::kind;
 use crate::backend::upstream::refusal::WHERE;
 use crate::backend::upstream::wire::Answer;
-use crate::jsonrpc::Kind;
 
 /// Messages that may come before the answer to `initialize`.
 const MAX_EARLY: usize = 64;
@@ -45,8 +44,8 @@ pub(super) async fn connect(
         if let Some((hello, rest)) = again {
             initialize(&shared, &caller, &mut connected, &hello).await?;
             for message in rest {
-                if let Kind::Request { id, .. } = message.kind() {
-                    let _first = connected.own.insert(id.clone());
+                if let Some(id) = message.request_id() {
+                    connected.own.insert(id.clone());
                 }
                 post(&shared, &caller, &connected.post, &message).await?;
             }
@@ -106,27 +105,24 @@ async fn initialize(
     while let Some(event) = connected.events.next().await? {
         let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
         let message = Message::parse(data).map_err(|error| error.to_string())?;
-        match message.kind() {
-            Kind::Response { id } if Some(id) == hello.id() => {
+        match message.answers() {
+            Some(id) if Some(id) == hello.id() => {
                 return if message.is_error() {
                     Err("the upstream refused to be initialised again".to_owned())
                 } else {
                     Ok(())
                 };
             }
-            Kind::Response { .. } => {}
-            Kind::Request { .. } | Kind::Notification { .. } => {
-                if connected.early.len() < MAX_EARLY {
-                    connected.early.push(message);
-                }
-            }
+            None if connected.early.len() < MAX_EARLY => connected.early.push(message),
+            Some(_) | None => {}
         }
     }
     Err("the upstream ended the stream".to_owned())
 }
 
 async fn post(shared: &Shared, caller: &Caller, to: &Uri, message: &Message) -> Result<(), String> {
-    let (wire, bytes) = (&shared.wire, message.bytes().clone());
+    let wire = &shared.wire;
+    let bytes = message.bytes().clone();
     let posted = wire.post(to, bytes, &HeaderMap::new(), caller, Some(wire.patience())).await;
     match posted.map_err(|fault| fault.to_string())?.1 {
         Answer::Refused(refusal) => Err(refusal.text()),

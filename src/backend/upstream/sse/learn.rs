@@ -2,20 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Message, RequestId, Session, Told};
-
-/// Pages of tools that are looked at.
-const MAX_PAGES: usize = 100;
+use crate::backend::catalog::Walk;
 
 /// A page that was asked for.
 pub(super) struct Learning {
     pub(super) id: RequestId,
-    cursor: Option<String>,
-    /// How many came before it.
-    pages: usize,
+    walk: Walk,
     until: Instant,
 }
 
@@ -23,42 +18,36 @@ impl Session {
     /// Asks for the tools if nobody did.
     pub(super) fn learn(&mut self) {
         if self.shared.tools.must_be_learnt() {
-            self.ask_for_tools(None, 0);
+            self.ask_for_tools(Walk::default());
         }
     }
 
-    fn ask_for_tools(&mut self, cursor: Option<String>, pages: usize) {
+    fn ask_for_tools(&mut self, walk: Walk) {
         let id = self.memory.name();
-        let params = match &cursor {
-            Some(cursor) => json!({ "cursor": cursor }),
-            None => Value::Null,
-        };
-        let message = Message::request(&id, "tools/list", &params);
+        let message = Message::request(&id, "tools/list", &walk.params());
         let told = Told { message, caller: Arc::clone(&self.caller) };
-        let _first = self.own.insert(id.clone());
+        self.own.insert(id.clone());
         let until = Instant::now() + self.shared.wire.patience();
-        self.learning = Some(Learning { id, cursor, pages, until });
+        self.learning = Some(Learning { id, walk, until });
         self.outbox.push_back(told.into());
     }
 
     /// An answer to a request of the edge's own.
     pub(super) fn learnt(&mut self, answer: &Message, id: &RequestId) {
-        let Some(Learning { cursor, pages, .. }) = self.learning.take_if(|it| it.id == *id) else {
-            return;
-        };
-        match self.shared.tools.learn(answer) {
-            Some(next) if cursor.as_ref() != Some(&next) && pages + 1 < MAX_PAGES => {
-                self.ask_for_tools(Some(next), pages + 1);
-            }
-            // Where it was no list, somebody else may ask.
-            Some(_) | None => self.shared.tools.were_not_learnt(),
+        let learning = self.learning.take_if(|it| it.id == *id);
+        let Some(Learning { mut walk, .. }) = learning else { return };
+        if self.shared.tools.learn_page(answer, &mut walk) {
+            self.ask_for_tools(walk);
+        } else {
+            // If it was no list, somebody else may ask.
+            self.shared.tools.were_not_learnt();
         }
     }
 
     /// Asks no further.
     pub(super) fn stop_learning(&mut self) {
         if let Some(Learning { id, .. }) = self.learning.take() {
-            drop(self.over(&id));
+            self.over(&id);
             self.shared.tools.were_not_learnt();
         }
     }

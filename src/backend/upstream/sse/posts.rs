@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answer, Fault, Message, RequestId, Shared, Told};
+use super::{Answer, Message, RequestId, SendError, Shared, Told};
 
 /// How long a POST holds up what was said after it; and how long that of a call may outlast it.
 const IN_ORDER: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const MAX_UNDER_WAY: usize = 256;
 pub(super) struct Taken {
     number: u64,
     pub(super) message: Message,
-    pub(super) answer: Result<Answer, Fault>,
+    pub(super) answer: Result<Answer, SendError>,
 }
 
 /// The POST that holds up the next one.
@@ -64,18 +64,22 @@ impl Posts {
         to: &Uri,
     ) {
         self.count += 1;
-        let (number, over) = (self.count, CancellationToken::new());
+        let number = self.count;
+        let over = CancellationToken::new();
         let is_call = call.is_some();
         if let Some(id) = &call {
-            drop(self.calls.insert(id.clone(), over.clone().drop_guard()));
+            self.calls.insert(id.clone(), over.clone().drop_guard());
         }
         if !(is_call && self.late) {
             self.ahead = Some(Ahead { number, call, until: Instant::now() + IN_ORDER });
         }
-        let (shared, to) = (Arc::clone(shared), to.clone());
+        let shared = Arc::clone(shared);
+        let to = to.clone();
         self.under_way.push(Box::pin(async move {
             let Told { message, caller } = told;
-            let (wire, bytes, none) = (&shared.wire, message.bytes().clone(), HeaderMap::new());
+            let wire = &shared.wire;
+            let bytes = message.bytes().clone();
+            let none = HeaderMap::new();
             // That of a call may take as long as the call.
             let patience = (!is_call).then(|| wire.patience());
             let enough = async {
@@ -84,7 +88,7 @@ impl Posts {
             };
             let answer = tokio::select! {
                 posted = wire.post(&to, bytes, &none, &caller, patience) => posted.map(|it| it.1),
-                () = enough, if is_call => Err(Fault::Late(IN_ORDER)),
+                () = enough, if is_call => Err(SendError::Late(IN_ORDER)),
             };
             Taken { number, message, answer }
         }));
@@ -92,7 +96,7 @@ impl Posts {
 
     /// A call was answered, or cancelled: its POST holds nothing up any more, and soon ends.
     pub(super) fn over(&mut self, id: &RequestId) {
-        drop(self.calls.remove(id));
+        self.calls.remove(id);
         if self.ahead.as_ref().is_some_and(|ahead| ahead.call.as_ref() == Some(id)) {
             self.ahead = None;
         }
@@ -105,7 +109,7 @@ impl Posts {
         tokio::select! {
             Some(taken) = self.under_way.next() => {
                 let first = |ahead: &mut Ahead| ahead.number == taken.number;
-                let _first = self.ahead.take_if(first);
+                self.ahead.take_if(first);
                 Some(taken)
             }
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {

@@ -7,8 +7,9 @@ use rcgen::KeyPair;
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 
+use super::super::provider::provider;
 use super::super::testing::{DAY, client, handshake};
-use super::super::{TlsAcceptor, Trust, pem, provider};
+use super::super::{TlsAcceptor, Trust, pem};
 use super::*;
 use crate::config::{TlsRules, TlsSource};
 
@@ -273,7 +274,7 @@ async fn a_server_that_runs_for_long_renews_its_certificate() {
     let source = TlsSource::SelfSigned { dir: server.path("."), names: Vec::new() };
     let (acceptor, trust) = TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
     for (days, renewed) in [(0, false), (300, false), (370, true)] {
-        let _trust = acceptor.reload(server.now + days * DAY).unwrap();
+        acceptor.reload(server.now + days * DAY).unwrap();
         let ca = pem::certificates(trust.ca.as_ref().unwrap()).unwrap().remove(0);
         let (_, answered) = handshake(&acceptor, client(ca, &[]), "localhost").await;
         // Made in more than a year, the new one is not valid yet for a client of today.

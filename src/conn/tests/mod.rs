@@ -1,0 +1,481 @@
+//! Every time limit, on a clock that stands still until everybody waits: one client over a pipe,
+//! the whole edge, and the exact second at which it ends.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::Instant;
+
+use super::*;
+use crate::backend::Backend;
+use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
+use crate::config::{Access, Limits, TlsRules, TlsSource};
+use crate::guard::Guard;
+use crate::mcp::Mcp;
+use crate::observe::metrics::Tally;
+use crate::policy::{CurrentPolicy, Policy};
+
+mod drain;
+mod http2;
+
+/// Does what its calls' methods say.
+struct Fixture;
+
+impl Handler for Fixture {
+    fn info(&self) -> ServerInfo {
+        let (name, version) = ("fixture".to_owned(), "1".to_owned());
+        ServerInfo { name, version, capabilities: json!({}), instructions: None }
+    }
+
+    async fn call(&self, call: Call) -> Result<Value, CallError> {
+        match call.method.as_str() {
+            "hang" => std::future::pending().await,
+            "huge" => Ok(json!("x".repeat(4 * 1024 * 1024))),
+            "some" => Ok(json!("x".repeat(60_000))),
+            "large" => Ok(json!("x".repeat(200_000))),
+            "late" => {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                Ok(json!({}))
+            }
+            _ => Ok(json!({})),
+        }
+    }
+}
+
+struct Rig {
+    connection: Arc<Connection>,
+    tally: Tally,
+    drain: Drain,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(None)
+    }
+
+    fn with(tls: Option<TlsAcceptor>) -> Self {
+        let limits = Limits { requests_per_second: 1000, burst: 1000, ..Limits::default() };
+        let config =
+            Config { tls: TlsSource::None, access: Access::Anonymous, limits, ..Config::default() };
+        let (tally, drain) = (Tally::default(), Drain::default());
+        let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
+        let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
+        let app = Arc::new(App::new(
+            &config,
+            CurrentPolicy::new(Policy::new(&config, &[])),
+            Guard::new(Tally::default()),
+            mcp,
+            None,
+            tally.clone(),
+            drain.clone(),
+        ));
+        let connection = Connection::new(&config, app, tls, tally.clone(), drain.clone());
+        Self { connection: Arc::new(connection), tally, drain }
+    }
+
+    /// How many sessions there are.
+    fn sessions(&self) -> usize {
+        self.tally.gauges().sessions.value()
+    }
+
+    fn connect(&self) -> Client {
+        let (ours, theirs) = duplex(64 * 1024);
+        let connection = Arc::clone(&self.connection);
+        let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
+        self.drain.spawn(async move {
+            let arrival = Arrival::direct(theirs, client);
+            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None).await;
+        });
+        Client { io: ours, begun: Instant::now() }
+    }
+}
+
+struct Client {
+    io: DuplexStream,
+    begun: Instant,
+}
+
+impl Client {
+    async fn send(&mut self, text: &str) {
+        self.io.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    async fn post(&mut self, headers: &str, body: &str) {
+        let length = body.len();
+        self.send(&format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\n{headers}content-length: {length}\r\n\
+             \r\n{body}"
+        ))
+        .await;
+    }
+
+    async fn get(&mut self, path: &str, headers: &str) {
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n{headers}\r\n"
+        ))
+        .await;
+    }
+
+    /// Reads until the text was seen.
+    async fn until(&mut self, text: &str) -> String {
+        let mut read = String::new();
+        while !read.contains(text) {
+            let mut piece = [0; 4096];
+            let length = self.io.read(&mut piece).await.unwrap();
+            assert!(length > 0, "ended after {read}");
+            read.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+        read
+    }
+
+    /// Reads to the end of the connection; the end, and how many seconds after the start it came.
+    async fn read_out(&mut self) -> (String, u64) {
+        let mut rest = Vec::new();
+        // A connection that is cut may end with an error.
+        drop(self.io.read_to_end(&mut rest).await);
+        (String::from_utf8_lossy(&rest).into_owned(), self.seconds())
+    }
+
+    fn seconds(&self) -> u64 {
+        self.begun.elapsed().as_secs()
+    }
+
+    /// Opens a session; the header line that names it.
+    async fn initialize(&mut self, version: &str) -> String {
+        let params = json!({ "protocolVersion": version, "capabilities": {},
+            "clientInfo": { "name": "t", "version": "1" } });
+        let body = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
+        self.post("", &body.to_string()).await;
+        let answer = self.until("serverInfo").await;
+        let at = answer.find("mcp-session-id: ").unwrap();
+        answer.split_at(at).1.split_inclusive("\r\n").next().unwrap().to_owned()
+    }
+}
+
+fn call(method: &str) -> String {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": method }).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_handshake_ends_at_10_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
+    let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
+    let rig = Rig::with(Some(tls));
+    let mut silent = rig.connect();
+    let mut partial = rig.connect();
+    partial.io.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
+    assert_eq!(silent.read_out().await.1, 10);
+    assert_eq!(partial.read_out().await.1, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_answered_408_at_10_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    client.send("POST /mcp HTTP/1.1\r\nhost: loc").await;
+    let (answer, seconds) = client.read_out().await;
+    assert_eq!(seconds, 10);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("application/json"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_drips_has_no_longer() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let (mut reader, mut writer) = tokio::io::split(&mut client.io);
+    let begun = Instant::now();
+    let dripping = async {
+        while writer.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let mut answer = String::new();
+    tokio::select! {
+        () = dripping => {}
+        read = reader.read_to_string(&mut answer) => drop(read),
+    }
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_without_a_word_ends_at_10_seconds() {
+    let rig = Rig::new();
+    assert_eq!(rig.connect().read_out().await, (String::new(), 10));
+}
+
+/// A head whose body comes in chunks.
+const CHUNKED: &str = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+    transfer-encoding: chunked\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_beyond_the_limit_is_refused_at_its_size_line() {
+    let rig = Rig::new();
+    // 10 MiB are allowed.
+    for (chunk, rest, status, second) in [
+        (0, "a00001", "413", 0),
+        (0, "ffffffff", "413", 0),
+        (0x60_0000, "400001", "413", 0),
+        (0, "a00000", "408", 10),
+        (0x60_0000, "400000", "408", 10),
+    ] {
+        let mut client = rig.connect();
+        client.send(CHUNKED).await;
+        if chunk > 0 {
+            let data = "x".repeat(chunk);
+            client.send(&format!("{chunk:x}\r\n{data}\r\n")).await;
+        }
+        client.send(&format!("{rest}\r\n")).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{rest}: {answer}");
+        assert_eq!(client.seconds(), second, "{rest}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_of_the_next_request_says_nothing_of_this_one() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let body = call("ping");
+    let length = body.len();
+    let first = format!(
+        "{CHUNKED}1\r\n{{\r\n{:x}\r\n{}\r\n0\r\n\r\n",
+        length - 1,
+        body.trim_start_matches('{')
+    );
+    client.send(&format!("{first}{first}{CHUNKED}a00001\r\n")).await;
+    let answers = client.until("HTTP/1.1 413 ").await;
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
+    assert_eq!(client.seconds(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_answered_before_its_body_is_listened_to() {
+    let rig = Rig::new();
+    for request in ["GET /livez", "OPTIONS /mcp", "POST /nowhere"] {
+        let mut client = rig.connect();
+        let head =
+            format!("{request} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000000\r\n\r\n");
+        client.send(&head).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        // Closing on what is under way would reset the connection, and the answer would be lost.
+        for _ in 0..19 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(client.io.write_all(&[b'x'; 16_384]).await.is_ok(), "{request}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_ends_at_75_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    client.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let answer = client.until("\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(client.read_out().await, (String::new(), 80));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_is_answered_408_at_10_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client
+        .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
+        .await;
+    let (answer, seconds) = client.read_out().await;
+    assert_eq!(seconds, 10);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("-32600"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_answered_408_at_60_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client
+        .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n")
+        .await;
+    let begun = client.begun;
+    let (mut reader, mut writer) = tokio::io::split(&mut client.io);
+    let dripping = async {
+        while writer.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+        }
+    };
+    let mut answer = String::new();
+    tokio::select! {
+        () = dripping => {}
+        read = reader.read_to_string(&mut answer) => drop(read),
+    }
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_an_answer_fails_at_300_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let session = client.initialize("2025-06-18").await;
+    client.post(&session, &call("hang")).await;
+    let answer = client.until("-32603").await;
+    assert_eq!(client.seconds(), 300);
+    assert!(answer.contains("\"id\":1"), "{answer}");
+    assert!(answer.contains("did not answer within 300 seconds"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_call_becomes_a_stream_that_shows_that_it_lives() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let session = client.initialize("2025-06-18").await;
+    client.post(&session, &call("late")).await;
+    let head = client.until("\n:\n").await;
+    assert_eq!(client.seconds(), 1);
+    assert!(head.contains("text/event-stream"), "{head}");
+    client.until(":\n\n").await;
+    assert_eq!(client.seconds(), 16);
+    let answer = client.until("result").await;
+    assert_eq!(client.seconds(), 20);
+    assert!(answer.contains("event: message\nid: 2-1\n"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_is_commented_at_once_and_every_15_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client.get("/sse", "").await;
+    let head = client.until("endpoint").await;
+    assert!(head.contains(":\n\n"), "{head}");
+    for seconds in [15, 30, 45] {
+        client.until(":\n\n").await;
+        assert_eq!(client.seconds(), seconds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_cleanly_within_its_age_and_says_when_to_come_back() {
+    let rig = Rig::new();
+    let session = rig.connect().initialize("2025-11-25").await;
+    let mut client = rig.connect();
+    client.get("/mcp", &session).await;
+    let head = client.until("data:\n\n").await;
+    assert!(head.contains("id: 0-0\n"), "{head}");
+    let rest = client.until("\r\n0\r\n\r\n").await;
+    assert!(rest.contains("retry: "), "{rest}");
+    // Jitter takes up to a tenth off.
+    assert!((3240..=3600).contains(&client.seconds()), "{}", client.seconds());
+    assert_eq!(rig.sessions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_after_30_idle_minutes() {
+    let rig = Rig::new();
+    let begun = Instant::now();
+    let session = rig.connect().initialize("2025-06-18").await;
+    assert!(session.len() > 60);
+    tokio::time::sleep(Duration::from_secs(1799)).await;
+    assert_eq!(rig.sessions(), 1);
+    let mut client = rig.connect();
+    client.post(&session, &call("ping")).await;
+    client.until("result").await;
+    while rig.sessions() > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(begun.elapsed().as_secs(), 1799 + 1800);
+    let mut late = rig.connect();
+    late.post(&session, &call("ping")).await;
+    let answer = late.until("-32001").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_at_24_hours_although_somebody_listens() {
+    let rig = Rig::new();
+    let begun = Instant::now();
+    let session = rig.connect().initialize("2025-06-18").await;
+    while rig.sessions() > 0 {
+        // Streams end within the hour; a client opens the next.
+        let mut client = rig.connect();
+        client.get("/mcp", &session).await;
+        let (read, ()) = tokio::join!(client.read_out(), async {});
+        assert!(read.0.starts_with("HTTP/1.1 200 "), "{}", read.0);
+    }
+    let hours = begun.elapsed().as_secs_f64() / 3600.0;
+    assert!((24.0..24.03).contains(&hours), "{hours}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_is_cut_at_30_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let session = client.initialize("2025-06-18").await;
+    client.post(&session, &call("huge")).await;
+    // 64 KiB fit into the pipe; then the answer stands still until somebody looks again.
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(rig.drain.front_tasks(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.drain.front_tasks(), 0);
+    let (answer, _) = client.read_out().await;
+    assert!(answer.len() < 1024 * 1024, "{}", answer.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_peer_may_finish_sending_and_has_2_seconds_for_it() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let head = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
+                content-length: 1000000\r\n\r\n";
+    client.send(head).await;
+    let answer = client.until("}").await;
+    assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
+    // Without a listener at the other end this would be a broken pipe.
+    client.send(&"x".repeat(500_000)).await;
+    tokio::time::sleep(Duration::from_millis(1900)).await;
+    assert_eq!(rig.drain.front_tasks(), 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.drain.front_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_violation_waits_for_the_call_before_it_and_its_peer_has_2_seconds() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    let session = client.initialize("2025-06-18").await;
+    let body = call("late");
+    client
+        .send(&format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             accept: application/json\r\n{session}content-length: {}\r\n\r\n{body}GET /\n\n",
+            body.len()
+        ))
+        .await;
+    let answer = client.until("a line must end with CR LF").await;
+    assert_eq!(client.seconds(), 20);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
+    tokio::time::sleep(Duration::from_millis(1900)).await;
+    assert_eq!(rig.drain.front_tasks(), 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.drain.front_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_past_its_size_is_refused_before_it_is_whole() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client.send("GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: ").await;
+    client.send(&"y".repeat(64 * 1024)).await;
+    let answer = client.until("}").await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(client.seconds(), 0);
+}

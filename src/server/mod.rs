@@ -1,0 +1,451 @@
+//! Builds every floor once, runs them, drains them.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::backend::diagnostics::Diagnostics;
+use crate::backend::embedded::{EmbeddedBackend, Handler};
+use crate::backend::stdio::{CommandError, StdioBackend};
+use crate::backend::upstream::UpstreamBackend;
+use crate::backend::{Backend, Starter};
+use crate::client::{Client, UpstreamError};
+use crate::config::{self, Access, ChildCommand, Config, Secret, TlsSource};
+use crate::conn::Connection;
+use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
+use crate::drain::Drain;
+use crate::guard::Guard;
+use crate::http::{App, Front};
+use crate::limits::bytes::Quota;
+use crate::listener::{Listener, Places};
+use crate::mcp::Mcp;
+use crate::mcp::stdio::{self, Ended};
+use crate::observe::metrics::Tally;
+use crate::observe::report::Reporter;
+use crate::policy::{CurrentPolicy, Policy};
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Pages without an origin of their own may call, and so may everybody: any page can put itself
+    /// into a frame without an origin.
+    #[error(
+        "the origin null is allowed and no token is set: any web page can call as null, and start the \
+         MCP server; set a token, or leave null out"
+    )]
+    NullOrigin,
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The command cannot be run.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The upstream cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// What stands behind cannot be started.
+    #[error("cannot start the MCP server: {0}")]
+    Open(Box<dyn std::error::Error + Send + Sync>),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The address for plain HTTP cannot be listened on.
+    #[error("cannot listen on {address} for plain HTTP")]
+    BindRedirect {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What stands behind a server.
+#[derive(Debug)]
+pub struct Behind(Kind);
+
+enum Kind {
+    Child(ChildCommand),
+    Upstream(Box<config::Upstream>),
+    Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
+}
+
+/// What stands behind, and what of it the HTTP floor reaches past MCP.
+struct Opened {
+    backend: Backend,
+    front: Option<Front>,
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Child(command) => write!(f, "Child({})", command.program),
+            Self::Upstream(upstream) => write!(f, "Upstream({})", upstream.shown()),
+            Self::Embedded(_) => f.write_str("Embedded"),
+        }
+    }
+}
+
+impl Behind {
+    /// A stdio MCP server: one process for each session.
+    #[must_use]
+    pub fn child(command: ChildCommand) -> Self {
+        Self(Kind::Child(command))
+    }
+
+    /// An MCP server that speaks HTTP itself.
+    #[must_use]
+    pub fn upstream(upstream: config::Upstream) -> Self {
+        Self(Kind::Upstream(Box::new(upstream)))
+    }
+
+    /// An MCP server in this process.
+    #[must_use]
+    pub fn handler(handler: impl Handler) -> Self {
+        Self(Kind::Embedded(Box::new(|drain| EmbeddedBackend::new(handler, drain))))
+    }
+
+    /// The built-in server that lets a client be checked with nothing else installed.
+    #[must_use]
+    pub fn diagnostics() -> Self {
+        Self::handler(Diagnostics)
+    }
+
+    fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
+        let Config { limits, access, .. } = config;
+        let secrets: &[Secret] = match access {
+            Access::Tokens(tokens) => tokens,
+            Access::Anonymous => &[],
+        };
+        let backend = match self.0 {
+            Kind::Child(command) => Backend::Stdio(StdioBackend::new(
+                &command,
+                limits.max_line_bytes,
+                limits.max_children,
+                secrets,
+                tally.clone(),
+                drain.clone(),
+            )?),
+            Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
+            Kind::Upstream(asked) => {
+                let upstream = Arc::new(Client::new(&asked)?);
+                let backend = UpstreamBackend::new(
+                    Arc::clone(&upstream),
+                    &asked,
+                    limits.max_line_bytes,
+                    config.times.session_idle,
+                    tally.clone(),
+                    drain.clone(),
+                );
+                let front = Front::new(upstream, asked.pass, config, tally);
+                return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
+            }
+        };
+        Ok(Opened { backend, front: None })
+    }
+}
+
+/// Where plain HTTP is sent to TLS.
+#[derive(Debug)]
+struct Redirect {
+    listener: Listener,
+    connection: Arc<Connection>,
+    address: SocketAddr,
+}
+
+/// The certificates of a server, while it runs. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Certificates(Arc<Reloading>);
+
+#[derive(Debug)]
+struct Reloading {
+    connection: Arc<Connection>,
+    policy: CurrentPolicy,
+    config: Config,
+    /// Of the certificates at the start. Connections that were opened under one of them go on.
+    names: Vec<String>,
+}
+
+/// What was read: see [`Certificates::reload`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadedCertificates {
+    /// The files of certificates and keys, in the order in which they were read.
+    pub files: Vec<PathBuf>,
+    /// The names that the certificates are for, lower case; wildcards as `*.example.com`.
+    pub names: Vec<String>,
+    /// When the first of the certificates expires.
+    pub not_after: SystemTime,
+}
+
+impl Certificates {
+    /// Reads every certificate and key again, from the files that [`Config::tls`] names. Those of
+    /// [`TlsSource::SelfSigned`] are made or renewed first where that is due.
+    ///
+    /// All or nothing. New connections get what was read, and requests may be addressed to its
+    /// names. Open connections, and handshakes that have begun, go on with what they have; session
+    /// tickets of before are not taken (RFC 8446 section 4.6.1), so that clients that come back make
+    /// a full handshake. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
+    pub fn reload(&self) -> Result<LoadedCertificates, TlsError> {
+        let Reloading { connection, policy, config, names: first } = &*self.0;
+        let loaded = connection.reload(SystemTime::now()).ok_or(TlsError::Nothing)?;
+        let Trust { ca: _, names, files, not_after } = loaded?;
+        policy.replace(Policy::new(config, &[&*names, first].concat()));
+        Ok(LoadedCertificates { files, names, not_after })
+    }
+}
+
+/// A server that has its socket, and waits to be run.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    connection: Arc<Connection>,
+    redirect: Option<Redirect>,
+    app: Arc<App>,
+    policy: CurrentPolicy,
+    tally: Tally,
+    address: SocketAddr,
+    trust: Option<Trust>,
+    config: Config,
+    drain: Drain,
+}
+
+impl Server {
+    /// Checks everything, and binds the socket. Connections wait in it until [`Server::run`].
+    ///
+    /// # Errors
+    /// [`StartError`] says what cannot be used, and what to do.
+    #[expect(clippy::unused_async, reason = "it needs the runtime that will run the server")]
+    pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
+        if matches!(config.access, Access::Anonymous)
+            && config.allow_origins.iter().any(|origin| origin == "null")
+        {
+            return Err(StartError::NullOrigin);
+        }
+        let tally = Tally::default();
+        let drain = Drain::new(tally.clone());
+        let bind = |source| StartError::Bind { address: config.listen, source };
+        let places = Places::new(&config, tally.clone());
+        let listener = Listener::bind(config.listen, places.clone(), drain.clone());
+        let listener = listener.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let redirect = match config.redirect_http {
+            Some(address) => Some(bind_redirect(address, places, drain.clone())?),
+            None => None,
+        };
+        let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
+        // Last: a server that does not start makes no certificate.
+        let (tls, trust) = match &config.tls {
+            TlsSource::None => (None, None),
+            source @ (TlsSource::Files(_) | TlsSource::SelfSigned { .. }) => {
+                let (acceptor, trust) =
+                    TlsAcceptor::new(source, config.tls_rules, SystemTime::now())?;
+                (Some(acceptor), Some(trust))
+            }
+        };
+        let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
+        let policy = CurrentPolicy::new(Policy::new(&config, names));
+        let guard = Guard::new(tally.clone());
+        let mcp = Mcp::new(backend, &config, tally.clone(), drain.clone());
+        let app =
+            App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
+        let app = Arc::new(app);
+        let redirect = redirect.map(|(listener, at)| {
+            let app = Arc::clone(&app);
+            let port = address.port();
+            let connection =
+                Connection::redirecting(&config, app, port, tally.clone(), drain.clone());
+            Redirect { listener, connection: Arc::new(connection), address: at }
+        });
+        let connection =
+            Connection::new(&config, Arc::clone(&app), tls, tally.clone(), drain.clone());
+        Ok(Self {
+            listener,
+            connection: Arc::new(connection),
+            redirect,
+            app,
+            policy,
+            tally,
+            address,
+            trust,
+            config,
+            drain,
+        })
+    }
+
+    /// The address that is listened on, with the port that the system chose.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address where plain HTTP is sent to TLS.
+    #[must_use]
+    pub fn redirect_addr(&self) -> Option<SocketAddr> {
+        Some(self.redirect.as_ref()?.address)
+    }
+
+    /// The CA that clients must trust, where the certificate is of the edge's own making.
+    #[must_use]
+    pub fn ca(&self) -> Option<PathBuf> {
+        self.trust.as_ref()?.ca.clone()
+    }
+
+    /// The names that the certificates are for; none without TLS.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        self.trust.as_ref().map_or(&[], |trust| &trust.names)
+    }
+
+    /// The certificates, to be read again while the server runs; none without TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<Certificates> {
+        let trust = self.trust.as_ref()?;
+        Some(Certificates(Arc::new(Reloading {
+            connection: Arc::clone(&self.connection),
+            policy: self.policy.clone(),
+            config: self.config.clone(),
+            names: trust.names.clone(),
+        })))
+    }
+
+    /// Tells how the server stands, for as long as somebody asks.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        Reporter::new(self.tally.clone())
+    }
+
+    /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
+    ///
+    /// Returns false if something was still running when the grace was over.
+    ///
+    /// # Panics
+    /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
+    /// accepts nobody, or grows without end, is better started anew.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
+        let Self {
+            listener,
+            connection,
+            redirect,
+            app,
+            policy,
+            drain,
+            tally,
+            address: _,
+            trust: _,
+            config: _,
+        } = self;
+        let sweeping = Arc::clone(&app);
+        let fresh = Arc::clone(&connection);
+        if let Some(front) = app.front() {
+            front.keep_swept(&drain);
+            front.look(&drain);
+        }
+        drain.spawn_vital(listener.run(connection));
+        if let Some(Redirect { listener, connection, address: _ }) = redirect {
+            drain.spawn_vital(listener.run(connection));
+        }
+        tokio::select! {
+            () = shutdown => {}
+            () = drain.broken() => {}
+            () = sweeping.guard().keep_swept() => {}
+            () = fresh.keep_fresh() => {}
+        }
+        let gauges = tally.gauges();
+        let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
+        tracing::info!(sessions, children, "draining");
+        let finished = drain.finish(policy.now().times.shutdown).await;
+        if !finished {
+            tracing::warn!("the shutdown grace is over: cutting what is left");
+        }
+        if drain.is_broken() {
+            resume_unwind(Box::new("a task that the server cannot do without panicked"));
+        }
+        finished
+    }
+}
+
+fn bind_redirect(
+    address: SocketAddr,
+    places: Places,
+    drain: Drain,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let bind = |source| StartError::BindRedirect { address, source };
+    let listener = Listener::bind(address, places, drain).map_err(bind)?;
+    let bound = listener.local_addr().map_err(bind)?;
+    Ok((listener, bound))
+}
+
+/// Speaks MCP on standard input and output to what stands behind, with no socket, until the input
+/// ends or `shutdown` resolves.
+///
+/// Returns false if what stands behind ended by itself.
+///
+/// # Errors
+/// [`StartError::Command`] or [`StartError::Open`] where the command cannot be run.
+pub async fn serve_stdio(
+    config: &Config,
+    behind: Behind,
+    shutdown: impl Future<Output = ()>,
+) -> Result<bool, StartError> {
+    let Config { limits, times, .. } = config;
+    let tally = Tally::default();
+    let drain = Drain::new(tally.clone());
+    let Opened { backend, front } = behind.open(config, &tally, &drain)?;
+    let link = backend
+        .open(Starter::Edge, &Quota::default())
+        .map_err(|error| StartError::Open(error.into()))?;
+    if let Some(front) = front {
+        front.keep_swept(&drain);
+        front.look(&drain);
+    }
+    let streams = (tokio::io::stdin(), tokio::io::stdout());
+    let broken = drain.broken();
+    let shutdown = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = broken => {}
+        }
+    };
+    let carrying = stdio::carry(link, times, limits.max_line_bytes, streams, shutdown, &drain);
+    let ended = carrying.await.map_err(|error| StartError::Open(error.into()))?;
+    drain.finish(Duration::from_secs(5)).await;
+    Ok(ended == Ended::Finished && !drain.is_broken())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_lost_a_vital_task_ends() {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = Config { listen, ..Config::default() };
+        let server = Box::pin(Server::bind(config, Behind::diagnostics())).await.unwrap();
+        let (drain, reporter, address) =
+            (server.drain.clone(), server.reporter(), server.local_addr());
+        drain.spawn_vital(async { panic!("for the test") });
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(server.run(std::future::pending()));
+        let ended = running.join_next().await.unwrap();
+        assert!(ended.unwrap_err().is_panic());
+        assert_eq!(reporter.now().outcomes.get("panics"), Some(&1));
+        assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody is let in");
+    }
+}
