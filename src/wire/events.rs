@@ -532,10 +532,10 @@ mod tests {
         let mut decoder = Decoder::new(1 << 20);
         decoder.feed(&vec![b':'; 8 * 1024 + 7]);
         assert_eq!((decoder.next(), decoder.held()), (Ok(None), 7));
-        // What its lines have come to counts, too.
-        let mut decoder = Decoder::new(1 << 20);
+        // What its lines have come to counts, too; their room grows no further than an event may.
+        let mut decoder = Decoder::new(50_000);
         let line = format!("data: {}\n", "x".repeat(20_000));
-        for held in [20_000, 40_001] {
+        for (line, held) in [(&*line, 20_000), (&*line, 40_001), ("data\n", 50_000)] {
             decoder.feed(line.as_bytes());
             assert_eq!(decoder.next(), Ok(None));
             let beside = decoder.buffer.capacity();

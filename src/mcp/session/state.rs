@@ -630,10 +630,10 @@ mod tests {
         let log = state.log(stream).unwrap();
         let turn = log.attach();
         let context = std::task::Context::from_waker(std::task::Waker::noop());
-        match log.poll_next(turn, &context) {
-            std::task::Poll::Ready(Some((_, event))) => String::from_utf8(event.to_vec()).unwrap(),
-            std::task::Poll::Ready(None) | std::task::Poll::Pending => panic!("no event"),
-        }
+        let std::task::Poll::Ready(Some((_, event))) = log.poll_next(turn, &context) else {
+            panic!("nothing is there");
+        };
+        String::from_utf8(event.to_vec()).unwrap()
     }
 
     #[tokio::test]

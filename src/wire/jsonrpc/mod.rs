@@ -712,6 +712,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_edge_makes_has_the_parameters_that_it_was_given() {
+        let params = serde_json::json!({ "a": [1] });
+        for message in
+            [Message::request(&1.into(), "m", &params), Message::notification("m", &params)]
+        {
+            assert_eq!(message.params(), r#"{"a":[1]}"#);
+        }
+        let cancelled = Message::cancellation(&7.into(), Some("no \"reason\""));
+        assert_eq!(cancelled.params(), r#"{"requestId":7,"reason":"no \"reason\""}"#);
+        assert_eq!(cancelled.cancelled(), Some(7.into()));
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         assert!(shape("7").to_string().contains("expected an object"));
         let batch =
