@@ -51,12 +51,7 @@ pub enum Origin {
 impl Names {
     /// As `--allow-host` and `--allow-origin` give them.
     #[must_use]
-    pub fn new(
-        hosts: &[String],
-        origins: Vec<AllowedOrigin>,
-        loopback: bool,
-        https: bool,
-    ) -> Self {
+    pub fn new(hosts: &[String], origins: Vec<AllowedOrigin>, loopback: bool, https: bool) -> Self {
         let scheme = if https { "https" } else { "http" };
         Self(OriginPolicy::new(hosts, origins, loopback, scheme))
     }
