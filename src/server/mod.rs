@@ -14,14 +14,14 @@ use parking_lot::Mutex;
 
 pub use self::control::{Control, LoadedCertificates, ReloadError};
 
-use self::control::Running;
+use self::control::{NULL_ORIGIN, Running};
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
 use crate::client::{Client, UpstreamError};
-use crate::config::{self, Access, AllowedOrigin, ChildCommand, Config, TlsSource};
+use crate::config::{self, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
@@ -34,9 +34,6 @@ use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Tally;
 use crate::observe::report::Reporter;
 use crate::policy::{CurrentPolicy, Policy};
-
-const NULL_ORIGIN: &str = "the origin null is allowed and no token is set: any web page can call as \
-                           null, and start the MCP server; set a token, or leave null out";
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +184,7 @@ impl Server {
     /// [`StartError`] says what cannot be used, and what to do.
     #[expect(clippy::unused_async, reason = "it needs the runtime that will run the server")]
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
-        if lets_anybody_call(&config) {
+        if config.lets_anybody_call() {
             return Err(StartError::NullOrigin);
         }
         let tally = Tally::default();
@@ -332,12 +329,6 @@ impl Server {
         }
         finished
     }
-}
-
-/// May pages without an origin of their own call, and so may everybody?
-fn lets_anybody_call(config: &Config) -> bool {
-    matches!(config.access, Access::Anonymous)
-        && config.allow_origins.contains(&AllowedOrigin::Null)
 }
 
 fn bind_redirect(
