@@ -415,7 +415,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::observe::metrics::Tally;
+    use crate::observe::metrics::Metrics;
 
     struct Fixture;
 
@@ -483,15 +483,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_notification_that_panics_leaves_the_session() {
-        let tally = Tally::default();
+        let metrics = Metrics::default();
         let mut link =
-            EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open(&Quota::default());
+            EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::default());
         tell(&link, Message::notification("notifications/panic", &json!({}))).await;
         tell(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
         tell(&link, request(2, "panic")).await;
         assert!(next(&mut link).await.is_error());
-        assert_eq!(tally.outcomes().get("panics"), Some(&2));
+        assert_eq!(metrics.outcomes().get("panics"), Some(&2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use crate::drain::Drain;
 use crate::guard::ToolPolicy;
 use crate::limits::bytes::Quota;
 use crate::limits::lines::{Frames, Line};
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::wire::jsonrpc::{self, Message, Skim, code};
 
 /// Whoever holds the other end may be silent for as long as it likes: longer than any process runs.
@@ -62,8 +62,8 @@ where
     let owner = (Principal::Anonymous, Transport::Stdio);
     // One client, who is whoever started the edge: there is nobody to protect from it.
     let quota = Quota::default();
-    let tally = Tally::default();
-    let terms = Terms { times: held_to, quota, tally };
+    let metrics = Metrics::default();
+    let terms = Terms { times: held_to, quota, metrics };
     let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
     let reader = session.listen().ok_or(Reason::UnknownSession)?;
     let listening = async {

@@ -29,7 +29,7 @@ use crate::backend::{CHILD_STEP, Said, Told};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::limits::lines::{Frames, LAST_WORDS};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ pub(super) struct Life {
     pub(super) max_line: usize,
     /// What it says counts against this.
     pub(super) quota: Quota,
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     pub(super) drain: Drain,
     pub(super) place: Place,
 }
@@ -103,7 +103,7 @@ impl Life {
             said,
             max_line,
             quota,
-            tally,
+            metrics,
             drain,
             place,
         } = self;
@@ -111,7 +111,7 @@ impl Life {
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
         let watch = Watch::new(max_line);
         let last_words = LastWords::default();
-        let mut noise = Noise::of(pid, command.redactor(), tally.clone(), (&watch, &last_words));
+        let mut noise = Noise::of(pid, command.redactor(), metrics.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
             stdout::hand_on(lines, &said, attempt.spoke(), &ending, &mut noise).await;
@@ -123,7 +123,7 @@ impl Life {
 
         let working = async {
             let feeding = feed(stdin, told, &attempt, &watch);
-            let watching = watched(&watch, command.redactor(), pid, &said, &tally);
+            let watching = watched(&watch, command.redactor(), pid, &said, &metrics);
             let work = work(&process, feeding, watching, &said, &drain, &closed);
             let why = beside(&mut pin!(attempt.prove().fuse()), work).await;
             settle(why, &process).await
@@ -146,7 +146,7 @@ impl Life {
             let telling = tell_gone(&said, gone, why, &attempt, &drain);
             let leaving = async {
                 if process.end(|| step(&drain)).await {
-                    tally.count(Outcome::ChildKilled);
+                    metrics.count(Outcome::ChildKilled);
                 }
                 reap(&mut process, own, why).await;
                 leave(&process, place).await;
@@ -163,7 +163,7 @@ async fn watched(
     redactor: &Redactor,
     pid: i32,
     said: &mpsc::Sender<Said>,
-    tally: &Tally,
+    metrics: &Metrics,
 ) -> NoMcp {
     let suspect = |text: String| {
         let why = text.as_str();
@@ -172,7 +172,7 @@ async fn watched(
         drop(said.try_send(Said::Suspect(text)));
     };
     let what = watch.verdict(redactor, suspect).await;
-    tally.count(Outcome::ChildNoMcp);
+    metrics.count(Outcome::ChildNoMcp);
     warn!(target: "child", pid, "the server {}: it is ended", what.text());
     what
 }

@@ -132,7 +132,7 @@ impl Directs {
             direct.evicted.cancel();
             let oldest = oldest.clone();
             sessions.remove(&oldest);
-            self.shared.tally.count(Outcome::IdleGivenUp);
+            self.shared.metrics.count(Outcome::IdleGivenUp);
         }
         let direct = Arc::new(Direct::new(&self.shared));
         sessions.insert(principal.clone(), Arc::clone(&direct));

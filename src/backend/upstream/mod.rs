@@ -31,7 +31,7 @@ use crate::caller::Caller;
 use crate::client::Client;
 use crate::config;
 use crate::drain::Drain;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::wire::jsonrpc::{Message, code};
 
 /// The upstream, and what is known of it.
@@ -50,10 +50,10 @@ impl UpstreamBackend {
         config: &config::Upstream,
         max_message: usize,
         idle: Duration,
-        tally: Tally,
+        metrics: Metrics,
         drain: Drain,
     ) -> Self {
-        let shared = Arc::new(Shared::new(upstream, config, max_message, tally));
+        let shared = Arc::new(Shared::new(upstream, config, max_message, metrics));
         let directs = Directs::new(Arc::clone(&shared), idle, drain.clone());
         Self { shared, directs, drain }
     }

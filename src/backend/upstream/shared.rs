@@ -15,7 +15,7 @@ use crate::backend::Said;
 use crate::caller::Caller;
 use crate::client::{Client, PAUSE};
 use crate::config::{self, UpstreamKind, shown};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::observe::sample::Samples;
 use crate::wire::jsonrpc::Message;
 
@@ -24,7 +24,7 @@ use crate::wire::jsonrpc::Message;
 pub(super) struct Shared {
     pub(super) wire: Wire,
     pub(super) tools: Tools,
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     /// How long a call waits for an upstream that is down.
     pub(super) wait: Duration,
     pub(super) asked: UpstreamKind,
@@ -40,12 +40,12 @@ impl Shared {
         upstream: Arc<Client>,
         config: &config::Upstream,
         max_message: usize,
-        tally: Tally,
+        metrics: Metrics,
     ) -> Self {
         Self {
             wire: Wire::new(upstream, max_message),
-            tools: Tools::counting(tally.clone()),
-            tally,
+            tools: Tools::counting(metrics.clone()),
+            metrics,
             wait: config.wait,
             asked: config.kind,
             spoken: Mutex::default(),
@@ -76,7 +76,7 @@ impl Shared {
     /// A subscription had to be forgotten, or not.
     pub(super) fn count_if(&self, forgot: bool) {
         if forgot {
-            self.tally.count(Outcome::SubscriptionForgotten);
+            self.metrics.count(Outcome::SubscriptionForgotten);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::backend::{Backend, During, Link, Said, Told};
 use crate::config::{Config, Limits};
 use crate::drain::Drain;
 use crate::mcp::Mcp;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ impl Rig {
             age: Duration::from_hours(24),
             write: Duration::from_secs(30),
         };
-        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Edge);
         let id = SessionId::random().unwrap();
         let link = Link { tell, said };
@@ -242,7 +242,7 @@ fn mcp() -> Mcp {
     let drain = Drain::default();
     let handler = crate::backend::diagnostics::Diagnostics;
     let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
-    Mcp::new(backend, &Limits::default(), Tally::default(), drain)
+    Mcp::new(backend, &Limits::default(), Metrics::default(), drain)
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ use crate::backend::Told;
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Times;
 use crate::limits::bytes::Quota;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Message, RequestId};
 use crate::wire::revision::ProtocolVersion;
 
@@ -60,7 +60,7 @@ pub(crate) struct Terms {
     pub(crate) times: SessionTimes,
     /// What lies on its streams counts against this.
     pub(crate) quota: Quota,
-    pub(crate) tally: Tally,
+    pub(crate) metrics: Metrics,
 }
 
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
@@ -126,7 +126,7 @@ impl Session {
     }
 
     fn count(&self, outcome: Outcome) {
-        self.terms.tally.count(outcome);
+        self.terms.metrics.count(outcome);
     }
 
     pub(crate) fn id(&self) -> &SessionId {

@@ -43,8 +43,8 @@ impl Session {
         drain: &Drain,
     ) -> Arc<Self> {
         let Link { tell, said } = link;
-        let Terms { times: _, quota, tally } = terms.clone();
-        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, tally);
+        let Terms { times: _, quota, metrics } = terms.clone();
+        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, metrics);
         let session = Arc::new(Self {
             id,
             principal,

@@ -17,7 +17,7 @@ use crate::limits::bytes::{PER_MESSAGE, Quota};
 use crate::mcp::Reason;
 use crate::mcp::call::{Permitted, Record, Shape};
 use crate::mcp::era::Era;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Kind, Message, RequestId, code};
 use crate::wire::revision::ProtocolVersion;
 
@@ -82,7 +82,7 @@ pub struct State {
     fault: Option<String>,
     /// What lies on its streams counts against this.
     quota: Quota,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl State {
@@ -99,13 +99,13 @@ impl State {
             ended: false,
             fault: None,
             quota: Quota::default(),
-            tally: Tally::default(),
+            metrics: Metrics::default(),
         }
     }
 
     /// The same, on account of somebody.
-    pub(crate) fn on_account(self, quota: Quota, tally: Tally) -> Self {
-        Self { quota, tally, ..self }
+    pub(crate) fn on_account(self, quota: Quota, metrics: Metrics) -> Self {
+        Self { quota, metrics, ..self }
     }
 
     /// A message as it lies on a stream.
@@ -120,13 +120,13 @@ impl State {
 
     fn push(&mut self, stream: StreamId, event: Bytes) {
         let dropped = self.logs.entry(stream).or_default().push(event);
-        self.tally.count_many(Outcome::EventsDropped, dropped);
+        self.metrics.count_many(Outcome::EventsDropped, dropped);
     }
 
     /// Gives up what is only kept for clients that come back: memory is short.
     pub(crate) fn shed(&mut self) {
         let shed = self.logs.values_mut().map(EventLog::shed).sum();
-        self.tally.count_many(Outcome::EventsShed, shed);
+        self.metrics.count_many(Outcome::EventsShed, shed);
     }
 
     /// The version that was settled on; none before `initialize` was answered.
@@ -212,7 +212,7 @@ impl State {
                 streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
                 shape,
-                record: Record::begin(&self.tally),
+                record: Record::begin(&self.metrics),
             };
             self.calls.insert(id.clone(), pending);
         }
@@ -314,7 +314,7 @@ impl State {
             Kind::Request { id, .. } => {
                 if self.asked.len() >= MAX_ASKED {
                     self.asked.pop_front();
-                    self.tally.count(Outcome::QuestionForgotten);
+                    self.metrics.count(Outcome::QuestionForgotten);
                 }
                 self.asked.push_back((id.clone(), stream));
             }
@@ -442,7 +442,7 @@ impl State {
             bytes += size;
             if count > MAX_FINISHED || bytes > MAX_FINISHED_BYTES {
                 let unread = self.logs.remove(&stream).map_or(0, |log| log.unread());
-                self.tally.count_many(Outcome::EventsDropped, unread);
+                self.metrics.count_many(Outcome::EventsDropped, unread);
             }
         }
     }
@@ -569,13 +569,13 @@ mod tests {
 
     #[tokio::test]
     async fn questions_have_a_lid() {
-        let tally = Tally::default();
-        let mut state = state().on_account(Quota::default(), tally.clone());
+        let metrics = Metrics::default();
+        let mut state = state().on_account(Quota::default(), metrics.clone());
         for id in 0..300_u64 {
             let asked = Message::request(&id.into(), "roots/list", &json!({}));
             state.route(&asked, &During::Unsaid, Instant::now());
         }
-        assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
+        assert_eq!((state.asked.len(), metrics.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
         assert!(!state.take_answer(&43.into()) && state.take_answer(&44.into()));
     }
 
@@ -761,9 +761,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
-        let budget = crate::limits::bytes::Budget::new(100_000, 0, Tally::default());
-        let tally = Tally::default();
-        let mut state = state().on_account(budget.quota(), tally.clone());
+        let budget = crate::limits::bytes::Budget::new(100_000, 0, Metrics::default());
+        let metrics = Metrics::default();
+        let mut state = state().on_account(budget.quota(), metrics.clone());
         let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;
         for (text, taken) in [(plain.to_owned(), 0), (format!("{plain}\n"), 31 + PER_MESSAGE)] {
             let note = Message::parse(text.into()).unwrap();
@@ -772,6 +772,6 @@ mod tests {
         }
         state.shed();
         state.shed();
-        assert_eq!((budget.taken(), tally.outcomes()["events_shed"]), (0, 2));
+        assert_eq!((budget.taken(), metrics.outcomes()["events_shed"]), (0, 2));
     }
 }

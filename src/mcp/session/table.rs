@@ -212,7 +212,7 @@ mod tests {
     use crate::mcp::Mcp;
     use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
-    use crate::observe::metrics::Tally;
+    use crate::observe::metrics::Metrics;
     use crate::policy::Policy;
     use crate::wire::jsonrpc::Message;
 
@@ -270,7 +270,7 @@ mod tests {
         let (say, said) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let id = place.id().clone();
         let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
@@ -426,7 +426,7 @@ mod tests {
         let config = Config { limits: limits.check().unwrap(), ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
-        let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain.clone());
         let policy = Policy::new(&config, &[]);
         let newcomer = Newcomer { principal: &ME, patience: Instant::now() };
         let place = mcp.sessions.table.take(client(1), newcomer, &policy.limits).unwrap();

@@ -30,7 +30,7 @@ impl Rig {
     fn new(transport: Transport) -> Self {
         let (tell, told) = mpsc::channel(4);
         let (say, said) = mpsc::channel(4);
-        let terms = Terms { times: TIMES, quota: Quota::default(), tally: Tally::default() };
+        let terms = Terms { times: TIMES, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, transport);
         let id = SessionId::random().unwrap();
         let link = Link { tell, said };
@@ -257,13 +257,13 @@ async fn a_handshake_that_chooses_a_modern_version_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
-    let tally = Tally::default();
+    let metrics = Metrics::default();
     let quick = Duration::from_millis(1);
-    let budget = crate::limits::bytes::Budget::new(400_000, 0, tally.clone());
+    let budget = crate::limits::bytes::Budget::new(400_000, 0, metrics.clone());
     let (tell, _told) = mpsc::channel(4);
     let (say, said) = mpsc::channel(4);
     let quota = budget.quota();
-    let terms = Terms { times: TIMES, quota: quota.clone(), tally: tally.clone() };
+    let terms = Terms { times: TIMES, quota: quota.clone(), metrics: metrics.clone() };
     let owner = (Principal::Anonymous, Transport::StreamableHttp);
     let id = SessionId::random().unwrap();
     let link = Link { tell, said };
@@ -276,28 +276,28 @@ async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     let kept = budget.taken();
     let filler = quota.try_take(80_000).unwrap();
     tokio::time::sleep(quick).await;
-    assert_eq!((budget.taken() - 80_000, tally.outcomes()["events_shed"]), (kept / 2, 4));
+    assert_eq!((budget.taken() - 80_000, metrics.outcomes()["events_shed"]), (kept / 2, 4));
     // Whoever fills memory keeps the session busy with that ten times a second at most.
     for _ in 0..50 {
         assert!(quota.try_take(90_000).is_err());
         tokio::time::sleep(quick).await;
     }
-    assert_eq!(tally.outcomes()["events_shed"], 4);
+    assert_eq!(metrics.outcomes()["events_shed"], 4);
     drop(filler);
     assert_eq!(session.listen().unwrap().next().await.unwrap(), note("4").line());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_sessions_times_end_is_counted() {
-    let tally = Tally::default();
-    let count = |outcome| tally.outcomes()[outcome];
+    let metrics = Metrics::default();
+    let count = |outcome| metrics.outcomes()[outcome];
     for (times, outcome) in [
         (SessionTimes { age: TIMES.idle * 2, ..TIMES }, "session_idle"),
         (SessionTimes { age: TIMES.idle / 2, ..TIMES }, "session_age"),
     ] {
         let (tell, _told) = mpsc::channel(4);
         let (_say, said) = mpsc::channel(4);
-        let terms = Terms { times, quota: Quota::default(), tally: tally.clone() };
+        let terms = Terms { times, quota: Quota::default(), metrics: metrics.clone() };
         let owner = (Principal::Anonymous, Transport::StreamableHttp);
         let id = SessionId::random().unwrap();
         let link = Link { tell, said };

@@ -15,7 +15,7 @@ use super::stderr::LastWords;
 use super::watch::{Output, Watch};
 use crate::backend::{During, Said, say};
 use crate::limits::lines::{Cut, Frames, Line, Step};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Malformed, Message, RequestId, Skim, code, error_in};
 
 /// Messages taken from one line; children of 2025-03-26 may send arrays.
@@ -154,7 +154,7 @@ fn has_no_number(text: &str) -> bool {
 pub(super) struct Noise<'a> {
     pid: i32,
     redactor: &'a Redactor,
-    tally: Tally,
+    metrics: Metrics,
     watch: &'a Watch,
     last_words: &'a LastWords,
     skipped: u64,
@@ -168,10 +168,10 @@ impl<'a> Noise<'a> {
     pub(super) fn of(
         pid: i32,
         redactor: &'a Redactor,
-        tally: Tally,
+        metrics: Metrics,
         (watch, last_words): (&'a Watch, &'a LastWords),
     ) -> Self {
-        Self { pid, redactor, tally, watch, last_words, skipped: 0, warned: None, lost: None }
+        Self { pid, redactor, metrics, watch, last_words, skipped: 0, warned: None, lost: None }
     }
 
     fn said(&self, message: Message) -> Said {
@@ -232,7 +232,7 @@ impl<'a> Noise<'a> {
     }
 
     fn skipped(&mut self, outcome: Outcome, why: &str, line: &[u8]) {
-        self.tally.count(outcome);
+        self.metrics.count(outcome);
         self.skipped = self.skipped.saturating_add(1);
         let quiet = self.warned.is_some_and(|at| at.elapsed() < QUIET);
         if self.skipped > WARNED && quiet {

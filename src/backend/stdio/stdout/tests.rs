@@ -6,7 +6,7 @@ use crate::wire::jsonrpc::Message;
 /// A child that was told `initialize` under id 1, or nothing.
 struct Rig {
     redactor: Redactor,
-    tally: Tally,
+    metrics: Metrics,
     watch: Watch,
     last_words: LastWords,
 }
@@ -15,7 +15,7 @@ impl Rig {
     fn new() -> Self {
         Self {
             redactor: Redactor::default(),
-            tally: Tally::default(),
+            metrics: Metrics::default(),
             watch: Watch::new(1000),
             last_words: LastWords::default(),
         }
@@ -28,7 +28,7 @@ impl Rig {
 
     fn hears_line(&self, line: Line, broken_off: bool) -> Vec<Said> {
         let mut noise =
-            Noise::of(1, &self.redactor, self.tally.clone(), (&self.watch, &self.last_words));
+            Noise::of(1, &self.redactor, self.metrics.clone(), (&self.watch, &self.last_words));
         heard(line, broken_off, &mut noise)
     }
 
@@ -37,7 +37,7 @@ impl Rig {
     }
 
     fn count(&self, outcome: &str) -> u64 {
-        self.tally.outcomes()[outcome]
+        self.metrics.outcomes()[outcome]
     }
 }
 

@@ -130,7 +130,7 @@ async fn term_reaches_the_grandchild_that_the_child_waits_for() {
 async fn a_stopping_edge_is_in_a_hurry() {
     let drain = Drain::default();
     let command = sh(&format!("trap '' TERM; {PID} while :; do sleep 1; done"));
-    let backend = StdioBackend::new(&command, &[], Tally::default(), drain.clone()).unwrap();
+    let backend = StdioBackend::new(&command, &[], Metrics::default(), drain.clone()).unwrap();
     let mut link = open_on(&backend).unwrap();
     let pid = pid(&mut link).await;
     let began = Instant::now();

@@ -32,7 +32,7 @@ fn sh(script: &str) -> ChildCommand {
 }
 
 fn backend(command: &ChildCommand) -> StdioBackend {
-    StdioBackend::new(command, &[], Tally::default(), Drain::default()).unwrap()
+    StdioBackend::new(command, &[], Metrics::default(), Drain::default()).unwrap()
 }
 
 fn open_on(backend: &StdioBackend) -> Result<Link, OpenError> {
@@ -111,7 +111,7 @@ async fn dead(pid: Pid) {
 }
 
 fn children(backend: &StdioBackend) -> usize {
-    backend.tally.gauges().children.value()
+    backend.metrics.gauges().children.value()
 }
 
 async fn empty(backend: &StdioBackend) {

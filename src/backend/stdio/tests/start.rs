@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
-    let backend = StdioBackend::new(&sh(ECHO), &[], Tally::default(), Drain::default()).unwrap();
+    let backend = StdioBackend::new(&sh(ECHO), &[], Metrics::default(), Drain::default()).unwrap();
     let open_within = |max_children| {
         let limits = Limits { max_children, ..Limits::default() };
         backend.open(Starter::Edge, &Quota::default(), &limits)
@@ -57,7 +57,7 @@ async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words(
 async fn tokens_and_unfit_programs_are_refused_at_start_up() {
     let new = |command: &ChildCommand| {
         let secrets = [Secret::new("the-token")];
-        StdioBackend::new(command, &secrets, Tally::default(), Drain::default())
+        StdioBackend::new(command, &secrets, Metrics::default(), Drain::default())
             .unwrap_err()
             .to_string()
     };

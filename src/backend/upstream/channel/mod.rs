@@ -376,7 +376,7 @@ impl Channel {
 
     /// What a call comes to whose answer cannot be read. An error without an id says what it means.
     fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
-        self.shared.tally.count(Outcome::AnswerUnreadable);
+        self.shared.metrics.count(Outcome::AnswerUnreadable);
         match error_in(answer) {
             Some((code, text)) => Try::Failed(code, text),
             None => rubbish(&error.to_string()),

@@ -376,7 +376,7 @@ impl Session {
         let text = format!("the upstream's answer cannot be read: {error}");
         for id in Skim::of(data).answers() {
             let Some(call) = self.over(&id) else { continue };
-            self.shared.tally.count(Outcome::AnswerUnreadable);
+            self.shared.metrics.count(Outcome::AnswerUnreadable);
             if self.own.remove(&id) {
                 self.stop_learning();
             } else {
