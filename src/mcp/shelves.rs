@@ -261,13 +261,13 @@ mod tests {
     use crate::mcp::session::{SessionTimes, Terms};
 
     fn session(place: OnShelf) -> Arc<Session> {
-        let (tell, _told) = tokio::sync::mpsc::channel(1);
-        let (_say, said) = tokio::sync::mpsc::channel(1);
+        let (to_backend, _told) = tokio::sync::mpsc::channel(1);
+        let (_say, from_backend) = tokio::sync::mpsc::channel(1);
         let minute = std::time::Duration::from_mins(1);
         let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
         let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
-        let link = Link { tell, said };
+        let link = Link { to_backend, from_backend };
         Session::start(SessionId::random().unwrap(), owner, terms, link, place, &Drain::default())
     }
 

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::backend::diagnostics::Diagnostics;
     use crate::backend::embedded::EmbeddedBackend;
-    use crate::backend::{During, Said, Told};
+    use crate::backend::{During, FromBackend, ToBackend};
 
     async fn run(link: Link, input: &str) -> (Ended, Vec<Value>) {
         let drain = Drain::default();
@@ -173,10 +173,10 @@ mod tests {
     }
 
     /// A link whose backend the test plays.
-    fn played() -> (Link, mpsc::Receiver<Told>, mpsc::Sender<Said>) {
-        let (tell, told) = mpsc::channel(4);
-        let (say, said) = mpsc::channel(4);
-        (Link { tell, said }, told, say)
+    fn played() -> (Link, mpsc::Receiver<ToBackend>, mpsc::Sender<FromBackend>) {
+        let (to_backend, told) = mpsc::channel(4);
+        let (say, from_backend) = mpsc::channel(4);
+        (Link { to_backend, from_backend }, told, say)
     }
 
     const CALL: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}\n";
@@ -230,7 +230,7 @@ mod tests {
         let (link, mut told, say) = played();
         let ending = async {
             told.recv().await;
-            say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
+            say.send(FromBackend::Gone("exited with status 3".to_owned())).await.unwrap();
         };
         let ((ended, answers), ()) = tokio::join!(run(link, CALL), ending);
         assert_eq!(ended, Ended::BackendGone);
@@ -251,7 +251,7 @@ mod tests {
             told_to_stop.send(()).unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
             let message = Message::result(&1.into(), &serde_json::json!({}));
-            say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+            say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
         };
         let stopping = async { drop(stop.await) };
         let times = Times::default();

@@ -107,8 +107,8 @@ impl StdioBackend {
             OpenError::Spawn { program: self.command.name.clone(), source }
         })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
-        let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(SAID_QUEUE);
+        let (to_backend, told) = mpsc::channel(QUEUE);
+        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
         let life = Life {
             command: Arc::clone(&self.command),
             process,
@@ -116,7 +116,7 @@ impl StdioBackend {
             attempt,
             pipes,
             told,
-            said: say,
+            from_backend: say,
             max_line: max_line_bytes,
             quota: quota.clone(),
             metrics: self.metrics.clone(),
@@ -124,7 +124,7 @@ impl StdioBackend {
             place,
         };
         self.drain.spawn_behind(life.run());
-        Ok(Link { tell, said })
+        Ok(Link { to_backend, from_backend })
     }
 
     /// Checks that the child is handed none of these secrets.

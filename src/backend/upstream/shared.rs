@@ -11,7 +11,7 @@ use super::kind::{self, Spoken, Unclear};
 use super::patience::Patience;
 use super::tools::Tools;
 use super::wire::Wire;
-use crate::backend::Said;
+use crate::backend::FromBackend;
 use crate::caller::Caller;
 use crate::client::{Client, PAUSE};
 use crate::config::{self, UpstreamKind, shown};
@@ -140,9 +140,14 @@ impl Shared {
 }
 
 /// Answers a request with an error of the edge's own.
-pub(super) async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
+pub(super) async fn refuse(
+    message: &Message,
+    code: i32,
+    text: &str,
+    say: &mpsc::Sender<FromBackend>,
+) {
     if let Some(id) = message.request_id() {
-        let unanswered = Said::Unanswered { id: id.clone(), code, text: text.to_owned() };
+        let unanswered = FromBackend::Unanswered { id: id.clone(), code, text: text.to_owned() };
         // A session that is over hears no more.
         drop(say.send(unanswered).await);
     }

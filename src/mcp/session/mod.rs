@@ -29,7 +29,7 @@ use self::id::{SessionId, StreamId};
 use self::log::Turn;
 use self::state::State;
 use super::Reason;
-use crate::backend::Told;
+use crate::backend::ToBackend;
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Times;
 use crate::limits::bytes::Quota;
@@ -71,7 +71,7 @@ pub(crate) struct Session {
     principal: Principal,
     transport: Transport,
     terms: Terms,
-    tell: mpsc::Sender<Told>,
+    to_backend: mpsc::Sender<ToBackend>,
     state: Mutex<State>,
     /// A reader took something, or left.
     room: Notify,
@@ -247,7 +247,7 @@ impl Session {
             let message = Message::cancellation(id, None);
             let caller = Arc::new(Caller::edge());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
-            drop(self.tell.try_send(Told { message, caller }));
+            drop(self.to_backend.try_send(ToBackend { message, caller }));
         }
     }
 
@@ -259,10 +259,10 @@ impl Session {
     /// Tells the backend something. A backend that takes nothing for the write timeout, or for as
     /// long as a call may take, is busy.
     pub(crate) async fn tell(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let told = Told { message, caller: Arc::clone(caller) };
+        let told = ToBackend { message, caller: Arc::clone(caller) };
         let SessionTimes { write, call, idle: _, age: _ } = self.terms.times;
         let time = write.min(call);
-        match self.tell.send_timeout(told, time).await {
+        match self.to_backend.send_timeout(told, time).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Reason::BackendBusy),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Reason::UnknownSession),

@@ -26,13 +26,13 @@ impl Rig {
         self
     }
 
-    fn hears_line(&self, line: Line, broken_off: bool) -> Vec<Said> {
+    fn hears_line(&self, line: Line, broken_off: bool) -> Vec<FromBackend> {
         let mut noise =
             Noise::of(1, &self.redactor, self.metrics.clone(), (&self.watch, &self.last_words));
         heard(line, broken_off, &mut noise)
     }
 
-    fn hears(&self, line: impl AsRef<[u8]>) -> Vec<Said> {
+    fn hears(&self, line: impl AsRef<[u8]>) -> Vec<FromBackend> {
         self.hears_line(Line::Whole(Bytes::copy_from_slice(line.as_ref())), false)
     }
 
@@ -42,14 +42,17 @@ impl Rig {
 }
 
 /// The calls that a line fails, each with its code and text.
-fn failed(said: Vec<Said>) -> Vec<(String, i32, String)> {
-    let failed = |said| match said {
-        Said::Unanswered { id, code, text } => (id.to_string(), code, text),
-        other @ (Said::Message { .. } | Said::Suspect(_) | Said::Taken(_) | Said::Gone(_)) => {
+fn failed(from_backend: Vec<FromBackend>) -> Vec<(String, i32, String)> {
+    let failed = |from_backend| match from_backend {
+        FromBackend::Unanswered { id, code, text } => (id.to_string(), code, text),
+        other @ (FromBackend::Message { .. }
+        | FromBackend::Suspect(_)
+        | FromBackend::Taken(_)
+        | FromBackend::Gone(_)) => {
             panic!("{other:?}")
         }
     };
-    said.into_iter().map(failed).collect()
+    from_backend.into_iter().map(failed).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,12 +141,12 @@ async fn an_answer_that_its_child_broke_off_is_left_to_the_end_of_the_child() {
 #[tokio::test(start_paused = true)]
 async fn whatever_answers_the_first_initialize_is_its_answer() {
     let fault = r#""error":{"code":-32700,"message":"bad id"}"#;
-    for (named, said) in
+    for (named, how) in
         [("", "without an id"), (r#""id":null,"#, "without an id"), (r#""id":0,"#, "under id 0")]
     {
         let rig = Rig::new().told(1, "initialize");
         let failed = failed(rig.hears(format!(r#"{{"jsonrpc":"2.0",{named}{fault}}}"#)));
-        let text = format!("the MCP server answered `initialize` {said}, not under 1: bad id");
+        let text = format!("the MCP server answered `initialize` {how}, not under 1: bad id");
         assert_eq!(failed, [("1".to_owned(), -32_700, text)]);
         // It is answered: what comes now is another thing.
         assert!(rig.hears(format!(r#"{{"jsonrpc":"2.0",{fault}}}"#)).is_empty());

@@ -37,11 +37,11 @@ async fn a_child_that_closes_its_output_is_ended() {
     let (backend, mut link) = open(&format!("{PID} exec 1>&-; echo hm >&2; sleep 1000"));
     let began = Instant::now();
     let pid = pid(&mut link).await;
-    let gone = bounded(link.said.recv()).await;
-    let Some(Said::Gone(gone)) = gone else { panic!("{gone:?}") };
+    let gone = bounded(link.from_backend.recv()).await;
+    let Some(FromBackend::Gone(gone)) = gone else { panic!("{gone:?}") };
     assert_eq!(gone, "the server closed its output; its last words: hm");
     assert!(began.elapsed() < Duration::from_secs(1));
-    assert!(bounded(link.said.recv()).await.is_none());
+    assert!(bounded(link.from_backend.recv()).await.is_none());
     empty(&backend).await;
     assert!(!alive(pid));
 }
@@ -138,7 +138,7 @@ async fn a_stopping_edge_is_in_a_hurry() {
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
     assert!(!alive(pid));
-    assert!(bounded(link.said.recv()).await.is_none());
+    assert!(bounded(link.from_backend.recv()).await.is_none());
     assert_eq!(children(&backend), 0);
 }
 

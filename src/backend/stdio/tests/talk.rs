@@ -58,8 +58,8 @@ async fn what_was_queued_is_written_before_stdin_closes() {
     for n in 0..QUEUE {
         tell(&link, note(&format!("n{n}"))).await;
     }
-    let Link { tell, said: _said } = link;
-    drop(tell);
+    let Link { to_backend, from_backend: _said } = link;
+    drop(to_backend);
     empty(&backend).await;
     assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), QUEUE);
 }

@@ -21,7 +21,7 @@ use super::patience::{FIRST_PAUSE, Patience};
 use super::refusal::WHERE;
 use super::shared::Shared;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
-use crate::backend::{During, Said, say};
+use crate::backend::{During, FromBackend, say};
 use crate::caller::Caller;
 use crate::client::SendError;
 use crate::observe::metrics::Outcome;
@@ -42,7 +42,7 @@ pub(super) struct Channel {
     /// Held while the session is begun again. Why it could not be, the last time.
     renewing: tokio::sync::Mutex<Option<String>>,
     /// Whoever hears what is no answer; without one, questions are refused.
-    ear: Option<mpsc::Sender<Said>>,
+    ear: Option<mpsc::Sender<FromBackend>>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl From<String> for Unanswered {
 }
 
 impl Channel {
-    pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<Said>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<FromBackend>>) -> Self {
         let memory = if ear.is_some() { Memory::beside_a_client() } else { Memory::default() };
         let state = Mutex::new(State { memory, ..State::default() });
         Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
@@ -388,7 +388,7 @@ impl Channel {
         if let Some(ear) = &self.ear {
             let message = epoch::outward(message, epoch, &caller.quota);
             // A session that is over hears no more.
-            drop(say(ear, Said::Message { message, during }).await);
+            drop(say(ear, FromBackend::Message { message, during }).await);
             return;
         }
         if let Kind::Request { id, method } = message.kind() {
