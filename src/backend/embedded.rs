@@ -253,7 +253,7 @@ impl EmbeddedSession {
         while telling || !self.calls.is_empty() {
             tokio::select! {
                 told = told.recv(), if telling => match told {
-                    Some(told) => self.hear(told).await,
+                    Some(told) => self.receive(told).await,
                     // Who tells no more may still listen to what is under way.
                     None => telling = false,
                 },
@@ -263,7 +263,7 @@ impl EmbeddedSession {
         }
     }
 
-    async fn hear(&mut self, ToBackend { message, caller }: ToBackend) {
+    async fn receive(&mut self, ToBackend { message, caller }: ToBackend) {
         match message.kind() {
             Kind::Request { id, method } if &**method == "initialize" => {
                 self.answer(id, &Ok(self.initialized(&message))).await;
@@ -443,7 +443,7 @@ mod tests {
         }
     }
 
-    async fn tell(link: &Link, message: Message) {
+    async fn send(link: &Link, message: Message) {
         link.to_backend
             .send(ToBackend { message, caller: Arc::new(Caller::stdio()) })
             .await
@@ -464,10 +464,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_to_the_client_and_its_answer_comes_back() {
         let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
-        tell(&link, request(1, "ask")).await;
+        send(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         assert_eq!(asked.method(), Some("roots/list"));
-        tell(&link, Message::result(asked.id().unwrap(), &json!({ "roots": [] }))).await;
+        send(&link, Message::result(asked.id().unwrap(), &json!({ "roots": [] }))).await;
         let answer = next(&mut link).await;
         assert_eq!(answer.bytes(), r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
     }
@@ -475,10 +475,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_ends_and_a_panic_is_answered() {
         let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
-        tell(&link, request(1, "hang")).await;
-        tell(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
+        send(&link, request(1, "hang")).await;
+        send(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
             .await;
-        tell(&link, request(2, "panic")).await;
+        send(&link, request(2, "panic")).await;
         let answer = next(&mut link).await;
         assert_eq!(answer.id(), Some(&RequestId::from(2)));
         assert!(answer.is_error());
@@ -489,10 +489,10 @@ mod tests {
         let metrics = Metrics::default();
         let mut link =
             EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::default());
-        tell(&link, Message::notification("notifications/panic", &json!({}))).await;
-        tell(&link, request(1, "ping")).await;
+        send(&link, Message::notification("notifications/panic", &json!({}))).await;
+        send(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
-        tell(&link, request(2, "panic")).await;
+        send(&link, request(2, "panic")).await;
         assert!(next(&mut link).await.is_error());
         assert_eq!(metrics.outcomes().get("panics"), Some(&2));
     }
@@ -501,7 +501,7 @@ mod tests {
     async fn dropping_the_link_ends_the_session() {
         let drain = Drain::default();
         let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::default());
-        tell(&link, request(1, "hang")).await;
+        send(&link, request(1, "hang")).await;
         drop(link);
         assert!(drain.finish(Duration::from_secs(1)).await);
     }

@@ -281,7 +281,7 @@ impl App {
             let label = verdict.label();
             self.metrics.refused(label);
             tracing::debug!(%client, request = ?tag, refusal = label, "refused");
-            self.notices.tell(&policy.admission, visit, route, &refusal, Instant::now());
+            self.notices.log(&policy.admission, visit, route, &refusal, Instant::now());
             verdict.response(refusal.id(), route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =

@@ -250,8 +250,8 @@ async fn feed(
                     next
                 }
             };
-            attempt.tells(&next.message);
-            watch.tells(&next.message);
+            attempt.note_sent(&next.message);
+            watch.note_sent(&next.message);
             for part in next.message.line_parts() {
                 stdin.write_all(part).await?;
             }

@@ -295,7 +295,7 @@ impl Drop for Waiting<'_> {
         let caller = Arc::clone(self.caller);
         self.drain.spawn_behind(async move {
             let message = Message::cancellation(&id, None);
-            direct.channel.tell(&message, &caller).await;
+            direct.channel.send(&message, &caller).await;
         });
     }
 }

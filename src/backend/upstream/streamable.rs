@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
     async fn carry(&mut self, told: ToBackend) {
         let ToBackend { message, caller } = told;
         self.channel.note(&message);
-        let Some(id) = message.request_id() else { return self.tell(message, caller).await };
+        let Some(id) = message.request_id() else { return self.send(message, caller).await };
         if message.method() == Some("initialize") {
             self.hello = Some(id.clone());
         }
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
     }
 
     /// Tells the upstream something, while work goes on.
-    async fn tell(&mut self, message: Message, caller: Arc<Caller>) {
+    async fn send(&mut self, message: Message, caller: Arc<Caller>) {
         let channel = self.channel;
         let begun = message.method() == Some("notifications/initialized");
         let cancels = message.method() == Some("notifications/cancelled");
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
         }
         let by = Arc::clone(&caller);
         let mut telling: Work<'a> = Box::pin(async move {
-            channel.tell(&message, &by).await;
+            channel.send(&message, &by).await;
             None
         });
         if cancels {

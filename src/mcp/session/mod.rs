@@ -258,7 +258,7 @@ impl Session {
 
     /// Tells the backend something. A backend that takes nothing for the write timeout, or for as
     /// long as a call may take, is busy.
-    pub(crate) async fn tell(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
+    pub(crate) async fn send(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
         let told = ToBackend { message, caller: Arc::clone(caller) };
         let SessionTimes { write, call, idle: _, age: _ } = self.terms.times;
         let time = write.min(call);

@@ -226,7 +226,7 @@ impl Attempt {
     }
 
     /// The program is told this.
-    pub(super) fn tells(&self, message: &Message) {
+    pub(super) fn note_sent(&self, message: &Message) {
         if !matches!(message.method(), Some("initialize" | "notifications/initialized")) {
             self.asked.store(true, Ordering::Relaxed);
         }

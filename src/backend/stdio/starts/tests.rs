@@ -119,8 +119,8 @@ fn what_is_told_is_bounded() {
     assert_eq!(starts.ask(client(1), now).unwrap_err().why.len(), TOLD);
 }
 
-fn tells(attempt: &Attempt, method: &str) {
-    attempt.tells(&Message::notification(method, &serde_json::Value::Null));
+fn note_sent(attempt: &Attempt, method: &str) {
+    attempt.note_sent(&Message::notification(method, &serde_json::Value::Null));
 }
 
 /// How many failures are counted after one start that did as `doing` says.
@@ -133,22 +133,22 @@ async fn counted<F: Future<Output = ()>>(doing: impl FnOnce(Attempt) -> F) -> u3
 #[tokio::test(start_paused = true)]
 async fn what_counts_as_a_failure() {
     let silent = counted(async |attempt| {
-        tells(&attempt, "tools/call");
+        note_sent(&attempt, "tools/call");
         tokio::time::sleep(secs(100)).await;
         attempt.ended("exited");
     });
     assert_eq!(silent.await, 1, "it never spoke");
     let greeted = counted(async |attempt| {
         attempt.spoke().cancel();
-        tells(&attempt, "initialize");
-        tells(&attempt, "notifications/initialized");
+        note_sent(&attempt, "initialize");
+        note_sent(&attempt, "notifications/initialized");
         tokio::time::sleep(STEADY.saturating_sub(Duration::from_millis(1))).await;
         attempt.ended("exited");
     });
     assert_eq!(greeted.await, 1, "it ended too soon");
     let asked = counted(async |attempt| {
         attempt.spoke().cancel();
-        tells(&attempt, "tools/call");
+        note_sent(&attempt, "tools/call");
         attempt.ended("exited");
     });
     assert_eq!(asked.await, 0, "the call may have ended it");

@@ -175,7 +175,7 @@ impl<'a> Noise<'a> {
     }
 
     fn said(&self, message: Message) -> FromBackend {
-        match self.watch.hears(&message) {
+        match self.watch.note_received(&message) {
             None => FromBackend::Message { message, during: During::Unknown },
             Some(hello) => nameless(hello, message.id(), message.bytes()),
         }
@@ -211,7 +211,7 @@ impl<'a> Noise<'a> {
             let text = self.redactor.excerpt(line, KEPT);
             self.watch.stray(line, &text);
             if !skim.is_rpc() {
-                self.last_words.stdout.hear(&text);
+                self.last_words.stdout.take_line(&text);
             }
             self.skipped(Outcome::LineSkipped, why, line);
             return Vec::new();

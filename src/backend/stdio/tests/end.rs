@@ -50,7 +50,7 @@ async fn a_child_that_closes_its_output_is_ended() {
 async fn a_child_that_closes_its_input_is_ended() {
     let (backend, mut link) = open(&format!("exec 0<&-; {PID} sleep 1000"));
     let pid = pid(&mut link).await;
-    tell(&link, note("anybody")).await;
+    send(&link, note("anybody")).await;
     let (_, gone) = everything(&mut link).await;
     assert_eq!(gone, "the server closed its input");
     empty(&backend).await;
@@ -165,7 +165,7 @@ async fn a_child_that_does_not_read_cannot_hold_the_edge() {
     let pid = pid(&mut link).await;
     let large = serde_json::json!({ "text": "x".repeat(300_000) });
     for _ in 0..3 {
-        tell(&link, Message::notification("large", &large)).await;
+        send(&link, Message::notification("large", &large)).await;
     }
     let began = Instant::now();
     drop(link);

@@ -54,7 +54,7 @@ async fn bounded<T>(what: impl Future<Output = T>) -> T {
     timeout(DEADLINE, what).await.expect("the test took too long")
 }
 
-async fn tell(link: &Link, message: Message) {
+async fn send(link: &Link, message: Message) {
     bounded(link.to_backend.send(ToBackend { message, caller: Arc::new(Caller::stdio()) }))
         .await
         .unwrap();

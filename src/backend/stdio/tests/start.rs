@@ -88,7 +88,7 @@ async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     command.shim = Some(shim);
     let backend = backend(&command);
     let mut link = open_on(&backend).unwrap();
-    tell(&link, note("through")).await;
+    send(&link, note("through")).await;
     assert_eq!(method(&mut link).await, "through");
     drop(link);
     empty(&backend).await;

@@ -82,7 +82,7 @@ async fn play_told(told: bool, child: impl AsyncFnOnce(&mut Child)) -> Story {
     let (warned, mut played) =
         (Mutex::<Vec<(Duration, String)>>::default(), Child { stdout, stderr });
     if told {
-        watch.tells(&Message::request(&1.into(), "initialize", &json!({})));
+        watch.note_sent(&Message::request(&1.into(), "initialize", &json!({})));
     }
     let tell = |text| warned.lock().unwrap().push((begun.elapsed(), text));
     let ended = timeout(LONG, async {

@@ -168,7 +168,7 @@ impl Channel {
     }
 
     /// Tells the upstream something that has no answer.
-    pub(super) async fn tell(&self, message: &Message, caller: &Caller) {
+    pub(super) async fn send(&self, message: &Message, caller: &Caller) {
         let (session, epoch) = loop {
             let (session, epoch, whole) = self.session();
             if whole {
@@ -310,7 +310,7 @@ impl Channel {
                 Some(of) if of == id => answer = Some(message),
                 Some(_) => {}
                 None => {
-                    Box::pin(self.hear(message, During::Call(id.clone()), epoch, caller)).await;
+                    Box::pin(self.receive(message, During::Call(id.clone()), epoch, caller)).await;
                 }
             }
         }
@@ -350,7 +350,7 @@ impl Channel {
                             events.finish().await;
                             return Ok(message);
                         }
-                        self.hear(message, During::Call(id.clone()), epoch, caller).await;
+                        self.receive(message, During::Call(id.clone()), epoch, caller).await;
                     }
                 }
             };
@@ -384,7 +384,7 @@ impl Channel {
     }
 
     /// Hands on what is no answer. Nobody to hand it to: questions are refused.
-    async fn hear(&self, message: Message, during: During, epoch: u64, caller: &Caller) {
+    async fn receive(&self, message: Message, during: During, epoch: u64, caller: &Caller) {
         if let Some(ear) = &self.ear {
             let message = epoch::outward(message, epoch, &caller.quota);
             // A session that is over hears no more.

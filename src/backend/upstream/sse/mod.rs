@@ -247,7 +247,7 @@ impl Session {
         self.own = own;
         self.quiet = Some(Instant::now());
         for message in early {
-            self.hear(message).await;
+            self.receive(message).await;
         }
         if self.memory.is_begun() {
             // Whoever asked before heard no answer.
@@ -363,7 +363,7 @@ impl Session {
     async fn take(&mut self, data: Option<Bytes>) {
         let Some(data) = data.filter(|data| !data.is_empty()) else { return };
         match Message::parse(data.clone()) {
-            Ok(message) => self.hear(message).await,
+            Ok(message) => self.receive(message).await,
             Err(error) => {
                 tracing::warn!(%error, "the upstream said something that is no message");
                 self.misread(&data, &error).await;
@@ -386,7 +386,7 @@ impl Session {
     }
 
     /// Hands on what the upstream says.
-    async fn hear(&mut self, message: Message) {
+    async fn receive(&mut self, message: Message) {
         if let Some(id) = message.answers() {
             if self.own.remove(id) {
                 self.over(id);
