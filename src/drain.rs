@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// Owns tasks, and tells them to finish.
 #[derive(Clone, Debug, Default)]
@@ -26,13 +26,13 @@ pub(crate) struct Drain {
     draining: CancellationToken,
     stopping: CancellationToken,
     broken: CancellationToken,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl Drain {
     /// Counts panics here.
-    pub(crate) fn new(tally: Tally) -> Self {
-        Self { tally, ..Self::default() }
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { metrics, ..Self::default() }
     }
 
     /// Runs a task of the front: a connection.
@@ -95,7 +95,7 @@ impl Drain {
 
     /// Counts a panic that was caught. Where it was is for the process's panic hook to say.
     pub(crate) fn panicked(&self, panic: Box<dyn Any + Send>) {
-        self.tally.count(Outcome::Panicked);
+        self.metrics.count(Outcome::Panicked);
         // A payload may panic when it is dropped: once more is enough.
         let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
         tracing::error!(again = dropped.is_err(), "a task panicked: what it served has ended");
@@ -181,8 +181,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_own_task_and_is_counted() {
-        let tally = Tally::default();
-        let drain = Drain::new(tally.clone());
+        let metrics = Metrics::default();
+        let drain = Drain::new(metrics.clone());
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
         let held = drain.clone();
         drain.spawn(async move {
@@ -192,7 +192,7 @@ mod tests {
         drain.spawn_behind(async { panic!("for the test") });
         assert!(told.await.is_err(), "what the task held is given back");
         assert!(drain.finish(Duration::from_secs(30)).await);
-        assert_eq!(tally.outcomes().get("panics"), Some(&2));
+        assert_eq!(metrics.outcomes().get("panics"), Some(&2));
         assert!(!drain.is_broken());
     }
 
@@ -208,7 +208,7 @@ mod tests {
             }
             drain.broken().await;
             assert!(drain.is_broken() && !drain.is_draining());
-            assert_eq!(drain.tally.outcomes().get("panics"), Some(&1));
+            assert_eq!(drain.metrics.outcomes().get("panics"), Some(&1));
         }
     }
 

@@ -47,9 +47,6 @@ const MOST_LINES: usize = 450;
 /// Entries that `src/` may show.
 const MOST_ENTRIES: usize = 21;
 
-/// Groups of files that import each other.
-const MOST_CIRCLES: usize = 15;
-
 /// One source file.
 struct Source {
     /// Its path in `src/`.
@@ -277,7 +274,9 @@ fn paths(source: &Source) -> Vec<(String, bool)> {
     for root in ["crate::", "super::", "self::", "mcp_edge::"] {
         for (at, _) in code.match_indices(root) {
             let before = code[..at].trim_end();
+            // `pub(in …)` says who may see, and uses nothing.
             if before.ends_with("::")
+                || before.ends_with("(in")
                 || code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
             {
                 continue;
@@ -356,5 +355,5 @@ fn the_map_of_imports_has_no_circle() {
     }
     assert!(arrows > 40, "the imports were not found");
     assert!(entries.len() <= MOST_ENTRIES, "{} entries in src/", entries.len());
-    assert!(circles.len() <= MOST_CIRCLES, "files that import each other: {circles:#?}");
+    assert!(circles.is_empty(), "files that import each other: {circles:#?}");
 }

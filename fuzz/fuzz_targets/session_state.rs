@@ -155,7 +155,7 @@ impl Books {
 }
 
 fn said(during: Option<u8>) -> During {
-    during.map_or(During::Unsaid, |id| During::Call(of(id)))
+    during.map_or(During::Unknown, |id| During::Call(of(id)))
 }
 
 struct Reader {

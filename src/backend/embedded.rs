@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-use super::{During, Link, QUEUE, SAID_QUEUE, Said, Told, say};
+use super::{During, FromBackend, Link, QUEUE, SAID_QUEUE, ToBackend, say};
 use crate::caller::Caller;
 use crate::drain::Drain;
 use crate::limits::bytes::{Quota, Share};
@@ -93,7 +93,7 @@ pub struct Call {
     /// Who sends it.
     pub caller: Arc<Caller>,
     id: RequestId,
-    said: mpsc::Sender<Said>,
+    from_backend: mpsc::Sender<FromBackend>,
     questions: Arc<Questions>,
     quota: Quota,
     /// Of its parameters.
@@ -136,9 +136,9 @@ impl Call {
 
     async fn say(&self, message: Message) {
         let message = message.charged(&self.quota);
-        let said = Said::Message { message, during: During::Call(self.id.clone()) };
+        let from_backend = FromBackend::Message { message, during: During::Call(self.id.clone()) };
         // A closed queue means that the session ended, and this call with it.
-        drop(say(&self.said, said).await);
+        drop(say(&self.from_backend, from_backend).await);
     }
 }
 
@@ -221,19 +221,19 @@ impl EmbeddedBackend {
 
     /// Starts one session with the handler.
     pub(crate) fn open(&self, quota: &Quota) -> Link {
-        let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(SAID_QUEUE);
+        let (to_backend, told) = mpsc::channel(QUEUE);
+        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
         let session = EmbeddedSession {
             handler: Arc::clone(&self.handler),
             drain: self.drain.clone(),
             questions: Arc::default(),
-            said: say,
+            from_backend: say,
             running: HashMap::new(),
             calls: JoinSet::new(),
             quota: quota.clone(),
         };
         self.drain.spawn_behind(session.run(told));
-        Link { tell, said }
+        Link { to_backend, from_backend }
     }
 }
 
@@ -241,29 +241,29 @@ struct EmbeddedSession {
     handler: Arc<dyn AnyHandler>,
     drain: Drain,
     questions: Arc<Questions>,
-    said: mpsc::Sender<Said>,
+    from_backend: mpsc::Sender<FromBackend>,
     running: HashMap<Id, (RequestId, AbortHandle)>,
     calls: JoinSet<()>,
     quota: Quota,
 }
 
 impl EmbeddedSession {
-    async fn run(mut self, mut told: mpsc::Receiver<Told>) {
+    async fn run(mut self, mut told: mpsc::Receiver<ToBackend>) {
         let mut telling = true;
         while telling || !self.calls.is_empty() {
             tokio::select! {
                 told = told.recv(), if telling => match told {
-                    Some(told) => self.hear(told).await,
+                    Some(told) => self.receive(told).await,
                     // Who tells no more may still listen to what is under way.
                     None => telling = false,
                 },
                 Some(ended) = self.calls.join_next_with_id() => self.reap(ended).await,
-                () = self.said.closed() => return,
+                () = self.from_backend.closed() => return,
             }
         }
     }
 
-    async fn hear(&mut self, Told { message, caller }: Told) {
+    async fn receive(&mut self, ToBackend { message, caller }: ToBackend) {
         match message.kind() {
             Kind::Request { id, method } if &**method == "initialize" => {
                 self.answer(id, &Ok(self.initialized(&message))).await;
@@ -319,18 +319,18 @@ impl EmbeddedSession {
             params: params_of(message),
             caller,
             id: id.clone(),
-            said: self.said.clone(),
+            from_backend: self.from_backend.clone(),
             questions: Arc::clone(&self.questions),
             quota: self.quota.clone(),
             _share: share,
         };
         let quota = self.quota.clone();
         let handler = Arc::clone(&self.handler);
-        let said = self.said.clone();
+        let from_backend = self.from_backend.clone();
         let answered = id.clone();
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
-            drop(say(&said, to_said(&answered, &answer, &quota)).await);
+            drop(say(&from_backend, to_said(&answered, &answer, &quota)).await);
         });
         self.running.insert(running.id(), (id, running));
     }
@@ -358,7 +358,7 @@ impl EmbeddedSession {
     }
 
     async fn answer(&self, id: &RequestId, answer: &Answer) {
-        drop(self.said.send(to_said(id, answer, &self.quota)).await);
+        drop(self.from_backend.send(to_said(id, answer, &self.quota)).await);
     }
 
     fn initialized(&self, message: &Message) -> Value {
@@ -379,12 +379,12 @@ impl EmbeddedSession {
     }
 }
 
-fn to_said(id: &RequestId, answer: &Answer, quota: &Quota) -> Said {
+fn to_said(id: &RequestId, answer: &Answer, quota: &Quota) -> FromBackend {
     let message = match answer {
         Ok(result) => Message::result(id, result),
         Err(error) => Message::error(id, error.code, &error.message),
     };
-    Said::Message { message: message.charged(quota), during: During::Call(id.clone()) }
+    FromBackend::Message { message: message.charged(quota), during: During::Call(id.clone()) }
 }
 
 fn params_of(message: &Message) -> Value {
@@ -415,7 +415,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::observe::metrics::Tally;
+    use crate::observe::metrics::Metrics;
 
     struct Fixture;
 
@@ -443,13 +443,16 @@ mod tests {
         }
     }
 
-    async fn tell(link: &Link, message: Message) {
-        link.tell.send(Told { message, caller: Arc::new(Caller::stdio()) }).await.unwrap();
+    async fn send(link: &Link, message: Message) {
+        link.to_backend
+            .send(ToBackend { message, caller: Arc::new(Caller::stdio()) })
+            .await
+            .unwrap();
     }
 
     async fn next(link: &mut Link) -> Message {
-        match link.said.recv().await {
-            Some(Said::Message { message, .. }) => message,
+        match link.from_backend.recv().await {
+            Some(FromBackend::Message { message, .. }) => message,
             other => panic!("{other:?}"),
         }
     }
@@ -461,10 +464,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_to_the_client_and_its_answer_comes_back() {
         let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
-        tell(&link, request(1, "ask")).await;
+        send(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         assert_eq!(asked.method(), Some("roots/list"));
-        tell(&link, Message::result(asked.id().unwrap(), &json!({ "roots": [] }))).await;
+        send(&link, Message::result(asked.id().unwrap(), &json!({ "roots": [] }))).await;
         let answer = next(&mut link).await;
         assert_eq!(answer.bytes(), r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
     }
@@ -472,10 +475,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_ends_and_a_panic_is_answered() {
         let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
-        tell(&link, request(1, "hang")).await;
-        tell(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
+        send(&link, request(1, "hang")).await;
+        send(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
             .await;
-        tell(&link, request(2, "panic")).await;
+        send(&link, request(2, "panic")).await;
         let answer = next(&mut link).await;
         assert_eq!(answer.id(), Some(&RequestId::from(2)));
         assert!(answer.is_error());
@@ -483,22 +486,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_notification_that_panics_leaves_the_session() {
-        let tally = Tally::default();
+        let metrics = Metrics::default();
         let mut link =
-            EmbeddedBackend::new(Fixture, Drain::new(tally.clone())).open(&Quota::default());
-        tell(&link, Message::notification("notifications/panic", &json!({}))).await;
-        tell(&link, request(1, "ping")).await;
+            EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::default());
+        send(&link, Message::notification("notifications/panic", &json!({}))).await;
+        send(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
-        tell(&link, request(2, "panic")).await;
+        send(&link, request(2, "panic")).await;
         assert!(next(&mut link).await.is_error());
-        assert_eq!(tally.outcomes().get("panics"), Some(&2));
+        assert_eq!(metrics.outcomes().get("panics"), Some(&2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn dropping_the_link_ends_the_session() {
         let drain = Drain::default();
         let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::default());
-        tell(&link, request(1, "hang")).await;
+        send(&link, request(1, "hang")).await;
         drop(link);
         assert!(drain.finish(Duration::from_secs(1)).await);
     }

@@ -129,7 +129,7 @@ pub(crate) enum Starter {
 
 /// What a backend says.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum FromBackend {
     /// One message.
     Message {
         /// The message.
@@ -162,17 +162,20 @@ pub(crate) enum Said {
 /// # Errors
 /// What was not said, to a session that is over.
 pub(crate) async fn say(
-    session: &mpsc::Sender<Said>,
-    said: Said,
-) -> Result<(), mpsc::error::SendError<Said>> {
-    let large = match &said {
-        Said::Message { message, .. } => message.bytes().len() > LARGE,
-        Said::Unanswered { .. } | Said::Suspect(_) | Said::Taken(_) | Said::Gone(_) => false,
+    session: &mpsc::Sender<FromBackend>,
+    from_backend: FromBackend,
+) -> Result<(), mpsc::error::SendError<FromBackend>> {
+    let large = match &from_backend {
+        FromBackend::Message { message, .. } => message.bytes().len() > LARGE,
+        FromBackend::Unanswered { .. }
+        | FromBackend::Suspect(_)
+        | FromBackend::Taken(_)
+        | FromBackend::Gone(_) => false,
     };
-    session.send(said).await?;
+    session.send(from_backend).await?;
     if large {
-        let (tell, taken) = oneshot::channel();
-        session.send(Said::Taken(tell)).await?;
+        let (until_taken, taken) = oneshot::channel();
+        session.send(FromBackend::Taken(until_taken)).await?;
         drop(taken.await);
     }
     Ok(())
@@ -187,12 +190,12 @@ pub enum During {
     /// No request: it came on a stream for such messages.
     NoCall,
     /// The backend does not say.
-    Unsaid,
+    Unknown,
 }
 
 /// What the edge says to a backend.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct ToBackend {
     /// The message.
     pub(crate) message: Message,
     /// Who sent it.
@@ -203,9 +206,9 @@ pub(crate) struct Told {
 #[derive(Debug)]
 pub(crate) struct Link {
     /// To the backend.
-    pub(crate) tell: mpsc::Sender<Told>,
-    /// From the backend. It ends after [`Said::Gone`], or without a word if the edge is stopping.
-    pub(crate) said: mpsc::Receiver<Said>,
+    pub(crate) to_backend: mpsc::Sender<ToBackend>,
+    /// From the backend. It ends after [`FromBackend::Gone`], or without a word if the edge is stopping.
+    pub(crate) from_backend: mpsc::Receiver<FromBackend>,
 }
 
 /// Why no backend could be opened.

@@ -170,6 +170,14 @@ pub struct ChildLimits {
     pub new_privileges: bool,
 }
 
+impl Config {
+    /// May pages without an origin of their own call, and so may everybody?
+    pub(crate) fn lets_anybody_call(&self) -> bool {
+        matches!(self.access, Access::Anonymous)
+            && self.allow_origins.contains(&AllowedOrigin::Null)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -8,7 +8,7 @@ use super::activity::Activity;
 use super::deadlines::Overdue;
 use super::tls::{EndedBy, HandshakeError};
 use crate::limits::addr::ClientAddr;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::observe::sample::{EVERY, Samples};
 
 /// The kind of a client's alert, whenever it comes.
@@ -17,20 +17,20 @@ const ALERT: &str = "alert";
 /// The counts and the log of failed connections.
 #[derive(Debug)]
 pub(super) struct Failures {
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     /// The failed handshakes that the log names.
     logged: Samples,
 }
 
 impl Failures {
-    pub(super) fn new(tally: Tally) -> Self {
-        Self { tally, logged: Samples::every(EVERY) }
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics, logged: Samples::every(EVERY) }
     }
 
     /// A handshake failed.
     pub(super) fn handshake(&self, client: ClientAddr, error: &HandshakeError) {
         let flood = matches!(error, HandshakeError::Flood(_));
-        self.tally.count(if flood { Outcome::TlsFlood } else { Outcome::HandshakeFailed });
+        self.metrics.count(if flood { Outcome::TlsFlood } else { Outcome::HandshakeFailed });
         let kind = match error {
             HandshakeError::Closed => {
                 return tracing::trace!(%client, %error, "no handshake");
@@ -48,7 +48,7 @@ impl Failures {
 
     /// A handshake took too long.
     pub(super) fn late_handshake(&self, client: ClientAddr) {
-        self.tally.count(Outcome::HandshakeTimeout);
+        self.metrics.count(Outcome::HandshakeTimeout);
         tracing::debug!(%client, "the TLS handshake took too long");
     }
 
@@ -64,8 +64,8 @@ impl Failures {
     /// A time limit ends a connection.
     pub(super) fn overdue(&self, overdue: Overdue) {
         match overdue {
-            Overdue::Head => self.tally.count(Outcome::HeadTimeout),
-            Overdue::Stalled => self.tally.count(Outcome::WriteStalled),
+            Overdue::Head => self.metrics.count(Outcome::HeadTimeout),
+            Overdue::Stalled => self.metrics.count(Outcome::WriteStalled),
             // Nothing is wrong with that.
             Overdue::Idle => {}
         }
@@ -76,11 +76,11 @@ impl Failures {
         // Asked of the socket: the HTTP/2 library keeps of an error no more than its text.
         match activity.ending.take_ended_by_tls() {
             Some(EndedBy::Alert(error)) => {
-                self.tally.count(Outcome::HandshakeFailed);
+                self.metrics.count(Outcome::HandshakeFailed);
                 self.log_handshake(client, ALERT, &error);
             }
             Some(EndedBy::Flood) => {
-                self.tally.count(Outcome::TlsFlood);
+                self.metrics.count(Outcome::TlsFlood);
                 tracing::debug!(%client, %error, "the client sent TLS records without data");
             }
             None => tracing::debug!(%client, %error, "the connection ended with an error"),

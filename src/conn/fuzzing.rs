@@ -19,7 +19,7 @@ use crate::guard::Guard;
 use crate::http::App;
 use crate::limits::addr::ClientAddr;
 use crate::mcp::Mcp;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -33,7 +33,7 @@ fn peer() -> ClientAddr {
 pub struct Edge {
     connection: Connection,
     policy: CurrentPolicy,
-    tally: Tally,
+    metrics: Metrics,
     drain: Drain,
 }
 
@@ -43,13 +43,14 @@ impl Edge {
     pub fn new(config: &Config, handler: impl Handler) -> Self {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
-        let tally = Tally::default();
-        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
+        let metrics = Metrics::default();
+        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(config, &[]));
-        let guard = Guard::new(tally.clone());
-        let app = App::new(config, policy.clone(), guard, mcp, None, tally.clone(), drain.clone());
-        let connection = Connection::new(Arc::new(app), None, tally.clone(), drain.clone());
-        Self { connection, policy, tally, drain }
+        let guard = Guard::new(metrics.clone());
+        let app =
+            App::new(config, policy.clone(), guard, mcp, None, metrics.clone(), drain.clone());
+        let connection = Connection::new(Arc::new(app), None, metrics.clone(), drain.clone());
+        Self { connection, policy, metrics, drain }
     }
 
     /// Serves a connection without TLS to its end.
@@ -87,7 +88,7 @@ impl Edge {
     /// Event streams that are open.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.tally.gauges().streams.value()
+        self.metrics.gauges().streams.value()
     }
 
     /// Ends it; true if nothing was left running.

@@ -32,7 +32,7 @@ use crate::drain::Drain;
 use crate::http::{App, ConnInfo};
 use crate::limits::addr::ClientAddr;
 use crate::limits::strangers::Stranger;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::policy::Policy;
 
 /// What every connection is served with.
@@ -44,14 +44,19 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connections to this app; without `tls` they speak plain HTTP/1.1.
-    pub(crate) fn new(app: Arc<App>, tls: Option<TlsAcceptor>, tally: Tally, drain: Drain) -> Self {
-        let failures = Failures::new(tally);
+    pub(crate) fn new(
+        app: Arc<App>,
+        tls: Option<TlsAcceptor>,
+        metrics: Metrics,
+        drain: Drain,
+    ) -> Self {
+        let failures = Failures::new(metrics);
         Self { service: Service { app, job: Job::Serve, failures, drain }, tls }
     }
 
     /// Connections over plain HTTP whose requests are only sent to this port over TLS.
-    pub(crate) fn redirecting(app: Arc<App>, port: u16, tally: Tally, drain: Drain) -> Self {
-        let mut connection = Self::new(app, None, tally, drain);
+    pub(crate) fn redirecting(app: Arc<App>, port: u16, metrics: Metrics, drain: Drain) -> Self {
+        let mut connection = Self::new(app, None, metrics, drain);
         connection.service.job = Job::Redirect(port);
         connection
     }

@@ -12,7 +12,7 @@ use super::{Admission, ConnInfo, Deny, Facts, Guard, Need, OriginMatch, OriginPo
 use crate::caller::Grant;
 use crate::config::{AllowedOrigin, Config, Secret};
 use crate::limits::addr::ClientAddr;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::wire::forwarded::Prefix;
 
 /// Is one of these tokens presented?
@@ -124,7 +124,7 @@ impl Door {
     /// A guard for this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self(Guard::new(Tally::default()), Admission::new(config, &[]))
+        Self(Guard::new(Metrics::default()), Admission::new(config, &[]))
     }
 
     /// One request of this client's.

@@ -26,7 +26,7 @@ use self::token::{TokenMatch, Tokens};
 use crate::caller::{Grant, Principal};
 use crate::config::{Access, Config, TlsSource};
 use crate::limits::addr::{ClientAddr, ClientKey};
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::wire::forwarded::Prefix;
 
 /// How often one address may ask for health: a second, and at once beyond the first. No probe comes
@@ -218,8 +218,8 @@ impl Admission {
 
 impl Guard {
     /// A guard that has seen nobody.
-    pub(crate) fn new(tally: Tally) -> Self {
-        Self { rate: Rate::new(tally.clone()), probes: Rate::new(tally) }
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { rate: Rate::new(metrics.clone()), probes: Rate::new(metrics) }
     }
 
     /// Lets a request pass that carries a good token, goes to us, comes from where it may, and
@@ -393,7 +393,7 @@ mod tests {
             times: times.check().unwrap(),
             ..Config::default()
         };
-        (Guard::new(Tally::default()), Admission::new(&config, &[]))
+        (Guard::new(Metrics::default()), Admission::new(&config, &[]))
     }
 
     async fn visit(

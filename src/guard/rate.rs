@@ -17,7 +17,7 @@ use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::limits::addr::ClientKey;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// Clients with a bucket of their own. At about 70 bytes each this is 14 MB.
 const MAX_CLIENTS: usize = 200_000;
@@ -55,7 +55,7 @@ pub(crate) struct Rate {
     most: usize,
     shared: InMemoryState,
     start: Instant,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Rate {
@@ -66,18 +66,18 @@ impl std::fmt::Debug for Rate {
 
 impl Rate {
     /// Nobody has asked yet.
-    pub(crate) fn new(tally: Tally) -> Self {
-        Self::with_lid(MAX_CLIENTS, tally)
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self::with_lid(MAX_CLIENTS, metrics)
     }
 
-    fn with_lid(most: usize, tally: Tally) -> Self {
+    fn with_lid(most: usize, metrics: Metrics) -> Self {
         Self {
             own: DashMap::new(),
             count: AtomicUsize::new(0),
             most,
             shared: InMemoryState::default(),
             start: Instant::now(),
-            tally,
+            metrics,
         }
     }
 
@@ -88,7 +88,7 @@ impl Rate {
             return take(&bucket, pace, now);
         }
         if self.count.load(Ordering::Relaxed) >= self.most {
-            self.tally.count(Outcome::RateShared);
+            self.metrics.count(Outcome::RateShared);
             return take(&self.shared, pace, now);
         }
         let bucket = self.own.entry(client).or_insert_with(|| {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn rate(most: usize) -> Rate {
-        Rate::with_lid(most, Tally::default())
+        Rate::with_lid(most, Metrics::default())
     }
 
     fn pace(per_second: u32, burst: u32) -> Pace {
@@ -218,13 +218,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_million_clients_do_not_grow_it_past_the_lid() {
-        let tally = Tally::default();
-        let rate = Rate::with_lid(1000, tally.clone());
+        let metrics = Metrics::default();
+        let rate = Rate::with_lid(1000, metrics.clone());
         assert_eq!(passed(&rate, 1, 1), 1);
         for client in 2..1_000_000 {
             let _match = rate.take(key(client), pace(10, 20));
         }
-        assert_eq!((rate.own.len(), tally.outcomes()["rate_shared"]), (1000, 998_999));
+        assert_eq!((rate.own.len(), metrics.outcomes()["rate_shared"]), (1000, 998_999));
         // Whoever was known keeps a bucket; newcomers share one.
         assert_eq!(passed(&rate, 1, 60), 20);
         assert_eq!(passed(&rate, 2_000_000, 60), 0);

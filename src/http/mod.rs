@@ -43,7 +43,7 @@ use crate::guard::{Guard, OriginMatch, Visit};
 use crate::limits::body;
 use crate::limits::bytes::Quota;
 use crate::mcp::{Ask, Mcp, Verb};
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
 
 /// Everything above the connections.
@@ -59,7 +59,7 @@ pub(crate) struct App {
     only_tls: bool,
     requests: RequestTags,
     notices: Notices,
-    tally: Tally,
+    metrics: Metrics,
     drain: Drain,
 }
 
@@ -71,7 +71,7 @@ impl App {
         guard: Guard,
         mcp: Mcp,
         front: Option<Front>,
-        tally: Tally,
+        metrics: Metrics,
         drain: Drain,
     ) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl App {
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
             notices: Notices::default(),
-            tally,
+            metrics,
             drain,
         }
     }
@@ -279,9 +279,9 @@ impl App {
         let mut response = answered.unwrap_or_else(|refusal| {
             let verdict = Verdict::of(&refusal);
             let label = verdict.label();
-            self.tally.refused(label);
+            self.metrics.refused(label);
             tracing::debug!(%client, request = ?tag, refusal = label, "refused");
-            self.notices.tell(&policy.admission, visit, route, &refusal, Instant::now());
+            self.notices.log(&policy.admission, visit, route, &refusal, Instant::now());
             verdict.response(refusal.id(), route.is_plain())
         });
         if let (OriginMatch::Allowed, Some(origin)) =

@@ -75,7 +75,7 @@ fn notice(deny: Deny, route: Route) -> Option<Notice> {
 
 impl Notices {
     /// Tells of a refusal, if it is of a kind that is told, and none was told lately.
-    pub(super) fn tell(
+    pub(super) fn log(
         &self,
         admission: &Admission,
         visit: Visit<'_>,

@@ -20,7 +20,7 @@ use crate::config::{Config, PassRule};
 use crate::drain::Drain;
 use crate::guard::Visit;
 use crate::limits::bytes::Quota;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::policy::Policy;
 
 /// What the HTTP floor reaches of an upstream past MCP.
@@ -39,10 +39,10 @@ impl Front {
         upstream: Arc<Client>,
         pass: Vec<PassRule>,
         config: &Config,
-        tally: &Tally,
+        metrics: &Metrics,
     ) -> Self {
         let rules = Rules::new(pass, &config.path, upstream.url().path());
-        Self { upstream, rules, places: ForwardPlaces::new(&tally.gauges().streams) }
+        Self { upstream, rules, places: ForwardPlaces::new(&metrics.gauges().streams) }
     }
 
     /// Has idle connections to the upstream closed in time, and all of them at the end.

@@ -17,7 +17,7 @@ use futures_util::future::Either;
 use tokio::sync::Notify;
 
 use crate::limits::addr::ClientKey;
-use crate::observe::metrics::{Gauge, Outcome, Tally};
+use crate::observe::metrics::{Gauge, Metrics, Outcome};
 
 /// What one message costs beside its bytes: what is known of it, and its places in queues.
 pub(crate) const PER_MESSAGE: usize = 256;
@@ -39,7 +39,7 @@ struct Whole {
     part: AtomicUsize,
     /// Of peers that hold something, or are about to.
     clients: DashMap<ClientKey, Weak<Part>>,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 /// So many are taken. How many there may be is given with each question.
@@ -109,14 +109,14 @@ impl Whole {
 impl Budget {
     /// `most` bytes in all, a quarter for one peer; a peer may always have `largest`, which is what
     /// one message may have by itself.
-    pub(crate) fn new(most: usize, largest: usize, tally: Tally) -> Self {
+    pub(crate) fn new(most: usize, largest: usize, metrics: Metrics) -> Self {
         Self(Arc::new(Whole {
             most: AtomicUsize::new(most),
-            level: Level { taken: tally.gauges().buffered_bytes.clone() },
+            level: Level { taken: metrics.gauges().buffered_bytes.clone() },
             short: Notify::new(),
             part: AtomicUsize::new(part(most, largest)),
             clients: DashMap::new(),
-            tally,
+            metrics,
         }))
     }
 
@@ -202,7 +202,7 @@ impl Part {
 
     fn refuse(&self, short: Short) -> Short {
         self.whole.short.notify_waiters();
-        self.whole.tally.count(match short {
+        self.whole.metrics.count(match short {
             Short::Peer | Short::Ever => Outcome::PeerMemoryFull,
             Short::All => Outcome::MemoryFull,
         });
@@ -405,14 +405,14 @@ mod tests {
         ClientKey::from(IpAddr::from([192, 0, 2, last]))
     }
 
-    fn budget(most: usize) -> (Budget, Tally) {
-        let tally = Tally::default();
-        (Budget::new(most, 0, tally.clone()), tally)
+    fn budget(most: usize) -> (Budget, Metrics) {
+        let metrics = Metrics::default();
+        (Budget::new(most, 0, metrics.clone()), metrics)
     }
 
     #[test]
     fn one_peer_gets_a_quarter_and_four_get_all() {
-        let (budget, tally) = budget(4000);
+        let (budget, metrics) = budget(4000);
         let peers: Vec<_> = (1..=5).map(|last| budget.of(key(last))).collect();
         let mut held = Vec::new();
         for peer in &peers[..3] {
@@ -429,13 +429,13 @@ mod tests {
         drop(held);
         assert_eq!(budget.taken(), 0);
         assert!(peers[4].try_take(1000).is_ok());
-        let outcomes = tally.outcomes();
+        let outcomes = metrics.outcomes();
         assert_eq!((outcomes["peer_memory_full"], outcomes["memory_full"]), (4, 2));
     }
 
     #[test]
     fn other_limits_count_from_the_next_byte_on_for_whoever_holds_some() {
-        let (budget, _tally) = budget(4000);
+        let (budget, _metrics) = budget(4000);
         let peer = budget.of(key(1));
         let mut held = peer.try_take(1000).unwrap();
         let mut told = std::pin::pin!(peer.told_short());
@@ -457,15 +457,15 @@ mod tests {
 
     #[test]
     fn a_peer_may_always_have_one_message_of_the_largest_size() {
-        let budget = Budget::new(10_000, 5000, Tally::default());
+        let budget = Budget::new(10_000, 5000, Metrics::default());
         let share = budget.of(key(1)).try_take(5000 + PER_MESSAGE);
         assert!(share.is_ok());
-        assert!(Budget::new(10, 5000, Tally::default()).quota().try_take(11).is_err());
+        assert!(Budget::new(10, 5000, Metrics::default()).quota().try_take(11).is_err());
     }
 
     #[test]
     fn what_could_never_fit_is_told_apart_from_what_does_not_fit_now() {
-        let (budget, tally) = budget(4000);
+        let (budget, metrics) = budget(4000);
         let quota = budget.of(key(1));
         let held = quota.try_take(900).unwrap();
         assert_eq!(quota.try_take(1000).unwrap_err(), Short::Peer);
@@ -474,7 +474,7 @@ mod tests {
         assert!(quota.could_have(1000) && !quota.could_have(1001));
         assert!(Quota::default().could_have(usize::MAX));
         drop(held);
-        assert_eq!(tally.outcomes()["peer_memory_full"], 4);
+        assert_eq!(metrics.outcomes()["peer_memory_full"], 4);
         // The room doubles up to what can be had, and no further.
         let mut gathered = Gathered::new(&quota, 8000).unwrap();
         gathered.add(&[1; 500]).unwrap();
@@ -545,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_share_may_stay_as_large_as_it_is_and_become_as_large_as_a_part() {
-        let (budget, tally) = budget(4000);
+        let (budget, metrics) = budget(4000);
         let quota = budget.of(key(1));
         let mut share = quota.try_take(1).unwrap();
         assert_eq!((share.set(1000), budget.taken()), (Ok(()), 1000));
@@ -555,7 +555,7 @@ mod tests {
         let mut held = quota.take_anyway(1500);
         assert_eq!((held.set(1500), budget.taken()), (Ok(()), 1500));
         assert_eq!((held.set(1200), budget.taken()), (Ok(()), 1200));
-        assert_eq!(tally.outcomes()["peer_memory_full"], 1);
+        assert_eq!(metrics.outcomes()["peer_memory_full"], 1);
     }
 
     #[test]

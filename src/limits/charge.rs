@@ -26,11 +26,11 @@ mod tests {
 
     use super::*;
     use crate::limits::bytes::Budget;
-    use crate::observe::metrics::Tally;
+    use crate::observe::metrics::Metrics;
 
     #[test]
     fn a_copy_counts_if_it_is_large_or_must() {
-        let budget = Budget::new(100_000, 0, Tally::default());
+        let budget = Budget::new(100_000, 0, Metrics::default());
         let quota = budget.quota();
         let of_length = |length: usize| {
             let beside = r#"{"jsonrpc":"2.0","method":""}"#.len();

@@ -357,7 +357,7 @@ mod tests {
 
     use super::*;
     use crate::limits::bytes::Budget;
-    use crate::observe::metrics::Tally;
+    use crate::observe::metrics::Metrics;
 
     /// Pours `bytes` in, in pieces of the sizes given; checks the bounds at each step.
     fn split(bytes: &[u8], sizes: &[usize], max: usize) -> Vec<Line> {
@@ -436,7 +436,7 @@ mod tests {
     fn a_line_that_never_ends_takes_its_limit_once_and_nothing_afterwards() {
         let max = 16 << 20;
         let mut sizes = std::collections::BTreeSet::new();
-        let budget = Budget::new(64 << 20, 0, Tally::default());
+        let budget = Budget::new(64 << 20, 0, Metrics::default());
         let mut splitter = Splitter::new(max);
         splitter.quota = budget.quota();
         splitter.share = splitter.quota.take_anyway(0);
@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_line_without_memory_is_cut_and_the_next_ones_come() {
-        let budget = Budget::new(400_000, 0, Tally::default());
+        let budget = Budget::new(400_000, 0, Metrics::default());
         let quota = budget.quota();
         for (filler, size) in [(0, 150_000), (99_900, 100)] {
             let filled = quota.try_take(filler).unwrap();
@@ -599,7 +599,7 @@ mod tests {
 
     #[test]
     fn what_is_buffered_counts_and_large_lines_take_their_share_along() {
-        let budget = Budget::new(4_000_000, 0, Tally::default());
+        let budget = Budget::new(4_000_000, 0, Metrics::default());
         let mut splitter = Splitter::new(1 << 20);
         splitter.quota = budget.quota();
         splitter.share = splitter.quota.take_anyway(0);

@@ -9,7 +9,7 @@ use crate::config::Limits;
 use crate::limits::addr::ClientAddr;
 use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
 use crate::limits::strangers::{Stranger, Strangers};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// One in so many strangers goes where nobody can be accepted. Then the loop rests: a newcomer has
 /// some seven rests to become known, and those who wait before it are let in by the dozen.
@@ -23,17 +23,17 @@ pub(crate) struct Places {
     all: Total,
     per_client: PerClient,
     pub(super) strangers: Strangers,
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
 }
 
 impl Places {
-    pub(crate) fn new(tally: Tally) -> Self {
-        let gauges = tally.gauges();
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        let gauges = metrics.gauges();
         Self {
             all: Total::counting(gauges.connections.clone()),
             per_client: PerClient::default(),
             strangers: Strangers::counting(gauges.unauthenticated.clone()),
-            tally,
+            metrics,
         }
     }
 
@@ -41,7 +41,7 @@ impl Places {
     pub(super) fn enter(&self, client: ClientAddr, limits: &Limits) -> Arc<Stranger> {
         let most = usize::try_from(limits.max_unauthenticated).unwrap_or(usize::MAX);
         let (stranger, went) = self.strangers.enter(client.key(), most);
-        self.tally.count_many(Outcome::MaxUnauthenticated, went);
+        self.metrics.count_many(Outcome::MaxUnauthenticated, went);
         Arc::new(stranger)
     }
 
@@ -52,7 +52,7 @@ impl Places {
             return Some(ConnectionPlace::Taken(place));
         }
         self.strangers.give_way().then(|| {
-            self.tally.count(Outcome::MaxUnauthenticated);
+            self.metrics.count(Outcome::MaxUnauthenticated);
             ConnectionPlace::Promised { most }
         })
     }
@@ -61,7 +61,7 @@ impl Places {
     pub(super) fn make_room(&self) {
         let most = (self.strangers.len() / ONE_IN).max(1);
         let went = (0..most).take_while(|_| self.strangers.give_way()).count();
-        self.tally.count_many(Outcome::MaxUnauthenticated, went);
+        self.metrics.count_many(Outcome::MaxUnauthenticated, went);
     }
 
     /// The place, once its stranger has gone; none if that takes too long.
@@ -92,7 +92,7 @@ impl Places {
     }
 
     pub(super) fn refuse(&self, client: ClientAddr, outcome: Outcome) {
-        self.tally.count(outcome);
+        self.metrics.count(outcome);
         tracing::debug!(%client, refusal = outcome.name(), "refused");
     }
 }

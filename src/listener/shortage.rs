@@ -146,7 +146,7 @@ pub(super) async fn accept<T>(
         if cause == Cause::Passing {
             continue;
         }
-        places.tally.count(Outcome::AcceptFailed);
+        places.metrics.count(Outcome::AcceptFailed);
         failures.count(cause, &error);
         if cause.is_shortage() {
             places.make_room();

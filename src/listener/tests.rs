@@ -14,10 +14,10 @@ use super::places::ConnectionPlace;
 use super::shortage::{CALM, REST, accept};
 use super::*;
 use crate::config::{Config, Limits};
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 
 fn places() -> Places {
-    Places::new(Tally::default())
+    Places::new(Metrics::default())
 }
 
 fn limits(max_connections: u32) -> Limits {
@@ -29,7 +29,7 @@ fn client() -> ClientAddr {
 }
 
 fn counted(places: &Places, outcome: Outcome) -> u64 {
-    places.tally.outcomes()[outcome.name()]
+    places.metrics.outcomes()[outcome.name()]
 }
 
 /// What the system allows at most (tcp(7)).

@@ -11,7 +11,7 @@ use super::Reason;
 use crate::caller::{Caller, Grant};
 use crate::guard::{ToolPolicy, permit};
 use crate::limits::bytes::Quota;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Message, RequestId};
 
 /// Who sends the messages of one request of HTTP, or of standard input.
@@ -107,13 +107,13 @@ impl Shape {
 /// dropped, whatever became of the call.
 #[derive(Debug)]
 pub(super) struct Record {
-    tally: Tally,
+    metrics: Metrics,
     is_late: bool,
 }
 
 impl Record {
-    pub(super) fn begin(tally: &Tally) -> Self {
-        Self { tally: tally.clone(), is_late: false }
+    pub(super) fn begin(metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), is_late: false }
     }
 
     /// Notes why the backend did not answer.
@@ -125,7 +125,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if self.is_late {
-            self.tally.count(Outcome::CallTimeout);
+            self.metrics.count(Outcome::CallTimeout);
         }
     }
 }
@@ -152,11 +152,11 @@ mod tests {
 
     #[test]
     fn only_a_late_call_is_counted_and_only_once() {
-        let tally = Tally::default();
-        let mut late = Record::begin(&tally);
+        let metrics = Metrics::default();
+        let mut late = Record::begin(&metrics);
         late.note(&Reason::CallTimeout(Duration::from_secs(1)));
         late.note(&Reason::BackendBusy);
-        drop((late, Record::begin(&tally)));
-        assert_eq!(tally.outcomes()["call_timeout"], 1);
+        drop((late, Record::begin(&metrics)));
+        assert_eq!(metrics.outcomes()["call_timeout"], 1);
     }
 }

@@ -46,7 +46,7 @@ use crate::backend::stdio::CommandError;
 use crate::config::{Limits, Secret};
 use crate::drain::Drain;
 use crate::limits::bytes::Budget;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::policy::Policy;
 
 /// Every transport.
@@ -61,10 +61,10 @@ pub(crate) struct Mcp {
 
 impl Mcp {
     /// The transports in front of `backend`.
-    pub(crate) fn new(backend: Backend, limits: &Limits, tally: Tally, drain: Drain) -> Self {
-        let gauges = tally.gauges();
+    pub(crate) fn new(backend: Backend, limits: &Limits, metrics: Metrics, drain: Drain) -> Self {
+        let gauges = metrics.gauges();
         let streams = Arc::new(Streams::new(gauges.streams.clone(), drain.clone()));
-        let sessions = Arc::new(Sessions::new(backend, limits, tally, drain));
+        let sessions = Arc::new(Sessions::new(backend, limits, metrics, drain));
         let pool = Arc::new(Pool::new(Arc::clone(&sessions)));
         let plain = Plain::new(Arc::clone(&pool));
         Self {

@@ -24,7 +24,7 @@ use crate::drain::Drain;
 use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
 use crate::limits::bytes::{Budget, Quota};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
 
 /// How long a request waits for a place that something idle is about to give up: a process that is
@@ -46,19 +46,19 @@ pub(super) struct Sessions {
     pub(super) readiness: Arc<Readiness>,
     pub(super) budget: Budget,
     pub(super) drain: Drain,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl Sessions {
-    pub(super) fn new(backend: Backend, limits: &Limits, tally: Tally, drain: Drain) -> Self {
+    pub(super) fn new(backend: Backend, limits: &Limits, metrics: Metrics, drain: Drain) -> Self {
         Self {
             backend,
-            table: SessionTable::counting(tally.gauges().sessions.clone()),
-            shelves: Arc::new(Shelves::new(tally.clone())),
+            table: SessionTable::counting(metrics.gauges().sessions.clone()),
+            shelves: Arc::new(Shelves::new(metrics.clone())),
             readiness: Arc::default(),
-            budget: Budget::new(limits.max_buffered_bytes, largest(limits), tally.clone()),
+            budget: Budget::new(limits.max_buffered_bytes, largest(limits), metrics.clone()),
             drain,
-            tally,
+            metrics,
         }
     }
 
@@ -102,7 +102,7 @@ impl Sessions {
     }
 
     pub(super) fn terms(&self, policy: &Policy, quota: Quota) -> Terms {
-        Terms { times: SessionTimes::from(&policy.times), quota, tally: self.tally.clone() }
+        Terms { times: SessionTimes::from(&policy.times), quota, metrics: self.metrics.clone() }
     }
 
     /// Opens a session that its client will know by an id.
@@ -226,7 +226,7 @@ impl Sessions {
         patience: Instant,
     ) -> Result<(), Option<Instant>> {
         if self.shelves.give_up() {
-            self.tally.count(Outcome::IdleGivenUp);
+            self.metrics.count(Outcome::IdleGivenUp);
             return Ok(());
         }
         let evicted = match needed_for {
@@ -235,7 +235,7 @@ impl Sessions {
         };
         match evicted {
             Err(at) if at.is_none_or(|at| at > patience) && self.readiness.give_up() => {
-                self.tally.count(Outcome::IdleGivenUp);
+                self.metrics.count(Outcome::IdleGivenUp);
                 Ok(())
             }
             evicted => evicted.map(drop),

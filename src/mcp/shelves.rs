@@ -12,7 +12,7 @@ use super::Reason;
 use super::session::Session;
 use crate::caller::{MAX_PRINCIPALS, Principal};
 use crate::limits::bytes::{Budget, Quota};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// Warm sessions of one principal. Beyond that, calls share the one with the fewest.
 const WARM: usize = 4;
@@ -23,7 +23,7 @@ pub(super) struct Shelves {
     by_principal: Mutex<HashMap<Principal, Shelf>>,
     /// A session came onto a shelf, or will not come.
     pub(super) filled: Notify,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 /// What to do for a session.
@@ -81,8 +81,8 @@ impl Shelf {
 }
 
 impl Shelves {
-    pub(super) fn new(tally: Tally) -> Self {
-        Self { tally, ..Self::default() }
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics, ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Shelf>> {
@@ -103,7 +103,7 @@ impl Shelves {
             if let Some(shelf) = shelves.remove(&oldest) {
                 shelf.close();
             }
-            self.tally.count(Outcome::IdleGivenUp);
+            self.metrics.count(Outcome::IdleGivenUp);
         }
         let warm = shelves.entry(principal.clone()).or_insert_with(|| Shelf::new(Instant::now()));
         warm.visitors += 1;
@@ -261,13 +261,13 @@ mod tests {
     use crate::mcp::session::{SessionTimes, Terms};
 
     fn session(place: OnShelf) -> Arc<Session> {
-        let (tell, _told) = tokio::sync::mpsc::channel(1);
-        let (_say, said) = tokio::sync::mpsc::channel(1);
+        let (to_backend, _told) = tokio::sync::mpsc::channel(1);
+        let (_say, from_backend) = tokio::sync::mpsc::channel(1);
         let minute = std::time::Duration::from_mins(1);
         let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
-        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
-        let link = Link { tell, said };
+        let link = Link { to_backend, from_backend };
         Session::start(SessionId::random().unwrap(), owner, terms, link, place, &Drain::default())
     }
 
@@ -324,7 +324,7 @@ mod tests {
             digest[..8].copy_from_slice(&number.to_be_bytes());
             Principal::Token(crate::caller::TokenId(digest))
         };
-        let pool = Arc::new(Shelves::new(Tally::default()));
+        let pool = Arc::new(Shelves::new(Metrics::default()));
         let mut visitors: Vec<_> =
             (0..MAX_PRINCIPALS).map(|number| pool.visit(&principal(number)).unwrap()).collect();
         assert_eq!(pool.visit(&principal(9999)).unwrap_err(), Reason::SessionsFull(None));
@@ -337,6 +337,6 @@ mod tests {
         assert!(pool.visit(&principal(9999)).is_ok());
         assert!(warm.is_ended());
         assert_eq!(pool.lock().len(), MAX_PRINCIPALS - 1);
-        assert_eq!(pool.tally.outcomes()["idle_given_up"], 1);
+        assert_eq!(pool.metrics.outcomes()["idle_given_up"], 1);
     }
 }

@@ -23,7 +23,7 @@ use crate::drain::Drain;
 use crate::guard::ToolPolicy;
 use crate::limits::bytes::Quota;
 use crate::limits::lines::{Frames, Line};
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::wire::jsonrpc::{self, Message, Skim, code};
 
 /// Whoever holds the other end may be silent for as long as it likes: longer than any process runs.
@@ -62,8 +62,8 @@ where
     let owner = (Principal::Anonymous, Transport::Stdio);
     // One client, who is whoever started the edge: there is nobody to protect from it.
     let quota = Quota::default();
-    let tally = Tally::default();
-    let terms = Terms { times: held_to, quota, tally };
+    let metrics = Metrics::default();
+    let terms = Terms { times: held_to, quota, metrics };
     let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
     let reader = session.listen().ok_or(Reason::UnknownSession)?;
     let listening = async {
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::backend::diagnostics::Diagnostics;
     use crate::backend::embedded::EmbeddedBackend;
-    use crate::backend::{During, Said, Told};
+    use crate::backend::{During, FromBackend, ToBackend};
 
     async fn run(link: Link, input: &str) -> (Ended, Vec<Value>) {
         let drain = Drain::default();
@@ -173,10 +173,10 @@ mod tests {
     }
 
     /// A link whose backend the test plays.
-    fn played() -> (Link, mpsc::Receiver<Told>, mpsc::Sender<Said>) {
-        let (tell, told) = mpsc::channel(4);
-        let (say, said) = mpsc::channel(4);
-        (Link { tell, said }, told, say)
+    fn played() -> (Link, mpsc::Receiver<ToBackend>, mpsc::Sender<FromBackend>) {
+        let (to_backend, told) = mpsc::channel(4);
+        let (say, from_backend) = mpsc::channel(4);
+        (Link { to_backend, from_backend }, told, say)
     }
 
     const CALL: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}\n";
@@ -230,7 +230,7 @@ mod tests {
         let (link, mut told, say) = played();
         let ending = async {
             told.recv().await;
-            say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
+            say.send(FromBackend::Gone("exited with status 3".to_owned())).await.unwrap();
         };
         let ((ended, answers), ()) = tokio::join!(run(link, CALL), ending);
         assert_eq!(ended, Ended::BackendGone);
@@ -251,7 +251,7 @@ mod tests {
             told_to_stop.send(()).unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
             let message = Message::result(&1.into(), &serde_json::json!({}));
-            say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+            say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
         };
         let stopping = async { drop(stop.await) };
         let times = Times::default();

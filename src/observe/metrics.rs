@@ -187,7 +187,7 @@ pub(crate) struct Gauges {
 
 /// The numbers of one server. Clones count together.
 #[derive(Clone, Default)]
-pub(crate) struct Tally(Arc<Registry>);
+pub(crate) struct Metrics(Arc<Registry>);
 
 #[derive(Default)]
 struct Registry {
@@ -197,7 +197,7 @@ struct Registry {
     refusals: DashMap<&'static str, u64>,
 }
 
-impl Tally {
+impl Metrics {
     /// This happened once more.
     pub(crate) fn count(&self, outcome: Outcome) {
         self.add(outcome, 1);
@@ -236,9 +236,9 @@ impl Tally {
     }
 }
 
-impl fmt::Debug for Tally {
+impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tally")
+        f.debug_struct("Metrics")
             .field("gauges", &self.0.gauges)
             .field("outcomes", &self.outcomes())
             .field("refusals", &self.refusals())
@@ -252,13 +252,13 @@ mod tests {
 
     #[test]
     fn each_outcome_has_a_name_and_a_number_of_its_own() {
-        let tally = Tally::default();
+        let metrics = Metrics::default();
         for (times, outcome) in Outcome::ALL.iter().copied().enumerate() {
             for _ in 0..=times {
-                tally.clone().count(outcome);
+                metrics.clone().count(outcome);
             }
         }
-        let outcomes = tally.outcomes();
+        let outcomes = metrics.outcomes();
         assert_eq!(outcomes.len(), Outcome::ALL.len(), "two of one name");
         for (times, outcome) in (1_u64..).zip(Outcome::ALL) {
             assert_eq!(outcomes.get(outcome.name()), Some(&times));
@@ -267,23 +267,23 @@ mod tests {
 
     #[test]
     fn a_gauge_counts_what_is_held_and_nothing_else() {
-        let tally = Tally::default();
-        let streams = tally.clone().gauges().streams.clone();
+        let metrics = Metrics::default();
+        let streams = metrics.clone().gauges().streams.clone();
         let (one, other) = (streams.hold(), streams.hold());
-        assert_eq!(tally.gauges().streams.value(), 2);
-        assert_eq!(tally.gauges().sessions.value(), 0);
+        assert_eq!(metrics.gauges().streams.value(), 2);
+        assert_eq!(metrics.gauges().sessions.value(), 0);
         drop(one);
-        assert_eq!(tally.gauges().streams.value(), 1);
+        assert_eq!(metrics.gauges().streams.value(), 1);
         drop(other);
-        assert_eq!(tally.gauges().streams.value(), 0);
+        assert_eq!(metrics.gauges().streams.value(), 0);
     }
 
     #[test]
     fn refusals_are_counted_by_label() {
-        let tally = Tally::default();
+        let metrics = Metrics::default();
         for label in ["rate", "token", "rate"] {
-            tally.refused(label);
+            metrics.refused(label);
         }
-        assert_eq!(tally.refusals(), BTreeMap::from([("rate", 2), ("token", 1)]));
+        assert_eq!(metrics.refusals(), BTreeMap::from([("rate", 2), ("token", 1)]));
     }
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use super::metrics::{Gauges, Tally};
+use super::metrics::{Gauges, Metrics};
 
 /// Tells how a server stands. It is cheap, and may be asked at any time.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    tally: Tally,
+    metrics: Metrics,
 }
 
 /// Numbers of one moment. As JSON it is one object, whose members may grow in number.
@@ -42,8 +42,8 @@ pub struct Report {
 }
 
 impl Reporter {
-    pub(crate) fn new(tally: Tally) -> Self {
-        Self { tally }
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { metrics }
     }
 
     /// How the server stands now.
@@ -57,7 +57,7 @@ impl Reporter {
             children,
             buffered_bytes,
             crash_loop,
-        } = self.tally.gauges();
+        } = self.metrics.gauges();
         Report {
             connections: connections.value(),
             unauthenticated: unauthenticated.value(),
@@ -68,8 +68,8 @@ impl Reporter {
             crash_loop: crash_loop.load(Ordering::Relaxed),
             memory_bytes: memory(),
             descriptors: descriptors(),
-            outcomes: self.tally.outcomes(),
-            refusals: self.tally.refusals(),
+            outcomes: self.metrics.outcomes(),
+            refusals: self.metrics.refusals(),
         }
     }
 }

@@ -6,13 +6,16 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::{NULL_ORIGIN, lets_anybody_call};
 use crate::backend::stdio::CommandError;
 use crate::config::{Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsError, Trust};
 use crate::http::App;
 use crate::policy::{CurrentPolicy, Policy};
+
+/// Said of an open edge that pages without an origin may call.
+pub(super) const NULL_ORIGIN: &str = "the origin null is allowed and no token is set: any web page can call as \
+                           null, and start the MCP server; set a token, or leave null out";
 
 /// Gives a running server another configuration. Cloning it is cheap.
 #[derive(Clone, Debug)]
@@ -82,7 +85,7 @@ impl Control {
     pub fn reload(&self, config: Config) -> Result<Option<LoadedCertificates>, ReloadError> {
         let mut current = self.0.config.lock();
         check_changes(&current, &config)?;
-        if lets_anybody_call(&config) {
+        if config.lets_anybody_call() {
             return Err(ReloadError::NullOrigin);
         }
         self.0.app.mcp().check_secrets(config.access.secrets())?;

@@ -14,14 +14,14 @@ use parking_lot::Mutex;
 
 pub use self::control::{Control, LoadedCertificates, ReloadError};
 
-use self::control::Running;
+use self::control::{NULL_ORIGIN, Running};
 use crate::backend::diagnostics::Diagnostics;
 use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::backend::stdio::{CommandError, StdioBackend};
 use crate::backend::upstream::UpstreamBackend;
 use crate::backend::{Backend, Starter};
 use crate::client::{Client, UpstreamError};
-use crate::config::{self, Access, AllowedOrigin, ChildCommand, Config, TlsSource};
+use crate::config::{self, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
@@ -31,12 +31,9 @@ use crate::limits::bytes::Quota;
 use crate::listener::{Listener, Places};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::observe::report::Reporter;
 use crate::policy::{CurrentPolicy, Policy};
-
-const NULL_ORIGIN: &str = "the origin null is allowed and no token is set: any web page can call as \
-                           null, and start the MCP server; set a token, or leave null out";
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,13 +126,13 @@ impl Behind {
         Self::handler(Diagnostics)
     }
 
-    fn open(self, config: &Config, tally: &Tally, drain: &Drain) -> Result<Opened, StartError> {
+    fn open(self, config: &Config, metrics: &Metrics, drain: &Drain) -> Result<Opened, StartError> {
         let Config { limits, access, .. } = config;
         let backend = match self.0 {
             Kind::Child(command) => Backend::Stdio(StdioBackend::new(
                 &command,
                 access.secrets(),
-                tally.clone(),
+                metrics.clone(),
                 drain.clone(),
             )?),
             Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
@@ -146,10 +143,10 @@ impl Behind {
                     &asked,
                     limits.max_line_bytes,
                     config.times.session_idle,
-                    tally.clone(),
+                    metrics.clone(),
                     drain.clone(),
                 );
-                let front = Front::new(upstream, asked.pass, config, tally);
+                let front = Front::new(upstream, asked.pass, config, metrics);
                 return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
             }
         };
@@ -174,7 +171,7 @@ pub struct Server {
     app: Arc<App>,
     policy: CurrentPolicy,
     control: Control,
-    tally: Tally,
+    metrics: Metrics,
     address: SocketAddr,
     trust: Option<Trust>,
     drain: Drain,
@@ -187,14 +184,14 @@ impl Server {
     /// [`StartError`] says what cannot be used, and what to do.
     #[expect(clippy::unused_async, reason = "it needs the runtime that will run the server")]
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
-        if lets_anybody_call(&config) {
+        if config.lets_anybody_call() {
             return Err(StartError::NullOrigin);
         }
-        let tally = Tally::default();
-        let drain = Drain::new(tally.clone());
+        let metrics = Metrics::default();
+        let drain = Drain::new(metrics.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };
         let policy = CurrentPolicy::new(Policy::new(&config, &[]));
-        let places = Places::new(tally.clone());
+        let places = Places::new(metrics.clone());
         let bound = Listener::bind(config.listen, policy.clone(), places.clone(), drain.clone());
         let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -202,7 +199,7 @@ impl Server {
             Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
             None => None,
         };
-        let Opened { backend, front } = behind.open(&config, &tally, &drain)?;
+        let Opened { backend, front } = behind.open(&config, &metrics, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -214,18 +211,18 @@ impl Server {
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         policy.replace(Policy::new(&config, names));
-        let guard = Guard::new(tally.clone());
-        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
+        let guard = Guard::new(metrics.clone());
+        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
         let app =
-            App::new(&config, policy.clone(), guard, mcp, front, tally.clone(), drain.clone());
+            App::new(&config, policy.clone(), guard, mcp, front, metrics.clone(), drain.clone());
         let app = Arc::new(app);
         let redirect = redirect.map(|(listener, at)| {
             let app = Arc::clone(&app);
             let port = address.port();
-            let connection = Connection::redirecting(app, port, tally.clone(), drain.clone());
+            let connection = Connection::redirecting(app, port, metrics.clone(), drain.clone());
             Redirect { listener, connection: Arc::new(connection), address: at }
         });
-        let connection = Connection::new(Arc::clone(&app), tls, tally.clone(), drain.clone());
+        let connection = Connection::new(Arc::clone(&app), tls, metrics.clone(), drain.clone());
         let connection = Arc::new(connection);
         let control = Control::new(Running {
             connection: Arc::clone(&connection),
@@ -241,7 +238,7 @@ impl Server {
             app,
             policy,
             control,
-            tally,
+            metrics,
             address,
             trust,
             drain,
@@ -281,7 +278,7 @@ impl Server {
     /// Tells how the server stands, for as long as somebody asks.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
-        Reporter::new(self.tally.clone())
+        Reporter::new(self.metrics.clone())
     }
 
     /// Serves until `shutdown` resolves, then finishes what is in flight within the grace.
@@ -299,7 +296,7 @@ impl Server {
             app,
             policy,
             drain,
-            tally,
+            metrics,
             control: _,
             address: _,
             trust: _,
@@ -320,7 +317,7 @@ impl Server {
             () = sweeping.guard().keep_swept() => {}
             () = fresh.keep_fresh() => {}
         }
-        let gauges = tally.gauges();
+        let gauges = metrics.gauges();
         let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
         tracing::info!(sessions, children, "draining");
         let finished = drain.finish(policy.now().times.shutdown).await;
@@ -332,12 +329,6 @@ impl Server {
         }
         finished
     }
-}
-
-/// May pages without an origin of their own call, and so may everybody?
-fn lets_anybody_call(config: &Config) -> bool {
-    matches!(config.access, Access::Anonymous)
-        && config.allow_origins.contains(&AllowedOrigin::Null)
 }
 
 fn bind_redirect(
@@ -365,9 +356,9 @@ pub async fn serve_stdio(
     shutdown: impl Future<Output = ()>,
 ) -> Result<bool, StartError> {
     let Config { limits, times, .. } = config;
-    let tally = Tally::default();
-    let drain = Drain::new(tally.clone());
-    let Opened { backend, front } = behind.open(config, &tally, &drain)?;
+    let metrics = Metrics::default();
+    let drain = Drain::new(metrics.clone());
+    let Opened { backend, front } = behind.open(config, &metrics, &drain)?;
     let link = backend
         .open(Starter::Edge, &Quota::default(), limits)
         .map_err(|error| StartError::Open(error.into()))?;

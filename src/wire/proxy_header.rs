@@ -137,7 +137,7 @@ fn port(text: &str) -> Option<u16> {
 
 /// What a header of version 2 tells.
 #[derive(Clone, Copy)]
-enum Told {
+enum Family {
     Nothing,
     Inet,
     Inet6,
@@ -154,19 +154,19 @@ fn read_binary(bytes: &[u8]) -> Result<Header, BadHeader> {
         return Err(BadHeader::Version(version));
     }
     let told = match (command, family) {
-        (1, 0x11) => Told::Inet,
-        (1, 0x21) => Told::Inet6,
+        (1, 0x11) => Family::Inet,
+        (1, 0x21) => Family::Inet6,
         // The proxy speaks for itself, of whatever family. Or it speaks for something unspecified,
         // for UDP or a Unix socket: who has no use for those is to take them as unspecified.
-        (0, _) | (1, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => Told::Nothing,
+        (0, _) | (1, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => Family::Nothing,
         (1, _) => return Err(BadHeader::Family(family)),
         (_, _) => return Err(BadHeader::Command(command)),
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
     let least = match told {
-        Told::Nothing => 0,
-        Told::Inet => 12,
-        Told::Inet6 => 36,
+        Family::Nothing => 0,
+        Family::Inet => 12,
+        Family::Inet6 => 36,
     };
     if length < least {
         return Err(BadHeader::Short);
@@ -178,9 +178,9 @@ fn read_binary(bytes: &[u8]) -> Result<Header, BadHeader> {
         return Ok(Header::Partial { needed: length - rest.len() });
     };
     let source = match told {
-        Told::Nothing => None,
-        Told::Inet => inet(block),
-        Told::Inet6 => inet6(block),
+        Family::Nothing => None,
+        Family::Inet => inet(block),
+        Family::Inet6 => inet6(block),
     };
     Ok(Header::Present { length: FIXED + length, source })
 }

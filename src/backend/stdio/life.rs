@@ -25,11 +25,11 @@ use super::starts::Attempt;
 use super::stderr::{self, LastWords};
 use super::stdout::{self, Noise};
 use super::watch::{NoMcp, SLOW, Watch};
-use crate::backend::{CHILD_STEP, Said, Told};
+use crate::backend::{CHILD_STEP, FromBackend, ToBackend};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::limits::lines::{Frames, LAST_WORDS};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
 const HURRIED_STEP: Duration = Duration::from_secs(1);
@@ -42,12 +42,12 @@ pub(super) struct Life {
     pub(super) own: Option<Own>,
     pub(super) attempt: Attempt,
     pub(super) pipes: Pipes,
-    pub(super) told: mpsc::Receiver<Told>,
-    pub(super) said: mpsc::Sender<Said>,
+    pub(super) told: mpsc::Receiver<ToBackend>,
+    pub(super) from_backend: mpsc::Sender<FromBackend>,
     pub(super) max_line: usize,
     /// What it says counts against this.
     pub(super) quota: Quota,
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     pub(super) drain: Drain,
     pub(super) place: Place,
 }
@@ -100,10 +100,10 @@ impl Life {
             attempt,
             pipes: Pipes { stdin, stdout, stderr },
             told,
-            said,
+            from_backend,
             max_line,
             quota,
-            tally,
+            metrics,
             drain,
             place,
         } = self;
@@ -111,10 +111,10 @@ impl Life {
         let [ending, exited, closed] = [(); 3].map(|()| CancellationToken::new());
         let watch = Watch::new(max_line);
         let last_words = LastWords::default();
-        let mut noise = Noise::of(pid, command.redactor(), tally.clone(), (&watch, &last_words));
+        let mut noise = Noise::of(pid, command.redactor(), metrics.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
-            stdout::hand_on(lines, &said, attempt.spoke(), &ending, &mut noise).await;
+            stdout::hand_on(lines, &from_backend, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
         let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
@@ -123,8 +123,8 @@ impl Life {
 
         let working = async {
             let feeding = feed(stdin, told, &attempt, &watch);
-            let watching = watched(&watch, command.redactor(), pid, &said, &tally);
-            let work = work(&process, feeding, watching, &said, &drain, &closed);
+            let watching = watched(&watch, command.redactor(), pid, &from_backend, &metrics);
+            let work = work(&process, feeding, watching, &from_backend, &drain, &closed);
             let why = beside(&mut pin!(attempt.prove().fuse()), work).await;
             settle(why, &process).await
         };
@@ -137,16 +137,16 @@ impl Life {
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
                 let gone = last_words.after(&format!("the server {status}"));
-                tell_gone(&said, gone, why, &attempt, &drain).await;
+                tell_gone(&from_backend, gone, why, &attempt, &drain).await;
             };
             join(telling, leave(&process, place)).await;
         } else {
             ending.cancel();
             let gone = last_words.after(&format!("the server {}", why.text()));
-            let telling = tell_gone(&said, gone, why, &attempt, &drain);
+            let telling = tell_gone(&from_backend, gone, why, &attempt, &drain);
             let leaving = async {
                 if process.end(|| step(&drain)).await {
-                    tally.count(Outcome::ChildKilled);
+                    metrics.count(Outcome::ChildKilled);
                 }
                 reap(&mut process, own, why).await;
                 leave(&process, place).await;
@@ -162,17 +162,17 @@ async fn watched(
     watch: &Watch,
     redactor: &Redactor,
     pid: i32,
-    said: &mpsc::Sender<Said>,
-    tally: &Tally,
+    from_backend: &mpsc::Sender<FromBackend>,
+    metrics: &Metrics,
 ) -> NoMcp {
     let suspect = |text: String| {
         let why = text.as_str();
         warn!(target: "child", pid, why, "no answer to `initialize` for {} s", SLOW.as_secs());
         // Where there is no room, the child sends messages: then it is no mystery.
-        drop(said.try_send(Said::Suspect(text)));
+        drop(from_backend.try_send(FromBackend::Suspect(text)));
     };
     let what = watch.verdict(redactor, suspect).await;
-    tally.count(Outcome::ChildNoMcp);
+    metrics.count(Outcome::ChildNoMcp);
     warn!(target: "child", pid, "the server {}: it is ended", what.text());
     what
 }
@@ -197,25 +197,25 @@ async fn work(
     process: &Process,
     feeding: impl Future<Output = Why>,
     watching: impl Future<Output = NoMcp>,
-    said: &mpsc::Sender<Said>,
+    from_backend: &mpsc::Sender<FromBackend>,
     drain: &Drain,
     closed: &CancellationToken,
 ) -> Why {
     tokio::select! {
         () = process.exited() => Why::Exited,
         () = closed.cancelled() => Why::ClosedOutput,
-        why = fed(feeding, said) => why,
+        why = fed(feeding, from_backend) => why,
         what = watching => Why::NoMcp(what),
-        () = said.closed() => Why::Dropped,
+        () = from_backend.closed() => Why::Dropped,
         () = drain.stopping() => Why::Stopping,
     }
 }
 
 /// Feeds the child. A link that tells no more may still listen, until the child is done.
-async fn fed(feeding: impl Future<Output = Why>, said: &mpsc::Sender<Said>) -> Why {
+async fn fed(feeding: impl Future<Output = Why>, from_backend: &mpsc::Sender<FromBackend>) -> Why {
     let why = feeding.await;
     if why == Why::Dropped {
-        said.closed().await;
+        from_backend.closed().await;
     }
     why
 }
@@ -233,7 +233,7 @@ async fn settle(why: Why, process: &Process) -> Why {
 /// Writes what the child is told, as fast as it reads. What is queued goes out together.
 async fn feed(
     stdin: ChildStdin,
-    mut told: mpsc::Receiver<Told>,
+    mut told: mpsc::Receiver<ToBackend>,
     attempt: &Attempt,
     watch: &Watch,
 ) -> Why {
@@ -250,8 +250,8 @@ async fn feed(
                     next
                 }
             };
-            attempt.tells(&next.message);
-            watch.tells(&next.message);
+            attempt.note_sent(&next.message);
+            watch.note_sent(&next.message);
             for part in next.message.line_parts() {
                 stdin.write_all(part).await?;
             }
@@ -293,7 +293,7 @@ async fn rest<O: FusedFuture<Output = ()> + Unpin>(output: &mut O) {
 /// Says the last word to a link that is still there. A full queue is waited for, unless the edge
 /// has ended the link itself and may not be reading.
 async fn tell_gone(
-    said: &mpsc::Sender<Said>,
+    from_backend: &mpsc::Sender<FromBackend>,
     text: String,
     why: Why,
     attempt: &Attempt,
@@ -303,9 +303,9 @@ async fn tell_gone(
         Why::Exited | Why::ClosedOutput | Why::ClosedInput | Why::NoMcp(_) => {
             // Before anybody is told: they may ask for the next start at once.
             attempt.ended(&text);
-            until_stopping(drain, said.send(Said::Gone(text)).map(drop)).await;
+            until_stopping(drain, from_backend.send(FromBackend::Gone(text)).map(drop)).await;
         }
-        Why::Dropped => drop(said.try_send(Said::Gone(text))),
+        Why::Dropped => drop(from_backend.try_send(FromBackend::Gone(text))),
         Why::Stopping => {}
     }
 }

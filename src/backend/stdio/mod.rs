@@ -38,7 +38,7 @@ use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
 use crate::config::{ChildCommand, Limits, Secret};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// Starts a process for each link.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct StdioBackend {
     places: Places,
     orphans: Option<Arc<Orphans>>,
     gate: Arc<Gate>,
-    tally: Tally,
+    metrics: Metrics,
     drain: Drain,
 }
 
@@ -56,14 +56,14 @@ impl StdioBackend {
     pub(crate) fn new(
         command: &ChildCommand,
         secrets: &[Secret],
-        tally: Tally,
+        metrics: Metrics,
         drain: Drain,
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::counting(tally.gauges().children.clone());
+        let places = Places::counting(metrics.gauges().children.clone());
         let orphans = adopt.then(|| {
-            let orphans = Orphans::new(tally.clone());
+            let orphans = Orphans::new(metrics.clone());
             let stopping = drain.stopping();
             let all_given_back = places.all_given_back();
             // What the last child leaves behind is ended, too.
@@ -78,8 +78,8 @@ impl StdioBackend {
             command: Arc::new(command),
             places,
             orphans,
-            gate: Gate::new(tally.clone()),
-            tally,
+            gate: Gate::new(metrics.clone()),
+            metrics,
             drain,
         })
     }
@@ -102,13 +102,13 @@ impl StdioBackend {
         let attempt = self.gate.pass(who);
         let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
         let (own, (process, pipes)) = self.start_own().map_err(|source| {
-            self.tally.count(Outcome::SpawnFailed);
+            self.metrics.count(Outcome::SpawnFailed);
             attempt.was_not_spawned(&source.to_string());
             OpenError::Spawn { program: self.command.name.clone(), source }
         })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
-        let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(SAID_QUEUE);
+        let (to_backend, told) = mpsc::channel(QUEUE);
+        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
         let life = Life {
             command: Arc::clone(&self.command),
             process,
@@ -116,15 +116,15 @@ impl StdioBackend {
             attempt,
             pipes,
             told,
-            said: say,
+            from_backend: say,
             max_line: max_line_bytes,
             quota: quota.clone(),
-            tally: self.tally.clone(),
+            metrics: self.metrics.clone(),
             drain: self.drain.clone(),
             place,
         };
         self.drain.spawn_behind(life.run());
-        Ok(Link { tell, said })
+        Ok(Link { to_backend, from_backend })
     }
 
     /// Checks that the child is handed none of these secrets.

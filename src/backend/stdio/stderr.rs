@@ -44,7 +44,7 @@ pub(super) struct Words(Mutex<VecDeque<String>>);
 
 impl Words {
     /// Keeps a line. What is told to clients is read in terminals, too.
-    pub(super) fn hear(&self, line: &str) {
+    pub(super) fn take_line(&self, line: &str) {
         self.push(line.replace(|c: char| c.is_control() && c != '\t', ""));
     }
 
@@ -101,7 +101,7 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
             info!(target: "child", pid, line = text.as_str(), "stderr");
         }
         watch.mutters(&text);
-        last_words.stderr.hear(&text);
+        last_words.stderr.take_line(&text);
     }
     if rate.dropped > 0 {
         info!(target: "child", pid, dropped = rate.dropped, "lines of stderr were not logged");

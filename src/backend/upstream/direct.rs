@@ -132,7 +132,7 @@ impl Directs {
             direct.evicted.cancel();
             let oldest = oldest.clone();
             sessions.remove(&oldest);
-            self.shared.tally.count(Outcome::IdleGivenUp);
+            self.shared.metrics.count(Outcome::IdleGivenUp);
         }
         let direct = Arc::new(Direct::new(&self.shared));
         sessions.insert(principal.clone(), Arc::clone(&direct));
@@ -295,7 +295,7 @@ impl Drop for Waiting<'_> {
         let caller = Arc::clone(self.caller);
         self.drain.spawn_behind(async move {
             let message = Message::cancellation(&id, None);
-            direct.channel.tell(&message, &caller).await;
+            direct.channel.send(&message, &caller).await;
         });
     }
 }

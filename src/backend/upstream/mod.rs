@@ -26,12 +26,12 @@ pub(crate) use self::direct::NoAnswer;
 use self::direct::Directs;
 use self::kind::Spoken;
 use self::shared::{Shared, refuse};
-use super::{Link, QUEUE, SAID_QUEUE, Said, Told};
+use super::{FromBackend, Link, QUEUE, SAID_QUEUE, ToBackend};
 use crate::caller::Caller;
 use crate::client::Client;
 use crate::config;
 use crate::drain::Drain;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::wire::jsonrpc::{Message, code};
 
 /// The upstream, and what is known of it.
@@ -50,10 +50,10 @@ impl UpstreamBackend {
         config: &config::Upstream,
         max_message: usize,
         idle: Duration,
-        tally: Tally,
+        metrics: Metrics,
         drain: Drain,
     ) -> Self {
-        let shared = Arc::new(Shared::new(upstream, config, max_message, tally));
+        let shared = Arc::new(Shared::new(upstream, config, max_message, metrics));
         let directs = Directs::new(Arc::clone(&shared), idle, drain.clone());
         Self { shared, directs, drain }
     }
@@ -65,10 +65,10 @@ impl UpstreamBackend {
 
     /// Opens a session, with the first message.
     pub(crate) fn open(&self) -> Link {
-        let (tell, told) = mpsc::channel(QUEUE);
-        let (say, said) = mpsc::channel(SAID_QUEUE);
+        let (to_backend, told) = mpsc::channel(QUEUE);
+        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
         self.drain.spawn_behind(run(Arc::clone(&self.shared), told, say));
-        Link { tell, said }
+        Link { to_backend, from_backend }
     }
 
     /// Makes one call without a session of the caller's. `None` if this upstream takes none without
@@ -83,7 +83,11 @@ impl UpstreamBackend {
 }
 
 /// One session, from its first message on: nothing is asked of the upstream before.
-async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>, say: mpsc::Sender<Said>) {
+async fn run(
+    shared: Arc<Shared>,
+    mut told: mpsc::Receiver<ToBackend>,
+    say: mpsc::Sender<FromBackend>,
+) {
     loop {
         let first = tokio::select! {
             first = told.recv() => first,

@@ -11,11 +11,11 @@ use super::kind::{self, Spoken, Unclear};
 use super::patience::Patience;
 use super::tools::Tools;
 use super::wire::Wire;
-use crate::backend::Said;
+use crate::backend::FromBackend;
 use crate::caller::Caller;
 use crate::client::{Client, PAUSE};
 use crate::config::{self, UpstreamKind, shown};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::observe::sample::Samples;
 use crate::wire::jsonrpc::Message;
 
@@ -24,7 +24,7 @@ use crate::wire::jsonrpc::Message;
 pub(super) struct Shared {
     pub(super) wire: Wire,
     pub(super) tools: Tools,
-    pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     /// How long a call waits for an upstream that is down.
     pub(super) wait: Duration,
     pub(super) asked: UpstreamKind,
@@ -40,12 +40,12 @@ impl Shared {
         upstream: Arc<Client>,
         config: &config::Upstream,
         max_message: usize,
-        tally: Tally,
+        metrics: Metrics,
     ) -> Self {
         Self {
             wire: Wire::new(upstream, max_message),
-            tools: Tools::counting(tally.clone()),
-            tally,
+            tools: Tools::counting(metrics.clone()),
+            metrics,
             wait: config.wait,
             asked: config.kind,
             spoken: Mutex::default(),
@@ -76,7 +76,7 @@ impl Shared {
     /// A subscription had to be forgotten, or not.
     pub(super) fn count_if(&self, forgot: bool) {
         if forgot {
-            self.tally.count(Outcome::SubscriptionForgotten);
+            self.metrics.count(Outcome::SubscriptionForgotten);
         }
     }
 
@@ -140,9 +140,14 @@ impl Shared {
 }
 
 /// Answers a request with an error of the edge's own.
-pub(super) async fn refuse(message: &Message, code: i32, text: &str, say: &mpsc::Sender<Said>) {
+pub(super) async fn refuse(
+    message: &Message,
+    code: i32,
+    text: &str,
+    say: &mpsc::Sender<FromBackend>,
+) {
     if let Some(id) = message.request_id() {
-        let unanswered = Said::Unanswered { id: id.clone(), code, text: text.to_owned() };
+        let unanswered = FromBackend::Unanswered { id: id.clone(), code, text: text.to_owned() };
         // A session that is over hears no more.
         drop(say.send(unanswered).await);
     }

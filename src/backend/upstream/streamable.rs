@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{Channel, Unanswered};
 use super::shared::{Shared, refuse};
 use crate::backend::catalog::Walk;
-use crate::backend::{self, During, Said, Told};
+use crate::backend::{self, During, FromBackend, ToBackend};
 use crate::caller::Caller;
 use crate::wire::jsonrpc::{Message, RequestId};
 
@@ -29,9 +29,9 @@ type Work<'a> = BoxFuture<'a, Option<RequestId>>;
 /// Carries one session until its client is gone.
 pub(super) async fn run(
     shared: &Arc<Shared>,
-    first: Told,
-    mut told: mpsc::Receiver<Told>,
-    say: mpsc::Sender<Said>,
+    first: ToBackend,
+    mut told: mpsc::Receiver<ToBackend>,
+    say: mpsc::Sender<FromBackend>,
 ) {
     let channel = Channel::new(Arc::clone(shared), Some(say.clone()));
     let opener = Arc::clone(&first.caller);
@@ -64,21 +64,21 @@ const MAX_WAITING: usize = 4;
 struct Session<'a> {
     channel: &'a Channel,
     shared: &'a Shared,
-    say: &'a mpsc::Sender<Said>,
+    say: &'a mpsc::Sender<FromBackend>,
     work: FuturesUnordered<Work<'a>>,
     /// Dropped, or cancelled, a call is given up.
     calls: HashMap<RequestId, CancellationToken>,
     /// The `initialize` under way: its answer names the session that all else is said in.
     hello: Option<RequestId>,
     /// What came behind it.
-    waiting: VecDeque<Told>,
+    waiting: VecDeque<ToBackend>,
     /// The client said that it is initialised. Each further time would open one stream more.
     begun: bool,
 }
 
 impl<'a> Session<'a> {
     /// The next message, while work goes on; none once the client is gone.
-    async fn next(&mut self, told: &mut mpsc::Receiver<Told>) -> Option<Told> {
+    async fn next(&mut self, told: &mut mpsc::Receiver<ToBackend>) -> Option<ToBackend> {
         loop {
             if self.hello.is_none()
                 && let Some(next) = self.waiting.pop_front()
@@ -108,10 +108,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn carry(&mut self, told: Told) {
-        let Told { message, caller } = told;
+    async fn carry(&mut self, told: ToBackend) {
+        let ToBackend { message, caller } = told;
         self.channel.note(&message);
-        let Some(id) = message.request_id() else { return self.tell(message, caller).await };
+        let Some(id) = message.request_id() else { return self.send(message, caller).await };
         if message.method() == Some("initialize") {
             self.hello = Some(id.clone());
         }
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
     }
 
     /// Tells the upstream something, while work goes on.
-    async fn tell(&mut self, message: Message, caller: Arc<Caller>) {
+    async fn send(&mut self, message: Message, caller: Arc<Caller>) {
         let channel = self.channel;
         let begun = message.method() == Some("notifications/initialized");
         let cancels = message.method() == Some("notifications/cancelled");
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
         }
         let by = Arc::clone(&caller);
         let mut telling: Work<'a> = Box::pin(async move {
-            channel.tell(&message, &by).await;
+            channel.send(&message, &by).await;
             None
         });
         if cancels {
@@ -184,7 +184,7 @@ async fn call(
     channel: &Channel,
     request: Message,
     caller: Arc<Caller>,
-    say: &mpsc::Sender<Said>,
+    say: &mpsc::Sender<FromBackend>,
     cancelled: CancellationToken,
 ) -> Option<RequestId> {
     let id = request.id().cloned();
@@ -199,9 +199,9 @@ async fn call(
     id
 }
 
-async fn answered(message: Message, say: &mpsc::Sender<Said>) {
+async fn answered(message: Message, say: &mpsc::Sender<FromBackend>) {
     // Its id says what it belongs to. A session that is over hears no more.
-    drop(backend::say(say, Said::Message { message, during: During::Unsaid }).await);
+    drop(backend::say(say, FromBackend::Message { message, during: During::Unknown }).await);
 }
 
 /// Lets somebody else ask for the tools, however the asking ends.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 
 use crate::backend::catalog::{Page, Tool, Walk};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::Message;
 
 /// Tools that are remembered.
@@ -38,12 +38,12 @@ pub(super) struct Tools {
     safe: RwLock<Option<HashMap<Box<str>, bool>>>,
     /// Is somebody asking?
     learning: AtomicBool,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl Tools {
-    pub(super) fn counting(tally: Tally) -> Self {
-        Self { tally, ..Self::default() }
+    pub(super) fn counting(metrics: Metrics) -> Self {
+        Self { metrics, ..Self::default() }
     }
 
     /// Learns from the answer to a `tools/list`. Gives the cursor of the next page, if there is
@@ -57,7 +57,7 @@ impl Tools {
                 let marked = tool.may_repeat();
                 safe.insert(tool.name.into(), marked);
             } else {
-                self.tally.count(Outcome::ToolUnnoted);
+                self.metrics.count(Outcome::ToolUnnoted);
             }
         }
         page.next().ok()?
@@ -157,6 +157,6 @@ mod tests {
         for (number, noted) in [(0, true), (MAX_TOOLS - 1, true), (MAX_TOOLS, false)] {
             assert_eq!(tools.may_repeat(&call(&format!("t{number}"))), noted, "{number}");
         }
-        assert_eq!(tools.tally.outcomes()["tool_unnoted"], 2);
+        assert_eq!(tools.metrics.outcomes()["tool_unnoted"], 2);
     }
 }

@@ -118,7 +118,7 @@ async fn bid_farewell<I>(
         End::Overdue(Overdue::Head) => NoRequest::HeadTimeout.bytes(),
         End::Violation(Violation { error, in_body: false, .. }) => {
             let refusal = error.refusal();
-            service.failures.tally.refused(refusal.label());
+            service.failures.metrics.refused(refusal.label());
             refusal.bytes()
         }
         // The request whose body it is has its answer.
@@ -142,7 +142,7 @@ fn count(service: &Service, end: End) {
     match end {
         End::Violation(violation) => {
             tracing::debug!(fault = ?violation.error, "a connection broke the rules of HTTP/1.1");
-            service.failures.tally.count(Outcome::Malformed);
+            service.failures.metrics.count(Outcome::Malformed);
         }
         End::Overdue(overdue) => service.failures.overdue(overdue),
         End::Done => {}

@@ -31,7 +31,7 @@ use super::service::{ConnLimits, Service, Serving};
 use super::socket::Watched;
 use crate::caller::Alpn;
 use crate::http::ConnInfo;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// Request bytes that a peer may send before they are asked for: of one stream, and of a
 /// connection, which is what bounds memory. A stream may use it all: a client that stalls when a
@@ -84,17 +84,17 @@ where
     );
     let requests = service.requests(conn, Arc::clone(&activity));
     let end = Box::pin(drive(service, limits, &mut io, requests, &activity)).await;
-    let tally = &service.failures.tally;
+    let metrics = &service.failures.metrics;
     let reason = match (io.fault(), end) {
         (Some(fault), _) => {
             let flood = matches!(fault, GoAway::Spent(_));
-            tally.count(if flood { Outcome::Http2Flood } else { Outcome::Http2Broken });
+            metrics.count(if flood { Outcome::Http2Flood } else { Outcome::Http2Broken });
             tracing::debug!(%client, ?fault, "an HTTP/2 peer is sent away");
             fault
         }
         (None, Driven::Cut(Overdue::Head | Overdue::Idle)) => GoAway::Overdue,
         (None, Driven::Over(Err(error))) => {
-            count_error(tally, &error);
+            count_error(metrics, &error);
             service.failures.ended(client, &error, &activity);
             // The library has said why; a peer that still sends must be able to read it.
             return Box::pin(take_the_rest(io.into_inner())).await;
@@ -173,13 +173,13 @@ fn builder(limits: ConnLimits) -> http2::Builder<TokioExecutor> {
 }
 
 /// What ended a connection by the library's own judgement is counted, too.
-fn count_error(tally: &Tally, error: &hyper::Error) {
+fn count_error(metrics: &Metrics, error: &hyper::Error) {
     let Some(error) = error.source().and_then(|it| it.downcast_ref::<::h2::Error>()) else {
         return;
     };
     if !error.is_io() && !error.is_remote() {
         let calm = error.reason() == Some(::h2::Reason::ENHANCE_YOUR_CALM);
-        tally.count(if calm { Outcome::Http2Flood } else { Outcome::Http2Broken });
+        metrics.count(if calm { Outcome::Http2Flood } else { Outcome::Http2Broken });
     }
 }
 

@@ -201,7 +201,7 @@ async fn a_header_block_beside_an_open_stream_has_no_longer() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     peer.send(1, 1, 3, &head("GET", "/livez")).await;
     assert_eq!(peer.end().await, (Some((1, 0)), 30));
-    assert_eq!(rig.tally.gauges().streams.value(), 0);
+    assert_eq!(rig.metrics.gauges().streams.value(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, Server
 use crate::config::{Access, Config, Limits, Times, TlsRules, TlsSource};
 use crate::guard::Guard;
 use crate::mcp::Mcp;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
 
 mod drain;
@@ -49,7 +49,7 @@ struct Rig {
     connection: Arc<Connection>,
     config: Config,
     policy: CurrentPolicy,
-    tally: Tally,
+    metrics: Metrics,
     drain: Drain,
 }
 
@@ -66,21 +66,21 @@ impl Rig {
             limits: limits.check().unwrap(),
             ..Config::default()
         };
-        let (tally, drain) = (Tally::default(), Drain::default());
+        let (metrics, drain) = (Metrics::default(), Drain::default());
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
-        let mcp = Mcp::new(backend, &config.limits, tally.clone(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(&config, &[]));
         let app = Arc::new(App::new(
             &config,
             policy.clone(),
-            Guard::new(Tally::default()),
+            Guard::new(Metrics::default()),
             mcp,
             None,
-            tally.clone(),
+            metrics.clone(),
             drain.clone(),
         ));
-        let connection = Connection::new(app, tls, tally.clone(), drain.clone());
-        Self { connection: Arc::new(connection), config, policy, tally, drain }
+        let connection = Connection::new(app, tls, metrics.clone(), drain.clone());
+        Self { connection: Arc::new(connection), config, policy, metrics, drain }
     }
 
     /// Holds what begins from now on to these times.
@@ -91,7 +91,7 @@ impl Rig {
 
     /// How many sessions there are.
     fn sessions(&self) -> usize {
-        self.tally.gauges().sessions.value()
+        self.metrics.gauges().sessions.value()
     }
 
     fn connect(&self) -> Client {

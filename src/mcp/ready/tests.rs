@@ -6,35 +6,35 @@ use tokio::sync::mpsc;
 use super::readiness::{BAD, Books, GOOD, Readiness};
 use super::*;
 use crate::backend::embedded::EmbeddedBackend;
-use crate::backend::{Backend, During, Link, Said, Told};
+use crate::backend::{Backend, During, FromBackend, Link, ToBackend};
 use crate::config::{Config, Limits};
 use crate::drain::Drain;
 use crate::mcp::Mcp;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A session as the edge keeps it, and the ends of its link that the backend would hold.
 struct Rig {
     session: Arc<Session>,
-    told: mpsc::Receiver<Told>,
-    say: mpsc::Sender<Said>,
+    told: mpsc::Receiver<ToBackend>,
+    say: mpsc::Sender<FromBackend>,
 }
 
 impl Rig {
     fn new() -> Self {
-        let (tell, told) = mpsc::channel(4);
-        let (say, said) = mpsc::channel(4);
+        let (to_backend, told) = mpsc::channel(4);
+        let (say, from_backend) = mpsc::channel(4);
         let times = SessionTimes {
             call: Duration::from_mins(5),
             idle: IDLE,
             age: Duration::from_hours(24),
             write: Duration::from_secs(30),
         };
-        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Edge);
         let id = SessionId::random().unwrap();
-        let link = Link { tell, said };
+        let link = Link { to_backend, from_backend };
         let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say }
     }
@@ -44,7 +44,7 @@ impl Rig {
     }
 
     async fn say(&self, message: Message) {
-        self.say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+        self.say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
     }
 }
 
@@ -89,7 +89,7 @@ async fn a_backend_that_ends_did_not_answer() {
     let session = Arc::clone(&rig.session);
     let ending = async {
         sleep(SECOND).await;
-        rig.say.send(Said::Gone("exited".to_owned())).await.unwrap();
+        rig.say.send(FromBackend::Gone("exited".to_owned())).await.unwrap();
     };
     let (asked, ()) = tokio::join!(ask(&session, false), ending);
     assert!(matches!(asked, Err(Reason::Unanswered { .. })), "{asked:?}");
@@ -101,7 +101,7 @@ async fn what_the_edge_answers_itself_is_no_answer() {
     let session = Arc::clone(&rig.session);
     let failing = async {
         let id = rig.heard().await.id().unwrap().clone();
-        let unanswered = Said::Unanswered { id, code: -1, text: "unreachable".to_owned() };
+        let unanswered = FromBackend::Unanswered { id, code: -1, text: "unreachable".to_owned() };
         rig.say.send(unanswered).await.unwrap();
     };
     let (asked, ()) = tokio::join!(ask(&session, false), failing);
@@ -137,7 +137,7 @@ async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
 #[tokio::test(start_paused = true)]
 async fn a_handshake_in_vain_says_what_was_said_instead() {
     let rig = Rig::new();
-    rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
+    rig.say.send(FromBackend::Suspect("it asks".to_owned())).await.unwrap();
     let late = Reason::NeverSpoke { time: SILENCE, text: "it asks".to_owned() };
     assert_eq!(ask(&rig.session, true).await, Err(late));
 }
@@ -242,7 +242,7 @@ fn mcp() -> Mcp {
     let drain = Drain::default();
     let handler = crate::backend::diagnostics::Diagnostics;
     let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
-    Mcp::new(backend, &Limits::default(), Tally::default(), drain)
+    Mcp::new(backend, &Limits::default(), Metrics::default(), drain)
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use crate::drain::Drain;
 use crate::guard::ToolPolicy;
 use crate::limits::bytes::Budget;
 use crate::mcp::Mcp;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 
 fn page(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -86,7 +86,7 @@ fn a_list_that_is_none_or_has_no_end_is_refused() {
     large.add(&half("b")).unwrap();
     assert!(bad(large.add(&half("c"))).contains("16 MiB"));
     // What never fits is the list's fault, not the caller's.
-    let small = Budget::new(8000, 0, Tally::default()).quota();
+    let small = Budget::new(8000, 0, Metrics::default()).quota();
     let mut small = Pages::new(None, &small).unwrap();
     assert!(
         bad(small.add(&page(&json!({ "tools": ["x".repeat(3000)] }).to_string())))
@@ -145,7 +145,7 @@ fn slow_within(call: Duration) -> (Mcp, Policy) {
     let config = Config { times: times.check().unwrap(), ..Config::default() };
     let drain = Drain::default();
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
-    let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain);
+    let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain);
     (mcp, Policy::new(&config, &[]))
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::Reason;
+use crate::mcp::Reason;
 
 /// Events that one stream keeps, read or not.
 const MAX_EVENTS: usize = 256;

@@ -29,11 +29,11 @@ use self::id::{SessionId, StreamId};
 use self::log::Turn;
 use self::state::State;
 use super::Reason;
-use crate::backend::Told;
+use crate::backend::ToBackend;
 use crate::caller::{Caller, Principal, Transport};
 use crate::config::Times;
 use crate::limits::bytes::Quota;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Message, RequestId};
 use crate::wire::revision::ProtocolVersion;
 
@@ -60,7 +60,7 @@ pub(crate) struct Terms {
     pub(crate) times: SessionTimes,
     /// What lies on its streams counts against this.
     pub(crate) quota: Quota,
-    pub(crate) tally: Tally,
+    pub(crate) metrics: Metrics,
 }
 
 /// One session. It lives as long as its task ([`Session::start`]); readers may outlive it, to read
@@ -71,7 +71,7 @@ pub(crate) struct Session {
     principal: Principal,
     transport: Transport,
     terms: Terms,
-    tell: mpsc::Sender<Told>,
+    to_backend: mpsc::Sender<ToBackend>,
     state: Mutex<State>,
     /// A reader took something, or left.
     room: Notify,
@@ -126,7 +126,7 @@ impl Session {
     }
 
     fn count(&self, outcome: Outcome) {
-        self.terms.tally.count(outcome);
+        self.terms.metrics.count(outcome);
     }
 
     pub(crate) fn id(&self) -> &SessionId {
@@ -247,7 +247,7 @@ impl Session {
             let message = Message::cancellation(id, None);
             let caller = Arc::new(Caller::edge());
             // A backend whose queue is full works for nobody; its answer is dropped when it comes.
-            drop(self.tell.try_send(Told { message, caller }));
+            drop(self.to_backend.try_send(ToBackend { message, caller }));
         }
     }
 
@@ -258,11 +258,11 @@ impl Session {
 
     /// Tells the backend something. A backend that takes nothing for the write timeout, or for as
     /// long as a call may take, is busy.
-    pub(crate) async fn tell(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
-        let told = Told { message, caller: Arc::clone(caller) };
+    pub(crate) async fn send(&self, message: Message, caller: &Arc<Caller>) -> Result<(), Reason> {
+        let told = ToBackend { message, caller: Arc::clone(caller) };
         let SessionTimes { write, call, idle: _, age: _ } = self.terms.times;
         let time = write.min(call);
-        match self.tell.send_timeout(told, time).await {
+        match self.to_backend.send_timeout(told, time).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Reason::BackendBusy),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Reason::UnknownSession),

@@ -18,7 +18,7 @@ use super::id::StreamId;
 use super::state::Routed;
 use super::state::State;
 use super::{Session, Terms};
-use crate::backend::{During, LARGE, Link, Said, Told};
+use crate::backend::{During, FromBackend, LARGE, Link, ToBackend};
 use crate::caller::{Caller, Principal, Transport};
 use crate::drain::Drain;
 use crate::mcp::Reason;
@@ -42,15 +42,15 @@ impl Session {
         place: P,
         drain: &Drain,
     ) -> Arc<Self> {
-        let Link { tell, said } = link;
-        let Terms { times: _, quota, tally } = terms.clone();
-        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, tally);
+        let Link { to_backend, from_backend } = link;
+        let Terms { times: _, quota, metrics } = terms.clone();
+        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, metrics);
         let session = Arc::new(Self {
             id,
             principal,
             transport,
             terms,
-            tell,
+            to_backend,
             state: Mutex::new(state),
             room: Notify::new(),
             changed: Notify::new(),
@@ -65,7 +65,7 @@ impl Session {
         drain.spawn_behind(async move {
             let _closing = Closing(Arc::clone(&own));
             let why = tokio::select! {
-                why = own.pump(said) => why,
+                why = own.pump(from_backend) => why,
                 () = own.closing.cancelled() => "the session was ended".to_owned(),
                 () = stopping => "the server is stopping".to_owned(),
             };
@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// Carries messages from the backend to their streams, and keeps the time. Says why it ended.
-    pub(crate) async fn pump(&self, mut said: mpsc::Receiver<Said>) -> String {
+    pub(crate) async fn pump(&self, mut from_backend: mpsc::Receiver<FromBackend>) -> String {
         let age = Instant::now() + self.terms.times.age;
         let mut short = pin!(self.quota().told_short());
         let mut shed = None;
@@ -92,15 +92,15 @@ impl Session {
                     shed = Some(Instant::now() + SHED_PAUSE);
                     short.set(self.quota().told_short());
                 }
-                said = said.recv() => match said {
-                    Some(Said::Message { message, during }) => {
+                from_backend = from_backend.recv() => match from_backend {
+                    Some(FromBackend::Message { message, during }) => {
                         self.carry(&message, &during).await;
                         self.settled.notify_waiters();
                         if self.state().is_refused() {
                             return "the backend refused to be initialised".to_owned();
                         }
                     }
-                    Some(Said::Unanswered { id, code, text }) => {
+                    Some(FromBackend::Unanswered { id, code, text }) => {
                         let fault = Reason::Unanswered { code, text };
                         let waited = self.state().fail(&id, fault, Instant::now());
                         tracing::debug!(session = %self.id.alias(), waited, "unanswered");
@@ -109,9 +109,9 @@ impl Session {
                             return "the backend could not be initialised".to_owned();
                         }
                     }
-                    Some(Said::Suspect(text)) => drop(self.suspicion.set(text)),
-                    Some(Said::Taken(tell)) => drop(tell),
-                    Some(Said::Gone(why)) => {
+                    Some(FromBackend::Suspect(text)) => drop(self.suspicion.set(text)),
+                    Some(FromBackend::Taken(until_taken)) => drop(until_taken),
+                    Some(FromBackend::Gone(why)) => {
                         tracing::warn!(session = %self.id.alias(), why, "the backend is gone");
                         let why = format!("the MCP server ended: {why}");
                         self.state().blame(&why);
@@ -154,7 +154,7 @@ impl Session {
                 };
                 let caller = Arc::new(Caller::edge());
                 // Waiting here could wait for the backend that waits for us.
-                drop(self.tell.try_send(Told { message: refusal, caller }));
+                drop(self.to_backend.try_send(ToBackend { message: refusal, caller }));
             }
         }
         if let Some(stream) = stream {
@@ -233,7 +233,7 @@ impl Session {
             let message = Message::cancellation(&id, None);
             let caller = Arc::new(Caller::edge());
             // A backend whose queue is full will hear of its end soon enough.
-            drop(self.tell.try_send(Told { message, caller }));
+            drop(self.to_backend.try_send(ToBackend { message, caller }));
         }
         if now >= age {
             self.count(Outcome::SessionAge);

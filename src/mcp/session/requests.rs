@@ -56,7 +56,7 @@ impl Session {
         let mut unsent = Unsent { session: self, ids };
         for call in calls {
             let (request, caller) = call.into_parts();
-            self.tell(request, &caller).await?;
+            self.send(request, &caller).await?;
             unsent.ids.pop_front();
         }
         Ok(())
@@ -79,7 +79,7 @@ impl Session {
             }
         }
         self.settled.notify_waiters();
-        self.tell(message, caller).await
+        self.send(message, caller).await
     }
 
     /// Takes the client's answer to a request of the backend's; one that nobody waits for is dropped.
@@ -89,7 +89,7 @@ impl Session {
         caller: &Arc<Caller>,
     ) -> Result<(), Reason> {
         let asked = message.id().is_some_and(|id| self.state().take_answer(id));
-        if asked { self.tell(message, caller).await } else { Ok(()) }
+        if asked { self.send(message, caller).await } else { Ok(()) }
     }
 
     /// Initialises the backend in the edge's own name if no client did or is about to. A call
@@ -120,7 +120,7 @@ impl Session {
             return Err(Reason::BackendFailed(text.unwrap_or_else(|| "no answer".to_owned())));
         }
         let ready = Message::notification("notifications/initialized", &serde_json::Value::Null);
-        self.tell(ready, caller).await
+        self.send(ready, caller).await
     }
 }
 

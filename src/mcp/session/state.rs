@@ -17,7 +17,7 @@ use crate::limits::bytes::{PER_MESSAGE, Quota};
 use crate::mcp::Reason;
 use crate::mcp::call::{Permitted, Record, Shape};
 use crate::mcp::era::Era;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Kind, Message, RequestId, code};
 use crate::wire::revision::ProtocolVersion;
 
@@ -82,7 +82,7 @@ pub struct State {
     fault: Option<String>,
     /// What lies on its streams counts against this.
     quota: Quota,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl State {
@@ -99,13 +99,13 @@ impl State {
             ended: false,
             fault: None,
             quota: Quota::default(),
-            tally: Tally::default(),
+            metrics: Metrics::default(),
         }
     }
 
     /// The same, on account of somebody.
-    pub(crate) fn on_account(self, quota: Quota, tally: Tally) -> Self {
-        Self { quota, tally, ..self }
+    pub(crate) fn on_account(self, quota: Quota, metrics: Metrics) -> Self {
+        Self { quota, metrics, ..self }
     }
 
     /// A message as it lies on a stream.
@@ -120,13 +120,13 @@ impl State {
 
     fn push(&mut self, stream: StreamId, event: Bytes) {
         let dropped = self.logs.entry(stream).or_default().push(event);
-        self.tally.count_many(Outcome::EventsDropped, dropped);
+        self.metrics.count_many(Outcome::EventsDropped, dropped);
     }
 
     /// Gives up what is only kept for clients that come back: memory is short.
     pub(crate) fn shed(&mut self) {
         let shed = self.logs.values_mut().map(EventLog::shed).sum();
-        self.tally.count_many(Outcome::EventsShed, shed);
+        self.metrics.count_many(Outcome::EventsShed, shed);
     }
 
     /// The version that was settled on; none before `initialize` was answered.
@@ -212,7 +212,7 @@ impl State {
                 streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
                 shape,
-                record: Record::begin(&self.tally),
+                record: Record::begin(&self.metrics),
             };
             self.calls.insert(id.clone(), pending);
         }
@@ -314,7 +314,7 @@ impl State {
             Kind::Request { id, .. } => {
                 if self.asked.len() >= MAX_ASKED {
                     self.asked.pop_front();
-                    self.tally.count(Outcome::QuestionForgotten);
+                    self.metrics.count(Outcome::QuestionForgotten);
                 }
                 self.asked.push_back((id.clone(), stream));
             }
@@ -442,7 +442,7 @@ impl State {
             bytes += size;
             if count > MAX_FINISHED || bytes > MAX_FINISHED_BYTES {
                 let unread = self.logs.remove(&stream).map_or(0, |log| log.unread());
-                self.tally.count_many(Outcome::EventsDropped, unread);
+                self.metrics.count_many(Outcome::EventsDropped, unread);
             }
         }
     }
@@ -490,28 +490,28 @@ mod tests {
         let first = begin(&mut state, &one, true).unwrap();
         let second = begin(&mut state, &two, true).unwrap();
         let answer = Message::result(&2.into(), &json!({}));
-        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Delivered);
         assert!(state.log(second).unwrap().is_finished());
         assert!(!state.log(first).unwrap().is_finished());
-        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Dropped);
+        assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Dropped);
     }
 
     #[tokio::test]
     async fn progress_follows_its_token_and_the_rest_is_placed_by_rule() {
         let mut state = state();
         let note = Message::notification("notifications/message", &json!({}));
-        assert_eq!(state.place(&note, &During::Unsaid), Some(StreamId::STANDALONE));
+        assert_eq!(state.place(&note, &During::Unknown), Some(StreamId::STANDALONE));
         let first = begin(&mut state, &request(1, Some("a")), true).unwrap();
-        assert_eq!(state.place(&note, &During::Unsaid), Some(first));
+        assert_eq!(state.place(&note, &During::Unknown), Some(first));
         let second = begin(&mut state, &request(2, Some("b")), true).unwrap();
-        assert_eq!(state.place(&progress("a"), &During::Unsaid), Some(first));
-        assert_eq!(state.place(&progress("b"), &During::Unsaid), Some(second));
-        assert_eq!(state.place(&progress("over"), &During::Unsaid), None);
-        assert_eq!(state.place(&note, &During::Unsaid), Some(second));
+        assert_eq!(state.place(&progress("a"), &During::Unknown), Some(first));
+        assert_eq!(state.place(&progress("b"), &During::Unknown), Some(second));
+        assert_eq!(state.place(&progress("over"), &During::Unknown), None);
+        assert_eq!(state.place(&note, &During::Unknown), Some(second));
         assert_eq!(state.place(&note, &During::NoCall), Some(second));
         assert_eq!(state.place(&note, &During::Call(1.into())), Some(first));
         let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
-        assert_eq!(state.place(&note, &During::Unsaid), Some(StreamId::STANDALONE));
+        assert_eq!(state.place(&note, &During::Unknown), Some(StreamId::STANDALONE));
     }
 
     #[tokio::test]
@@ -523,7 +523,7 @@ mod tests {
             Some(StreamId::STANDALONE)
         );
         let answer = Message::result(&1.into(), &json!({}));
-        assert_eq!(state.place(&answer, &During::Unsaid), Some(stream));
+        assert_eq!(state.place(&answer, &During::Unknown), Some(stream));
     }
 
     #[tokio::test]
@@ -545,7 +545,7 @@ mod tests {
     async fn only_what_was_asked_may_be_answered_and_only_once() {
         let mut state = state();
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
-        assert_eq!(state.route(&asked, &During::Unsaid, Instant::now()), Routed::Delivered);
+        assert_eq!(state.route(&asked, &During::Unknown, Instant::now()), Routed::Delivered);
         assert!(!state.take_answer(&8.into()));
         assert!(state.take_answer(&7.into()));
         assert!(!state.take_answer(&7.into()));
@@ -558,24 +558,24 @@ mod tests {
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
         assert_eq!(state.route(&asked, &During::Call(1.into()), Instant::now()), Routed::Delivered);
         let cancel = Message::cancellation(&7.into(), None);
-        assert_eq!(state.place(&cancel, &During::Unsaid), Some(stream));
+        assert_eq!(state.place(&cancel, &During::Unknown), Some(stream));
         let answer = Message::result(&1.into(), &json!({}));
-        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
-        assert_eq!(state.place(&cancel, &During::Unsaid), Some(StreamId::STANDALONE));
+        assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Delivered);
+        assert_eq!(state.place(&cancel, &During::Unknown), Some(StreamId::STANDALONE));
         state.forget(stream);
-        assert_eq!(state.route(&cancel, &During::Unsaid, Instant::now()), Routed::Delivered);
+        assert_eq!(state.route(&cancel, &During::Unknown, Instant::now()), Routed::Delivered);
         assert!(state.log(stream).is_none());
     }
 
     #[tokio::test]
     async fn questions_have_a_lid() {
-        let tally = Tally::default();
-        let mut state = state().on_account(Quota::default(), tally.clone());
+        let metrics = Metrics::default();
+        let mut state = state().on_account(Quota::default(), metrics.clone());
         for id in 0..300_u64 {
             let asked = Message::request(&id.into(), "roots/list", &json!({}));
-            state.route(&asked, &During::Unsaid, Instant::now());
+            state.route(&asked, &During::Unknown, Instant::now());
         }
-        assert_eq!((state.asked.len(), tally.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
+        assert_eq!((state.asked.len(), metrics.outcomes()["question_forgotten"]), (MAX_ASKED, 44));
         assert!(!state.take_answer(&43.into()) && state.take_answer(&44.into()));
     }
 
@@ -588,7 +588,7 @@ mod tests {
                 .unwrap();
             state.log(stream).unwrap().detach(turn);
             let answer = Message::result(&id.into(), &json!({}));
-            assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+            assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Delivered);
         }
         assert_eq!(state.logs.len(), 1 + MAX_FINISHED);
         assert!(state.log(StreamId(100)).is_some());
@@ -614,7 +614,7 @@ mod tests {
             state.log(stream).unwrap().detach(turn);
             let empty = Message::result(&id.into(), &json!("")).bytes().len();
             let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
-            let _routed = state.route(&answer, &During::Unsaid, Instant::now());
+            let _routed = state.route(&answer, &During::Unknown, Instant::now());
             state.logs.len() - 1
         };
         assert_eq!(finish(1, MAX_FINISHED_BYTES / 2), 1);
@@ -643,7 +643,7 @@ mod tests {
             let mut state = state();
             let stream = begin(&mut state, &initialize(1), true).unwrap();
             assert!(state.is_initialize(&1.into()) && !state.is_initialize(&2.into()));
-            assert_eq!(state.route(&answer, &During::Unsaid, now), Routed::Delivered);
+            assert_eq!(state.route(&answer, &During::Unknown, now), Routed::Delivered);
             let (version, refused) = (state.version(), state.is_refused());
             assert_eq!(state.is_ended(), refused);
             assert_eq!(state.usage().is_none(), refused);
@@ -669,7 +669,7 @@ mod tests {
         let stream = begin(&mut state, &request(1, None), true).unwrap();
         assert_eq!((state.idle_since(), state.calls()), (None, 1));
         let answer = Message::result(&1.into(), &json!({}));
-        assert_eq!(state.route(&answer, &During::Unsaid, later), Routed::Delivered);
+        assert_eq!(state.route(&answer, &During::Unknown, later), Routed::Delivered);
         assert_eq!((state.idle_since(), state.calls()), (None, 0), "its stream is read");
         let turn = state.log(stream).unwrap().turn();
         state.log(stream).unwrap().detach(turn);
@@ -709,10 +709,10 @@ mod tests {
         let note = Message::notification("notifications/message", &json!({}));
         let nameless = Message::notification("notifications/progress", &json!({}));
         assert_eq!(state.place(&note, &During::NoCall), Some(only));
-        assert_eq!(state.place(&nameless, &During::Unsaid), None, "it is of no call");
+        assert_eq!(state.place(&nameless, &During::Unknown), None, "it is of no call");
         let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
         assert_eq!(state.place(&note, &During::NoCall), Some(StreamId::STANDALONE));
-        assert_eq!(state.place(&note, &During::Unsaid), Some(only));
+        assert_eq!(state.place(&note, &During::Unknown), Some(only));
     }
 
     #[tokio::test]
@@ -722,13 +722,13 @@ mod tests {
         let ping = Message::request(&8.into(), "ping", &json!({}));
         let note = Message::notification("notifications/message", &json!({}));
         let mut bare = State::new(Audience::of(Transport::Bare), now);
-        assert_eq!(bare.route(&asked, &During::Unsaid, now), Routed::Unanswerable(7.into()));
-        assert_eq!(bare.route(&note, &During::Unsaid, now), Routed::Dropped);
+        assert_eq!(bare.route(&asked, &During::Unknown, now), Routed::Unanswerable(7.into()));
+        assert_eq!(bare.route(&note, &During::Unknown, now), Routed::Dropped);
         let mut state = state();
-        assert_eq!(state.route(&ping, &During::Unsaid, now), Routed::Unanswerable(8.into()));
+        assert_eq!(state.route(&ping, &During::Unknown, now), Routed::Unanswerable(8.into()));
         let _turn = state.log(StreamId::STANDALONE).unwrap().attach();
-        assert_eq!(state.route(&ping, &During::Unsaid, now), Routed::Delivered);
-        assert_eq!(state.route(&note, &During::Unsaid, now), Routed::Delivered);
+        assert_eq!(state.route(&ping, &During::Unknown, now), Routed::Delivered);
+        assert_eq!(state.route(&note, &During::Unknown, now), Routed::Delivered);
     }
 
     #[tokio::test]
@@ -739,7 +739,7 @@ mod tests {
             state.begin(&mut [call(request(1, None))], onto, Instant::now()).unwrap();
         assert_eq!(stream, StreamId::STANDALONE);
         let answer = Message::result(&1.into(), &json!({}));
-        assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+        assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Delivered);
         state.put(Bytes::from_static(b"{}"));
         assert_eq!(state.log(stream).unwrap().unread(), 2);
         state.forget(stream);
@@ -754,24 +754,24 @@ mod tests {
         for id in 1..=2 * u64::try_from(MAX_FINISHED).unwrap() {
             let _stream = begin(&mut state, &request(id, None), true).unwrap();
             let answer = Message::result(&id.into(), &json!({}));
-            assert_eq!(state.route(&answer, &During::Unsaid, Instant::now()), Routed::Delivered);
+            assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Delivered);
         }
         assert_eq!(state.logs.len(), 1 + 2 * MAX_FINISHED);
     }
 
     #[tokio::test]
     async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
-        let budget = crate::limits::bytes::Budget::new(100_000, 0, Tally::default());
-        let tally = Tally::default();
-        let mut state = state().on_account(budget.quota(), tally.clone());
+        let budget = crate::limits::bytes::Budget::new(100_000, 0, Metrics::default());
+        let metrics = Metrics::default();
+        let mut state = state().on_account(budget.quota(), metrics.clone());
         let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;
         for (text, taken) in [(plain.to_owned(), 0), (format!("{plain}\n"), 31 + PER_MESSAGE)] {
             let note = Message::parse(text.into()).unwrap();
-            assert_eq!(state.route(&note, &During::Unsaid, Instant::now()), Routed::Delivered);
+            assert_eq!(state.route(&note, &During::Unknown, Instant::now()), Routed::Delivered);
             assert_eq!(budget.taken(), taken);
         }
         state.shed();
         state.shed();
-        assert_eq!((budget.taken(), tally.outcomes()["events_shed"]), (0, 2));
+        assert_eq!((budget.taken(), metrics.outcomes()["events_shed"]), (0, 2));
     }
 }

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::backend::diagnostics::Diagnostics;
     use crate::backend::embedded::EmbeddedBackend;
-    use crate::backend::{Backend, Link, Said, Told};
+    use crate::backend::{Backend, FromBackend, Link, ToBackend};
     use crate::caller::{Caller, TokenId};
     use crate::config::{Config, Limits};
     use crate::drain::Drain;
@@ -212,7 +212,7 @@ mod tests {
     use crate::mcp::Mcp;
     use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
-    use crate::observe::metrics::Tally;
+    use crate::observe::metrics::Metrics;
     use crate::policy::Policy;
     use crate::wire::jsonrpc::Message;
 
@@ -258,7 +258,7 @@ mod tests {
         session_of(ME, place, drain, table)
     }
 
-    type Played = (tokio::sync::mpsc::Receiver<Told>, tokio::sync::mpsc::Sender<Said>);
+    type Played = (tokio::sync::mpsc::Receiver<ToBackend>, tokio::sync::mpsc::Sender<FromBackend>);
 
     fn session_of(
         principal: Principal,
@@ -266,15 +266,16 @@ mod tests {
         drain: &Drain,
         table: &SessionTable,
     ) -> (Arc<Session>, Played) {
-        let (tell, told) = tokio::sync::mpsc::channel(8);
-        let (say, said) = tokio::sync::mpsc::channel(8);
+        let (to_backend, told) = tokio::sync::mpsc::channel(8);
+        let (say, from_backend) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let terms = Terms { times, quota: Quota::default(), tally: Tally::default() };
+        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let id = place.id().clone();
         let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
-        let session = Session::start(id, owner, terms, Link { tell, said }, place, drain);
+        let session =
+            Session::start(id, owner, terms, Link { to_backend, from_backend }, place, drain);
         table.enter(&session, hold);
         (session, (told, say))
     }
@@ -426,7 +427,7 @@ mod tests {
         let config = Config { limits: limits.check().unwrap(), ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
-        let mcp = Mcp::new(backend, &config.limits, Tally::default(), drain.clone());
+        let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain.clone());
         let policy = Policy::new(&config, &[]);
         let newcomer = Newcomer { principal: &ME, patience: Instant::now() };
         let place = mcp.sessions.table.take(client(1), newcomer, &policy.limits).unwrap();

@@ -6,7 +6,7 @@ use super::id::SessionId;
 use super::reader::Reader;
 use super::requests::BESIDE_A_CLIENT;
 use super::*;
-use crate::backend::{During, Link, Said};
+use crate::backend::{During, FromBackend, Link};
 use crate::drain::Drain;
 use crate::mcp::call::Permitted;
 use crate::wire::jsonrpc::Kind;
@@ -21,19 +21,19 @@ const TIMES: SessionTimes = SessionTimes {
 /// A session, and the ends of its link that the backend would hold.
 struct Rig {
     session: Arc<Session>,
-    told: mpsc::Receiver<Told>,
-    say: mpsc::Sender<Said>,
+    told: mpsc::Receiver<ToBackend>,
+    say: mpsc::Sender<FromBackend>,
     caller: Arc<Caller>,
 }
 
 impl Rig {
     fn new(transport: Transport) -> Self {
-        let (tell, told) = mpsc::channel(4);
-        let (say, said) = mpsc::channel(4);
-        let terms = Terms { times: TIMES, quota: Quota::default(), tally: Tally::default() };
+        let (to_backend, told) = mpsc::channel(4);
+        let (say, from_backend) = mpsc::channel(4);
+        let terms = Terms { times: TIMES, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, transport);
         let id = SessionId::random().unwrap();
-        let link = Link { tell, said };
+        let link = Link { to_backend, from_backend };
         let session = Session::start(id, owner, terms, link, (), &Drain::default());
         Self { session, told, say, caller: Arc::new(Caller::stdio()) }
     }
@@ -48,7 +48,7 @@ impl Rig {
     }
 
     async fn say(&self, message: Message) {
-        self.say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+        self.say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
     }
 
     async fn told(&mut self) -> Message {
@@ -81,7 +81,7 @@ async fn a_call_without_an_answer_is_cancelled_at_the_backend_too() {
 async fn a_backend_that_ends_answers_everybody_with_its_last_words() {
     let rig = Rig::new(Transport::StreamableHttp);
     let (one, two) = (rig.call(1).await, rig.call(2).await);
-    rig.say.send(Said::Gone("exited with status 3".to_owned())).await.unwrap();
+    rig.say.send(FromBackend::Gone("exited with status 3".to_owned())).await.unwrap();
     for reader in [one, two] {
         let answer = String::from_utf8(reader.answer().await.unwrap().to_vec()).unwrap();
         assert!(answer.contains("exited with status 3"), "{answer}");
@@ -95,7 +95,7 @@ async fn a_call_that_found_no_backend_is_answered_with_its_code() {
     let (one, two) = (rig.call(1).await, rig.call(2).await);
     for id in [1, 2, 7] {
         let text = "unreachable".to_owned();
-        rig.say.send(Said::Unanswered { id: id.into(), code: -7, text }).await.unwrap();
+        rig.say.send(FromBackend::Unanswered { id: id.into(), code: -7, text }).await.unwrap();
     }
     let answer = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"unreachable"}}"#;
     assert_eq!(one.answer().await.unwrap(), &answer[..]);
@@ -257,50 +257,50 @@ async fn a_handshake_that_chooses_a_modern_version_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
-    let tally = Tally::default();
+    let metrics = Metrics::default();
     let quick = Duration::from_millis(1);
-    let budget = crate::limits::bytes::Budget::new(400_000, 0, tally.clone());
-    let (tell, _told) = mpsc::channel(4);
-    let (say, said) = mpsc::channel(4);
+    let budget = crate::limits::bytes::Budget::new(400_000, 0, metrics.clone());
+    let (to_backend, _told) = mpsc::channel(4);
+    let (say, from_backend) = mpsc::channel(4);
     let quota = budget.quota();
-    let terms = Terms { times: TIMES, quota: quota.clone(), tally: tally.clone() };
+    let terms = Terms { times: TIMES, quota: quota.clone(), metrics: metrics.clone() };
     let owner = (Principal::Anonymous, Transport::StreamableHttp);
     let id = SessionId::random().unwrap();
-    let link = Link { tell, said };
+    let link = Link { to_backend, from_backend };
     let session = Session::start(id, owner, terms, link, (), &Drain::default());
     for number in 0..8 {
         let message = note(&number.to_string()).charged(&quota);
-        say.send(Said::Message { message, during: During::Unsaid }).await.unwrap();
+        say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
     }
     tokio::time::sleep(quick).await;
     let kept = budget.taken();
     let filler = quota.try_take(80_000).unwrap();
     tokio::time::sleep(quick).await;
-    assert_eq!((budget.taken() - 80_000, tally.outcomes()["events_shed"]), (kept / 2, 4));
+    assert_eq!((budget.taken() - 80_000, metrics.outcomes()["events_shed"]), (kept / 2, 4));
     // Whoever fills memory keeps the session busy with that ten times a second at most.
     for _ in 0..50 {
         assert!(quota.try_take(90_000).is_err());
         tokio::time::sleep(quick).await;
     }
-    assert_eq!(tally.outcomes()["events_shed"], 4);
+    assert_eq!(metrics.outcomes()["events_shed"], 4);
     drop(filler);
     assert_eq!(session.listen().unwrap().next().await.unwrap(), note("4").line());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_sessions_times_end_is_counted() {
-    let tally = Tally::default();
-    let count = |outcome| tally.outcomes()[outcome];
+    let metrics = Metrics::default();
+    let count = |outcome| metrics.outcomes()[outcome];
     for (times, outcome) in [
         (SessionTimes { age: TIMES.idle * 2, ..TIMES }, "session_idle"),
         (SessionTimes { age: TIMES.idle / 2, ..TIMES }, "session_age"),
     ] {
-        let (tell, _told) = mpsc::channel(4);
-        let (_say, said) = mpsc::channel(4);
-        let terms = Terms { times, quota: Quota::default(), tally: tally.clone() };
+        let (to_backend, _told) = mpsc::channel(4);
+        let (_say, from_backend) = mpsc::channel(4);
+        let terms = Terms { times, quota: Quota::default(), metrics: metrics.clone() };
         let owner = (Principal::Anonymous, Transport::StreamableHttp);
         let id = SessionId::random().unwrap();
-        let link = Link { tell, said };
+        let link = Link { to_backend, from_backend };
         let session = Session::start(id, owner, terms, link, (), &Drain::default());
         let due = times.idle.min(times.age);
         tokio::time::sleep(due).await;
@@ -316,7 +316,7 @@ async fn an_initialize_that_waits_in_vain_is_told_what_was_said_instead() {
     let rig = Rig::new(Transport::StreamableHttp);
     let initialize = Message::request(&0.into(), "initialize", &json!({}));
     let reader = rig.session.call(vec![rig.permitted(initialize)], false).await.unwrap();
-    rig.say.send(Said::Suspect("it asks".to_owned())).await.unwrap();
+    rig.say.send(FromBackend::Suspect("it asks".to_owned())).await.unwrap();
     let answer = String::from_utf8(reader.answer().await.unwrap().to_vec()).unwrap();
     let text = "the MCP server did not answer `initialize` within 300 seconds: it asks";
     assert!(answer.contains(text), "{answer}");

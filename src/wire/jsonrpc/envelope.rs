@@ -7,7 +7,8 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Kind, RequestId};
+use super::id::RequestId;
+use super::kind::Kind;
 
 /// The members of a message; others are let through, but for twins.
 #[derive(Default)]

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 
 use super::envelope::{Text, folded, text};
 
+/// The key of a modern request's `params._meta` that names its protocol version.
+pub(super) const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
 #[derive(Deserialize)]
 pub(super) struct Negotiated {
     #[serde(rename = "protocolVersion")]
@@ -53,7 +56,7 @@ impl<'a> KnownParams<'a> {
 
 impl<'a> KnownMeta<'a> {
     fn read(meta: &'a str) -> Result<Self, serde_json::Error> {
-        let [progress_token, version] = members(meta, ["progressToken", super::ENVELOPE_VERSION])?;
+        let [progress_token, version] = members(meta, ["progressToken", ENVELOPE_VERSION])?;
         Ok(Self { progress_token, version })
     }
 }

@@ -4,10 +4,13 @@
 //! serialisation can read differently. Whatever could be read in two ways (a member that the edge
 //! looks at twice, or by another spelling; a `method` beside a `result`) is refused.
 
+pub mod code;
 mod cost;
 mod envelope;
 mod id;
+mod kind;
 mod known;
+mod malformed;
 mod skim;
 mod text;
 
@@ -19,108 +22,15 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use self::cost::MAX_DEPTH;
 pub(crate) use self::cost::weight;
 use self::envelope::{Envelope, Members};
 pub use self::id::RequestId;
-use self::known::{KnownParams, Negotiated, string};
+pub use self::kind::Kind;
+use self::known::{ENVELOPE_VERSION, KnownParams, Negotiated, string};
+pub use self::malformed::Malformed;
 pub(crate) use self::skim::Skim;
 pub(crate) use self::text::{any_error_in, error_in};
 use self::text::{as_text, blame, range_within, utf8};
-
-/// The key of a modern request's `params._meta` that names its protocol version.
-const ENVELOPE_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-
-/// Error codes of JSON-RPC 2.0 section 5.1, and those that MCP implementations share.
-pub mod code {
-    /// The bytes are no JSON.
-    pub const PARSE_ERROR: i32 = -32_700;
-    /// The JSON is no request.
-    pub const INVALID_REQUEST: i32 = -32_600;
-    /// Nobody answers this method.
-    pub const METHOD_NOT_FOUND: i32 = -32_601;
-    /// The parameters do not fit the method.
-    pub const INVALID_PARAMS: i32 = -32_602;
-    /// The server failed.
-    pub const INTERNAL_ERROR: i32 = -32_603;
-    /// The transport refused (what the MCP SDKs use for it).
-    pub const TRANSPORT: i32 = -32_000;
-    /// No such session (what the MCP SDKs use for it).
-    pub const SESSION_NOT_FOUND: i32 = -32_001;
-}
-
-/// What a message is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It wants an answer.
-    Request {
-        /// Under which the answer comes.
-        id: RequestId,
-        /// What is asked for.
-        method: Box<str>,
-    },
-    /// It wants none.
-    Notification {
-        /// What happened.
-        method: Box<str>,
-    },
-    /// It is an answer: a result or an error.
-    Response {
-        /// The request that it answers.
-        id: RequestId,
-    },
-}
-
-impl Kind {
-    fn with_id(&self, id: &RequestId) -> Self {
-        match self {
-            Self::Request { id: _, method } => {
-                Self::Request { id: id.clone(), method: method.clone() }
-            }
-            Self::Notification { method } => Self::Notification { method: method.clone() },
-            Self::Response { id: _ } => Self::Response { id: id.clone() },
-        }
-    }
-}
-
-/// Why bytes are no message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Not JSON at all.
-    #[error("not valid JSON: {0}")]
-    Syntax(String),
-    /// Nested deeper than the edge lets through.
-    #[error("nested deeper than {MAX_DEPTH} levels")]
-    TooDeep,
-    /// JSON, but not JSON-RPC.
-    #[error("not a JSON-RPC 2.0 message: {reason}")]
-    Shape {
-        /// What is wrong with it.
-        reason: Cow<'static, str>,
-        /// Its id, where that could be read.
-        id: Option<RequestId>,
-    },
-}
-
-impl Malformed {
-    /// The JSON-RPC error code for it.
-    #[must_use]
-    pub fn code(&self) -> i32 {
-        match self {
-            Self::Syntax(_) => code::PARSE_ERROR,
-            Self::TooDeep | Self::Shape { .. } => code::INVALID_REQUEST,
-        }
-    }
-
-    /// The id of the message, where it could be read.
-    #[must_use]
-    pub fn id(&self) -> Option<&RequestId> {
-        match self {
-            Self::Shape { id, .. } => id.as_ref(),
-            Self::Syntax(_) | Self::TooDeep => None,
-        }
-    }
-}
 
 /// One message: its bytes, and what they say.
 #[derive(Clone, PartialEq, Eq)]

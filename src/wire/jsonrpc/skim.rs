@@ -1,8 +1,7 @@
 //! What can be known of a message that cannot be kept, or not be read: it is looked at as it comes,
 //! and nothing of it is held but ids.
 
-use super::RequestId;
-use super::id::MAX_LENGTH;
+use super::id::{MAX_LENGTH, RequestId};
 
 /// The longest name of a member that is looked for, with its closing quote.
 const LONGEST_NAME: usize = 8;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::code;
 use super::cost::is_too_deep;
-use super::{Malformed, code};
+use super::malformed::Malformed;
 
 /// The bytes as text.
 pub(super) fn utf8(bytes: &Bytes) -> Result<&str, Malformed> {

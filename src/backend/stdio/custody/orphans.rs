@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::descent::{self, Families};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 
 /// How often orphans are looked for where nothing points to any: init reaps those of strangers.
 const LOOK: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub(crate) struct Orphans {
     own: Mutex<HashSet<Pid>>,
     suspected: Notify,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 /// A child that is no orphan, until this is dropped.
@@ -58,11 +58,11 @@ impl Drop for Own {
 
 impl Orphans {
     /// From now on this process is the parent of every orphan beneath it.
-    pub(crate) fn new(tally: Tally) -> Arc<Self> {
+    pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
         if let Err(error) = rustix::process::set_child_subreaper(Some(getpid())) {
             warn!(%error, "what outlives its keeper cannot be found");
         }
-        Arc::new(Self { own: Mutex::default(), suspected: Notify::new(), tally })
+        Arc::new(Self { own: Mutex::default(), suspected: Notify::new(), metrics })
     }
 
     fn own(&self) -> MutexGuard<'_, HashSet<Pid>> {
@@ -115,7 +115,7 @@ impl Orphans {
         let killed = descent::kill_beneath(getpid(), &own);
         drop(own);
         if killed > 0 {
-            self.tally.count(Outcome::OrphansKilled);
+            self.metrics.count(Outcome::OrphansKilled);
             info!(killed, "killed what outlived its keeper");
         }
         killed > 0 || !dead.is_empty()

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::redact::shorten;
 use crate::backend::Starter;
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::Message;
 
 /// Failures in a row that hold nobody back.
@@ -152,12 +152,12 @@ impl Starts {
 #[derive(Debug)]
 pub(super) struct Gate {
     starts: Mutex<Starts>,
-    tally: Tally,
+    metrics: Metrics,
 }
 
 impl Gate {
-    pub(super) fn new(tally: Tally) -> Arc<Self> {
-        Arc::new(Self { starts: Mutex::default(), tally })
+    pub(super) fn new(metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { starts: Mutex::default(), metrics })
     }
 
     fn starts(&self) -> MutexGuard<'_, Starts> {
@@ -192,11 +192,11 @@ impl Gate {
         if before == after {
             return;
         }
-        self.tally.gauges().crash_loop.store(starts.is_loop(), Ordering::Relaxed);
+        self.metrics.gauges().crash_loop.store(starts.is_loop(), Ordering::Relaxed);
         let Some(suspect) = after else {
             return info!("the MCP server stays up again: it is started as clients ask");
         };
-        self.tally.count(Outcome::CrashLoop);
+        self.metrics.count(Outcome::CrashLoop);
         let held_back = if suspect == Suspect::All { "everybody" } else { "one address" };
         let Starts { in_row: failures, ref why, .. } = *starts;
         warn!(
@@ -226,7 +226,7 @@ impl Attempt {
     }
 
     /// The program is told this.
-    pub(super) fn tells(&self, message: &Message) {
+    pub(super) fn note_sent(&self, message: &Message) {
         if !matches!(message.method(), Some("initialize" | "notifications/initialized")) {
             self.asked.store(true, Ordering::Relaxed);
         }
@@ -254,7 +254,7 @@ impl Attempt {
     }
 
     fn failed(&self, who: Starter, why: &str) {
-        self.gate.tally.count(Outcome::StartFailed);
+        self.gate.metrics.count(Outcome::StartFailed);
         let chance = chance();
         self.gate.note(|starts, now| starts.failed(who, why, chance, now));
     }

@@ -119,13 +119,13 @@ fn what_is_told_is_bounded() {
     assert_eq!(starts.ask(client(1), now).unwrap_err().why.len(), TOLD);
 }
 
-fn tells(attempt: &Attempt, method: &str) {
-    attempt.tells(&Message::notification(method, &serde_json::Value::Null));
+fn note_sent(attempt: &Attempt, method: &str) {
+    attempt.note_sent(&Message::notification(method, &serde_json::Value::Null));
 }
 
 /// How many failures are counted after one start that did as `doing` says.
 async fn counted<F: Future<Output = ()>>(doing: impl FnOnce(Attempt) -> F) -> u32 {
-    let gate = Gate::new(Tally::default());
+    let gate = Gate::new(Metrics::default());
     doing(gate.pass(client(1)).unwrap()).await;
     gate.starts().in_row
 }
@@ -133,22 +133,22 @@ async fn counted<F: Future<Output = ()>>(doing: impl FnOnce(Attempt) -> F) -> u3
 #[tokio::test(start_paused = true)]
 async fn what_counts_as_a_failure() {
     let silent = counted(async |attempt| {
-        tells(&attempt, "tools/call");
+        note_sent(&attempt, "tools/call");
         tokio::time::sleep(secs(100)).await;
         attempt.ended("exited");
     });
     assert_eq!(silent.await, 1, "it never spoke");
     let greeted = counted(async |attempt| {
         attempt.spoke().cancel();
-        tells(&attempt, "initialize");
-        tells(&attempt, "notifications/initialized");
+        note_sent(&attempt, "initialize");
+        note_sent(&attempt, "notifications/initialized");
         tokio::time::sleep(STEADY.saturating_sub(Duration::from_millis(1))).await;
         attempt.ended("exited");
     });
     assert_eq!(greeted.await, 1, "it ended too soon");
     let asked = counted(async |attempt| {
         attempt.spoke().cancel();
-        tells(&attempt, "tools/call");
+        note_sent(&attempt, "tools/call");
         attempt.ended("exited");
     });
     assert_eq!(asked.await, 0, "the call may have ended it");
@@ -163,8 +163,8 @@ async fn what_counts_as_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn it_opens_again_at_the_very_second_that_a_trial_has_stayed_up() {
-    let tally = Tally::default();
-    let gate = Gate::new(tally.clone());
+    let metrics = Metrics::default();
+    let gate = Gate::new(metrics.clone());
     for _ in 0..FREE {
         gate.pass(Starter::Edge).unwrap().ended("exited with status 3");
     }
@@ -172,7 +172,7 @@ async fn it_opens_again_at_the_very_second_that_a_trial_has_stayed_up() {
     let held = gate.pass(client(1)).unwrap_err();
     assert_eq!(held.why, "exited with status 3");
     tokio::time::sleep(held.wait).await;
-    let is_loop = || tally.gauges().crash_loop.load(Ordering::Relaxed);
+    let is_loop = || metrics.gauges().crash_loop.load(Ordering::Relaxed);
     assert!(!gate.is_closed() && is_loop());
     let trial = gate.pass(client(1)).unwrap();
     assert!(gate.is_closed());
@@ -183,5 +183,5 @@ async fn it_opens_again_at_the_very_second_that_a_trial_has_stayed_up() {
     assert!(!gate.is_closed() && !is_loop());
     let failed = Outcome::StartFailed.name();
     let entered = Outcome::CrashLoop.name();
-    assert_eq!((tally.outcomes()[failed], tally.outcomes()[entered]), (u64::from(FREE), 1));
+    assert_eq!((metrics.outcomes()[failed], metrics.outcomes()[entered]), (u64::from(FREE), 1));
 }

@@ -13,9 +13,9 @@ use tracing::warn;
 use super::redact::Redactor;
 use super::stderr::LastWords;
 use super::watch::{Output, Watch};
-use crate::backend::{During, Said, say};
+use crate::backend::{During, FromBackend, say};
 use crate::limits::lines::{Cut, Frames, Line, Step};
-use crate::observe::metrics::{Outcome, Tally};
+use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Malformed, Message, RequestId, Skim, code, error_in};
 
 /// Messages taken from one line; children of 2025-03-26 may send arrays.
@@ -33,7 +33,7 @@ const KEPT: usize = 1000;
 /// pipe is still emptied, so that a child that writes can finish. The first message is `spoke`.
 pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     mut lines: Frames<R>,
-    said: &mpsc::Sender<Said>,
+    from_backend: &mpsc::Sender<FromBackend>,
     spoke: &CancellationToken,
     ending: &CancellationToken,
     noise: &mut Noise<'_>,
@@ -52,11 +52,11 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
         let broken_off = lines.is_ended();
         for what in heard(line, broken_off, noise) {
             spoke.cancel();
-            let said = say(said, what);
+            let from_backend = say(from_backend, what);
             tokio::select! {
                 biased;
                 () = ending.cancelled() => break,
-                sent = said => if sent.is_err() { break },
+                sent = from_backend => if sent.is_err() { break },
             }
         }
     }
@@ -64,7 +64,7 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
 
 /// What a line comes to. One that is `broken_off` is what a child wrote when it ended: its end says
 /// more of that than the line.
-fn heard(line: Line, broken_off: bool, noise: &mut Noise<'_>) -> Vec<Said> {
+fn heard(line: Line, broken_off: bool, noise: &mut Noise<'_>) -> Vec<FromBackend> {
     match line {
         Line::Whole(bytes) => match messages(&bytes) {
             Ok(messages) => messages.into_iter().map(|it| noise.said(it)).collect(),
@@ -98,17 +98,17 @@ fn messages(bytes: &Bytes) -> Result<Vec<Message>, Malformed> {
     }
 }
 
-fn unanswered(id: RequestId, text: String) -> Said {
-    Said::Unanswered { id, code: code::INTERNAL_ERROR, text }
+fn unanswered(id: RequestId, text: String) -> FromBackend {
+    FromBackend::Unanswered { id, code: code::INTERNAL_ERROR, text }
 }
 
 /// What `initialize` comes to that is answered under another id, or none.
-fn nameless(hello: RequestId, named: Option<&RequestId>, answer: &[u8]) -> Said {
+fn nameless(hello: RequestId, named: Option<&RequestId>, answer: &[u8]) -> FromBackend {
     let named = named.map_or_else(|| "without an id".to_owned(), |id| format!("under id {id}"));
     let text = format!("the MCP server answered `initialize` {named}, not under {hello}");
     match error_in(answer) {
         Some((code, error)) => {
-            Said::Unanswered { id: hello, code, text: format!("{text}: {error}") }
+            FromBackend::Unanswered { id: hello, code, text: format!("{text}: {error}") }
         }
         None => unanswered(hello, text),
     }
@@ -154,7 +154,7 @@ fn has_no_number(text: &str) -> bool {
 pub(super) struct Noise<'a> {
     pid: i32,
     redactor: &'a Redactor,
-    tally: Tally,
+    metrics: Metrics,
     watch: &'a Watch,
     last_words: &'a LastWords,
     skipped: u64,
@@ -168,15 +168,15 @@ impl<'a> Noise<'a> {
     pub(super) fn of(
         pid: i32,
         redactor: &'a Redactor,
-        tally: Tally,
+        metrics: Metrics,
         (watch, last_words): (&'a Watch, &'a LastWords),
     ) -> Self {
-        Self { pid, redactor, tally, watch, last_words, skipped: 0, warned: None, lost: None }
+        Self { pid, redactor, metrics, watch, last_words, skipped: 0, warned: None, lost: None }
     }
 
-    fn said(&self, message: Message) -> Said {
-        match self.watch.hears(&message) {
-            None => Said::Message { message, during: During::Unsaid },
+    fn said(&self, message: Message) -> FromBackend {
+        match self.watch.note_received(&message) {
+            None => FromBackend::Message { message, during: During::Unknown },
             Some(hello) => nameless(hello, message.id(), message.bytes()),
         }
     }
@@ -195,7 +195,12 @@ impl<'a> Noise<'a> {
     }
 
     /// A line that is no message: the caller that waits for an answer in it is told what is wrong.
-    fn unreadable(&mut self, line: &[u8], malformed: &Malformed, broken_off: bool) -> Vec<Said> {
+    fn unreadable(
+        &mut self,
+        line: &[u8],
+        malformed: &Malformed,
+        broken_off: bool,
+    ) -> Vec<FromBackend> {
         let skim = Skim::of(line);
         if broken_off || !skim.is_rpc() {
             let why = match malformed {
@@ -206,7 +211,7 @@ impl<'a> Noise<'a> {
             let text = self.redactor.excerpt(line, KEPT);
             self.watch.stray(line, &text);
             if !skim.is_rpc() {
-                self.last_words.stdout.hear(&text);
+                self.last_words.stdout.take_line(&text);
             }
             self.skipped(Outcome::LineSkipped, why, line);
             return Vec::new();
@@ -232,7 +237,7 @@ impl<'a> Noise<'a> {
     }
 
     fn skipped(&mut self, outcome: Outcome, why: &str, line: &[u8]) {
-        self.tally.count(outcome);
+        self.metrics.count(outcome);
         self.skipped = self.skipped.saturating_add(1);
         let quiet = self.warned.is_some_and(|at| at.elapsed() < QUIET);
         if self.skipped > WARNED && quiet {

@@ -6,7 +6,7 @@ use crate::wire::jsonrpc::Message;
 /// A child that was told `initialize` under id 1, or nothing.
 struct Rig {
     redactor: Redactor,
-    tally: Tally,
+    metrics: Metrics,
     watch: Watch,
     last_words: LastWords,
 }
@@ -15,48 +15,51 @@ impl Rig {
     fn new() -> Self {
         Self {
             redactor: Redactor::default(),
-            tally: Tally::default(),
+            metrics: Metrics::default(),
             watch: Watch::new(1000),
             last_words: LastWords::default(),
         }
     }
 
-    fn told(self, id: u64, method: &str) -> Self {
-        self.watch.tells(&Message::request(&id.into(), method, &serde_json::Value::Null));
+    fn after_sending(self, id: u64, method: &str) -> Self {
+        self.watch.note_sent(&Message::request(&id.into(), method, &serde_json::Value::Null));
         self
     }
 
-    fn hears_line(&self, line: Line, broken_off: bool) -> Vec<Said> {
+    fn hears_line(&self, line: Line, broken_off: bool) -> Vec<FromBackend> {
         let mut noise =
-            Noise::of(1, &self.redactor, self.tally.clone(), (&self.watch, &self.last_words));
+            Noise::of(1, &self.redactor, self.metrics.clone(), (&self.watch, &self.last_words));
         heard(line, broken_off, &mut noise)
     }
 
-    fn hears(&self, line: impl AsRef<[u8]>) -> Vec<Said> {
+    fn note_received(&self, line: impl AsRef<[u8]>) -> Vec<FromBackend> {
         self.hears_line(Line::Whole(Bytes::copy_from_slice(line.as_ref())), false)
     }
 
     fn count(&self, outcome: &str) -> u64 {
-        self.tally.outcomes()[outcome]
+        self.metrics.outcomes()[outcome]
     }
 }
 
 /// The calls that a line fails, each with its code and text.
-fn failed(said: Vec<Said>) -> Vec<(String, i32, String)> {
-    let failed = |said| match said {
-        Said::Unanswered { id, code, text } => (id.to_string(), code, text),
-        other @ (Said::Message { .. } | Said::Suspect(_) | Said::Taken(_) | Said::Gone(_)) => {
+fn failed(from_backend: Vec<FromBackend>) -> Vec<(String, i32, String)> {
+    let failed = |from_backend| match from_backend {
+        FromBackend::Unanswered { id, code, text } => (id.to_string(), code, text),
+        other @ (FromBackend::Message { .. }
+        | FromBackend::Suspect(_)
+        | FromBackend::Taken(_)
+        | FromBackend::Gone(_)) => {
             panic!("{other:?}")
         }
     };
-    said.into_iter().map(failed).collect()
+    from_backend.into_iter().map(failed).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_line_is_a_message_or_a_batch_or_noise() {
     let read = |line: &str| {
         let rig = Rig::new();
-        (rig.hears(line).len(), rig.count("line_skipped"))
+        (rig.note_received(line).len(), rig.count("line_skipped"))
     };
     let note = r#"{"jsonrpc":"2.0","method":"a"}"#;
     assert_eq!(read(note), (1, 0));
@@ -91,9 +94,9 @@ async fn an_answer_that_cannot_be_read_fails_its_call_and_says_why() {
             "zero bytes",
         ),
     ] {
-        let rig = Rig::new().told(1, "initialize").told(31, "tools/call");
+        let rig = Rig::new().after_sending(1, "initialize").after_sending(31, "tools/call");
         let shown = String::from_utf8_lossy(&line);
-        let [(id, code, text)] = &failed(rig.hears(&line))[..] else { panic!("{shown}") };
+        let [(id, code, text)] = &failed(rig.note_received(&line))[..] else { panic!("{shown}") };
         assert_eq!((&**id, *code), ("31", code::INTERNAL_ERROR), "{shown}");
         let all = format!("the MCP server's answer cannot be read: {text}");
         assert!(text.starts_with("the MCP server's answer cannot be read: "), "{all}");
@@ -107,7 +110,7 @@ async fn an_answer_that_cannot_be_read_fails_its_call_and_says_why() {
 async fn of_a_batch_that_cannot_be_read_each_call_fails() {
     let rig = Rig::new();
     let line = r#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","id":"b","result":NaN}]"#;
-    let ids: Vec<_> = failed(rig.hears(line)).into_iter().map(|(id, ..)| id).collect();
+    let ids: Vec<_> = failed(rig.note_received(line)).into_iter().map(|(id, ..)| id).collect();
     assert_eq!(ids, ["1", "\"b\""]);
 }
 
@@ -119,7 +122,7 @@ async fn a_log_line_with_an_answer_in_it_fails_nothing() {
         r#"{"level":"info","id":31,"msg":"served"}"#,
         "{'jsonrpc': '2.0', 'id': 31, 'result': {}}",
     ] {
-        assert!(rig.hears(line).is_empty(), "{line}");
+        assert!(rig.note_received(line).is_empty(), "{line}");
     }
     assert_eq!((rig.count("answer_unreadable"), rig.count("line_skipped")), (0, 3));
 }
@@ -138,18 +141,18 @@ async fn an_answer_that_its_child_broke_off_is_left_to_the_end_of_the_child() {
 #[tokio::test(start_paused = true)]
 async fn whatever_answers_the_first_initialize_is_its_answer() {
     let fault = r#""error":{"code":-32700,"message":"bad id"}"#;
-    for (named, said) in
+    for (named, how) in
         [("", "without an id"), (r#""id":null,"#, "without an id"), (r#""id":0,"#, "under id 0")]
     {
-        let rig = Rig::new().told(1, "initialize");
-        let failed = failed(rig.hears(format!(r#"{{"jsonrpc":"2.0",{named}{fault}}}"#)));
-        let text = format!("the MCP server answered `initialize` {said}, not under 1: bad id");
+        let rig = Rig::new().after_sending(1, "initialize");
+        let failed = failed(rig.note_received(format!(r#"{{"jsonrpc":"2.0",{named}{fault}}}"#)));
+        let text = format!("the MCP server answered `initialize` {how}, not under 1: bad id");
         assert_eq!(failed, [("1".to_owned(), -32_700, text)]);
         // It is answered: what comes now is another thing.
-        assert!(rig.hears(format!(r#"{{"jsonrpc":"2.0",{fault}}}"#)).is_empty());
+        assert!(rig.note_received(format!(r#"{{"jsonrpc":"2.0",{fault}}}"#)).is_empty());
     }
-    let rig = Rig::new().told(1, "initialize");
-    let failed = failed(rig.hears(r#"{"jsonrpc":"2.0","id":0,"result":{}}"#));
+    let rig = Rig::new().after_sending(1, "initialize");
+    let failed = failed(rig.note_received(r#"{"jsonrpc":"2.0","id":0,"result":{}}"#));
     let text = "the MCP server answered `initialize` under id 0, not under 1";
     assert_eq!(failed, [("1".to_owned(), code::INTERNAL_ERROR, text.to_owned())]);
 }
@@ -158,10 +161,10 @@ async fn whatever_answers_the_first_initialize_is_its_answer() {
 async fn an_error_without_an_id_is_nobodys_where_more_was_said() {
     // Some servers refuse notifications that they do not know.
     let fault = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"m"}}"#;
-    let rig = Rig::new().told(1, "initialize").told(2, "tools/list");
-    assert!(rig.hears(fault).is_empty());
-    let rig = Rig::new().told(1, "initialize");
-    assert_eq!(rig.hears(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).len(), 1);
-    assert!(rig.hears(fault).is_empty());
+    let rig = Rig::new().after_sending(1, "initialize").after_sending(2, "tools/list");
+    assert!(rig.note_received(fault).is_empty());
+    let rig = Rig::new().after_sending(1, "initialize");
+    assert_eq!(rig.note_received(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).len(), 1);
+    assert!(rig.note_received(fault).is_empty());
     assert_eq!(rig.count("line_skipped"), 1);
 }

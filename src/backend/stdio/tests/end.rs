@@ -37,11 +37,11 @@ async fn a_child_that_closes_its_output_is_ended() {
     let (backend, mut link) = open(&format!("{PID} exec 1>&-; echo hm >&2; sleep 1000"));
     let began = Instant::now();
     let pid = pid(&mut link).await;
-    let gone = bounded(link.said.recv()).await;
-    let Some(Said::Gone(gone)) = gone else { panic!("{gone:?}") };
+    let gone = bounded(link.from_backend.recv()).await;
+    let Some(FromBackend::Gone(gone)) = gone else { panic!("{gone:?}") };
     assert_eq!(gone, "the server closed its output; its last words: hm");
     assert!(began.elapsed() < Duration::from_secs(1));
-    assert!(bounded(link.said.recv()).await.is_none());
+    assert!(bounded(link.from_backend.recv()).await.is_none());
     empty(&backend).await;
     assert!(!alive(pid));
 }
@@ -50,7 +50,7 @@ async fn a_child_that_closes_its_output_is_ended() {
 async fn a_child_that_closes_its_input_is_ended() {
     let (backend, mut link) = open(&format!("exec 0<&-; {PID} sleep 1000"));
     let pid = pid(&mut link).await;
-    tell(&link, note("anybody")).await;
+    send(&link, note("anybody")).await;
     let (_, gone) = everything(&mut link).await;
     assert_eq!(gone, "the server closed its input");
     empty(&backend).await;
@@ -130,7 +130,7 @@ async fn term_reaches_the_grandchild_that_the_child_waits_for() {
 async fn a_stopping_edge_is_in_a_hurry() {
     let drain = Drain::default();
     let command = sh(&format!("trap '' TERM; {PID} while :; do sleep 1; done"));
-    let backend = StdioBackend::new(&command, &[], Tally::default(), drain.clone()).unwrap();
+    let backend = StdioBackend::new(&command, &[], Metrics::default(), drain.clone()).unwrap();
     let mut link = open_on(&backend).unwrap();
     let pid = pid(&mut link).await;
     let began = Instant::now();
@@ -138,7 +138,7 @@ async fn a_stopping_edge_is_in_a_hurry() {
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
     assert!(!alive(pid));
-    assert!(bounded(link.said.recv()).await.is_none());
+    assert!(bounded(link.from_backend.recv()).await.is_none());
     assert_eq!(children(&backend), 0);
 }
 
@@ -165,7 +165,7 @@ async fn a_child_that_does_not_read_cannot_hold_the_edge() {
     let pid = pid(&mut link).await;
     let large = serde_json::json!({ "text": "x".repeat(300_000) });
     for _ in 0..3 {
-        tell(&link, Message::notification("large", &large)).await;
+        send(&link, Message::notification("large", &large)).await;
     }
     let began = Instant::now();
     drop(link);

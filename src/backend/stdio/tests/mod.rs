@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::backend::{Caller, During, Said, Told};
+use crate::backend::{Caller, During, FromBackend, ToBackend};
 use crate::wire::jsonrpc::Message;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ fn sh(script: &str) -> ChildCommand {
 }
 
 fn backend(command: &ChildCommand) -> StdioBackend {
-    StdioBackend::new(command, &[], Tally::default(), Drain::default()).unwrap()
+    StdioBackend::new(command, &[], Metrics::default(), Drain::default()).unwrap()
 }
 
 fn open_on(backend: &StdioBackend) -> Result<Link, OpenError> {
@@ -54,13 +54,15 @@ async fn bounded<T>(what: impl Future<Output = T>) -> T {
     timeout(DEADLINE, what).await.expect("the test took too long")
 }
 
-async fn tell(link: &Link, message: Message) {
-    bounded(link.tell.send(Told { message, caller: Arc::new(Caller::stdio()) })).await.unwrap();
+async fn send(link: &Link, message: Message) {
+    bounded(link.to_backend.send(ToBackend { message, caller: Arc::new(Caller::stdio()) }))
+        .await
+        .unwrap();
 }
 
 async fn said(link: &mut Link) -> Message {
-    match bounded(link.said.recv()).await {
-        Some(Said::Message { message, during: During::Unsaid }) => message,
+    match bounded(link.from_backend.recv()).await {
+        Some(FromBackend::Message { message, during: During::Unknown }) => message,
         other => panic!("{other:?}"),
     }
 }
@@ -73,17 +75,20 @@ async fn method(link: &mut Link) -> String {
 async fn everything(link: &mut Link) -> (Vec<String>, String) {
     let mut methods = Vec::new();
     loop {
-        match bounded(link.said.recv()).await {
-            Some(Said::Message { message, .. }) => {
+        match bounded(link.from_backend.recv()).await {
+            Some(FromBackend::Message { message, .. }) => {
                 methods.push(message.method().unwrap().to_owned());
             }
             // Nobody reads what was said before.
-            Some(Said::Taken(tell)) => drop(tell),
-            Some(Said::Gone(text)) => {
-                assert!(bounded(link.said.recv()).await.is_none(), "something followed Gone");
+            Some(FromBackend::Taken(until_taken)) => drop(until_taken),
+            Some(FromBackend::Gone(text)) => {
+                assert!(
+                    bounded(link.from_backend.recv()).await.is_none(),
+                    "something followed Gone"
+                );
                 return (methods, text);
             }
-            other @ (None | Some(Said::Unanswered { .. } | Said::Suspect(_))) => {
+            other @ (None | Some(FromBackend::Unanswered { .. } | FromBackend::Suspect(_))) => {
                 panic!("{other:?} after {methods:?}")
             }
         }
@@ -111,7 +116,7 @@ async fn dead(pid: Pid) {
 }
 
 fn children(backend: &StdioBackend) -> usize {
-    backend.tally.gauges().children.value()
+    backend.metrics.gauges().children.value()
 }
 
 async fn empty(backend: &StdioBackend) {

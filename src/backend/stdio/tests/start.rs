@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
-    let backend = StdioBackend::new(&sh(ECHO), &[], Tally::default(), Drain::default()).unwrap();
+    let backend = StdioBackend::new(&sh(ECHO), &[], Metrics::default(), Drain::default()).unwrap();
     let open_within = |max_children| {
         let limits = Limits { max_children, ..Limits::default() };
         backend.open(Starter::Edge, &Quota::default(), &limits)
@@ -57,7 +57,7 @@ async fn the_environment_is_what_was_configured_and_stays_out_of_the_last_words(
 async fn tokens_and_unfit_programs_are_refused_at_start_up() {
     let new = |command: &ChildCommand| {
         let secrets = [Secret::new("the-token")];
-        StdioBackend::new(command, &secrets, Tally::default(), Drain::default())
+        StdioBackend::new(command, &secrets, Metrics::default(), Drain::default())
             .unwrap_err()
             .to_string()
     };
@@ -88,7 +88,7 @@ async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     command.shim = Some(shim);
     let backend = backend(&command);
     let mut link = open_on(&backend).unwrap();
-    tell(&link, note("through")).await;
+    send(&link, note("through")).await;
     assert_eq!(method(&mut link).await, "through");
     drop(link);
     empty(&backend).await;

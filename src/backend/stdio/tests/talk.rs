@@ -7,11 +7,11 @@ use crate::limits::lines::LAST_WORDS;
 async fn what_is_told_comes_back() {
     let (backend, mut link) = open(ECHO);
     for n in 0..200 {
-        tell(&link, note(&format!("n{n}"))).await;
+        send(&link, note(&format!("n{n}"))).await;
         assert_eq!(method(&mut link).await, format!("n{n}"));
     }
     let broken = Message::parse("{\n\"jsonrpc\":\"2.0\",\n\"method\":\"lines\"}".into()).unwrap();
-    tell(&link, broken).await;
+    send(&link, broken).await;
     assert_eq!(method(&mut link).await, "lines");
     assert_eq!(children(&backend), 1);
     drop(link);
@@ -56,10 +56,10 @@ async fn what_was_queued_is_written_before_stdin_closes() {
     let file = directory.path().join("heard");
     let (backend, link) = open(&format!("cat > {}", file.display()));
     for n in 0..QUEUE {
-        tell(&link, note(&format!("n{n}"))).await;
+        send(&link, note(&format!("n{n}"))).await;
     }
-    let Link { tell, said: _said } = link;
-    drop(tell);
+    let Link { to_backend, from_backend: _said } = link;
+    drop(to_backend);
     empty(&backend).await;
     assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), QUEUE);
 }

@@ -119,7 +119,7 @@ struct Books {
 }
 
 impl Books {
-    fn tells(&mut self, message: &Message, now: Instant) {
+    fn note_sent(&mut self, message: &Message, now: Instant) {
         match (message.kind(), &self.hello.told) {
             (Kind::Request { id, method }, None) if &**method == "initialize" => {
                 self.hello.told = Some((id.clone(), now));
@@ -135,7 +135,7 @@ impl Books {
         self.hello.told.as_ref().map(|(id, _)| id).filter(|_| waits)
     }
 
-    fn hears(&mut self, message: &Message) -> Option<RequestId> {
+    fn note_received(&mut self, message: &Message) -> Option<RequestId> {
         (self.spoke, self.endless) = (true, None);
         let id = message.answers()?;
         let misnamed = self.sole_hello().filter(|hello| *hello != id).cloned();
@@ -295,15 +295,15 @@ impl Watch {
     }
 
     /// The child is told this.
-    pub(super) fn tells(&self, message: &Message) {
-        self.books().tells(message, Instant::now());
+    pub(super) fn note_sent(&self, message: &Message) {
+        self.books().note_sent(message, Instant::now());
         self.wake_if(message.method() == Some("initialize"));
     }
 
     /// The child says this. An answer that can only be that to `initialize`, and has another id, is
     /// named: by the id of `initialize`.
-    pub(super) fn hears(&self, message: &Message) -> Option<RequestId> {
-        self.books().hears(message)
+    pub(super) fn note_received(&self, message: &Message) -> Option<RequestId> {
+        self.books().note_received(message)
     }
 
     /// The child answers `initialize`, by something that has no id. None where it need not be that.

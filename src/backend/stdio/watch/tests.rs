@@ -13,7 +13,7 @@ use super::super::stderr::{self, LastWords};
 use super::super::stdout::{self, Noise};
 use super::*;
 use crate::limits::lines::Frames;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::Metrics;
 
 const MAX_LINE: usize = 1000;
 /// Longer than anything is waited for here.
@@ -73,7 +73,7 @@ async fn play_told(told: bool, child: impl AsyncFnOnce(&mut Child)) -> Story {
     let watch = Watch::new(MAX_LINE);
     let redactor = Redactor::new([OsStr::new("the-secret-key")].into_iter());
     let last_words = LastWords::default();
-    let mut noise = Noise::of(1, &redactor, Tally::default(), (&watch, &last_words));
+    let mut noise = Noise::of(1, &redactor, Metrics::default(), (&watch, &last_words));
     let (say, mut said) = mpsc::channel(4);
     let [spoke, ending, exited] = [(); 3].map(|()| CancellationToken::new());
     let ((stdout, out), (stderr, err)) = (duplex(64 * 1024), duplex(64 * 1024));
@@ -82,7 +82,7 @@ async fn play_told(told: bool, child: impl AsyncFnOnce(&mut Child)) -> Story {
     let (warned, mut played) =
         (Mutex::<Vec<(Duration, String)>>::default(), Child { stdout, stderr });
     if told {
-        watch.tells(&Message::request(&1.into(), "initialize", &json!({})));
+        watch.note_sent(&Message::request(&1.into(), "initialize", &json!({})));
     }
     let tell = |text| warned.lock().unwrap().push((begun.elapsed(), text));
     let ended = timeout(LONG, async {

@@ -96,7 +96,7 @@ impl Channel {
             let data = event.data.filter(|data| !data.is_empty());
             if let Some(Ok(message)) = data.map(Message::parse) {
                 place.pause = place.first;
-                self.hear(message, During::NoCall, place.epoch, caller).await;
+                self.receive(message, During::NoCall, place.epoch, caller).await;
             }
         }
     }

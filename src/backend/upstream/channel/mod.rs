@@ -21,7 +21,7 @@ use super::patience::{FIRST_PAUSE, Patience};
 use super::refusal::WHERE;
 use super::shared::Shared;
 use super::wire::{Answer, EventBody, LAST_EVENT, SESSION, VERSION};
-use crate::backend::{During, Said, say};
+use crate::backend::{During, FromBackend, say};
 use crate::caller::Caller;
 use crate::client::SendError;
 use crate::observe::metrics::Outcome;
@@ -42,7 +42,7 @@ pub(super) struct Channel {
     /// Held while the session is begun again. Why it could not be, the last time.
     renewing: tokio::sync::Mutex<Option<String>>,
     /// Whoever hears what is no answer; without one, questions are refused.
-    ear: Option<mpsc::Sender<Said>>,
+    ear: Option<mpsc::Sender<FromBackend>>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl From<String> for Unanswered {
 }
 
 impl Channel {
-    pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<Said>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<FromBackend>>) -> Self {
         let memory = if ear.is_some() { Memory::beside_a_client() } else { Memory::default() };
         let state = Mutex::new(State { memory, ..State::default() });
         Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
@@ -168,7 +168,7 @@ impl Channel {
     }
 
     /// Tells the upstream something that has no answer.
-    pub(super) async fn tell(&self, message: &Message, caller: &Caller) {
+    pub(super) async fn send(&self, message: &Message, caller: &Caller) {
         let (session, epoch) = loop {
             let (session, epoch, whole) = self.session();
             if whole {
@@ -310,7 +310,7 @@ impl Channel {
                 Some(of) if of == id => answer = Some(message),
                 Some(_) => {}
                 None => {
-                    Box::pin(self.hear(message, During::Call(id.clone()), epoch, caller)).await;
+                    Box::pin(self.receive(message, During::Call(id.clone()), epoch, caller)).await;
                 }
             }
         }
@@ -350,7 +350,7 @@ impl Channel {
                             events.finish().await;
                             return Ok(message);
                         }
-                        self.hear(message, During::Call(id.clone()), epoch, caller).await;
+                        self.receive(message, During::Call(id.clone()), epoch, caller).await;
                     }
                 }
             };
@@ -376,7 +376,7 @@ impl Channel {
 
     /// What a call comes to whose answer cannot be read. An error without an id says what it means.
     fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
-        self.shared.tally.count(Outcome::AnswerUnreadable);
+        self.shared.metrics.count(Outcome::AnswerUnreadable);
         match error_in(answer) {
             Some((code, text)) => Try::Failed(code, text),
             None => rubbish(&error.to_string()),
@@ -384,11 +384,11 @@ impl Channel {
     }
 
     /// Hands on what is no answer. Nobody to hand it to: questions are refused.
-    async fn hear(&self, message: Message, during: During, epoch: u64, caller: &Caller) {
+    async fn receive(&self, message: Message, during: During, epoch: u64, caller: &Caller) {
         if let Some(ear) = &self.ear {
             let message = epoch::outward(message, epoch, &caller.quota);
             // A session that is over hears no more.
-            drop(say(ear, Said::Message { message, during }).await);
+            drop(say(ear, FromBackend::Message { message, during }).await);
             return;
         }
         if let Kind::Request { id, method } = message.kind() {

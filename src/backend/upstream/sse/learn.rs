@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::learning::Learning;
-use crate::backend::Told;
+use crate::backend::ToBackend;
 use crate::backend::catalog::Walk;
 use crate::wire::jsonrpc::{Message, RequestId};
 
@@ -21,7 +21,7 @@ impl Session {
     fn ask_for_tools(&mut self, walk: Walk) {
         let id = self.memory.name();
         let message = Message::request(&id, "tools/list", &walk.params());
-        let told = Told { message, caller: Arc::clone(&self.caller) };
+        let told = ToBackend { message, caller: Arc::clone(&self.caller) };
         self.own.insert(id.clone());
         let until = Instant::now() + self.shared.wire.patience();
         self.learning = Some(Learning { id, walk, until });

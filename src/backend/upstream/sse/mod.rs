@@ -26,7 +26,7 @@ use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::shared::{Shared, refuse};
 use super::streamable::follows;
 use super::wire::Answer;
-use crate::backend::{self, During, Said, Told};
+use crate::backend::{self, During, FromBackend, ToBackend};
 use crate::caller::Caller;
 use crate::client::SendError;
 use crate::observe::metrics::Outcome;
@@ -38,9 +38,9 @@ const OUTBOX: usize = 4;
 /// Carries one session until its client is gone.
 pub(super) async fn run(
     shared: &Arc<Shared>,
-    first: Told,
-    told: mpsc::Receiver<Told>,
-    say: mpsc::Sender<Said>,
+    first: ToBackend,
+    told: mpsc::Receiver<ToBackend>,
+    say: mpsc::Sender<FromBackend>,
 ) {
     let mut session = Session {
         caller: Arc::clone(&first.caller),
@@ -70,23 +70,23 @@ pub(super) async fn run(
 
 /// A message on its way up.
 struct Sending {
-    told: Told,
+    told: ToBackend,
     /// Of a call: until when it is sent again. From the first fault that it met, never renewed.
     until: Option<Instant>,
     /// How often the stream ended while it was under way.
     fallen: u32,
 }
 
-impl From<Told> for Sending {
-    fn from(told: Told) -> Self {
+impl From<ToBackend> for Sending {
+    fn from(told: ToBackend) -> Self {
         Self { told, until: None, fallen: 0 }
     }
 }
 
 struct Session {
     shared: Arc<Shared>,
-    told: mpsc::Receiver<Told>,
-    say: mpsc::Sender<Said>,
+    told: mpsc::Receiver<ToBackend>,
+    say: mpsc::Sender<FromBackend>,
     /// Whoever opened the session.
     caller: Arc<Caller>,
     memory: Memory,
@@ -247,7 +247,7 @@ impl Session {
         self.own = own;
         self.quiet = Some(Instant::now());
         for message in early {
-            self.hear(message).await;
+            self.receive(message).await;
         }
         if self.memory.is_begun() {
             // Whoever asked before heard no answer.
@@ -290,7 +290,7 @@ impl Session {
 
     /// Begins to post a message.
     fn post(&mut self, sending: Sending, to: &Uri) {
-        let Sending { told: Told { message, caller }, until, fallen } = sending;
+        let Sending { told: ToBackend { message, caller }, until, fallen } = sending;
         let message = match message.answers() {
             Some(_) => epoch::inward(&message, self.epoch),
             None => Some(message),
@@ -304,10 +304,10 @@ impl Session {
             if message.method() == Some("initialize") {
                 self.hello = Some(id.clone());
             }
-            let told = Told { message: message.clone(), caller: Arc::clone(&caller) };
+            let told = ToBackend { message: message.clone(), caller: Arc::clone(&caller) };
             self.flying.insert(id.clone(), Sending { told, until, fallen });
         }
-        self.posts.begin(&self.shared, Told { message, caller }, call, to);
+        self.posts.begin(&self.shared, ToBackend { message, caller }, call, to);
     }
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
@@ -363,7 +363,7 @@ impl Session {
     async fn take(&mut self, data: Option<Bytes>) {
         let Some(data) = data.filter(|data| !data.is_empty()) else { return };
         match Message::parse(data.clone()) {
-            Ok(message) => self.hear(message).await,
+            Ok(message) => self.receive(message).await,
             Err(error) => {
                 tracing::warn!(%error, "the upstream said something that is no message");
                 self.misread(&data, &error).await;
@@ -376,7 +376,7 @@ impl Session {
         let text = format!("the upstream's answer cannot be read: {error}");
         for id in Skim::of(data).answers() {
             let Some(call) = self.over(&id) else { continue };
-            self.shared.tally.count(Outcome::AnswerUnreadable);
+            self.shared.metrics.count(Outcome::AnswerUnreadable);
             if self.own.remove(&id) {
                 self.stop_learning();
             } else {
@@ -386,7 +386,7 @@ impl Session {
     }
 
     /// Hands on what the upstream says.
-    async fn hear(&mut self, message: Message) {
+    async fn receive(&mut self, message: Message) {
         if let Some(id) = message.answers() {
             if self.own.remove(id) {
                 self.over(id);
@@ -408,7 +408,10 @@ impl Session {
         }
         let message = epoch::outward(message, self.epoch, &self.caller.quota);
         // A session that is over hears no more.
-        drop(backend::say(&self.say, Said::Message { message, during: During::Unsaid }).await);
+        drop(
+            backend::say(&self.say, FromBackend::Message { message, during: During::Unknown })
+                .await,
+        );
     }
 
     /// Sorts the calls that were under way: what may be repeated waits, and so does what was not

@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::backend::Told;
+use crate::backend::ToBackend;
 use crate::backend::upstream::shared::Shared;
 use crate::backend::upstream::wire::Answer;
 use crate::client::SendError;
@@ -63,7 +63,7 @@ impl Posts {
     pub(super) fn begin(
         &mut self,
         shared: &Arc<Shared>,
-        told: Told,
+        told: ToBackend,
         call: Option<RequestId>,
         to: &Uri,
     ) {
@@ -80,7 +80,7 @@ impl Posts {
         let shared = Arc::clone(shared);
         let to = to.clone();
         self.under_way.push(Box::pin(async move {
-            let Told { message, caller } = told;
+            let ToBackend { message, caller } = told;
             let wire = &shared.wire;
             let bytes = message.bytes().clone();
             let none = HeaderMap::new();
