@@ -47,6 +47,14 @@ struct Hammer {
     answered: AtomicU64,
 }
 
+/// Where a client broke a stream off.
+struct BrokenOff {
+    /// The number of the last event that it read.
+    last: String,
+    /// Was the answer among the events that it read?
+    answered: bool,
+}
+
 impl Hammer {
     fn text(&mut self) -> String {
         self.sent += 1;
@@ -82,16 +90,19 @@ impl Hammer {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads on until the end, or until the patience of the dice is over.
-    async fn read(&mut self, mut stream: Stream, id: u64, token: &str) -> Option<String> {
+    /// Reads until the stream ends, or until the dice say to break it off.
+    async fn read(&mut self, mut stream: Stream, id: u64, token: &str) -> Option<BrokenOff> {
         let patience = Duration::from_millis(self.dice.below(60));
+        let mut answered = false;
         let reading = async {
             while let Some(message) = stream.try_message().await {
                 self.own(&message, id, token);
+                answered |= message.get("result").is_some();
             }
         };
         let broken_off = timeout(patience, reading).await.is_err();
-        broken_off.then(|| stream.last.clone()).flatten()
+        let last = broken_off.then(|| stream.last.clone()).flatten()?;
+        Some(BrokenOff { last, answered })
     }
 
     async fn session(&mut self) {
@@ -129,8 +140,13 @@ impl Hammer {
     async fn resumed(&mut self, session: &Session, id: u64) {
         let (body, token) = self.count(id, 20);
         let stream = session.stream(&body).await;
-        if let Some(last) = self.read(stream, id, &token).await {
-            let mut again = session.listen(Some(&last)).await.events();
+        if let Some(BrokenOff { last, answered }) = self.read(stream, id, &token).await {
+            let again = session.listen(Some(&last)).await;
+            if answered {
+                assert_eq!(again.status, 405, "nothing follows the answer");
+                return;
+            }
+            let mut again = again.events();
             while let Some(message) = again.try_message().await {
                 self.own(&message, id, &token);
             }
