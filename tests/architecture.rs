@@ -1,5 +1,6 @@
 //! Promise: the floor plan holds. A floor knows the floors under it, never one above. No file
-//! imports in a circle. Every file says what it is for, and none has grown into two.
+//! imports in a circle. Every file says what it is for, and none has grown into two. The walks in
+//! `docs/architecture.md` name files and functions that are there.
 //!
 //! The map of the imports, in figures: `cargo test --test architecture -- --nocapture the_map`.
 #![expect(
@@ -356,4 +357,36 @@ fn the_map_of_imports_has_no_circle() {
     assert!(arrows > 40, "the imports were not found");
     assert!(entries.len() <= MOST_ENTRIES, "{} entries in src/", entries.len());
     assert!(circles.is_empty(), "files that import each other: {circles:#?}");
+}
+
+/// Stops that a walk may have.
+const MOST_STOPS: usize = 15;
+
+/// The stops of a walk in the plan of the house: each names a file and a function.
+fn stops<'a>(plan: &'a str, title: &str) -> Vec<(&'a str, &'a str)> {
+    let (_before, walk) = plan.split_once(title).unwrap();
+    let walk = walk.split("\n## ").next().unwrap();
+    let number = |line: &str| line.split_once(". ").is_some_and(|(no, _)| no.parse::<u8>().is_ok());
+    let stop = |line: &'a str| {
+        let mut spans = line.split('`').skip(1).step_by(2);
+        (spans.next().unwrap(), spans.next().unwrap())
+    };
+    walk.lines().filter(|line| number(line)).map(stop).collect()
+}
+
+#[test]
+fn the_walks_name_functions_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let plan = std::fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    for title in ["## The walk of a POST", "## The walk of a GET stream"] {
+        let stops = stops(&plan, title);
+        assert!((10..=MOST_STOPS).contains(&stops.len()), "{title}: {} stops", stops.len());
+        for (file, path) in stops {
+            let text = std::fs::read_to_string(root.join("src").join(file)).unwrap();
+            let name = path.rsplit("::").next().unwrap();
+            let defined =
+                text.contains(&format!("fn {name}(")) || text.contains(&format!("fn {name}<"));
+            assert!(defined, "{title}: no `{path}` in {file}");
+        }
+    }
 }
