@@ -71,7 +71,7 @@ fn signal(pid: i32, signal: Signal) {
 }
 
 fn keeper(mark: &Mark) -> i32 {
-    let keepers: Vec<_> = mark.alive().difference(&mark.programs()).copied().collect();
+    let keepers = mark.keepers();
     assert_eq!(keepers.len(), 1);
     keepers[0]
 }

@@ -214,6 +214,11 @@ pub(crate) fn loopback(last: u8) -> IpAddr {
     IpAddr::from([127, 0, 0, last])
 }
 
+fn is_keeper(pid: i32) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).nth(1) == Some(b"__keep")
+}
+
 /// Names the processes of one test, and their children: a variable in their environment.
 #[derive(Clone)]
 pub(crate) struct Mark(String);
@@ -247,11 +252,14 @@ impl Mark {
         processes.collect()
     }
 
-    /// Those of them that are no keepers, which stand between the edge and each program.
+    /// Those of them that are no keepers.
     pub(crate) fn programs(&self) -> BTreeSet<i32> {
-        let words = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let keeps = |pid: &i32| words(pid).split(|byte| *byte == 0).nth(1) == Some(b"__keep");
-        self.alive().into_iter().filter(|pid| !keeps(pid)).collect()
+        self.alive().into_iter().filter(|pid| !is_keeper(*pid)).collect()
+    }
+
+    /// Those of them that stand between the edge and each program.
+    pub(crate) fn keepers(&self) -> Vec<i32> {
+        self.alive().into_iter().filter(|pid| is_keeper(*pid)).collect()
     }
 
     pub(crate) async fn gone(&self) {
