@@ -62,15 +62,15 @@ impl Sessions {
         }
     }
 
-    /// Keeps to this policy, which has taken the place of another, in what all sessions share: the
-    /// memory for messages is one whole. Sessions that are open keep the times of their start; warm
-    /// ones that wait for nothing end for that.
+    /// Keeps to this policy, which has replaced another, in what all sessions share. Sessions that
+    /// are open keep the times that they started with, so warm ones with other times serve no new
+    /// call.
     pub(super) fn keep_to(&self, policy: &Policy, before: &Policy) {
         let limits = &policy.limits;
         self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
         self.backend.keep_to(limits);
         if SessionTimes::from(&policy.times) != SessionTimes::from(&before.times) {
-            self.shelves.give_up();
+            self.shelves.keep_to(SessionTimes::from(&policy.times));
         }
     }
 
