@@ -68,7 +68,7 @@ impl Sessions {
     pub(super) fn keep_to(&self, policy: &Policy, before: &Policy) {
         let limits = &policy.limits;
         self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
-        self.backend.keep_to(limits);
+        self.backend.keep_to(limits, &policy.times);
         if SessionTimes::from(&policy.times) != SessionTimes::from(&before.times) {
             self.shelves.keep_to(SessionTimes::from(&policy.times));
         }

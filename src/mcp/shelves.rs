@@ -277,9 +277,9 @@ mod tests {
     use crate::backend::Link;
     use crate::caller::{Caller, Transport};
     use crate::drain::Drain;
-    use crate::mcp::session::id::SessionId;
     use crate::mcp::call::Permitted;
     use crate::mcp::session::Terms;
+    use crate::mcp::session::id::SessionId;
     use crate::mcp::session::state::Onto;
     use crate::wire::jsonrpc::Message;
 
