@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Reason;
+use super::session::id::SessionId;
 use crate::caller::{Caller, Grant};
 use crate::guard::{ToolPolicy, permit};
 use crate::limits::bytes::Quota;
@@ -54,6 +55,12 @@ impl Permitted {
     /// A request of the edge's own: `initialize` or `ping`.
     pub(super) fn of_edge(request: Message, caller: Arc<Caller>) -> Self {
         Self { request, caller, shape: Shape::default() }
+    }
+
+    /// The same call, in a session that is opened for it.
+    pub(super) fn in_session(mut self, id: &SessionId) -> Self {
+        Arc::make_mut(&mut self.caller).session = Some(id.alias());
+        self
     }
 
     /// The same call under another id, for a session whose callers do not know of each other. Its
