@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::id::SessionId;
+use super::log::MAX_BYTES;
 use super::reader::Reader;
 use super::requests::BESIDE_A_CLIENT;
 use super::*;
-use crate::backend::{During, FromBackend, Link};
+use crate::backend::{During, FromBackend, Link, say};
 use crate::drain::Drain;
 use crate::mcp::call::Permitted;
 use crate::wire::jsonrpc::Kind;
@@ -338,4 +339,36 @@ async fn the_edges_own_initialize_has_an_integer_for_its_id() {
         assert_eq!(begun, Ok(()));
     }
     assert!(i32::try_from(BESIDE_A_CLIENT).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_that_is_not_read_is_waited_for_somewhat_longer_than_a_write() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.session.listen().unwrap();
+    let large =
+        || FromBackend::Message { message: note(&"x".repeat(MAX_BYTES)), during: During::Unknown };
+    let begun = Instant::now();
+    say(&rig.say, large()).await.unwrap();
+    assert_eq!(begun.elapsed(), TIMES.write + Duration::from_secs(1));
+    assert!(reader.next().await.is_some());
+    let begun = Instant::now();
+    let (said, read) = tokio::join!(say(&rig.say, large()), reader.next());
+    assert!(said.is_ok() && read.is_some());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_resumed_behind_the_last_event_that_was_read() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.call(1).await;
+    let (stream, words) = (reader.stream(), [note("one"), note("two")]);
+    for message in words.clone() {
+        rig.say(message).await;
+    }
+    assert_eq!(reader.next().await.unwrap(), words[0].bytes());
+    let seen = reader.seen();
+    drop(reader);
+    let resumed = rig.session.resume(stream, seen).unwrap();
+    assert_eq!(resumed.next().await.unwrap(), words[1].bytes());
+    assert!(rig.session.resume(stream, seen + 7).is_none(), "no such event");
 }
