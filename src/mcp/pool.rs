@@ -18,6 +18,7 @@ use super::sessions::Sessions;
 use super::shelves::Pick;
 use crate::backend::NoAnswer;
 use crate::caller::{Caller, Principal, Transport};
+use crate::limits::bytes::Quota;
 use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, RequestId};
 
@@ -33,7 +34,14 @@ pub(super) enum Calling {
     /// It was answered.
     Answered(Message),
     /// A session waits for its answer, and takes nothing else for it.
-    Waiting { reader: Reader, waiting: Waiting },
+    Waiting {
+        reader: Reader,
+        waiting: Waiting,
+        /// The caller's own id for it.
+        own: Option<RequestId>,
+        /// What a large copy of the answer counts against.
+        quota: Quota,
+    },
 }
 
 impl Calling {
@@ -41,10 +49,15 @@ impl Calling {
     pub(super) async fn answer(self) -> Result<Message, Reason> {
         match self {
             Self::Answered(answer) => Ok(answer),
-            Self::Waiting { reader, waiting } => {
+            Self::Waiting { reader, waiting, own, quota } => {
                 let answer = reader.outcome().await;
                 waiting.done();
-                Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))
+                let answer = Message::parse(answer?);
+                let answer = answer.map_err(|_broken| Reason::BadAnswer("no message"))?;
+                Ok(match own {
+                    Some(own) => answer.with_id(&own).charged_if_large(&quota),
+                    None => answer,
+                })
             }
         }
     }
@@ -101,7 +114,9 @@ impl Pool {
                 Err(reason) => return Err(reason),
             }
         };
-        Ok(Calling::Waiting { reader, waiting: Waiting::new(session, id) })
+        let own = call.request().id().cloned();
+        let (waiting, quota) = (Waiting::new(session, id), call.caller().quota.clone());
+        Ok(Calling::Waiting { reader, waiting, own, quota })
     }
 
     async fn warm_session(
