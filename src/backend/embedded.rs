@@ -93,7 +93,7 @@ pub struct Call {
     /// Who sends it.
     pub caller: Arc<Caller>,
     id: RequestId,
-    from_backend: mpsc::Sender<FromBackend>,
+    to_session: mpsc::Sender<FromBackend>,
     questions: Arc<Questions>,
     quota: Quota,
     /// Of its parameters.
@@ -136,9 +136,9 @@ impl Call {
 
     async fn say(&self, message: Message) {
         let message = message.charged(&self.quota);
-        let from_backend = FromBackend::Message { message, during: During::Call(self.id.clone()) };
+        let message = FromBackend::Message { message, during: During::Call(self.id.clone()) };
         // A closed queue means that the session ended, and this call with it.
-        drop(say(&self.from_backend, from_backend).await);
+        drop(say(&self.to_session, message).await);
     }
 }
 
@@ -222,12 +222,12 @@ impl EmbeddedBackend {
     /// Starts one session with the handler.
     pub(crate) fn open(&self, quota: &Quota) -> Link {
         let (to_backend, told) = mpsc::channel(QUEUE);
-        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
+        let (to_session, from_backend) = mpsc::channel(SAID_QUEUE);
         let session = EmbeddedSession {
             handler: Arc::clone(&self.handler),
             drain: self.drain.clone(),
             questions: Arc::default(),
-            from_backend: say,
+            to_session,
             running: HashMap::new(),
             calls: JoinSet::new(),
             quota: quota.clone(),
@@ -241,7 +241,7 @@ struct EmbeddedSession {
     handler: Arc<dyn AnyHandler>,
     drain: Drain,
     questions: Arc<Questions>,
-    from_backend: mpsc::Sender<FromBackend>,
+    to_session: mpsc::Sender<FromBackend>,
     running: HashMap<Id, (RequestId, AbortHandle)>,
     calls: JoinSet<()>,
     quota: Quota,
@@ -258,7 +258,7 @@ impl EmbeddedSession {
                     None => telling = false,
                 },
                 Some(ended) = self.calls.join_next_with_id() => self.reap(ended).await,
-                () = self.from_backend.closed() => return,
+                () = self.to_session.closed() => return,
             }
         }
     }
@@ -319,18 +319,18 @@ impl EmbeddedSession {
             params: params_of(message),
             caller,
             id: id.clone(),
-            from_backend: self.from_backend.clone(),
+            to_session: self.to_session.clone(),
             questions: Arc::clone(&self.questions),
             quota: self.quota.clone(),
             _share: share,
         };
         let quota = self.quota.clone();
         let handler = Arc::clone(&self.handler);
-        let from_backend = self.from_backend.clone();
+        let to_session = self.to_session.clone();
         let answered = id.clone();
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
-            drop(say(&from_backend, to_said(&answered, &answer, &quota)).await);
+            drop(say(&to_session, to_said(&answered, &answer, &quota)).await);
         });
         self.running.insert(running.id(), (id, running));
     }
@@ -358,7 +358,7 @@ impl EmbeddedSession {
     }
 
     async fn answer(&self, id: &RequestId, answer: &Answer) {
-        drop(self.from_backend.send(to_said(id, answer, &self.quota)).await);
+        drop(self.to_session.send(to_said(id, answer, &self.quota)).await);
     }
 
     fn initialized(&self, message: &Message) -> Value {
