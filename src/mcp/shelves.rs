@@ -23,7 +23,7 @@ pub(super) struct Shelves {
     by_principal: Mutex<HashMap<Principal, Shelf>>,
     /// Sessions with other times serve no new call. `None` before the times change for once.
     times: Mutex<Option<SessionTimes>>,
-    /// A session came onto a shelf, or will not come.
+    /// Notified when the opening of a session has ended, however it ended.
     pub(super) filled: Notify,
     metrics: Metrics,
 }

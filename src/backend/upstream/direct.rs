@@ -56,7 +56,7 @@ struct Direct {
     channel: Channel,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
-    /// It had to make room for another principal's.
+    /// Another principal's session takes its place.
     evicted: CancellationToken,
 }
 
