@@ -281,11 +281,8 @@ mod tests {
     use crate::mcp::session::Terms;
     use crate::mcp::session::id::SessionId;
     use crate::mcp::session::state::Onto;
+    use crate::mcp::session::tests::TIMES;
     use crate::wire::jsonrpc::Message;
-
-    const MINUTE: Duration = Duration::from_mins(1);
-    const TIMES: SessionTimes =
-        SessionTimes { call: MINUTE, idle: MINUTE, age: MINUTE, write: MINUTE };
 
     fn session(place: OnShelf) -> Arc<Session> {
         session_with(TIMES, place)
@@ -360,12 +357,12 @@ mod tests {
             let request = Message::request(&1.into(), "tools/list", &json!({}));
             let calls = &[Permitted::of_edge(request, Arc::new(Caller::stdio()))];
             let onto = Onto::Own { events: false };
-            session.state().begin(calls, onto, Instant::now() + MINUTE).unwrap();
+            session.state().begin(calls, onto, Instant::now() + TIMES.call).unwrap();
             session
         };
         let before: Vec<_> = (1..WARM).map(|_| busy(TIMES)).collect();
         let late = open();
-        let now = SessionTimes { idle: MINUTE * 2, ..TIMES };
+        let now = SessionTimes { idle: TIMES.idle * 2, ..TIMES };
         pool.keep_to(now);
         let old = session(visitor.on_shelf());
         late.fill(&old);

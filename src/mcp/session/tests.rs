@@ -12,7 +12,7 @@ use crate::drain::Drain;
 use crate::mcp::call::Permitted;
 use crate::wire::jsonrpc::Kind;
 
-const TIMES: SessionTimes = SessionTimes {
+pub(in crate::mcp) const TIMES: SessionTimes = SessionTimes {
     call: Duration::from_mins(5),
     idle: Duration::from_mins(30),
     age: Duration::from_hours(24),
@@ -20,18 +20,26 @@ const TIMES: SessionTimes = SessionTimes {
 };
 
 /// A session, and the ends of its link that the backend would hold.
-struct Rig {
-    session: Arc<Session>,
+pub(in crate::mcp) struct Rig {
+    pub(in crate::mcp) session: Arc<Session>,
     told: mpsc::Receiver<ToBackend>,
-    say: mpsc::Sender<FromBackend>,
+    pub(in crate::mcp) say: mpsc::Sender<FromBackend>,
     caller: Arc<Caller>,
 }
 
 impl Rig {
     fn new(transport: Transport) -> Self {
+        Self::held_to(TIMES, transport)
+    }
+
+    pub(in crate::mcp) fn held_to(times: SessionTimes, transport: Transport) -> Self {
+        let (quota, metrics) = (Quota::default(), Metrics::default());
+        Self::on(Terms { times, quota, metrics }, transport)
+    }
+
+    fn on(terms: Terms, transport: Transport) -> Self {
         let (to_backend, told) = mpsc::channel(4);
         let (say, from_backend) = mpsc::channel(4);
-        let terms = Terms { times: TIMES, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, transport);
         let id = SessionId::random().unwrap();
         let link = Link { to_backend, from_backend };
@@ -48,11 +56,11 @@ impl Rig {
         Permitted::of_edge(request, Arc::clone(&self.caller))
     }
 
-    async fn say(&self, message: Message) {
+    pub(in crate::mcp) async fn say(&self, message: Message) {
         self.say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
     }
 
-    async fn told(&mut self) -> Message {
+    pub(in crate::mcp) async fn told(&mut self) -> Message {
         self.told.recv().await.unwrap().message
     }
 }
@@ -261,17 +269,11 @@ async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     let metrics = Metrics::default();
     let quick = Duration::from_millis(1);
     let budget = crate::limits::bytes::Budget::new(400_000, 0, metrics.clone());
-    let (to_backend, _told) = mpsc::channel(4);
-    let (say, from_backend) = mpsc::channel(4);
     let quota = budget.quota();
     let terms = Terms { times: TIMES, quota: quota.clone(), metrics: metrics.clone() };
-    let owner = (Principal::Anonymous, Transport::StreamableHttp);
-    let id = SessionId::random().unwrap();
-    let link = Link { to_backend, from_backend };
-    let session = Session::start(id, owner, terms, link, (), &Drain::default());
+    let rig = Rig::on(terms, Transport::StreamableHttp);
     for number in 0..8 {
-        let message = note(&number.to_string()).charged(&quota);
-        say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
+        rig.say(note(&number.to_string()).charged(&quota)).await;
     }
     tokio::time::sleep(quick).await;
     let kept = budget.taken();
@@ -285,7 +287,7 @@ async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     }
     assert_eq!(metrics.outcomes()["events_shed"], 4);
     drop(filler);
-    assert_eq!(session.listen().unwrap().next().await.unwrap(), note("4").line());
+    assert_eq!(rig.session.listen().unwrap().next().await.unwrap(), note("4").line());
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,17 +298,12 @@ async fn what_a_sessions_times_end_is_counted() {
         (SessionTimes { age: TIMES.idle * 2, ..TIMES }, "session_idle"),
         (SessionTimes { age: TIMES.idle / 2, ..TIMES }, "session_age"),
     ] {
-        let (to_backend, _told) = mpsc::channel(4);
-        let (_say, from_backend) = mpsc::channel(4);
         let terms = Terms { times, quota: Quota::default(), metrics: metrics.clone() };
-        let owner = (Principal::Anonymous, Transport::StreamableHttp);
-        let id = SessionId::random().unwrap();
-        let link = Link { to_backend, from_backend };
-        let session = Session::start(id, owner, terms, link, (), &Drain::default());
+        let rig = Rig::on(terms, Transport::StreamableHttp);
         let due = times.idle.min(times.age);
         tokio::time::sleep(due).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(session.is_ended());
+        assert!(rig.session.is_ended());
         assert_eq!(count(outcome), 1);
     }
     assert_eq!(count("call_timeout"), 0);
