@@ -61,25 +61,33 @@ pub struct CallError {
     pub code: i32,
     /// What is wrong, for a person.
     pub message: String,
+    /// The same for a program: the `data` of the error, if it has any.
+    pub data: Option<Value>,
 }
 
 impl CallError {
+    /// The error with this code, and without data.
+    #[must_use]
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), data: None }
+    }
+
     /// The method is not known here.
     #[must_use]
     pub fn unknown_method(method: &str) -> Self {
-        Self { code: code::METHOD_NOT_FOUND, message: format!("unknown method: {method}") }
+        Self::new(code::METHOD_NOT_FOUND, format!("unknown method: {method}"))
     }
 
     /// The parameters do not fit.
     #[must_use]
     pub fn bad_params(message: impl Into<String>) -> Self {
-        Self { code: code::INVALID_PARAMS, message: message.into() }
+        Self::new(code::INVALID_PARAMS, message)
     }
 
     /// Something broke.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { code: code::INTERNAL_ERROR, message: message.into() }
+        Self::new(code::INTERNAL_ERROR, message)
     }
 }
 
@@ -296,7 +304,8 @@ impl EmbeddedSession {
             Kind::Response { id } => {
                 if let Some(asker) = self.questions.close(id) {
                     // The asker may have been dropped meanwhile.
-                    let share = self.quota.try_take(jsonrpc::weight(message.result_text()));
+                    let text = std::str::from_utf8(message.bytes()).unwrap_or_default();
+                    let share = self.quota.try_take(jsonrpc::weight(text));
                     drop(asker.send(match &share {
                         Ok(_share) => answer_of(&message),
                         Err(short) => Err(CallError::internal(short.to_string())),
@@ -382,7 +391,9 @@ impl EmbeddedSession {
 fn to_said(id: &RequestId, answer: &Answer, quota: &Quota) -> FromBackend {
     let message = match answer {
         Ok(result) => Message::result(id, result),
-        Err(error) => Message::error(id, error.code, &error.message),
+        Err(CallError { code, message, data }) => {
+            Message::error_with(id, *code, message, data.as_ref().unwrap_or(&Value::Null))
+        }
     };
     FromBackend::Message { message: message.charged(quota), during: During::Call(id.clone()) }
 }
@@ -402,9 +413,12 @@ fn answer_of(message: &Message) -> Answer {
     struct Refused {
         code: i32,
         message: String,
+        data: Option<Value>,
     }
     match serde_json::from_slice(message.bytes()) {
-        Ok(Body { error: Some(Refused { code, message }), .. }) => Err(CallError { code, message }),
+        Ok(Body { error: Some(Refused { code, message, data }), .. }) => {
+            Err(CallError { code, message, data })
+        }
         Ok(Body { result, error: None }) => Ok(result),
         Err(error) => Err(CallError::internal(format!("the client's answer: {error}"))),
     }
@@ -470,6 +484,18 @@ mod tests {
         send(&link, Message::result(asked.id().unwrap(), &json!({ "roots": [] }))).await;
         let answer = next(&mut link).await;
         assert_eq!(answer.bytes(), r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_data_of_an_error_is_kept_both_ways() {
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        send(&link, request(1, "ask")).await;
+        let asked = next(&mut link).await;
+        let id = asked.id().unwrap();
+        send(&link, Message::error_with(id, -1, "no", &json!({ "why": 7 }))).await;
+        let answer = next(&mut link).await;
+        let error = r#"{"code":-1,"message":"no","data":{"why":7}}"#;
+        assert_eq!(answer.bytes(), &format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#));
     }
 
     #[tokio::test(start_paused = true)]
