@@ -255,16 +255,6 @@ async fn a_ping_of_the_backend_is_answered_where_nobody_listens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_chooses_a_modern_version_fails() {
-    let rig = Rig::new(Transport::StreamableHttp);
-    let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let waiting = rig.session.call(vec![rig.permitted(initialize)], true).await.unwrap();
-    rig.say(Message::result(&0.into(), &json!({ "protocolVersion": "2026-07-28" }))).await;
-    assert!(String::from_utf8_lossy(&waiting.answer().await.unwrap()).contains("-32603"));
-    assert!(rig.session.is_ended());
-}
-
-#[tokio::test(start_paused = true)]
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     let metrics = Metrics::default();
     let quick = Duration::from_millis(1);
