@@ -2,14 +2,16 @@
 //!
 //! Whatever way a client's request comes in, [`Sender::permit`] makes it a [`Permitted`]. Sessions
 //! and the pool take nothing else, except that the edge's own requests need no permission. [`Record`]
-//! is the account of a call that the backend gets.
+//! is the account of a call that the backend gets, [`Shape`] what its answer goes through.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Reason;
 use super::session::id::SessionId;
 use crate::caller::{Caller, Grant};
 use crate::guard::{ToolPolicy, permit};
+use crate::limits::bytes::Quota;
 use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Message, RequestId};
 
@@ -36,7 +38,7 @@ impl<'a> Sender<'a> {
         let tool = if self.policy.names_tools() { request.tool() } else { None };
         let method = request.method().unwrap_or_default();
         permit(self.policy, self.grant, method, tool.as_deref())?;
-        Ok(Permitted { request, caller: Arc::clone(&self.caller) })
+        Ok(Permitted { request, caller: Arc::clone(&self.caller), shape: Shape::default() })
     }
 }
 
@@ -46,12 +48,13 @@ impl<'a> Sender<'a> {
 pub(crate) struct Permitted {
     request: Message,
     caller: Arc<Caller>,
+    shape: Shape,
 }
 
 impl Permitted {
     /// A request of the edge's own: `initialize` or `ping`.
     pub(super) fn of_edge(request: Message, caller: Arc<Caller>) -> Self {
-        Self { request, caller }
+        Self { request, caller, shape: Shape::default() }
     }
 
     /// The same call, in a session that is opened for it.
@@ -60,10 +63,16 @@ impl Permitted {
         self
     }
 
-    /// The same call under another id, for a session whose callers do not know of each other.
+    /// The same call under another id, for a session whose callers do not know of each other. Its
+    /// answer comes under the id that it has now.
     pub(super) fn under(&self, id: &RequestId) -> Self {
-        let request = self.request.with_id(id).charged_if_large(&self.caller.quota);
-        Self { request, caller: Arc::clone(&self.caller) }
+        let quota = &self.caller.quota;
+        let own = self.request.id().map(|own| (own.clone(), quota.clone()));
+        Self {
+            request: self.request.with_id(id).charged_if_large(quota),
+            caller: Arc::clone(&self.caller),
+            shape: Shape { own },
+        }
     }
 
     pub(super) fn request(&self) -> &Message {
@@ -74,9 +83,30 @@ impl Permitted {
         &self.caller
     }
 
+    /// What its answer is to go through, for whoever waits for that.
+    pub(super) fn take_shape(&mut self) -> Shape {
+        std::mem::take(&mut self.shape)
+    }
+
     /// What the backend gets.
     pub(super) fn into_parts(self) -> (Message, Arc<Caller>) {
         (self.request, self.caller)
+    }
+}
+
+/// What the answer to a call goes through where it arrives.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    /// The id under which the caller waits, and what a large copy counts against.
+    own: Option<(RequestId, Quota)>,
+}
+
+impl Shape {
+    pub(super) fn apply<'a>(&self, answer: &'a Message) -> Cow<'a, Message> {
+        match &self.own {
+            Some((id, quota)) => Cow::Owned(answer.with_id(id).charged_if_large(quota)),
+            None => Cow::Borrowed(answer),
+        }
     }
 }
 
@@ -111,7 +141,21 @@ impl Drop for Record {
 mod tests {
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn an_answer_comes_back_under_the_callers_own_id() {
+        let request = Message::request(&RequestId::Text("mine".into()), "tools/list", &json!({}));
+        let sender = Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio());
+        let call = sender.permit(request).unwrap();
+        let mut renamed = call.under(&7.into());
+        assert_eq!(renamed.request().id(), Some(&7.into()));
+        let answer = Message::result(&7.into(), &json!({}));
+        let shaped = renamed.take_shape().apply(&answer).into_owned();
+        assert_eq!(Some(shaped.id()), Some(call.request().id()));
+    }
 
     #[test]
     fn only_a_late_call_is_counted_and_only_once() {

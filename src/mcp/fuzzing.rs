@@ -24,5 +24,5 @@ pub fn begin(
 ) -> Option<(StreamId, Turn)> {
     let caller = Arc::new(Caller::stdio());
     let permitted = |call: &Message| Permitted::of_edge(call.clone(), Arc::clone(&caller));
-    state.begin(&calls.iter().map(permitted).collect::<Vec<_>>(), onto, deadline).ok()
+    state.begin(&mut calls.iter().map(permitted).collect::<Vec<_>>(), onto, deadline).ok()
 }

@@ -18,7 +18,6 @@ use super::sessions::Sessions;
 use super::shelves::Pick;
 use crate::backend::NoAnswer;
 use crate::caller::{Caller, Principal, Transport};
-use crate::limits::bytes::Quota;
 use crate::policy::Policy;
 use crate::wire::jsonrpc::{Message, RequestId};
 
@@ -34,14 +33,7 @@ pub(super) enum Calling {
     /// It was answered.
     Answered(Message),
     /// It was sent in a session, and the reader waits for its answer.
-    Waiting {
-        reader: Reader,
-        waiting: Waiting,
-        /// The caller's own id for it.
-        own: Option<RequestId>,
-        /// What a large copy of the answer counts against.
-        quota: Quota,
-    },
+    Waiting { reader: Reader, waiting: Waiting },
 }
 
 impl Calling {
@@ -49,15 +41,10 @@ impl Calling {
     pub(super) async fn answer(self) -> Result<Message, Reason> {
         match self {
             Self::Answered(answer) => Ok(answer),
-            Self::Waiting { reader, waiting, own, quota } => {
+            Self::Waiting { reader, waiting } => {
                 let answer = reader.outcome().await;
                 waiting.done();
-                let answer = Message::parse(answer?);
-                let answer = answer.map_err(|_broken| Reason::BadAnswer("no message"))?;
-                Ok(match own {
-                    Some(own) => answer.with_id(&own).charged_if_large(&quota),
-                    None => answer,
-                })
+                Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))
             }
         }
     }
@@ -114,9 +101,7 @@ impl Pool {
                 Err(reason) => return Err(reason),
             }
         };
-        let own = call.request().id().cloned();
-        let (waiting, quota) = (Waiting::new(session, id), call.caller().quota.clone());
-        Ok(Calling::Waiting { reader, waiting, own, quota })
+        Ok(Calling::Waiting { reader, waiting: Waiting::new(session, id) })
     }
 
     async fn warm_session(

@@ -355,7 +355,7 @@ mod tests {
             let session = session_with(times, visitor.on_shelf());
             open().fill(&session);
             let request = Message::request(&1.into(), "tools/list", &json!({}));
-            let calls = &[Permitted::of_edge(request, Arc::new(Caller::stdio()))];
+            let calls = &mut [Permitted::of_edge(request, Arc::new(Caller::stdio()))];
             let onto = Onto::Own { events: false };
             session.state().begin(calls, onto, Instant::now() + TIMES.call).unwrap();
             session

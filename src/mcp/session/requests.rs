@@ -26,10 +26,10 @@ impl Session {
     /// whatever else belongs to the calls.
     pub(crate) async fn call(
         self: &Arc<Self>,
-        calls: Vec<Permitted>,
+        mut calls: Vec<Permitted>,
         events: bool,
     ) -> Result<Reader, Reason> {
-        let (stream, turn) = self.enter(&calls, Onto::Own { events })?;
+        let (stream, turn) = self.enter(&mut calls, Onto::Own { events })?;
         let reader = Reader::new(Arc::clone(self), stream, turn);
         self.send_all(calls).await?;
         Ok(reader)
@@ -37,12 +37,12 @@ impl Session {
 
     /// Enters a call whose answer comes on the standalone stream, and sends it to the backend.
     pub(crate) async fn post(&self, call: Permitted) -> Result<(), Reason> {
-        let calls = vec![call];
-        self.enter(&calls, Onto::Standalone)?;
+        let mut calls = vec![call];
+        self.enter(&mut calls, Onto::Standalone)?;
         self.send_all(calls).await
     }
 
-    fn enter(&self, calls: &[Permitted], onto: Onto) -> Result<(StreamId, Turn), Reason> {
+    fn enter(&self, calls: &mut [Permitted], onto: Onto) -> Result<(StreamId, Turn), Reason> {
         let deadline = Instant::now() + self.terms.times.call;
         let entered = self.state().begin(calls, onto, deadline)?;
         self.changed.notify_one();

@@ -15,7 +15,7 @@ use super::log::{EventLog, Turn};
 use crate::backend::During;
 use crate::limits::bytes::{PER_MESSAGE, Quota};
 use crate::mcp::Reason;
-use crate::mcp::call::{Permitted, Record};
+use crate::mcp::call::{Permitted, Record, Shape};
 use crate::mcp::era::Era;
 use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::{Kind, Message, RequestId, code};
@@ -51,6 +51,7 @@ struct Pending {
     /// May anything but the answer go on its stream?
     streams: bool,
     initialize: bool,
+    shape: Shape,
     record: Record,
 }
 
@@ -179,7 +180,7 @@ impl State {
     /// Enters calls that came in together, and opens the stream for what belongs to them.
     pub(crate) fn begin(
         &mut self,
-        calls: &[Permitted],
+        calls: &mut [Permitted],
         onto: Onto,
         deadline: Instant,
     ) -> Result<(StreamId, Turn), Reason> {
@@ -201,6 +202,7 @@ impl State {
             Onto::Standalone => StreamId::STANDALONE,
         };
         for call in calls {
+            let shape = call.take_shape();
             let request = call.request();
             let Some(id) = request.id() else { continue };
             let pending = Pending {
@@ -209,6 +211,7 @@ impl State {
                 progress: request.progress_token(),
                 streams: !matches!(onto, Onto::Own { events: false }),
                 initialize: request.method() == Some("initialize"),
+                shape,
                 record: Record::begin(&self.metrics),
             };
             self.calls.insert(id.clone(), pending);
@@ -326,7 +329,7 @@ impl State {
     fn settle(&mut self, id: &RequestId, answer: &Message, now: Instant) {
         let Some(call) = self.calls.remove(id) else { return };
         self.used.now(now);
-        let mut line = self.line(answer);
+        let mut line = self.line(&call.shape.apply(answer));
         if call.initialize {
             let named = answer.protocol_version();
             self.refused = answer.is_error();
@@ -472,7 +475,7 @@ mod tests {
     fn begin(state: &mut State, message: &Message, events: bool) -> Result<StreamId, Reason> {
         let deadline = Instant::now() + Duration::from_secs(1);
         state
-            .begin(&[call(message.clone())], Onto::Own { events }, deadline)
+            .begin(&mut [call(message.clone())], Onto::Own { events }, deadline)
             .map(|(stream, _)| stream)
     }
 
@@ -530,7 +533,7 @@ mod tests {
         assert!(begin(&mut state, &one, true).is_ok());
         assert_eq!(begin(&mut state, &one, true), Err(Reason::DuplicateId));
         let (two, same) = (request(2, None), request(2, None));
-        let twice = state.begin(&[call(two), call(same)], Onto::Standalone, Instant::now());
+        let twice = state.begin(&mut [call(two), call(same)], Onto::Standalone, Instant::now());
         assert_eq!(twice.unwrap_err(), Reason::DuplicateId);
         for id in 2..=64 {
             assert!(begin(&mut state, &request(id, None), true).is_ok());
@@ -581,7 +584,7 @@ mod tests {
         let mut state = state();
         for id in 1..=100_u64 {
             let (stream, turn) = state
-                .begin(&[call(request(id, None))], Onto::Own { events: true }, Instant::now())
+                .begin(&mut [call(request(id, None))], Onto::Own { events: true }, Instant::now())
                 .unwrap();
             state.log(stream).unwrap().detach(turn);
             let answer = Message::result(&id.into(), &json!({}));
@@ -607,7 +610,7 @@ mod tests {
         let mut finish = |id: u64, size: usize| {
             let onto = Onto::Own { events: true };
             let (stream, turn) =
-                state.begin(&[call(request(id, None))], onto, Instant::now()).unwrap();
+                state.begin(&mut [call(request(id, None))], onto, Instant::now()).unwrap();
             state.log(stream).unwrap().detach(turn);
             let empty = Message::result(&id.into(), &json!("")).bytes().len();
             let answer = Message::result(&id.into(), &json!("x".repeat(size - empty)));
@@ -685,7 +688,7 @@ mod tests {
         let due = |seconds| begun + Duration::from_secs(seconds);
         let mut calls = |id: u64, seconds| {
             let onto = Onto::Own { events: true };
-            state.begin(&[call(request(id, None))], onto, due(seconds)).unwrap().0
+            state.begin(&mut [call(request(id, None))], onto, due(seconds)).unwrap().0
         };
         let (first, _second) = (calls(1, 5), calls(2, 9));
         assert_eq!(state.next_deadline(), Some(due(5)));
@@ -732,7 +735,8 @@ mod tests {
     async fn the_standalone_stream_outlives_the_calls_that_are_answered_on_it() {
         let mut state = state();
         let onto = Onto::Standalone;
-        let (stream, _turn) = state.begin(&[call(request(1, None))], onto, Instant::now()).unwrap();
+        let (stream, _turn) =
+            state.begin(&mut [call(request(1, None))], onto, Instant::now()).unwrap();
         assert_eq!(stream, StreamId::STANDALONE);
         let answer = Message::result(&1.into(), &json!({}));
         assert_eq!(state.route(&answer, &During::Unknown, Instant::now()), Routed::Delivered);
