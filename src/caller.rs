@@ -20,7 +20,7 @@ pub enum Transport {
     Bare,
     /// Standard input and output.
     Stdio,
-    /// None: the edge itself asks, in no client's name.
+    /// The edge itself asks, for no client.
     Edge,
 }
 
@@ -111,7 +111,7 @@ impl std::fmt::Debug for TokenId {
 /// role, an end) becomes a field here, and reaches every decision that takes a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// Whose it is. Cheap to clone, and to be kept so: a name of any length belongs into an `Arc`.
+    /// Who holds it. Every request clones it, so a long name must be in an `Arc`.
     pub(crate) principal: Principal,
 }
 

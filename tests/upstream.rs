@@ -443,14 +443,19 @@ async fn callers_without_a_session_share_one_and_never_an_id() {
 async fn a_session_that_no_caller_needs_any_more_is_ended_and_begun_again() {
     bounded(async {
         let upside = Scripted::new(|_| Act::Well).await;
-        let times = Times { session_idle: Duration::from_secs(1), ..Times::default() };
-        let config = Config { times: times.check().unwrap(), ..config() };
-        let server = TestServer::start(config, Behind::upstream(upside.upstream())).await;
+        let server = edge(upside.upstream()).await;
         let client = server.client();
+        let reload = |session_idle| {
+            let times = Times { session_idle, ..Times::default() };
+            let config = Config { times: times.check().unwrap(), ..server.config.clone() };
+            server.control.reload(config).unwrap();
+        };
         let count = |method: &str| upside.methods().iter().filter(|it| *it == method).count();
         for _ in 0..2 {
+            reload(Duration::from_hours(1));
             assert_eq!(bare(&client, &calling(1, "act")).await["id"], 1);
             assert_ne!(count("DELETE"), count("initialize"));
+            reload(Duration::from_millis(1));
             eventually(|| count("DELETE") == count("initialize")).await;
         }
         let calls: Vec<_> = upside.seen().into_iter().filter(|it| it.tool().is_some()).collect();

@@ -41,21 +41,12 @@ impl<'a> Page<'a> {
 }
 
 /// One tool of a page.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Tool<'a> {
-    pub(crate) name: Cow<'a, str>,
-    raw: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Named<'a> {
     #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Annotated {
-    annotations: Annotations,
+    pub(crate) name: Cow<'a, str>,
+    #[serde(borrow)]
+    annotations: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -71,14 +62,14 @@ impl<'a> Tool<'a> {
     pub(crate) fn read(raw: &'a RawValue) -> Option<Self> {
         // An array would be read by position.
         let text = raw.get();
-        let Named { name } = text.starts_with('{').then(|| serde_json::from_str(text).ok())??;
-        Some(Self { name, raw })
+        text.starts_with('{').then(|| serde_json::from_str(text).ok())?
     }
 
     /// Is it marked as read-only or idempotent (MCP 2025-03-26, `ToolAnnotations`)?
     pub(crate) fn may_repeat(&self) -> bool {
-        let annotated = serde_json::from_str::<Annotated>(self.raw.get());
-        annotated.is_ok_and(|it| it.annotations.read_only || it.annotations.idempotent)
+        let annotations =
+            self.annotations.map(|raw| serde_json::from_str::<Annotations>(raw.get()));
+        annotations.is_some_and(|it| it.is_ok_and(|it| it.read_only || it.idempotent))
     }
 }
 

@@ -165,7 +165,10 @@ fn read_resource(params: &Value) -> Result<Value, CallError> {
             "mimeType": "text/plain",
             "text": concat!("mcp-edge ", env!("CARGO_PKG_VERSION"), ", diagnostics server"),
         }] })),
-        Some(uri) => Err(CallError { code: -32_002, message: format!("unknown resource: {uri}") }),
+        Some(uri) => Err(CallError {
+            data: Some(json!({ "uri": uri })),
+            ..CallError::new(-32_002, format!("unknown resource: {uri}"))
+        }),
         None => Err(CallError::bad_params("`uri` is missing: which resource?")),
     }
 }

@@ -61,25 +61,33 @@ pub struct CallError {
     pub code: i32,
     /// What is wrong, for a person.
     pub message: String,
+    /// The same for a program: the `data` of the error, if it has any.
+    pub data: Option<Value>,
 }
 
 impl CallError {
+    /// The error with this code, and without data.
+    #[must_use]
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), data: None }
+    }
+
     /// The method is not known here.
     #[must_use]
     pub fn unknown_method(method: &str) -> Self {
-        Self { code: code::METHOD_NOT_FOUND, message: format!("unknown method: {method}") }
+        Self::new(code::METHOD_NOT_FOUND, format!("unknown method: {method}"))
     }
 
     /// The parameters do not fit.
     #[must_use]
     pub fn bad_params(message: impl Into<String>) -> Self {
-        Self { code: code::INVALID_PARAMS, message: message.into() }
+        Self::new(code::INVALID_PARAMS, message)
     }
 
     /// Something broke.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { code: code::INTERNAL_ERROR, message: message.into() }
+        Self::new(code::INTERNAL_ERROR, message)
     }
 }
 
@@ -93,7 +101,7 @@ pub struct Call {
     /// Who sends it.
     pub caller: Arc<Caller>,
     id: RequestId,
-    from_backend: mpsc::Sender<FromBackend>,
+    to_session: mpsc::Sender<FromBackend>,
     questions: Arc<Questions>,
     quota: Quota,
     /// Of its parameters.
@@ -136,9 +144,9 @@ impl Call {
 
     async fn say(&self, message: Message) {
         let message = message.charged(&self.quota);
-        let from_backend = FromBackend::Message { message, during: During::Call(self.id.clone()) };
+        let message = FromBackend::Message { message, during: During::Call(self.id.clone()) };
         // A closed queue means that the session ended, and this call with it.
-        drop(say(&self.from_backend, from_backend).await);
+        drop(say(&self.to_session, message).await);
     }
 }
 
@@ -222,12 +230,12 @@ impl EmbeddedBackend {
     /// Starts one session with the handler.
     pub(crate) fn open(&self, quota: &Quota) -> Link {
         let (to_backend, told) = mpsc::channel(QUEUE);
-        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
+        let (to_session, from_backend) = mpsc::channel(SAID_QUEUE);
         let session = EmbeddedSession {
             handler: Arc::clone(&self.handler),
             drain: self.drain.clone(),
             questions: Arc::default(),
-            from_backend: say,
+            to_session,
             running: HashMap::new(),
             calls: JoinSet::new(),
             quota: quota.clone(),
@@ -241,7 +249,7 @@ struct EmbeddedSession {
     handler: Arc<dyn AnyHandler>,
     drain: Drain,
     questions: Arc<Questions>,
-    from_backend: mpsc::Sender<FromBackend>,
+    to_session: mpsc::Sender<FromBackend>,
     running: HashMap<Id, (RequestId, AbortHandle)>,
     calls: JoinSet<()>,
     quota: Quota,
@@ -258,7 +266,7 @@ impl EmbeddedSession {
                     None => telling = false,
                 },
                 Some(ended) = self.calls.join_next_with_id() => self.reap(ended).await,
-                () = self.from_backend.closed() => return,
+                () = self.to_session.closed() => return,
             }
         }
     }
@@ -296,7 +304,8 @@ impl EmbeddedSession {
             Kind::Response { id } => {
                 if let Some(asker) = self.questions.close(id) {
                     // The asker may have been dropped meanwhile.
-                    let share = self.quota.try_take(jsonrpc::weight(message.result_text()));
+                    let text = std::str::from_utf8(message.bytes()).unwrap_or_default();
+                    let share = self.quota.try_take(jsonrpc::weight(text));
                     drop(asker.send(match &share {
                         Ok(_share) => answer_of(&message),
                         Err(short) => Err(CallError::internal(short.to_string())),
@@ -319,18 +328,18 @@ impl EmbeddedSession {
             params: params_of(message),
             caller,
             id: id.clone(),
-            from_backend: self.from_backend.clone(),
+            to_session: self.to_session.clone(),
             questions: Arc::clone(&self.questions),
             quota: self.quota.clone(),
             _share: share,
         };
         let quota = self.quota.clone();
         let handler = Arc::clone(&self.handler);
-        let from_backend = self.from_backend.clone();
+        let to_session = self.to_session.clone();
         let answered = id.clone();
         let running = self.calls.spawn(async move {
             let answer = handler.call(call).await;
-            drop(say(&from_backend, to_said(&answered, &answer, &quota)).await);
+            drop(say(&to_session, to_said(&answered, &answer, &quota)).await);
         });
         self.running.insert(running.id(), (id, running));
     }
@@ -358,7 +367,7 @@ impl EmbeddedSession {
     }
 
     async fn answer(&self, id: &RequestId, answer: &Answer) {
-        drop(self.from_backend.send(to_said(id, answer, &self.quota)).await);
+        drop(self.to_session.send(to_said(id, answer, &self.quota)).await);
     }
 
     fn initialized(&self, message: &Message) -> Value {
@@ -382,7 +391,9 @@ impl EmbeddedSession {
 fn to_said(id: &RequestId, answer: &Answer, quota: &Quota) -> FromBackend {
     let message = match answer {
         Ok(result) => Message::result(id, result),
-        Err(error) => Message::error(id, error.code, &error.message),
+        Err(CallError { code, message, data }) => {
+            Message::error_with(id, *code, message, data.as_ref().unwrap_or(&Value::Null))
+        }
     };
     FromBackend::Message { message: message.charged(quota), during: During::Call(id.clone()) }
 }
@@ -402,9 +413,12 @@ fn answer_of(message: &Message) -> Answer {
     struct Refused {
         code: i32,
         message: String,
+        data: Option<Value>,
     }
     match serde_json::from_slice(message.bytes()) {
-        Ok(Body { error: Some(Refused { code, message }), .. }) => Err(CallError { code, message }),
+        Ok(Body { error: Some(Refused { code, message, data }), .. }) => {
+            Err(CallError { code, message, data })
+        }
         Ok(Body { result, error: None }) => Ok(result),
         Err(error) => Err(CallError::internal(format!("the client's answer: {error}"))),
     }
@@ -470,6 +484,18 @@ mod tests {
         send(&link, Message::result(asked.id().unwrap(), &json!({ "roots": [] }))).await;
         let answer = next(&mut link).await;
         assert_eq!(answer.bytes(), r#"{"jsonrpc":"2.0","id":1,"result":{"roots":[]}}"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_data_of_an_error_is_kept_both_ways() {
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        send(&link, request(1, "ask")).await;
+        let asked = next(&mut link).await;
+        let id = asked.id().unwrap();
+        send(&link, Message::error_with(id, -1, "no", &json!({ "why": 7 }))).await;
+        let answer = next(&mut link).await;
+        let error = r#"{"code":-1,"message":"no","data":{"why":7}}"#;
+        assert_eq!(answer.bytes(), &format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#));
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ pub(crate) use self::upstream::NoAnswer;
 
 use self::stdio::CommandError;
 use crate::caller::Caller;
-use crate::config::{Limits, Secret};
+use crate::config::{Limits, Secret, Times};
 use crate::limits::addr::ClientKey;
 use crate::limits::bytes::Quota;
 use crate::wire::jsonrpc::{Message, RequestId};
@@ -70,9 +70,9 @@ impl Backend {
 
     /// Keeps to these limits in what is open. A process keeps the longest line that it was started
     /// with.
-    pub(crate) fn keep_to(&self, limits: &Limits) {
+    pub(crate) fn keep_to(&self, limits: &Limits, times: &Times) {
         match self {
-            Self::Upstream(upstream) => upstream.keep_to(limits.max_line_bytes),
+            Self::Upstream(upstream) => upstream.keep_to(limits.max_line_bytes, times.session_idle),
             Self::Stdio(_) | Self::Embedded(_) => {}
         }
     }

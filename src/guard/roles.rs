@@ -19,7 +19,8 @@ impl ToolPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {}
 
-/// May a request of this method, and of this tool if it names one, be made under this grant?
+/// May a request of this method, and of this tool if it names one, be made under this grant? There is
+/// no rule yet, so the answer is always yes.
 ///
 /// # Errors
 /// [`Denied`] says why not.

@@ -1,13 +1,14 @@
 //! A call on its way to the backend, as a value.
 //!
-//! Whatever way a request comes in, [`Sender::permit`] makes it a [`Permitted`], and sessions and
-//! the pool take nothing else. [`Record`] is the account of a call that the backend gets, [`Shape`]
-//! what its answer goes through.
+//! Whatever way a client's request comes in, [`Sender::permit`] makes it a [`Permitted`]. Sessions
+//! and the pool take nothing else, except that the edge's own requests need no permission. [`Record`]
+//! is the account of a call that the backend gets, [`Shape`] what its answer goes through.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Reason;
+use super::session::id::SessionId;
 use crate::caller::{Caller, Grant};
 use crate::guard::{ToolPolicy, permit};
 use crate::limits::bytes::Quota;
@@ -37,7 +38,7 @@ impl<'a> Sender<'a> {
         let tool = if self.policy.names_tools() { request.tool() } else { None };
         let method = request.method().unwrap_or_default();
         permit(self.policy, self.grant, method, tool.as_deref())?;
-        Ok(Permitted::of_edge(request, Arc::clone(&self.caller)))
+        Ok(Permitted { request, caller: Arc::clone(&self.caller), shape: Shape::default() })
     }
 }
 
@@ -51,9 +52,15 @@ pub(crate) struct Permitted {
 }
 
 impl Permitted {
-    /// A request of the edge's own, which needs nobody's leave.
+    /// A request of the edge's own: `initialize` or `ping`.
     pub(super) fn of_edge(request: Message, caller: Arc<Caller>) -> Self {
         Self { request, caller, shape: Shape::default() }
+    }
+
+    /// The same call, in a session that is opened for it.
+    pub(super) fn in_session(mut self, id: &SessionId) -> Self {
+        Arc::make_mut(&mut self.caller).session = Some(id.alias());
+        self
     }
 
     /// The same call under another id, for a session whose callers do not know of each other. Its

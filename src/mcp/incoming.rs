@@ -44,7 +44,7 @@ pub(super) enum Pings {
 /// Which eras a way in takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Eras<'a> {
-    /// That with a handshake. With the revision that the request's header names.
+    /// Only those with a handshake. The request's header may name the revision.
     Handshake(Option<&'a str>),
     /// The backend decides.
     Any,

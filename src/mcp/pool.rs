@@ -32,7 +32,7 @@ pub(super) struct Pool {
 pub(super) enum Calling {
     /// It was answered.
     Answered(Message),
-    /// A session waits for its answer, and takes nothing else for it.
+    /// It was sent in a session, and the reader waits for its answer.
     Waiting { reader: Reader, waiting: Waiting },
 }
 
@@ -55,7 +55,7 @@ impl Pool {
         Self { sessions }
     }
 
-    /// Whoever calls without a session.
+    /// The sender of calls without a session.
     pub(super) fn sender(head: Head<'_>) -> Sender<'_> {
         let Head { policy, admitted, caller, .. } = head;
         Sessions::sender(policy, admitted, Caller { transport: Transport::Bare, ..caller })

@@ -42,7 +42,7 @@ pub(super) struct Sessions {
     pub(super) table: SessionTable,
     /// Those that serve calls without one.
     pub(super) shelves: Arc<Shelves>,
-    /// With the one that shows if the backend answers.
+    /// Whether the backend answers, and the session that asks it.
     pub(super) readiness: Arc<Readiness>,
     pub(super) budget: Budget,
     pub(super) drain: Drain,
@@ -62,15 +62,15 @@ impl Sessions {
         }
     }
 
-    /// Keeps to this policy, which has taken the place of another, in what all sessions share: the
-    /// memory for messages is one whole. Sessions that are open keep the times of their start; warm
-    /// ones that wait for nothing end for that.
+    /// Keeps to this policy, which has replaced another, in what all sessions share. Sessions that
+    /// are open keep the times that they started with, so warm ones with other times serve no new
+    /// call.
     pub(super) fn keep_to(&self, policy: &Policy, before: &Policy) {
         let limits = &policy.limits;
         self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
-        self.backend.keep_to(limits);
+        self.backend.keep_to(limits, &policy.times);
         if SessionTimes::from(&policy.times) != SessionTimes::from(&before.times) {
-            self.shelves.give_up();
+            self.shelves.keep_to(SessionTimes::from(&policy.times));
         }
     }
 
@@ -79,12 +79,13 @@ impl Sessions {
         if self.drain.is_draining() { Err(Reason::Draining) } else { Ok(()) }
     }
 
-    /// What a client's messages are weighed against: a backend that takes them as text reads none.
+    /// The memory that a client's messages must fit into once the backend has read them. `None` if
+    /// it takes them as text.
     pub(super) fn weighed<'q>(&self, quota: &'q Quota, with_text: bool) -> Option<Weighed<'q>> {
         self.backend.reads_values().then_some(Weighed { quota, with_text })
     }
 
-    /// Whoever sends a request's messages.
+    /// The sender of what comes in one request.
     pub(super) fn sender<'a>(
         policy: &Policy,
         admitted: &'a Admitted,
@@ -93,7 +94,7 @@ impl Sessions {
         Sender::new(policy.tools, admitted.grant(), caller)
     }
 
-    /// Whoever sends messages in a session.
+    /// The sender of what comes in a request that names this session.
     pub(super) fn sender_in<'a>(session: &Session, head: Head<'a>) -> Sender<'a> {
         let Head { policy, admitted, caller, .. } = head;
         let alias = Some(session.id().alias());

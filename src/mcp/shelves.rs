@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Reason;
-use super::session::Session;
+use super::session::{Session, SessionTimes};
 use crate::caller::{MAX_PRINCIPALS, Principal};
 use crate::limits::bytes::{Budget, Quota};
 use crate::observe::metrics::{Metrics, Outcome};
@@ -21,7 +21,9 @@ const WARM: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Shelves {
     by_principal: Mutex<HashMap<Principal, Shelf>>,
-    /// A session came onto a shelf, or will not come.
+    /// Sessions with other times serve no new call. `None` before the times change for once.
+    times: Mutex<Option<SessionTimes>>,
+    /// Notified when the opening of a session has ended, however it ended.
     pub(super) filled: Notify,
     metrics: Metrics,
 }
@@ -111,6 +113,12 @@ impl Shelves {
         Ok(Visitor { failures: warm.failures, shelf: place })
     }
 
+    /// Keeps new calls to these times: a session with others ends as soon as it waits for nothing.
+    pub(super) fn keep_to(&self, times: SessionTimes) {
+        *self.times.lock() = Some(times);
+        self.give_up();
+    }
+
     /// Ends the sessions that wait for nothing, and forgets them. Says if there was one.
     pub(super) fn give_up(&self) -> bool {
         let mut given_up = false;
@@ -167,11 +175,19 @@ impl Visitor {
 
     /// Picks a session that waits for nothing; where no further one may be opened, the least busy.
     pub(super) fn pick(&self) -> Pick {
+        let times = *self.shelf.shelves.times.lock();
+        let is_stale = |session: &Session| times.is_some_and(|times| times != session.times());
         let pick = self.shelf.at(|warm| {
             let failed = warm.failed.clone().filter(|_| warm.failures > self.failures);
-            warm.sessions.retain(|session| !session.is_ended());
-            let full = warm.sessions.len() + warm.opening >= WARM;
-            let least = warm.sessions.iter().min_by_key(|session| session.calls());
+            warm.sessions.retain(|session| {
+                if is_stale(session) && session.calls() == 0 {
+                    session.close();
+                }
+                !session.is_ended()
+            });
+            let fresh = warm.sessions.iter().filter(|session| !is_stale(session));
+            let full = fresh.clone().count() + warm.opening >= WARM;
+            let least = fresh.min_by_key(|session| session.calls());
             match (least, failed) {
                 (Some(session), failed) if full || failed.is_some() || session.calls() == 0 => {
                     Pick::Take(Arc::clone(session))
@@ -253,18 +269,28 @@ impl Drop for Opening {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
     use super::*;
     use crate::backend::Link;
-    use crate::caller::Transport;
+    use crate::caller::{Caller, Transport};
     use crate::drain::Drain;
+    use crate::mcp::call::Permitted;
+    use crate::mcp::session::Terms;
     use crate::mcp::session::id::SessionId;
-    use crate::mcp::session::{SessionTimes, Terms};
+    use crate::mcp::session::state::Onto;
+    use crate::mcp::session::tests::TIMES;
+    use crate::wire::jsonrpc::Message;
 
     fn session(place: OnShelf) -> Arc<Session> {
+        session_with(TIMES, place)
+    }
+
+    fn session_with(times: SessionTimes, place: OnShelf) -> Arc<Session> {
         let (to_backend, _told) = tokio::sync::mpsc::channel(1);
         let (_say, from_backend) = tokio::sync::mpsc::channel(1);
-        let minute = std::time::Duration::from_mins(1);
-        let times = SessionTimes { call: minute, idle: minute, age: minute, write: minute };
         let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let link = Link { to_backend, from_backend };
@@ -311,10 +337,43 @@ mod tests {
         drop(visitor);
         assert_eq!(pool.lock().len(), 1);
         warm.close();
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(pool.lock().is_empty(), "its session ended");
         open(&pool).fail(&Reason::BackendBusy);
         assert!(pool.lock().is_empty(), "nothing was opened");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_with_the_times_of_before_serves_no_new_call() {
+        let pool = Arc::<Shelves>::default();
+        let visitor = visit(&pool);
+        let open = || {
+            let Pick::Open(opening) = visitor.pick() else { panic!("no place on the shelf") };
+            opening
+        };
+        let busy = |times| {
+            let session = session_with(times, visitor.on_shelf());
+            open().fill(&session);
+            let request = Message::request(&1.into(), "tools/list", &json!({}));
+            let calls = &mut [Permitted::of_edge(request, Arc::new(Caller::stdio()))];
+            let onto = Onto::Own { events: false };
+            session.state().begin(calls, onto, Instant::now() + TIMES.call).unwrap();
+            session
+        };
+        let before: Vec<_> = (1..WARM).map(|_| busy(TIMES)).collect();
+        let late = open();
+        let now = SessionTimes { idle: TIMES.idle * 2, ..TIMES };
+        pool.keep_to(now);
+        let old = session(visitor.on_shelf());
+        late.fill(&old);
+        let fresh: Vec<_> = (0..WARM).map(|_| busy(now)).collect();
+        assert!(old.is_ended(), "it came too late");
+        let Pick::Take(taken) = visitor.pick() else { panic!("no session is taken") };
+        assert!(fresh.iter().any(|session| Arc::ptr_eq(session, &taken)));
+        before[0].state().cancel(&1.into(), Instant::now());
+        let _taken = visitor.pick();
+        assert!(before[0].is_ended(), "its call is over");
+        assert!(!before[1].is_ended(), "its call goes on");
     }
 
     #[tokio::test]

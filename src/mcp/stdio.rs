@@ -115,22 +115,23 @@ async fn hand_on(message: Message, session: &Arc<Session>, sender: &Sender<'_>) 
     let id = message.id().cloned();
     // The backend decides about eras and pings, and whoever started the edge about its end.
     let rules = Rules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining: false };
-    let handed = match incoming::sort(message, rules) {
+    let refused = match incoming::sort(message, rules) {
         Ok(Step::Call(request)) => match sender.permit(request) {
-            Ok(call) => session.post(call).await,
-            Err(reason) => Err(reason),
+            Ok(call) => match session.post(call).await {
+                Err(reason @ (Reason::DuplicateId | Reason::TooManyCalls)) => reason,
+                // The session answers all other calls that the backend does not get.
+                Ok(()) | Err(_) => return,
+            },
+            Err(denied) => denied,
         },
         // Neither has anybody to tell what became of it.
         Ok(Step::Notify(message)) => return drop(session.notify(message, sender.caller()).await),
         Ok(Step::Answer(message)) => return drop(session.answer(message, sender.caller()).await),
         Ok(Step::Modern | Step::Drop | Step::Pong(_)) => return,
-        Err(reason) => Err(reason),
+        Err(reason) => reason,
     };
-    if let (Err(reason @ (Reason::DuplicateId | Reason::TooManyCalls)), Some(id)) = (handed, id) {
-        let text = reason.to_string();
-        let refusal = jsonrpc::error_text(Some(&id), code::INVALID_REQUEST, &text);
-        session.put_in_turn(refusal).await;
-    }
+    let text = refused.to_string();
+    session.put_in_turn(jsonrpc::error_text(id.as_ref(), code::INVALID_REQUEST, &text)).await;
 }
 
 /// Writes the session's stream, up to its end.

@@ -18,7 +18,7 @@ use super::sessions::Sessions;
 use super::sse::{EventId, EventStream, StreamKind};
 use super::streams::{self, Streams};
 use super::{Reason, Refused};
-use crate::caller::Transport;
+use crate::caller::{Caller, Transport};
 use crate::policy::Policy;
 use crate::wire::jsonrpc::Message;
 use crate::wire::revision::ProtocolVersion;
@@ -112,11 +112,14 @@ impl Streamable {
         if head.session.is_some() && self.find_session(&head).is_ok() {
             return Err(Reason::SessionLive);
         }
-        let session = self.sessions.open_session(&head, Transport::StreamableHttp).await?;
+        let transport = Transport::StreamableHttp;
+        let caller = Caller { transport, ..head.caller.clone() };
+        let call = Sessions::sender(head.policy, head.admitted, caller).permit(request)?;
+        let session = self.sessions.open_session(&head, transport).await?;
         // A client that goes away meanwhile never learns its id.
         let unknown = Unknown::new(Arc::clone(&session));
         let (policy, accept) = (head.policy, head.accept);
-        let call = Sessions::sender_in(&session, head).permit(request)?;
+        let call = call.in_session(session.id());
         let reader = session.call(vec![call], accept.events).await?;
         let reply = reply(reader, policy, accept, None).await;
         unknown.known();
@@ -149,13 +152,20 @@ impl Streamable {
         let sort = |message| incoming::sort(message, rules);
         let steps: Vec<Step> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
         let sender = Sessions::sender_in(&session, head);
-        let mut calls = Vec::new();
+        // Nothing is sent of an array with a request that is denied.
+        let (mut calls, mut others) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
                 Step::Call(request) => calls.push(sender.permit(request)?),
-                Step::Notify(message) => session.notify(message, sender.caller()).await?,
-                Step::Answer(message) => session.answer(message, sender.caller()).await?,
+                Step::Notify(message) | Step::Answer(message) => others.push(message),
                 Step::Modern | Step::Drop | Step::Pong(_) => {}
+            }
+        }
+        for message in others {
+            if message.answers().is_some() {
+                session.answer(message, sender.caller()).await?;
+            } else {
+                session.notify(message, sender.caller()).await?;
             }
         }
         if calls.is_empty() {

@@ -76,9 +76,10 @@ impl Control {
     ///
     /// All or nothing. Requests that come from now on, connections, sessions and event streams that
     /// begin, are held to the new configuration; a token that it does not have is refused. What is
-    /// under way goes on as it began, with the exception of `max_buffered_bytes` and of the bytes of
-    /// an upstream's message, which hold for all at once. A lower limit ends nothing that is open.
-    /// Certificates are replaced as by [`Control::reload_certificates`].
+    /// under way goes on as it began, with the exception of `max_buffered_bytes`, of the bytes of an
+    /// upstream's message, and of `session_idle` for the upstream sessions that calls share, which
+    /// hold for all at once. A lower limit ends nothing that is in use. Certificates are replaced as
+    /// by [`Control::reload_certificates`].
     ///
     /// # Errors
     /// [`ReloadError`] says what cannot be changed or used. Nothing has changed then.

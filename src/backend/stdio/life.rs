@@ -43,7 +43,7 @@ pub(super) struct Life {
     pub(super) attempt: Attempt,
     pub(super) pipes: Pipes,
     pub(super) told: mpsc::Receiver<ToBackend>,
-    pub(super) from_backend: mpsc::Sender<FromBackend>,
+    pub(super) to_session: mpsc::Sender<FromBackend>,
     pub(super) max_line: usize,
     /// What it says counts against this.
     pub(super) quota: Quota,
@@ -100,7 +100,7 @@ impl Life {
             attempt,
             pipes: Pipes { stdin, stdout, stderr },
             told,
-            from_backend,
+            to_session,
             max_line,
             quota,
             metrics,
@@ -114,7 +114,7 @@ impl Life {
         let mut noise = Noise::of(pid, command.redactor(), metrics.clone(), (&watch, &last_words));
         let speaking = async {
             let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
-            stdout::hand_on(lines, &from_backend, attempt.spoke(), &ending, &mut noise).await;
+            stdout::hand_on(lines, &to_session, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
         let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
@@ -123,8 +123,8 @@ impl Life {
 
         let working = async {
             let feeding = feed(stdin, told, &attempt, &watch);
-            let watching = watched(&watch, command.redactor(), pid, &from_backend, &metrics);
-            let work = work(&process, feeding, watching, &from_backend, &drain, &closed);
+            let watching = watched(&watch, command.redactor(), pid, &to_session, &metrics);
+            let work = work(&process, feeding, watching, &to_session, &drain, &closed);
             let why = beside(&mut pin!(attempt.prove().fuse()), work).await;
             settle(why, &process).await
         };
@@ -137,13 +137,13 @@ impl Life {
             let telling = async {
                 until_stopping(&drain, rest(&mut output)).await;
                 let gone = last_words.after(&format!("the server {status}"));
-                tell_gone(&from_backend, gone, why, &attempt, &drain).await;
+                tell_gone(&to_session, gone, why, &attempt, &drain).await;
             };
             join(telling, leave(&process, place)).await;
         } else {
             ending.cancel();
             let gone = last_words.after(&format!("the server {}", why.text()));
-            let telling = tell_gone(&from_backend, gone, why, &attempt, &drain);
+            let telling = tell_gone(&to_session, gone, why, &attempt, &drain);
             let leaving = async {
                 if process.end(|| step(&drain)).await {
                     metrics.count(Outcome::ChildKilled);
@@ -162,14 +162,14 @@ async fn watched(
     watch: &Watch,
     redactor: &Redactor,
     pid: i32,
-    from_backend: &mpsc::Sender<FromBackend>,
+    to_session: &mpsc::Sender<FromBackend>,
     metrics: &Metrics,
 ) -> NoMcp {
     let suspect = |text: String| {
         let why = text.as_str();
         warn!(target: "child", pid, why, "no answer to `initialize` for {} s", SLOW.as_secs());
         // Where there is no room, the child sends messages: then it is no mystery.
-        drop(from_backend.try_send(FromBackend::Suspect(text)));
+        drop(to_session.try_send(FromBackend::Suspect(text)));
     };
     let what = watch.verdict(redactor, suspect).await;
     metrics.count(Outcome::ChildNoMcp);
@@ -197,25 +197,25 @@ async fn work(
     process: &Process,
     feeding: impl Future<Output = Why>,
     watching: impl Future<Output = NoMcp>,
-    from_backend: &mpsc::Sender<FromBackend>,
+    to_session: &mpsc::Sender<FromBackend>,
     drain: &Drain,
     closed: &CancellationToken,
 ) -> Why {
     tokio::select! {
         () = process.exited() => Why::Exited,
         () = closed.cancelled() => Why::ClosedOutput,
-        why = fed(feeding, from_backend) => why,
+        why = fed(feeding, to_session) => why,
         what = watching => Why::NoMcp(what),
-        () = from_backend.closed() => Why::Dropped,
+        () = to_session.closed() => Why::Dropped,
         () = drain.stopping() => Why::Stopping,
     }
 }
 
 /// Feeds the child. A link that tells no more may still listen, until the child is done.
-async fn fed(feeding: impl Future<Output = Why>, from_backend: &mpsc::Sender<FromBackend>) -> Why {
+async fn fed(feeding: impl Future<Output = Why>, to_session: &mpsc::Sender<FromBackend>) -> Why {
     let why = feeding.await;
     if why == Why::Dropped {
-        from_backend.closed().await;
+        to_session.closed().await;
     }
     why
 }
@@ -293,7 +293,7 @@ async fn rest<O: FusedFuture<Output = ()> + Unpin>(output: &mut O) {
 /// Says the last word to a link that is still there. A full queue is waited for, unless the edge
 /// has ended the link itself and may not be reading.
 async fn tell_gone(
-    from_backend: &mpsc::Sender<FromBackend>,
+    to_session: &mpsc::Sender<FromBackend>,
     text: String,
     why: Why,
     attempt: &Attempt,
@@ -303,9 +303,9 @@ async fn tell_gone(
         Why::Exited | Why::ClosedOutput | Why::ClosedInput | Why::NoMcp(_) => {
             // Before anybody is told: they may ask for the next start at once.
             attempt.ended(&text);
-            until_stopping(drain, from_backend.send(FromBackend::Gone(text)).map(drop)).await;
+            until_stopping(drain, to_session.send(FromBackend::Gone(text)).map(drop)).await;
         }
-        Why::Dropped => drop(from_backend.try_send(FromBackend::Gone(text))),
+        Why::Dropped => drop(to_session.try_send(FromBackend::Gone(text))),
         Why::Stopping => {}
     }
 }

@@ -108,7 +108,7 @@ impl StdioBackend {
         })?;
         info!(pid = process.pid(), program = self.command.name, "child started");
         let (to_backend, told) = mpsc::channel(QUEUE);
-        let (say, from_backend) = mpsc::channel(SAID_QUEUE);
+        let (to_session, from_backend) = mpsc::channel(SAID_QUEUE);
         let life = Life {
             command: Arc::clone(&self.command),
             process,
@@ -116,7 +116,7 @@ impl StdioBackend {
             attempt,
             pipes,
             told,
-            from_backend: say,
+            to_session,
             max_line: max_line_bytes,
             quota: quota.clone(),
             metrics: self.metrics.clone(),

@@ -5,13 +5,11 @@
 //! under an id of the edge's own, so that callers who share a session never share an id.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -38,26 +36,37 @@ pub(super) struct Directs {
 
 #[derive(Debug)]
 struct Sessions {
-    by_principal: Mutex<HashMap<Principal, Arc<Direct>>>,
-    /// A session that no call was made on for so long is ended.
-    idle: Duration,
+    by_principal: Mutex<HashMap<Principal, Kept>>,
+    /// A session that was not used for so long is ended.
+    idle: watch::Sender<Duration>,
+}
+
+/// A session that can be found, and who uses it.
+#[derive(Debug)]
+struct Kept {
+    direct: Arc<Direct>,
+    users: usize,
+    /// When somebody last began to use it, or stopped.
+    used: Instant,
 }
 
 /// One principal's session for calls without one.
 #[derive(Debug)]
-pub(super) struct Direct {
+struct Direct {
     channel: Channel,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
-    begun: Instant,
-    /// When the last call began: milliseconds since `begun`.
-    used: AtomicU64,
-    /// It had to make room for another principal's.
+    /// Another principal's session takes its place.
     evicted: CancellationToken,
 }
 
-/// Who holds a session that no call is made on: [`Sessions`], and the task that ends it.
-const HOLDERS: usize = 2;
+/// One user of a session, which is not ended before this is dropped.
+#[derive(Debug)]
+struct InUse {
+    direct: Arc<Direct>,
+    sessions: Arc<Sessions>,
+    principal: Principal,
+}
 
 /// Why a call that was made without a session has no answer.
 #[derive(Debug)]
@@ -93,13 +102,13 @@ impl Directs {
             Ok(Spoken::Sse) => return None,
             Err(text) => return Some(Err(Unanswered::from(text).into())),
         }
-        let Some(direct) = self.of(&caller.principal) else {
+        let Some(in_use) = self.of(&caller.principal) else {
             return Some(Err(NoAnswer::PrincipalsFull));
         };
-        let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&in_use.direct.places).try_acquire_owned() else {
             return Some(Err(NoAnswer::CallsFull));
         };
-        let answer = direct.ask(request, caller, &self.drain, place).await;
+        let answer = in_use.ask(request, caller, &self.drain, place).await;
         Some(answer.map_err(NoAnswer::from))
     }
 
@@ -115,77 +124,88 @@ impl Directs {
 
 impl Directs {
     pub(super) fn new(shared: Arc<Shared>, idle: Duration, drain: Drain) -> Self {
+        let idle = watch::Sender::new(idle);
         let sessions = Arc::new(Sessions { by_principal: Mutex::default(), idle });
         Self { shared, sessions, drain }
     }
 
+    /// Ends sessions that are not used for so long from now on.
+    pub(super) fn keep_to(&self, idle: Duration) {
+        self.sessions.idle.send_replace(idle);
+    }
+
     /// The session of this principal. `None` if there are [`MAX_PRINCIPALS`] others, all in use.
-    fn of(&self, principal: &Principal) -> Option<Arc<Direct>> {
+    fn of(&self, principal: &Principal) -> Option<Arc<InUse>> {
         let mut sessions = self.sessions.lock();
-        if let Some(direct) = sessions.get(principal) {
-            direct.note_use();
-            return Some(Arc::clone(direct));
+        let now = Instant::now();
+        let in_use = |direct| {
+            let sessions = Arc::clone(&self.sessions);
+            Some(Arc::new(InUse { direct, sessions, principal: principal.clone() }))
+        };
+        if let Some(kept) = sessions.get_mut(principal) {
+            kept.users += 1;
+            kept.used = now;
+            return in_use(Arc::clone(&kept.direct));
         }
         if sessions.len() >= MAX_PRINCIPALS {
-            let idle = sessions.iter().filter(|(_, direct)| Arc::strong_count(direct) <= HOLDERS);
-            let (oldest, direct) = idle.min_by_key(|(_, direct)| direct.last_use())?;
-            direct.evicted.cancel();
+            let idle = sessions.iter().filter(|(_, kept)| kept.users == 0);
+            let (oldest, kept) = idle.min_by_key(|(_, kept)| kept.used)?;
+            kept.direct.evicted.cancel();
             let oldest = oldest.clone();
             sessions.remove(&oldest);
             self.shared.metrics.count(Outcome::IdleGivenUp);
         }
         let direct = Arc::new(Direct::new(&self.shared));
-        sessions.insert(principal.clone(), Arc::clone(&direct));
-        let (principal, ending) = (principal.clone(), Arc::clone(&direct));
-        let (sessions, stopping) = (Arc::clone(&self.sessions), self.drain.stopping());
+        let kept = Kept { direct: Arc::clone(&direct), users: 1, used: now };
+        sessions.insert(principal.clone(), kept);
+        let (owner, ending) = (principal.clone(), Arc::clone(&direct));
+        let (all, stopping) = (Arc::clone(&self.sessions), self.drain.stopping());
         self.drain.spawn_behind(async move {
             tokio::select! {
                 () = stopping => {}
                 () = ending.evicted.cancelled() => {}
-                () = sessions.forget_when_idle(&principal, &ending) => {}
+                () = all.forget_when_idle(&owner, &ending) => {}
             }
             ending.channel.end(&Caller::edge(), ENDING).await;
         });
-        Some(direct)
+        in_use(direct)
     }
 }
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Arc<Direct>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Kept>> {
         self.by_principal.lock()
     }
 
     /// Resolves when the session is idle, and nobody finds it any more.
     async fn forget_when_idle(&self, principal: &Principal, direct: &Arc<Direct>) {
-        let mut due = pin!(sleep_until(direct.last_use() + self.idle));
+        let mut idle = self.idle.subscribe();
         loop {
-            due.as_mut().await;
-            let next = {
+            let time = *idle.borrow_and_update();
+            let due = {
                 let mut sessions = self.lock();
-                // Whoever makes a call holds it, and nobody else finds it meanwhile.
-                let in_use = Arc::strong_count(direct) > HOLDERS;
-                let since = if in_use { Instant::now() } else { direct.last_use() };
-                if since + self.idle <= Instant::now() {
+                let kept = sessions.get(principal);
+                // After an eviction, another session may be in its place.
+                let Some(kept) = kept.filter(|kept| Arc::ptr_eq(&kept.direct, direct)) else {
+                    return;
+                };
+                let (in_use, now) = (kept.users > 0, Instant::now());
+                let due = if in_use { now } else { kept.used } + time;
+                if !in_use && due <= now {
                     sessions.remove(principal);
                     return;
                 }
-                since + self.idle
+                due
             };
-            due.as_mut().reset(next);
+            tokio::select! {
+                () = sleep_until(due) => {}
+                _changed = idle.changed() => {}
+            }
         }
     }
 }
 
 impl Direct {
-    fn note_use(&self) {
-        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.used.store(elapsed, Ordering::Relaxed);
-    }
-
-    fn last_use(&self) -> Instant {
-        self.begun + Duration::from_millis(self.used.load(Ordering::Relaxed))
-    }
-
     fn new(shared: &Arc<Shared>) -> Self {
         let channel = Channel::new(Arc::clone(shared), None);
         channel.note(&kind::initialize(&channel.name()));
@@ -194,12 +214,22 @@ impl Direct {
             channel,
             shared: Arc::clone(shared),
             places: Arc::new(Semaphore::new(MAX_CALLS)),
-            begun: Instant::now(),
-            used: AtomicU64::new(0),
             evicted: CancellationToken::new(),
         }
     }
+}
 
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // One that is in use is not taken out of the map.
+        if let Some(kept) = self.sessions.lock().get_mut(&self.principal) {
+            kept.users = kept.users.saturating_sub(1);
+            kept.used = Instant::now();
+        }
+    }
+}
+
+impl InUse {
     async fn ask(
         self: &Arc<Self>,
         request: &Message,
@@ -207,7 +237,7 @@ impl Direct {
         drain: &Drain,
         place: OwnedSemaphorePermit,
     ) -> Result<Message, Unanswered> {
-        let _place = if self.channel.epoch() == 0 {
+        let _place = if self.direct.channel.epoch() == 0 {
             let beginning = Arc::clone(self).begin(Arc::clone(caller), place);
             let begun = Box::pin(on_its_own(drain, beginning)).await;
             let begun = begun.unwrap_or_else(|| Err("the server is stopping".to_owned().into()));
@@ -216,36 +246,35 @@ impl Direct {
         } else {
             place
         };
-        let Some(own) = request.id().filter(|_| self.channel.has_session()) else {
-            return self.channel.ask(request, caller).await;
+        let Some(own) = request.id().filter(|_| self.direct.channel.has_session()) else {
+            return self.direct.channel.ask(request, caller).await;
         };
-        let id = self.channel.name();
-        let waiting = Waiting { direct: self, caller, drain, id: Some(id.clone()) };
+        let id = self.direct.channel.name();
+        let waiting = Waiting { in_use: self, caller, drain, id: Some(id.clone()) };
         let renamed = request.with_id(&id).charged_if_large(&caller.quota);
-        let answer = self.channel.ask(&renamed, caller).await;
+        let answer = self.direct.channel.ask(&renamed, caller).await;
         waiting.done();
         Ok(answer?.with_id(own).charged_if_large(&caller.quota))
     }
-}
 
-impl Direct {
     /// Begins the session. The caller's place is taken meanwhile, even if the caller leaves.
     async fn begin(
         self: Arc<Self>,
         caller: Arc<Caller>,
         place: OwnedSemaphorePermit,
     ) -> Result<OwnedSemaphorePermit, Unanswered> {
-        let mut patience = Patience::new(self.shared.wait);
-        Box::pin(self.channel.renew(0, &caller, &mut patience)).await?;
+        let mut patience = Patience::new(self.direct.shared.wait);
+        Box::pin(self.direct.channel.renew(0, &caller, &mut patience)).await?;
         Ok(place)
     }
 
     fn learn_once(self: &Arc<Self>, caller: &Arc<Caller>, drain: &Drain) {
-        if self.channel.epoch() > 0 && self.shared.tools.must_be_learnt() {
-            let direct = Arc::clone(self);
+        if self.direct.channel.epoch() > 0 && self.direct.shared.tools.must_be_learnt() {
+            let in_use = Arc::clone(self);
             let caller = Arc::clone(caller);
             drain.spawn_behind(async move {
-                learn(&direct.channel, &direct.shared, &caller).await;
+                let Direct { channel, shared, .. } = &*in_use.direct;
+                learn(channel, shared, &caller).await;
             });
         }
     }
@@ -276,7 +305,7 @@ impl From<Unanswered> for NoAnswer {
 
 /// A call whose client can only cancel it by going away.
 struct Waiting<'a> {
-    direct: &'a Arc<Direct>,
+    in_use: &'a Arc<InUse>,
     caller: &'a Arc<Caller>,
     drain: &'a Drain,
     id: Option<RequestId>,
@@ -291,11 +320,76 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
-        let direct = Arc::clone(self.direct);
+        let in_use = Arc::clone(self.in_use);
         let caller = Arc::clone(self.caller);
         self.drain.spawn_behind(async move {
             let message = Message::cancellation(&id, None);
-            direct.channel.send(&message, &caller).await;
+            in_use.direct.channel.send(&message, &caller).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::caller::TokenId;
+    use crate::client::Client;
+    use crate::config;
+    use crate::observe::metrics::Metrics;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn directs(metrics: Metrics) -> Directs {
+        let config = config::Upstream::new("http://127.0.0.1:1/mcp".parse().unwrap());
+        let client = Arc::new(Client::new(&config).unwrap());
+        let shared = Arc::new(Shared::new(client, &config, 1000, metrics));
+        Directs::new(shared, HOUR, Drain::default())
+    }
+
+    fn open(directs: &Directs) -> usize {
+        directs.sessions.lock().len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_that_was_not_used_for_the_idle_time_of_now() {
+        let directs = directs(Metrics::default());
+        let in_use = directs.of(&Principal::Anonymous).unwrap();
+        sleep(MINUTE * 150).await;
+        assert_eq!(open(&directs), 1, "it is in use");
+        drop(in_use);
+        sleep(MINUTE * 45).await;
+        assert_eq!(open(&directs), 1, "it was in use within the hour");
+        directs.keep_to(MINUTE);
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(open(&directs), 0, "it was idle for longer");
+        drop(directs.of(&Principal::Anonymous).unwrap());
+        directs.keep_to(HOUR);
+        sleep(MINUTE * 2).await;
+        assert_eq!(open(&directs), 1);
+        sleep(HOUR).await;
+        assert_eq!(open(&directs), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn principals_have_a_lid_and_a_session_that_nobody_uses_gives_way() {
+        let principal = |number: usize| {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&number.to_be_bytes());
+            Principal::Token(TokenId(digest))
+        };
+        let metrics = Metrics::default();
+        let directs = directs(metrics.clone());
+        let mut users: Vec<_> =
+            (0..MAX_PRINCIPALS).map(|number| directs.of(&principal(number)).unwrap()).collect();
+        let twice = directs.of(&principal(7)).unwrap();
+        users.remove(7);
+        assert!(directs.of(&principal(9999)).is_none(), "each is in use");
+        drop(twice);
+        assert!(directs.of(&principal(9999)).is_some());
+        assert!(!directs.sessions.lock().contains_key(&principal(7)));
+        assert_eq!(metrics.outcomes()["idle_given_up"], 1);
     }
 }

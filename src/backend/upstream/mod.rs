@@ -44,7 +44,7 @@ pub(crate) struct UpstreamBackend {
 
 impl UpstreamBackend {
     /// `max_message` is how many bytes a message of the upstream's may have; `idle` how long a
-    /// session for calls without one is kept after the last of them began.
+    /// session for calls without one is kept after the last of them.
     pub(crate) fn new(
         upstream: Arc<Client>,
         config: &config::Upstream,
@@ -58,9 +58,10 @@ impl UpstreamBackend {
         Self { shared, directs, drain }
     }
 
-    /// Takes messages of at most so many bytes from now on.
-    pub(crate) fn keep_to(&self, max_message: usize) {
+    /// Keeps to these limits, which [`Self::new`] explains, in what is open.
+    pub(crate) fn keep_to(&self, max_message: usize, idle: Duration) {
         self.shared.wire.keep_to(max_message);
+        self.directs.keep_to(idle);
     }
 
     /// Opens a session, with the first message.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::shared::{Shared, refuse};
-use crate::backend::catalog::Walk;
+use crate::backend::catalog::{Page, Walk};
 use crate::backend::{self, During, FromBackend, ToBackend};
 use crate::caller::Caller;
 use crate::wire::jsonrpc::{Message, RequestId};
@@ -217,15 +217,17 @@ impl Drop for Asking<'_> {
 pub(super) async fn learn(channel: &Channel, shared: &Shared, caller: &Caller) {
     let _asking = Asking(shared);
     // Nobody waits for it, and nobody else asks meanwhile.
-    drop(timeout(shared.wire.patience(), read_tools(channel, shared, caller)).await);
+    drop(timeout(shared.wire.patience(), read_tools(channel, caller)).await);
 }
 
-async fn read_tools(channel: &Channel, shared: &Shared, caller: &Caller) {
+async fn read_tools(channel: &Channel, caller: &Caller) {
     let mut walk = Walk::default();
     loop {
         let request = Message::request(&channel.name(), "tools/list", &walk.params());
+        // It is learnt from where it arrives.
         let Ok(answer) = channel.ask(&request, caller).await else { return };
-        if !shared.tools.learn_page(&answer, &mut walk) {
+        let next = Page::read(answer.result_text()).and_then(|page| page.next().ok()?);
+        if walk.count(answer.len()).is_err() || walk.turn(next) != Ok(true) {
             return;
         }
     }

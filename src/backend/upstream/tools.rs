@@ -50,12 +50,14 @@ impl Tools {
     /// one.
     pub(super) fn learn(&self, answer: &Message) -> Option<String> {
         let page = Page::read(answer.result_text())?;
+        let tools = page.tools.iter().filter_map(|raw| Tool::read(raw));
+        // Read before the lock: calls wait for that.
+        let marked: Vec<_> = tools.map(|tool| (tool.may_repeat(), tool.name)).collect();
         let mut safe = self.safe.write();
         let safe = safe.get_or_insert_default();
-        for tool in page.tools.iter().filter_map(|raw| Tool::read(raw)) {
-            if safe.len() < MAX_TOOLS || safe.contains_key(&*tool.name) {
-                let marked = tool.may_repeat();
-                safe.insert(tool.name.into(), marked);
+        for (may_repeat, name) in marked {
+            if safe.len() < MAX_TOOLS || safe.contains_key(&*name) {
+                safe.insert(name.into(), may_repeat);
             } else {
                 self.metrics.count(Outcome::ToolUnnoted);
             }

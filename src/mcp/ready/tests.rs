@@ -1,65 +1,36 @@
 //! What askers are told, on a paused clock, with the backend played by the test.
 
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::readiness::{BAD, Books, GOOD, Readiness};
 use super::*;
 use crate::backend::embedded::EmbeddedBackend;
-use crate::backend::{Backend, During, FromBackend, Link, ToBackend};
+use crate::backend::{Backend, FromBackend};
 use crate::config::{Config, Limits};
 use crate::drain::Drain;
 use crate::mcp::Mcp;
+use crate::mcp::session::tests::{Rig, TIMES};
 use crate::observe::metrics::Metrics;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session as the edge keeps it, and the ends of its link that the backend would hold.
-struct Rig {
-    session: Arc<Session>,
-    told: mpsc::Receiver<ToBackend>,
-    say: mpsc::Sender<FromBackend>,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let (to_backend, told) = mpsc::channel(4);
-        let (say, from_backend) = mpsc::channel(4);
-        let times = SessionTimes {
-            call: Duration::from_mins(5),
-            idle: IDLE,
-            age: Duration::from_hours(24),
-            write: Duration::from_secs(30),
-        };
-        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
-        let owner = (Principal::Anonymous, Transport::Edge);
-        let id = SessionId::random().unwrap();
-        let link = Link { to_backend, from_backend };
-        let session = Session::start(id, owner, terms, link, (), &Drain::default());
-        Self { session, told, say }
-    }
-
-    async fn heard(&mut self) -> Message {
-        self.told.recv().await.unwrap().message
-    }
-
-    async fn say(&self, message: Message) {
-        self.say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
-    }
+/// A session as the edge keeps it.
+fn rig() -> Rig {
+    Rig::held_to(SessionTimes { idle: IDLE, ..TIMES }, Transport::Edge)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_is_initialised_once_and_pinged_each_time() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let session = Arc::clone(&rig.session);
     let playing = async {
-        let hello = rig.heard().await;
+        let hello = rig.told().await;
         assert_eq!(hello.method(), Some("initialize"));
         rig.say(Message::result(hello.id().unwrap(), &json!({ "protocolVersion": "2025-11-25" })))
             .await;
-        assert_eq!(rig.heard().await.method(), Some("notifications/initialized"));
+        assert_eq!(rig.told().await.method(), Some("notifications/initialized"));
         for _ in 0..2 {
-            let ping = rig.heard().await;
+            let ping = rig.told().await;
             assert_eq!(ping.method(), Some("ping"));
             // An error is an answer.
             rig.say(Message::error(ping.id().unwrap(), -32_601, "no ping here")).await;
@@ -74,18 +45,18 @@ async fn a_backend_is_initialised_once_and_pinged_each_time() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_costs_two_seconds_and_the_ping_is_taken_back() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let begun = Instant::now();
     assert_eq!(ask(&rig.session, false).await, Err(Reason::CallTimeout(PATIENCE)));
     assert_eq!(begun.elapsed(), PATIENCE);
-    assert_eq!(rig.heard().await.method(), Some("ping"));
-    assert_eq!(rig.heard().await.method(), Some("notifications/cancelled"));
+    assert_eq!(rig.told().await.method(), Some("ping"));
+    assert_eq!(rig.told().await.method(), Some("notifications/cancelled"));
     assert_eq!(rig.session.calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_ends_did_not_answer() {
-    let rig = Rig::new();
+    let rig = rig();
     let session = Arc::clone(&rig.session);
     let ending = async {
         sleep(SECOND).await;
@@ -97,10 +68,10 @@ async fn a_backend_that_ends_did_not_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_edge_answers_itself_is_no_answer() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let session = Arc::clone(&rig.session);
     let failing = async {
-        let id = rig.heard().await.id().unwrap().clone();
+        let id = rig.told().await.id().unwrap().clone();
         let unanswered = FromBackend::Unanswered { id, code: -1, text: "unreachable".to_owned() };
         rig.say.send(unanswered).await.unwrap();
     };
@@ -112,10 +83,10 @@ async fn what_the_edge_answers_itself_is_no_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_fails_ends_the_session() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let session = Arc::clone(&rig.session);
     let refusing = async {
-        let hello = rig.heard().await;
+        let hello = rig.told().await;
         rig.say(Message::error(hello.id().unwrap(), -1, "no")).await;
     };
     let (asked, ()) = tokio::join!(ask(&session, true), refusing);
@@ -125,18 +96,18 @@ async fn a_handshake_that_fails_ends_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_without_an_answer_ends_the_session_in_its_time() {
-    let mut rig = Rig::new();
+    let mut rig = rig();
     let begun = Instant::now();
     assert_eq!(ask(&rig.session, true).await, Err(Reason::CallTimeout(SILENCE)));
     assert_eq!(begun.elapsed(), SILENCE);
-    assert_eq!(rig.heard().await.method(), Some("initialize"));
+    assert_eq!(rig.told().await.method(), Some("initialize"));
     // Another is opened for the next question.
     assert!(rig.session.is_ended());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_in_vain_says_what_was_said_instead() {
-    let rig = Rig::new();
+    let rig = rig();
     rig.say.send(FromBackend::Suspect("it asks".to_owned())).await.unwrap();
     let late = Reason::NeverSpoke { time: SILENCE, text: "it asks".to_owned() };
     assert_eq!(ask(&rig.session, true).await, Err(late));
@@ -156,7 +127,7 @@ async fn that_it_is_not_ready_is_logged_once_until_it_is_ready_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_asks_for_is_ended_after_two_minutes() {
-    let rig = Rig::new();
+    let rig = rig();
     sleep(Duration::from_secs(119)).await;
     assert!(!rig.session.is_ended());
     sleep(2 * SECOND).await;
@@ -187,7 +158,7 @@ async fn sessions_are_not_opened_one_after_the_other() {
     assert_eq!(books.look(now + 4 * SECOND), Look::Known(false));
     assert_eq!(books.look(now + OPEN_PAUSE), Look::Ask);
     // One that is there may be asked at any time.
-    let session = Some(Rig::new().session);
+    let session = Some(rig().session);
     let closed_until = Some(now + OPEN_PAUSE);
     let mut books = Books { session, closed_until, ..Books::default() };
     assert_eq!(books.look(now), Look::Ask);
@@ -196,7 +167,7 @@ async fn sessions_are_not_opened_one_after_the_other() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_stays_silent_makes_place_for_another() {
     let now = Instant::now();
-    let session = Rig::new().session;
+    let session = rig().session;
     let mut books = Books { session: Some(Arc::clone(&session)), ..Books::default() };
     books.settle(false, now);
     books.settle(false, now + 29 * SECOND);
@@ -211,7 +182,7 @@ async fn a_session_that_stays_silent_makes_place_for_another() {
 
 #[tokio::test(start_paused = true)]
 async fn the_place_is_given_up_unless_a_question_is_open() {
-    let session = Rig::new().session;
+    let session = rig().session;
     let readiness = Readiness::default();
     assert!(!readiness.give_up());
     readiness.books().session = Some(Arc::clone(&session));

@@ -17,7 +17,7 @@ const MAX_EVENTS: usize = 256;
 /// Bytes that one stream keeps. One event may be larger than that by itself. A reader that never
 /// reads costs this, what waits in queues before it (no more than one message of those that are
 /// larger), and the buffers of its connection.
-const MAX_BYTES: usize = 192 * 1024;
+pub(super) const MAX_BYTES: usize = 192 * 1024;
 
 /// Which reader is in charge: a later one replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -120,6 +120,11 @@ impl Session {
         }
     }
 
+    /// What it is held to, from its start to its end.
+    pub(crate) fn times(&self) -> SessionTimes {
+        self.terms.times
+    }
+
     /// What it holds counts against this.
     pub(crate) fn quota(&self) -> &Quota {
         &self.terms.quota
@@ -271,4 +276,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,15 +3,16 @@
 use serde_json::json;
 
 use super::id::SessionId;
+use super::log::MAX_BYTES;
 use super::reader::Reader;
 use super::requests::BESIDE_A_CLIENT;
 use super::*;
-use crate::backend::{During, FromBackend, Link};
+use crate::backend::{During, FromBackend, Link, say};
 use crate::drain::Drain;
 use crate::mcp::call::Permitted;
 use crate::wire::jsonrpc::Kind;
 
-const TIMES: SessionTimes = SessionTimes {
+pub(in crate::mcp) const TIMES: SessionTimes = SessionTimes {
     call: Duration::from_mins(5),
     idle: Duration::from_mins(30),
     age: Duration::from_hours(24),
@@ -19,18 +20,26 @@ const TIMES: SessionTimes = SessionTimes {
 };
 
 /// A session, and the ends of its link that the backend would hold.
-struct Rig {
-    session: Arc<Session>,
+pub(in crate::mcp) struct Rig {
+    pub(in crate::mcp) session: Arc<Session>,
     told: mpsc::Receiver<ToBackend>,
-    say: mpsc::Sender<FromBackend>,
+    pub(in crate::mcp) say: mpsc::Sender<FromBackend>,
     caller: Arc<Caller>,
 }
 
 impl Rig {
     fn new(transport: Transport) -> Self {
+        Self::held_to(TIMES, transport)
+    }
+
+    pub(in crate::mcp) fn held_to(times: SessionTimes, transport: Transport) -> Self {
+        let (quota, metrics) = (Quota::default(), Metrics::default());
+        Self::on(Terms { times, quota, metrics }, transport)
+    }
+
+    fn on(terms: Terms, transport: Transport) -> Self {
         let (to_backend, told) = mpsc::channel(4);
         let (say, from_backend) = mpsc::channel(4);
-        let terms = Terms { times: TIMES, quota: Quota::default(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, transport);
         let id = SessionId::random().unwrap();
         let link = Link { to_backend, from_backend };
@@ -47,11 +56,11 @@ impl Rig {
         Permitted::of_edge(request, Arc::clone(&self.caller))
     }
 
-    async fn say(&self, message: Message) {
+    pub(in crate::mcp) async fn say(&self, message: Message) {
         self.say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
     }
 
-    async fn told(&mut self) -> Message {
+    pub(in crate::mcp) async fn told(&mut self) -> Message {
         self.told.recv().await.unwrap().message
     }
 }
@@ -246,31 +255,15 @@ async fn a_ping_of_the_backend_is_answered_where_nobody_listens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_chooses_a_modern_version_fails() {
-    let rig = Rig::new(Transport::StreamableHttp);
-    let initialize = Message::request(&0.into(), "initialize", &json!({}));
-    let waiting = rig.session.call(vec![rig.permitted(initialize)], true).await.unwrap();
-    rig.say(Message::result(&0.into(), &json!({ "protocolVersion": "2026-07-28" }))).await;
-    assert!(String::from_utf8_lossy(&waiting.answer().await.unwrap()).contains("-32603"));
-    assert!(rig.session.is_ended());
-}
-
-#[tokio::test(start_paused = true)]
 async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     let metrics = Metrics::default();
     let quick = Duration::from_millis(1);
     let budget = crate::limits::bytes::Budget::new(400_000, 0, metrics.clone());
-    let (to_backend, _told) = mpsc::channel(4);
-    let (say, from_backend) = mpsc::channel(4);
     let quota = budget.quota();
     let terms = Terms { times: TIMES, quota: quota.clone(), metrics: metrics.clone() };
-    let owner = (Principal::Anonymous, Transport::StreamableHttp);
-    let id = SessionId::random().unwrap();
-    let link = Link { to_backend, from_backend };
-    let session = Session::start(id, owner, terms, link, (), &Drain::default());
+    let rig = Rig::on(terms, Transport::StreamableHttp);
     for number in 0..8 {
-        let message = note(&number.to_string()).charged(&quota);
-        say.send(FromBackend::Message { message, during: During::Unknown }).await.unwrap();
+        rig.say(note(&number.to_string()).charged(&quota)).await;
     }
     tokio::time::sleep(quick).await;
     let kept = budget.taken();
@@ -284,7 +277,7 @@ async fn where_memory_is_short_a_session_gives_up_what_it_only_keeps() {
     }
     assert_eq!(metrics.outcomes()["events_shed"], 4);
     drop(filler);
-    assert_eq!(session.listen().unwrap().next().await.unwrap(), note("4").line());
+    assert_eq!(rig.session.listen().unwrap().next().await.unwrap(), note("4").line());
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,17 +288,12 @@ async fn what_a_sessions_times_end_is_counted() {
         (SessionTimes { age: TIMES.idle * 2, ..TIMES }, "session_idle"),
         (SessionTimes { age: TIMES.idle / 2, ..TIMES }, "session_age"),
     ] {
-        let (to_backend, _told) = mpsc::channel(4);
-        let (_say, from_backend) = mpsc::channel(4);
         let terms = Terms { times, quota: Quota::default(), metrics: metrics.clone() };
-        let owner = (Principal::Anonymous, Transport::StreamableHttp);
-        let id = SessionId::random().unwrap();
-        let link = Link { to_backend, from_backend };
-        let session = Session::start(id, owner, terms, link, (), &Drain::default());
+        let rig = Rig::on(terms, Transport::StreamableHttp);
         let due = times.idle.min(times.age);
         tokio::time::sleep(due).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(session.is_ended());
+        assert!(rig.session.is_ended());
         assert_eq!(count(outcome), 1);
     }
     assert_eq!(count("call_timeout"), 0);
@@ -338,4 +326,36 @@ async fn the_edges_own_initialize_has_an_integer_for_its_id() {
         assert_eq!(begun, Ok(()));
     }
     assert!(i32::try_from(BESIDE_A_CLIENT).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_that_is_not_read_is_waited_for_somewhat_longer_than_a_write() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.session.listen().unwrap();
+    let large =
+        || FromBackend::Message { message: note(&"x".repeat(MAX_BYTES)), during: During::Unknown };
+    let begun = Instant::now();
+    say(&rig.say, large()).await.unwrap();
+    assert_eq!(begun.elapsed(), TIMES.write + Duration::from_secs(1));
+    assert!(reader.next().await.is_some());
+    let begun = Instant::now();
+    let (said, read) = tokio::join!(say(&rig.say, large()), reader.next());
+    assert!(said.is_ok() && read.is_some());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_resumed_behind_the_last_event_that_was_read() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.call(1).await;
+    let (stream, words) = (reader.stream(), [note("one"), note("two")]);
+    for message in words.clone() {
+        rig.say(message).await;
+    }
+    assert_eq!(reader.next().await.unwrap(), words[0].bytes());
+    let seen = reader.seen();
+    drop(reader);
+    let resumed = rig.session.resume(stream, seen).unwrap();
+    assert_eq!(resumed.next().await.unwrap(), words[1].bytes());
+    assert!(rig.session.resume(stream, seen + 7).is_none(), "no such event");
 }

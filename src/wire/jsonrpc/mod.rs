@@ -139,6 +139,15 @@ impl Message {
         Self::made_from(error_text(Some(id), code, text))
     }
 
+    /// The same, with what a program is to know of it: nothing, if that is null.
+    #[must_use]
+    pub fn error_with(id: &RequestId, code: i32, text: &str, data: &Value) -> Self {
+        let (text, data) = (Value::from(text), member("data", data));
+        Self::made(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{text}{data}}}}}"#
+        ))
+    }
+
     fn made(text: String) -> Self {
         Self::made_from(Bytes::from(text))
     }

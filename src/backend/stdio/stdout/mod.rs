@@ -33,7 +33,7 @@ const KEPT: usize = 1000;
 /// pipe is still emptied, so that a child that writes can finish. The first message is `spoke`.
 pub(super) async fn hand_on<R: AsyncRead + Unpin>(
     mut lines: Frames<R>,
-    from_backend: &mpsc::Sender<FromBackend>,
+    to_session: &mpsc::Sender<FromBackend>,
     spoke: &CancellationToken,
     ending: &CancellationToken,
     noise: &mut Noise<'_>,
@@ -52,11 +52,11 @@ pub(super) async fn hand_on<R: AsyncRead + Unpin>(
         let broken_off = lines.is_ended();
         for what in heard(line, broken_off, noise) {
             spoke.cancel();
-            let from_backend = say(from_backend, what);
+            let sending = say(to_session, what);
             tokio::select! {
                 biased;
                 () = ending.cancelled() => break,
-                sent = from_backend => if sent.is_err() { break },
+                sent = sending => if sent.is_err() { break },
             }
         }
     }
