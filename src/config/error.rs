@@ -124,8 +124,13 @@ impl ConfigError {
 
     /// About what stands behind `--`.
     pub(super) fn command(program: &str, fault: ChildFault) -> Self {
-        let (value, reason) = (Some(program.into()), Reason::Child(fault));
-        Self { key: "command", value, reason, given: Given::Flag }
+        // The faults with a text of their own leave out what may be secret.
+        let is_shown = matches!(
+            fault,
+            ChildFault::IsDirectory | ChildFault::Missing(_) | ChildFault::NotExecutable
+        );
+        let value = is_shown.then(|| program.into());
+        Self { key: "command", value, reason: Reason::Child(fault), given: Given::Flag }
     }
 }
 

@@ -171,6 +171,10 @@ mod tests {
         );
         assert!(error(&["./no/such"], &[], &[]).contains("\"./no/such\" is not found:"));
         assert!(error(&[""], &[], &[]).contains("nothing stands behind `--`"));
+        for secret in ["KEY=hunter2", "KEY=hunter2 npx", "npx --key hunter2"] {
+            let error = command(&draft(&[secret], &[], &[])).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
         assert!(error(&["/etc/passwd"], &[], &[]).contains("chmod +x"));
         assert!(error(&["/etc"], &[], &[]).contains("is a directory"));
         assert!(command(&draft(&[], &[], &[])).unwrap().is_none());
