@@ -95,8 +95,9 @@ impl Draft {
         text: &OsStr,
         read: impl Fn(&OsStr) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
-        let wrong = |why| self.error(name, text.to_string_lossy().into_owned(), Reason::Form(why));
-        read(text).map_err(wrong)
+        // What may be secret is read as plain text, which fails only where it is not UTF-8.
+        let shown = text.to_str().map(str::to_owned);
+        read(text).map_err(|why| self.error(name, shown, Reason::Form(why)))
     }
 
     /// The value of a setting that has no default, if one was given.
@@ -120,6 +121,8 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -150,6 +153,17 @@ mod tests {
         let file = Given::File { path: "edge.yaml".into(), line: 12, column: 3 };
         assert_eq!(told(file), format!("`burst` (edge.yaml:12:3) {why}"));
         assert_eq!(told(Given::Code), format!("`burst` {why}"));
+    }
+
+    #[test]
+    fn a_value_that_may_be_secret_is_not_in_the_error_about_it() {
+        for name in ["env", "pass-env", "upstream"] {
+            let mut draft = Draft::default();
+            draft.set(name, vec![OsString::from_vec(b"hunter2\xff".to_vec())], Given::Flag);
+            let error = draft.check().unwrap_err();
+            assert!(matches!(error.reason, Reason::Form(_)) && error.key == name, "{error:?}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
     }
 
     #[test]

@@ -159,8 +159,10 @@ impl Display for ConfigError {
         let Self { key, value, reason, given } = self;
         let at = Named { name: key, given };
         let other = |name| Named { name, given: &Given::Flag };
+        let is_hidden = value.is_none();
         let value = value.as_deref().unwrap_or_default();
         match reason {
+            Reason::Form(why) if is_hidden => write!(f, "{at}: {why}"),
             Reason::Form(why) => write!(f, "{at} {value:?}: {why}"),
             Reason::Value(why) => write!(f, "{at} {value:?} {why}"),
             Reason::OutOfRange { least, most } => {
