@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 use super::setting::{TOKEN, Typed};
-use super::{ConfigError, Given, Reason};
+use super::{ConfigError, Given, Reason, Setting};
 
 /// Settings as they were given. Several lie over each other: the command line over the environment.
 /// What is in none of them has its default.
@@ -26,14 +26,14 @@ impl fmt::Debug for Draft {
 }
 
 impl Draft {
-    /// Takes what was given for one setting.
-    pub fn set(&mut self, name: &'static str, texts: Vec<OsString>, given: Given) {
-        let _before = self.given.insert(name, (texts, given));
+    /// Takes what was given for one of the [`settings`](super::settings).
+    pub fn set(&mut self, setting: &'static Setting, texts: Vec<OsString>, given: Given) {
+        let _before = self.given.insert(setting.name, (texts, given));
     }
 
     /// Takes the token itself, from the environment.
     pub fn set_token(&mut self, token: OsString) {
-        self.set(TOKEN, vec![token], Given::Variable);
+        let _before = self.given.insert(TOKEN, (vec![token], Given::Variable));
     }
 
     /// Was anything given for this setting?
@@ -52,6 +52,9 @@ impl Draft {
     pub fn over(mut self, under: Self) -> Self {
         for (name, value) in under.given {
             let _kept = self.given.entry(name).or_insert(value);
+        }
+        if self.command.is_empty() && !self.names_command {
+            (self.command, self.names_command) = (under.command, under.names_command);
         }
         self
     }
@@ -124,29 +127,41 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+    use crate::config::settings;
+
+    fn draft(name: &str, text: impl Into<OsString>, given: Given) -> Draft {
+        let mut draft = Draft::default();
+        let setting = settings().find(|it| it.name == name).unwrap();
+        draft.set(setting, vec![text.into()], given);
+        draft
+    }
 
     #[test]
     fn a_draft_lies_over_another() {
-        let given = |name, text: &str, given: &Given| {
-            let mut draft = Draft::default();
-            draft.set(name, vec![text.into()], given.clone());
-            draft
-        };
         let file = Given::File { path: "edge.yaml".into(), line: 12, column: 3 };
-        let below = given("burst", "1", &file).over(given("port", "9", &file));
-        let draft = given("port", "8", &Given::Flag).over(below);
+        let below = draft("burst", "1", file.clone()).over(draft("port", "9", file.clone()));
+        let draft = draft("port", "8", Given::Flag).over(below);
         assert_eq!(draft.texts("port").collect::<Vec<_>>(), ["8"]);
         assert_eq!((draft.given("port"), draft.given("burst")), (Given::Flag, file));
         assert!(!draft.has("path") && draft.has("burst"));
     }
 
     #[test]
-    fn an_error_knows_where_the_value_was_given() {
-        let told = |given| {
-            let mut draft = Draft::default();
-            draft.set("burst", vec!["-1".into()], given);
-            draft.check().unwrap_err().to_string()
+    fn the_upper_command_holds_even_if_it_is_an_empty_one() {
+        let named = |words: &[&str]| Draft {
+            command: words.iter().map(|&word| word.to_owned()).collect(),
+            names_command: true,
+            ..Draft::default()
         };
+        assert_eq!(named(&["upper", "x"]).over(named(&["lower"])).command, ["upper", "x"]);
+        let kept = Draft::default().over(named(&["lower"]));
+        assert!(kept.names_command && kept.command == ["lower"]);
+        assert!(named(&[]).over(named(&["lower"])).command.is_empty());
+    }
+
+    #[test]
+    fn an_error_knows_where_the_value_was_given() {
+        let told = |given| draft("burst", "-1", given).check().unwrap_err().to_string();
         let why = "\"-1\": give a whole number, as 20";
         assert_eq!(told(Given::Flag), format!("--burst (MCP_BURST) {why}"));
         assert_eq!(told(Given::Variable), format!("--burst (MCP_BURST) {why}"));
@@ -158,9 +173,8 @@ mod tests {
     #[test]
     fn a_value_that_may_be_secret_is_not_in_the_error_about_it() {
         for name in ["env", "pass-env", "upstream"] {
-            let mut draft = Draft::default();
-            draft.set(name, vec![OsString::from_vec(b"hunter2\xff".to_vec())], Given::Flag);
-            let error = draft.check().unwrap_err();
+            let text = OsString::from_vec(b"hunter2\xff".to_vec());
+            let error = draft(name, text, Given::Flag).check().unwrap_err();
             assert!(matches!(error.reason, Reason::Form(_)) && error.key == name, "{error:?}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
@@ -168,8 +182,7 @@ mod tests {
 
     #[test]
     fn a_draft_does_not_show_its_values() {
-        let mut draft = Draft::default();
-        draft.set("env", vec!["A=hunter2".into()], Given::Flag);
+        let mut draft = draft("env", "A=hunter2", Given::Flag);
         draft.set_token("hunter2".into());
         assert_eq!(format!("{draft:?}"), r#"{"auth-token", "env"}"#);
     }

@@ -267,11 +267,11 @@ mod tests {
     fn the_defaults_are_within_their_ranges_and_as_they_are_shown() {
         assert!(Limits::default().check().is_ok() && Times::default().check().is_ok());
         let nothing = Draft::default();
-        let read = |settings: &[Setting]| {
+        let read = |settings: &'static [Setting]| {
             let mut draft = Draft::default();
             for setting in settings {
                 let text = setting.default.unwrap();
-                draft.set(setting.name, vec![text.into()], Given::Code);
+                draft.set(setting, vec![text.into()], Given::Code);
             }
             draft
         };

@@ -111,8 +111,8 @@ mod tests {
     fn draft(program: &[&str], env: &[&str], pass_env: &[&str]) -> Draft {
         let mut draft = Draft::default();
         let list = |texts: &[&str]| texts.iter().map(Into::into).collect();
-        draft.set("env", list(env), Given::Flag);
-        draft.set("pass-env", list(pass_env), Given::Flag);
+        draft.set(&ENV.setting, list(env), Given::Flag);
+        draft.set(&PASS_ENV.setting, list(pass_env), Given::Flag);
         draft.command = program.iter().map(|&text| text.to_owned()).collect();
         draft
     }
@@ -127,11 +127,11 @@ mod tests {
         let limits = |asked: &Draft| command(asked).unwrap().unwrap().limits;
         let given = ChildLimits { open_files: None, memory: None, new_privileges: false };
         assert_eq!(limits(&asked), given);
-        asked.set("child-memory", vec!["64MiB".into()], Given::Flag);
-        asked.set("new-privileges", vec!["true".into()], Given::Flag);
+        asked.set(&CHILD_MEMORY.setting, vec!["64MiB".into()], Given::Flag);
+        asked.set(&NEW_PRIVILEGES.setting, vec!["true".into()], Given::Flag);
         let given = ChildLimits { memory: Some(64 << 20), new_privileges: true, ..given };
         assert_eq!(limits(&asked), given);
-        asked.set("child-memory", vec!["1MiB".into()], Given::Flag);
+        asked.set(&CHILD_MEMORY.setting, vec!["1MiB".into()], Given::Flag);
         let text = command(&asked).unwrap_err().to_string();
         assert!(text.contains("--child-memory (MCP_CHILD_MEMORY)"), "{text}");
     }

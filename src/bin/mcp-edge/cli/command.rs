@@ -116,7 +116,7 @@ pub(super) fn typed(matches: &ArgMatches) -> Draft {
             && matches.value_source(setting.name) == Some(ValueSource::CommandLine);
         if let Some(texts) = matches.try_get_many(setting.name).ok().flatten().filter(|_| is_typed)
         {
-            draft.set(setting.name, texts.cloned().collect(), Given::Flag);
+            draft.set(setting, texts.cloned().collect(), Given::Flag);
         }
     }
     let command = matches.try_get_many(COMMAND).ok().flatten();

@@ -82,7 +82,7 @@ fn from_environment(
         let texts = pieces(setting, value);
         check(setting, command, arg, &texts)?;
         if !texts.is_empty() {
-            draft.set(setting.name, texts, Given::Variable);
+            draft.set(setting, texts, Given::Variable);
         }
     }
     Ok(draft)
