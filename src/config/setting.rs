@@ -55,7 +55,7 @@ pub enum Takes {
     /// True or false; a flag without a value means true.
     Switch,
     /// One of these words, in any case. The first of each list is the one that is shown.
-    Words(&'static [&'static [&'static str]]),
+    Words(fn() -> Vec<&'static [&'static str]>),
 }
 
 /// What most settings are.

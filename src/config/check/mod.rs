@@ -137,11 +137,10 @@ impl Draft {
         let command = child::command(self)?;
         let upstream = upstream::asked(self, &mut warnings)?;
         let behind = self.behind(upstream, command)?;
-        let (mode, config, token_source) = if self.value(&TRANSPORT)? == "stdio" {
-            (Mode::Stdio, local, TokenSource::None)
-        } else {
-            let (config, token_source) = self.served(&local, &behind, &mut warnings)?;
-            (Mode::Serve, config, token_source)
+        let mode = self.value(&TRANSPORT)?;
+        let (config, token_source) = match mode {
+            Mode::Stdio => (local, TokenSource::None),
+            Mode::Serve => self.served(&local, &behind, &mut warnings)?,
         };
         Ok(Settings { mode, config, behind, workers, token_source, report, warnings })
     }

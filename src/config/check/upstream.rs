@@ -17,8 +17,7 @@ use crate::config::options::{
 };
 use crate::config::setting::Typed;
 use crate::config::{
-    ConfigError, PassRule, Reason, Secret, TokenFault, Upstream, UpstreamHost, UpstreamKind,
-    may_go_up,
+    ConfigError, PassRule, Reason, Secret, TokenFault, Upstream, UpstreamHost, may_go_up,
 };
 
 /// The upstream, if one is asked for. Options that need one and have none are refused.
@@ -33,11 +32,7 @@ pub(super) fn asked(
         let reason = Reason::Contradiction("an --upstream (MCP_UPSTREAM) with http");
         return Err(draft.error(UPSTREAM_CA.setting.name, None, reason));
     }
-    let kind = match draft.value(&UPSTREAM_KIND)? {
-        "sse" => UpstreamKind::Sse,
-        "streamable" => UpstreamKind::Streamable,
-        _ => UpstreamKind::Auto,
-    };
+    let kind = draft.value(&UPSTREAM_KIND)?;
     let host = draft.option(&UPSTREAM_HOST)?;
     let host = host.map_or(Ok(UpstreamHost::Own), |text| draft.placed(host_of(&text)))?;
     let token = draft.option(&UPSTREAM_TOKEN_FILE)?;

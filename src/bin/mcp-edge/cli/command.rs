@@ -88,7 +88,7 @@ impl TypedValueParser for Reader {
             Takes::File => {
                 PathBufValueParser::new().parse_ref(command, arg, text).map(OsString::from)
             }
-            Takes::Words(words) => PossibleValuesParser::new(Self::words(words))
+            Takes::Words(words) => PossibleValuesParser::new(Self::words(&words()))
                 .parse_ref(command, arg, text)
                 .map(OsString::from),
             Takes::Text | Takes::Switch => {
@@ -102,7 +102,7 @@ impl TypedValueParser for Reader {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         match self.0.takes {
-            Takes::Words(words) => Some(Box::new(Self::words(words).into_iter())),
+            Takes::Words(words) => Some(Box::new(Self::words(&words()).into_iter())),
             Takes::File | Takes::Text | Takes::Switch => None,
         }
     }
