@@ -38,7 +38,8 @@ pub use config::{
     ChildFault, ChildLimits, Config, ConfigError, Draft, Given, HostName, Limits, LogFormat,
     LogLevel, LogSettings, MIN_TOKEN, Mode, Origin, PassRule, Reason, Repeats, Secret, Setting,
     Settings, Takes, Times, TlsRules, TlsSource, TlsVersion, TokenFault, TokenSource, UnifiedPath,
-    Upstream, UpstreamHost, UpstreamKind, parse_token, parse_token_file, read_token_file, settings,
+    Upstream, UpstreamHost, UpstreamKind, UpstreamLimits, parse_token, parse_token_file,
+    read_token_file, settings,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};

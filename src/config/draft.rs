@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
+use super::kind::Kind;
 use super::setting::{TOKEN, Typed};
 use super::{ConfigError, Given, Reason, Setting};
 
@@ -82,14 +83,9 @@ impl Draft {
         })
     }
 
-    pub(super) fn read<T>(
-        &self,
-        name: &'static str,
-        default: Option<&str>,
-        read: impl Fn(&OsStr) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let text = self.texts(name).last().or(default.map(OsStr::new));
-        text.map(|text| self.understood(name, text, &read)).transpose()
+    /// A number, if one was given.
+    pub(super) fn number<K: Kind>(&self, name: &'static str) -> Result<Option<K::Of>, ConfigError> {
+        self.texts(name).last().map(|text| self.understood(name, text, K::read)).transpose()
     }
 
     fn understood<T>(
@@ -103,9 +99,18 @@ impl Draft {
         read(text).map_err(|why| self.error(name, shown, Reason::Form(why)))
     }
 
+    fn checked<T>(&self, typed: &Typed<T>, text: &OsStr) -> Result<T, ConfigError> {
+        let name = typed.setting.name;
+        let value = self.understood(name, text, typed.read)?;
+        self.placed((typed.check)(name, &value))?;
+        Ok(value)
+    }
+
     /// The value of a setting that has no default, if one was given.
     pub(super) fn option<T>(&self, typed: &Typed<T>) -> Result<Option<T>, ConfigError> {
-        self.read(typed.setting.name, typed.setting.default, typed.read)
+        let Setting { name, default, .. } = typed.setting;
+        let text = self.texts(name).last().or(default.map(OsStr::new));
+        text.map(|text| self.checked(typed, text)).transpose()
     }
 
     /// The value of a setting that has a default.
@@ -117,8 +122,7 @@ impl Draft {
 
     /// All values of a setting that may be given several times.
     pub(super) fn list<T>(&self, typed: &Typed<T>) -> Result<Vec<T>, ConfigError> {
-        let name = typed.setting.name;
-        self.texts(name).map(|text| self.understood(name, text, typed.read)).collect()
+        self.texts(typed.setting.name).map(|text| self.checked(typed, text)).collect()
     }
 }
 

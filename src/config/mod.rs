@@ -23,7 +23,7 @@ pub use check::{
 };
 pub use draft::Draft;
 pub use error::{ChildFault, ConfigError, Reason, TokenFault};
-pub use limits::{Checked, Limits, Times};
+pub use limits::{Checked, Limits, Times, UpstreamLimits};
 use names::proxy;
 pub use names::{AllowedOrigin, HostName, Origin, UnifiedPath};
 pub use secret::Secret;
@@ -36,7 +36,7 @@ pub use upstream::{PassRule, Upstream, UpstreamHost, UpstreamKind, may_go_up};
 
 /// Every setting, in the order of the help text.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    let limits = Limits::SETTINGS.iter().chain(Times::SETTINGS);
+    let limits = UpstreamLimits::SETTINGS.iter().chain(Limits::SETTINGS).chain(Times::SETTINGS);
     options::BEFORE_LIMITS
         .iter()
         .copied()

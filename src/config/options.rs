@@ -1,13 +1,20 @@
-//! Every setting that is no part of [`Limits`](super::Limits) and [`Times`](super::Times), declared
-//! once, in the order of the help text.
+//! Every setting that is no part of the [limits](super::limits), declared once, in the order of the
+//! help text.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::kind::{Length, Size, Time, within};
+use super::limits::ANY_TIME;
+use super::limits::units::{GiB, MiB};
 use super::setting::{PLAIN, Repeats, Setting, Takes, Typed, settings};
 use super::{LogFormat, LogLevel, Mode, TlsVersion, UpstreamKind, read};
+
+/// Private memory of a process. Below the least hardly anything starts.
+const CHILD_MEMORY_RANGE: RangeInclusive<usize> = 16 * MiB..=1024 * GiB;
 
 const SERVING: Setting = Setting { group: "Serving", ..PLAIN };
 const CERTIFICATES: Setting = Setting { group: "Certificates", ..PLAIN };
@@ -128,7 +135,7 @@ settings! { BEFORE_LIMITS:
               HEAD, 308 for all else. Only for hosts that the edge is known by",
         ..SERVING
     }
-    WORKERS: usize = read::count, {
+    WORKERS: usize = read::count, within Length 1..=1024, {
         name: "workers",
         value: "COUNT",
         without: "one for each CPU",
@@ -266,7 +273,7 @@ settings! { BEFORE_LIMITS:
         row: "`NAME=VALUE` for COMMAND; repeatable (in the variable: one a line)",
         ..CHILD
     }
-    CHILD_MEMORY: usize = read::size, {
+    CHILD_MEMORY: usize = read::size, within Size CHILD_MEMORY_RANGE, {
         name: "child-memory",
         value: "SIZE",
         is_limit: true,
@@ -352,45 +359,6 @@ settings! { BEFORE_LIMITS:
         row: "the same without a token, for health pages",
         ..UPSTREAM_GROUP
     }
-    UPSTREAM_CONNECTIONS: usize = read::count, {
-        name: "upstream-connections",
-        value: "COUNT",
-        default: Some("32"),
-        is_limit: true,
-        help: "Idle connections to the upstream that are kept",
-        row: "idle connections to the upstream that are kept, each for 3 s; more are closed after use",
-        ..UPSTREAM_GROUP
-    }
-    UPSTREAM_CONNECT_TIMEOUT: Duration = read::time, {
-        name: "upstream-connect-timeout",
-        value: "TIME",
-        default: Some("5s"),
-        is_limit: true,
-        help: "Until the upstream takes a connection; then it counts as down",
-        row: "until the upstream takes a connection; then it counts as down",
-        ..UPSTREAM_GROUP
-    }
-    UPSTREAM_HEAD_TIMEOUT: Duration = read::time, {
-        name: "upstream-head-timeout",
-        value: "TIME",
-        default: Some("60s"),
-        is_limit: true,
-        help: "Until the head of a response on a passed path that is no event stream; then 504",
-        row: "until the head of a response on a passed path, unless the client asks for an event stream: \
-              504. Also between two pieces of its body, unless it is an event stream: the response breaks \
-              off",
-        ..UPSTREAM_GROUP
-    }
-    UPSTREAM_WAIT: Duration = read::time, {
-        name: "upstream-wait",
-        value: "TIME",
-        default: Some("10s"),
-        is_limit: true,
-        help: "How long a call waits for an upstream that is down or restarting; then a JSON-RPC error",
-        row: "how long a call that the upstream never got, or that is safe to repeat, waits for an \
-              upstream that is down or restarting; then a JSON-RPC error",
-        ..UPSTREAM_GROUP
-    }
 }
 
 settings! { AFTER_LIMITS:
@@ -414,7 +382,7 @@ settings! { AFTER_LIMITS:
         row: "`json`: one object a line and nothing on stdout",
         ..LOGGING
     }
-    REPORT_INTERVAL: Duration = read::time, {
+    REPORT_INTERVAL: Duration = read::time, within Time ANY_TIME, {
         name: "report-interval",
         value: "TIME",
         default: Some("0s"),

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
+use super::ConfigError;
+
 /// The one secret that is given as it is. It has a variable and no flag, because flags show in `ps`.
 pub(super) const TOKEN: &str = "auth-token";
 
@@ -146,16 +148,21 @@ impl Display for Named<'_> {
     }
 }
 
-/// A setting, and how its value is read.
+/// A setting, how its value is read, and whether that is within its range.
 #[derive(Debug)]
 pub(super) struct Typed<T: 'static> {
     pub(super) setting: Setting,
     pub(super) read: fn(&OsStr) -> Result<T, String>,
+    pub(super) check: fn(&'static str, &T) -> Result<(), ConfigError>,
 }
 
-/// Declares settings with the type and the reader of each, and the list of them all.
+/// Declares settings with the type, the reader and the range of each, and the list of them all.
 macro_rules! settings {
-    ($list:ident: $( $NAME:ident: $T:ty = $read:expr, { $($fields:tt)+ } )+) => {
+    (@check) => { |_, _| Ok(()) };
+    (@check $Kind:ident $range:expr) => { |name, value| within::<$Kind>(name, *value, &$range) };
+    ($list:ident: $(
+        $NAME:ident: $T:ty = $read:expr, $(within $Kind:ident $range:expr,)? { $($fields:tt)+ }
+    )+) => {
         $(
             pub(super) static $NAME: Typed<$T> = Typed {
                 setting: Setting {
@@ -163,6 +170,7 @@ macro_rules! settings {
                     $($fields)+
                 },
                 read: $read,
+                check: settings!(@check $($Kind $range)?),
             };
         )+
         pub(super) static $list: &[&Setting] = &[$(&$NAME.setting),+];

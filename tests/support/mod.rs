@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 #[allow(unused_imports, reason = "every test file uses a part of it")]
-pub(crate) use self::behind::{Taken, Upside};
+pub(crate) use self::behind::{Taken, Upside, upstream_limits};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,

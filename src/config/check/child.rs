@@ -5,8 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::draft::Draft;
-use crate::config::kind::{Size, within};
-use crate::config::limits::CHILD_MEMORY_RANGE;
 use crate::config::options::{CHILD_MEMORY, ENV, NEW_PRIVILEGES, PASS_ENV};
 use crate::config::{ChildCommand, ChildFault, ChildLimits, ConfigError, Reason, Secret};
 
@@ -16,10 +14,6 @@ const AUTH_TOKEN: &str = "MCP_AUTH_TOKEN";
 /// The child as asked for, if one is. What this process is, and its own limits, is the start's to say.
 pub(super) fn command(draft: &Draft) -> Result<Option<ChildCommand>, ConfigError> {
     let memory = draft.option(&CHILD_MEMORY)?;
-    if let Some(bytes) = memory {
-        let name = CHILD_MEMORY.setting.name;
-        within::<Size>(name, bytes, &CHILD_MEMORY_RANGE, || draft.given(name))?;
-    }
     let env = draft.list(&ENV)?;
     let env = env.iter().zip(1..).map(|(text, number)| variable(draft, text, number));
     let env = env.collect::<Result<_, _>>()?;

@@ -11,8 +11,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::draft::Draft;
-use crate::config::kind::{Length, Time, within};
-use crate::config::limits::ANY_TIME;
 use crate::config::options::{
     ALLOW_HOST, ALLOW_ORIGIN, CERT, CERTS_DIR, HOST, INSECURE_HTTP, KEY, LOG_FORMAT, LOG_LEVEL,
     NAME, PATH, PORT, REDIRECT_HTTP, REFUSE_UNKNOWN_NAMES, REPORT_INTERVAL, SELF_SIGNED, TLS_MIN,
@@ -124,8 +122,8 @@ impl Draft {
     /// The first setting that is wrong or contradicts another.
     pub fn check(&self) -> Result<Settings, ConfigError> {
         let mut warnings = Vec::new();
-        let workers = self.workers()?;
-        let report = self.report()?;
+        let workers = self.option(&WORKERS)?.and_then(NonZeroUsize::new);
+        let report = Some(self.value(&REPORT_INTERVAL)?).filter(|interval| !interval.is_zero());
         // What speaking on stdin and stdout needs; serving adds the rest.
         let local = Config {
             tls: TlsSource::None,
@@ -143,21 +141,6 @@ impl Draft {
             Mode::Serve => self.served(&local, &behind, &mut warnings)?,
         };
         Ok(Settings { mode, config, behind, workers, token_source, report, warnings })
-    }
-
-    fn workers(&self) -> Result<Option<NonZeroUsize>, ConfigError> {
-        let name = WORKERS.setting.name;
-        let Some(workers) = self.option(&WORKERS)? else { return Ok(None) };
-        within::<Length>(name, workers, &(1..=1024), || self.given(name))?;
-        Ok(NonZeroUsize::new(workers))
-    }
-
-    /// Zero is never.
-    fn report(&self) -> Result<Option<Duration>, ConfigError> {
-        let interval = self.value(&REPORT_INTERVAL)?;
-        let name = REPORT_INTERVAL.setting.name;
-        within::<Time>(name, interval, &ANY_TIME, || self.given(name))?;
-        Ok(Some(interval).filter(|interval| !interval.is_zero()))
     }
 
     fn behind(

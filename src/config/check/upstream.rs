@@ -1,23 +1,19 @@
 //! The upstream as asked for: its URL, its token, and the paths that are passed through.
 
 use std::path::Path;
-use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::access::{read_token_file, shown};
 use crate::config::draft::Draft;
-use crate::config::kind::{Length, Time, within};
-use crate::config::limits::{ANY_TIME, SOME_TIME};
 use crate::config::options::{
-    FORWARD_HEADER, PASS, PASS_OPEN, UPSTREAM, UPSTREAM_CA, UPSTREAM_CONNECT_TIMEOUT,
-    UPSTREAM_CONNECTIONS, UPSTREAM_HEAD_TIMEOUT, UPSTREAM_HOST, UPSTREAM_KIND, UPSTREAM_TOKEN_FILE,
-    UPSTREAM_WAIT,
+    FORWARD_HEADER, PASS, PASS_OPEN, UPSTREAM, UPSTREAM_CA, UPSTREAM_HOST, UPSTREAM_KIND,
+    UPSTREAM_TOKEN_FILE,
 };
-use crate::config::setting::Typed;
 use crate::config::{
-    ConfigError, PassRule, Reason, Secret, TokenFault, Upstream, UpstreamHost, may_go_up,
+    ConfigError, PassRule, Reason, Secret, TokenFault, Upstream, UpstreamHost, UpstreamLimits,
+    may_go_up,
 };
 
 /// The upstream, if one is asked for. Options that need one and have none are refused.
@@ -46,29 +42,9 @@ pub(super) fn asked(
             pass.push(draft.placed(rule(typed.setting.name, &text, open))?);
         }
     }
-    let connections = draft.value(&UPSTREAM_CONNECTIONS)?;
-    let name = UPSTREAM_CONNECTIONS.setting.name;
-    within::<Length>(name, connections, &(0..=10_000), || draft.given(name))?;
-    Ok(Some(Upstream {
-        kind,
-        host,
-        ca,
-        token,
-        forward_headers,
-        pass,
-        connections,
-        connect: time(draft, &UPSTREAM_CONNECT_TIMEOUT, false)?,
-        head: time(draft, &UPSTREAM_HEAD_TIMEOUT, false)?,
-        wait: time(draft, &UPSTREAM_WAIT, true)?,
-        ..Upstream::new(url)
-    }))
-}
-
-fn time(draft: &Draft, typed: &Typed<Duration>, zero: bool) -> Result<Duration, ConfigError> {
-    let (name, time) = (typed.setting.name, draft.value(typed)?);
-    let range = if zero { ANY_TIME } else { SOME_TIME };
-    within::<Time>(name, time, &range, || draft.given(name))?;
-    Ok(time)
+    let limits = UpstreamLimits::of(draft)?;
+    let plain = Upstream::new(url);
+    Ok(Some(Upstream { kind, host, ca, token, forward_headers, pass, limits, ..plain }))
 }
 
 fn without(draft: &Draft) -> Result<Option<Upstream>, ConfigError> {

@@ -188,7 +188,7 @@ fn an_upstream_takes_the_place_of_a_command() {
     assert_eq!(format!("{plain:?}"), format!("{default:?}"));
     let passing = upstream(&[url, "--pass=/files/*", "--pass-open=/", "--upstream-wait=0s"]);
     assert_eq!(passing.pass.len(), 2);
-    assert!(passing.wait.is_zero());
+    assert!(passing.limits.wait.is_zero());
     contains(&refused(&[url, "--", "sh"], &[]), &["--upstream (MCP_UPSTREAM)", "command"]);
     contains(&refused(&["--pass=/health"], &[]), &["--pass (MCP_PASS)", "--upstream"]);
     contains(&refused(&[url, "--upstream-ca=ca.pem"], &[]), &["--upstream-ca", "contradict"]);
