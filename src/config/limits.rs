@@ -75,6 +75,10 @@ macro_rules! limits {
         #[derive(Clone, Copy, Debug)]
         pub struct $Name {
             $(
+                #[doc = concat!(
+                    $help, ".\n\n`--", $name, "`, `", $number $(, stringify!($unit))?,
+                    "` if nothing is given:"
+                )]
                 $(#[doc = $row])+
                 pub $field: $Ty,
             )+
