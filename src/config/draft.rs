@@ -15,7 +15,7 @@ pub struct Draft {
     given: BTreeMap<&'static str, (Vec<OsString>, Given)>,
     /// The program to run behind the edge, and its arguments.
     pub command: Vec<String>,
-    /// Was it said that a command follows, whether or not one does?
+    /// Was there a `--`, whether or not a command stands behind it?
     pub names_command: bool,
 }
 

@@ -27,7 +27,7 @@ pub struct ConfigError {
 pub enum Reason {
     /// The value cannot be read.
     Form(String),
-    /// The value can be read, and cannot be.
+    /// The value can be read and is not allowed.
     Value(Cow<'static, str>),
     /// A number, size or time that cannot work.
     OutOfRange {
@@ -107,7 +107,8 @@ pub enum ChildFault {
 }
 
 impl ConfigError {
-    /// A value that can be read, and cannot be; the setting is given in code, unless that is corrected.
+    /// A value that can be read and is not allowed. It counts as given in code, unless [`Self::of`]
+    /// says where it was given.
     pub(super) fn value(
         key: &'static str,
         value: impl Into<Box<str>>,
@@ -117,7 +118,7 @@ impl ConfigError {
         Self { key, value: Some(value.into()), reason, given: Given::Code }
     }
 
-    /// The same of this setting, which was given there.
+    /// The same error about this setting, which was given there.
     pub(super) fn of(self, key: &'static str, given: Given) -> Self {
         Self { key, given, ..self }
     }

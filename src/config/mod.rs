@@ -45,8 +45,8 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 }
 
 /// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
-/// `Config { tls: TlsSource::None, ..Config::default() }`. Each field has a type that holds nothing
-/// wrong; [`Limits::check`] and [`Times::check`] see to the numbers.
+/// `Config { tls: TlsSource::None, ..Config::default() }`. The types of the fields refuse values that
+/// are not allowed; [`Limits::check`] and [`Times::check`] do so for the numbers.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen. Port 0 lets the system choose.

@@ -175,7 +175,7 @@ impl Draft {
         let tls = self.tls(host, warnings)?;
         let redirect_http = self.option(&REDIRECT_HTTP)?;
         if redirect_http.is_some() && matches!(tls, TlsSource::None) {
-            let reason = Reason::Contradiction(INSECURE);
+            let reason = Reason::Contradiction(INSECURE_FLAG);
             return Err(self.error(REDIRECT_HTTP.setting.name, None, reason));
         }
         let allow_origins: Vec<AllowedOrigin> = self.parsed_list(&ALLOW_ORIGIN)?;
@@ -256,9 +256,9 @@ impl Draft {
         let (cert, insecure) = (CERT.setting.name, INSECURE_HTTP.setting.name);
         let some = !certs.is_empty() || !keys.is_empty();
         match (some, self.value(&SELF_SIGNED)?, self.value(&INSECURE_HTTP)?) {
-            (true, true, _) => contradiction(cert, MADE),
+            (true, true, _) => contradiction(cert, SELF_SIGNED_FLAG),
             (true, _, true) => contradiction(insecure, "--cert (MCP_CERT)"),
-            (_, true, true) => contradiction(insecure, MADE),
+            (_, true, true) => contradiction(insecure, SELF_SIGNED_FLAG),
             (false, false, false) => Err(self.error(cert, None, Reason::NoCertificate)),
             (true, false, false) => {
                 if !names.is_empty() {
@@ -288,8 +288,8 @@ impl Draft {
     }
 }
 
-const MADE: &str = "--self-signed (MCP_SELF_SIGNED)";
-const INSECURE: &str = "--insecure-http (MCP_INSECURE_HTTP)";
+const SELF_SIGNED_FLAG: &str = "--self-signed (MCP_SELF_SIGNED)";
+const INSECURE_FLAG: &str = "--insecure-http (MCP_INSECURE_HTTP)";
 
 /// Clients reach a server that listens on one address by that address, so that it is a name too.
 fn with_address(names: &[HostName], host: IpAddr) -> Vec<String> {
