@@ -44,6 +44,9 @@ pub use config::{
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use limits::addr::ClientAddr;
+/// For the binary only: the library's way to write an error with its causes.
+#[doc(hidden)]
+pub use observe::chain;
 pub use observe::report::{Report, Reporter};
 pub use server::{
     Behind, Control, LoadedCertificates, ReloadError, Server, StartError, serve_stdio,
