@@ -120,6 +120,26 @@ impl Draft {
         self.option(typed)?.ok_or_else(missing)
     }
 
+    /// What a text of this setting means, with an error about this setting where it was given.
+    pub(super) fn made<T>(
+        &self,
+        typed: &Typed<String>,
+        text: &str,
+        make: impl Fn(&str) -> Result<T, ConfigError>,
+    ) -> Result<T, ConfigError> {
+        let name = typed.setting.name;
+        make(text).map_err(|error| error.of(name, self.given(name)))
+    }
+
+    /// The same of all texts of a setting that may be given several times.
+    pub(super) fn made_list<T>(
+        &self,
+        typed: &Typed<String>,
+        make: impl Fn(&str) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        self.list(typed)?.iter().map(|text| self.made(typed, text, &make)).collect()
+    }
+
     /// All values of a setting that may be given several times.
     pub(super) fn list<T>(&self, typed: &Typed<T>) -> Result<Vec<T>, ConfigError> {
         self.texts(typed.setting.name).map(|text| self.checked(typed, text)).collect()

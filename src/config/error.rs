@@ -137,21 +137,12 @@ impl ConfigError {
 
 impl Error for ConfigError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            Reason::Token(
-                TokenFault::FileUnread(source) | TokenFault::UpstreamFileUnread(source),
-            ) => Some(source),
-            Reason::Token(_)
-            | Reason::Form(_)
-            | Reason::Value(_)
-            | Reason::OutOfRange { .. }
-            | Reason::Contradiction(_)
-            | Reason::NeedsUpstream
-            | Reason::NoCertificate
-            | Reason::UnpairedKeys { .. }
-            | Reason::InsecureOnNetwork
-            | Reason::Child(_) => None,
-        }
+        let Reason::Token(TokenFault::FileUnread(source) | TokenFault::UpstreamFileUnread(source)) =
+            &self.reason
+        else {
+            return None;
+        };
+        Some(source)
     }
 }
 

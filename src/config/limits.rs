@@ -46,14 +46,6 @@ const SOME_TIME: RangeInclusive<Duration> = MOMENT..=YEAR;
 /// A time that may be zero.
 pub(super) const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
 
-/// The group of a row, which may have one of its own.
-const fn last(groups: &[&'static str]) -> &'static str {
-    match groups {
-        [.., last] => last,
-        [] => "",
-    }
-}
-
 /// Makes the struct, its defaults, its settings, and how they are read and checked. A row:
 ///
 /// ```text
@@ -94,14 +86,14 @@ macro_rules! limits {
             pub(super) const SETTINGS: &'static [Setting] = &[$(
                 Setting {
                     name: $name,
-                    group: last(&[$group $(, $own)?]),
+                    $(group: $own,)?
                     value: $Kind::VALUE,
                     default: Some(concat!($number $(, stringify!($unit))?)),
                     help: $help,
                     row: concat!($($row),+),
                     is_limit: true,
                     form: |text| $Kind::read(text).map(drop),
-                    ..PLAIN
+                    ..Setting { group: $group, ..PLAIN }
                 },
             )+];
 

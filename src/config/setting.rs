@@ -166,7 +166,7 @@ macro_rules! settings {
         $(
             pub(super) static $NAME: Typed<$T> = Typed {
                 setting: Setting {
-                    form: |text| { let read: fn(&OsStr) -> Result<$T, String> = $read; read(text).map(drop) },
+                    form: |text| ($NAME.read)(text).map(drop),
                     $($fields)+
                 },
                 read: $read,

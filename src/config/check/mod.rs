@@ -16,7 +16,6 @@ use crate::config::options::{
     NAME, PATH, PORT, REDIRECT_HTTP, REFUSE_UNKNOWN_NAMES, REPORT_INTERVAL, SELF_SIGNED, TLS_MIN,
     TRANSPORT, TRUSTED_PROXY, WORKERS,
 };
-use crate::config::setting::Typed;
 use crate::config::{
     Access, AllowedOrigin, CertFiles, ChildCommand, ChildFault, Config, ConfigError, HostName,
     Limits, Reason, Times, TlsRules, TlsSource, TokenFault, UnifiedPath, Upstream, proxy,
@@ -167,7 +166,7 @@ impl Draft {
         warnings: &mut Vec<String>,
     ) -> Result<(Config, TokenSource), ConfigError> {
         let host = self.value(&HOST)?;
-        let path: UnifiedPath = self.parsed(&PATH, &self.value(&PATH)?)?;
+        let path: UnifiedPath = self.made(&PATH, &self.value(&PATH)?, str::parse)?;
         let tls_rules = TlsRules {
             oldest: self.value(&TLS_MIN)?,
             refuse_unknown_names: self.value(&REFUSE_UNKNOWN_NAMES)?,
@@ -178,11 +177,9 @@ impl Draft {
             let reason = Reason::Contradiction(INSECURE_FLAG);
             return Err(self.error(REDIRECT_HTTP.setting.name, None, reason));
         }
-        let allow_origins: Vec<AllowedOrigin> = self.parsed_list(&ALLOW_ORIGIN)?;
-        let allow_hosts: Vec<HostName> = self.parsed_list(&ALLOW_HOST)?;
-        let trusted_proxies = self.list(&TRUSTED_PROXY)?;
-        let trusted_proxies = trusted_proxies.iter().map(|text| self.placed(proxy(text)));
-        let trusted_proxies = trusted_proxies.collect::<Result<_, _>>()?;
+        let allow_origins: Vec<AllowedOrigin> = self.made_list(&ALLOW_ORIGIN, str::parse)?;
+        let allow_hosts = self.made_list(&ALLOW_HOST, str::parse)?;
+        let trusted_proxies = self.made_list(&TRUSTED_PROXY, proxy)?;
         if let Background::Upstream(upstream) = behind {
             upstream::check_messages(self, &upstream.pass, &path)?;
         }
@@ -207,21 +204,6 @@ impl Draft {
             times: local.times,
         };
         Ok((config, token_source))
-    }
-
-    fn parsed<T>(&self, typed: &Typed<String>, text: &str) -> Result<T, ConfigError>
-    where
-        T: std::str::FromStr<Err = ConfigError>,
-    {
-        let name = typed.setting.name;
-        text.parse().map_err(|error: ConfigError| error.of(name, self.given(name)))
-    }
-
-    fn parsed_list<T>(&self, typed: &Typed<String>) -> Result<Vec<T>, ConfigError>
-    where
-        T: std::str::FromStr<Err = ConfigError>,
-    {
-        self.list(typed)?.iter().map(|text| self.parsed(typed, text)).collect()
     }
 
     /// Any page can put itself into a frame that has no origin: only a token keeps those out.
@@ -251,7 +233,7 @@ impl Draft {
 
     fn tls(&self, host: IpAddr, warnings: &mut Vec<String>) -> Result<TlsSource, ConfigError> {
         let (certs, keys) = (self.list(&CERT)?, self.list(&KEY)?);
-        let names: Vec<HostName> = self.parsed_list(&NAME)?;
+        let names: Vec<HostName> = self.made_list(&NAME, str::parse)?;
         let contradiction = |one, other| Err(self.error(one, None, Reason::Contradiction(other)));
         let (cert, insecure) = (CERT.setting.name, INSECURE_HTTP.setting.name);
         let some = !certs.is_empty() || !keys.is_empty();

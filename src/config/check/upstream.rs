@@ -22,26 +22,22 @@ pub(super) fn asked(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Upstream>, ConfigError> {
     let Some(text) = draft.option(&UPSTREAM)? else { return without(draft) };
-    let url = draft.placed(url(&text))?;
+    let url = draft.made(&UPSTREAM, &text, url)?;
     let ca = draft.option(&UPSTREAM_CA)?;
     if ca.is_some() && url.scheme_str() == Some("http") {
         let reason = Reason::Contradiction("an --upstream (MCP_UPSTREAM) with http");
         return Err(draft.error(UPSTREAM_CA.setting.name, None, reason));
     }
     let kind = draft.value(&UPSTREAM_KIND)?;
-    let host = draft.option(&UPSTREAM_HOST)?;
-    let host = host.map_or(Ok(UpstreamHost::Own), |text| draft.placed(host_of(&text)))?;
+    let host = match draft.option(&UPSTREAM_HOST)? {
+        Some(text) => draft.made(&UPSTREAM_HOST, &text, host_of)?,
+        None => UpstreamHost::Own,
+    };
     let token = draft.option(&UPSTREAM_TOKEN_FILE)?;
     let token = token.map(|file| token_of(draft, &file, warnings)).transpose()?;
-    let forward_headers = draft.list(&FORWARD_HEADER)?;
-    let forward_headers = forward_headers.iter().map(|text| draft.placed(header(text)));
-    let forward_headers = forward_headers.collect::<Result<_, _>>()?;
-    let mut pass = Vec::new();
-    for (typed, open) in [(&PASS, false), (&PASS_OPEN, true)] {
-        for text in draft.list(typed)? {
-            pass.push(draft.placed(rule(typed.setting.name, &text, open))?);
-        }
-    }
+    let forward_headers = draft.made_list(&FORWARD_HEADER, header)?;
+    let mut pass = draft.made_list(&PASS, |text| rule(text, false))?;
+    pass.extend(draft.made_list(&PASS_OPEN, |text| rule(text, true))?);
     let limits = UpstreamLimits::of(draft)?;
     let plain = Upstream::new(url);
     Ok(Some(Upstream { kind, host, ca, token, forward_headers, pass, limits, ..plain }))
@@ -143,8 +139,8 @@ fn header(text: &str) -> Result<HeaderName, ConfigError> {
     Ok(name)
 }
 
-fn rule(name: &'static str, text: &str, open: bool) -> Result<PassRule, ConfigError> {
-    let wrong = |why| Err(ConfigError::value(name, text, why));
+fn rule(text: &str, open: bool) -> Result<PassRule, ConfigError> {
+    let wrong = |why| Err(ConfigError::value(PASS.setting.name, text, why));
     let (path, beneath) = match text.strip_suffix("/*") {
         Some(path) => (path, true),
         None => (text, false),
@@ -240,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_pass_is_a_path_or_all_beneath_it() {
-        let one = |text: &str| rule("pass", text, true);
+        let one = |text: &str| rule(text, true);
         let open = |path: &str, beneath| PassRule { path: path.to_owned(), beneath, open: true };
         assert_eq!(one("/").unwrap(), open("/", false));
         assert_eq!(one("/health").unwrap(), open("/health", false));
@@ -273,7 +269,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*") {
             let _url = url(&text);
-            let _pass = rule("pass", &text, false);
+            let _pass = rule(&text, false);
             let _header = header(&text);
         }
     }
