@@ -120,7 +120,7 @@ impl Draft {
         self.option(typed)?.ok_or_else(missing)
     }
 
-    /// What a text of this setting means, with an error about this setting where it was given.
+    /// What `make` reads from a text of this setting. An error names the setting, and where it was given.
     pub(super) fn made<T>(
         &self,
         typed: &Typed<String>,
@@ -131,7 +131,7 @@ impl Draft {
         make(text).map_err(|error| error.of(name, self.given(name)))
     }
 
-    /// The same of all texts of a setting that may be given several times.
+    /// The same for all texts of a setting that may be given several times.
     pub(super) fn made_list<T>(
         &self,
         typed: &Typed<String>,
