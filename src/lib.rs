@@ -38,11 +38,15 @@ pub use config::{
     ChildFault, ChildLimits, Config, ConfigError, Draft, Given, HostName, Limits, LogFormat,
     LogLevel, LogSettings, MIN_TOKEN, Mode, Origin, PassRule, Reason, Repeats, Secret, Setting,
     Settings, Takes, Times, TlsRules, TlsSource, TlsVersion, TokenFault, TokenSource, UnifiedPath,
-    Upstream, UpstreamHost, UpstreamKind, parse_token, parse_token_file, read_token_file, settings,
+    Upstream, UpstreamHost, UpstreamKind, UpstreamLimits, parse_token, parse_token_file,
+    read_token_file, settings,
 };
 pub use conn::tls::TlsError;
 pub use health::{HealthCheck, Unhealthy};
 pub use limits::addr::ClientAddr;
+/// For the binary only: the library's way to write an error with its causes.
+#[doc(hidden)]
+pub use observe::chain;
 pub use observe::report::{Report, Reporter};
 pub use server::{
     Behind, Control, LoadedCertificates, ReloadError, Server, StartError, serve_stdio,

@@ -243,9 +243,9 @@ fn good(more: &str) -> String {
 
 /// A kind, the status, the fields that lead to it, what is told to have been asked, and what would
 /// allow it.
-type ToBackend = (&'static str, u16, String, &'static str, &'static str);
+type Expected = (&'static str, u16, String, &'static str, &'static str);
 
-fn kinds() -> [ToBackend; 6] {
+fn kinds() -> [Expected; 6] {
     let wrong = "Host: localhost\r\nAuthorization: Bearer hunter2-hunter2-hunter2\r\n";
     let (host, page) = ("mcp.example.com", "https://app.example:8443");
     let site = good("Sec-Fetch-Site: cross-site\r\n");

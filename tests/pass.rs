@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use mcp_edge::{Behind, Config, Limits, Times, Upstream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::{Client, TOKEN, Taken, TestServer, Upside, bounded, config};
+use support::{Client, TOKEN, Taken, TestServer, Upside, bounded, config, upstream_limits};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -649,7 +649,11 @@ async fn an_upstream_that_takes_no_body_does_not_hold_a_request_for_ever() {
 async fn an_upstream_has_its_time_but_for_event_streams() {
     bounded(async {
         let head = Duration::from_millis(300);
-        let (server, upside) = with(config(), |upstream| Upstream { head, ..upstream }).await;
+        let (server, upside) = with(config(), |upstream| Upstream {
+            limits: upstream_limits(|it| it.head = head),
+            ..upstream
+        })
+        .await;
         let client = server.client();
         let begun = Instant::now();
         let asking = client.bare(client.request("GET", "/p/a"));

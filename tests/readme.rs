@@ -9,7 +9,7 @@ const README: &str = include_str!("../README.md");
 
 /// What is said of one option: its variable, and its default if it has one.
 #[derive(Debug, PartialEq, Eq)]
-struct ToBackend {
+struct Described {
     variable: String,
     default: Option<String>,
 }
@@ -26,7 +26,7 @@ fn is_name(c: char) -> bool {
 }
 
 /// Options of the help text: a line that begins with the name, then its description to the next.
-fn from_help(text: &str) -> BTreeMap<String, ToBackend> {
+fn from_help(text: &str) -> BTreeMap<String, Described> {
     let mut blocks: Vec<(String, String)> = Vec::new();
     for line in text.lines().map(str::trim) {
         if let Some(rest) = line.strip_prefix("--") {
@@ -42,7 +42,7 @@ fn from_help(text: &str) -> BTreeMap<String, ToBackend> {
     };
     let told = |said: &str| {
         let variable = between(said, "[env: ")?;
-        Some(ToBackend { variable, default: between(said, "[default: ") })
+        Some(Described { variable, default: between(said, "[default: ") })
     };
     let options = blocks.into_iter().map(|(name, said)| {
         let told = told(&said).unwrap_or_else(|| panic!("--{name} has no variable: {said}"));
@@ -53,7 +53,7 @@ fn from_help(text: &str) -> BTreeMap<String, ToBackend> {
 
 /// Rows of the README's tables whose first cell is an option: option, variable, default, and the
 /// rest. A default stands in backticks; whatever else stands there says that there is none.
-fn from_readme(text: &str) -> BTreeMap<String, ToBackend> {
+fn from_readme(text: &str) -> BTreeMap<String, Described> {
     let mut options = BTreeMap::new();
     for row in text.lines().filter(|line| line.starts_with("| `--")) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -64,7 +64,7 @@ fn from_readme(text: &str) -> BTreeMap<String, ToBackend> {
         let code =
             |cell: &str| cell.strip_prefix('`')?.split_once('`').map(|(it, _)| it.to_owned());
         let name = code(option).unwrap().chars().skip(2).take_while(|c| is_name(*c)).collect();
-        let told = ToBackend { variable: code(variable).unwrap(), default: code(default) };
+        let told = Described { variable: code(variable).unwrap(), default: code(default) };
         assert!(options.insert(name, told).is_none(), "twice: {row}");
     }
     options

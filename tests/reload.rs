@@ -15,6 +15,8 @@ use mcp_edge::{
     TlsRules, TlsSource, UpstreamKind,
 };
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rustls::AlertDescription;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use support::{
     Answer, Client, EDGE, Fixture, Mark, OTHER_TOKEN, TOKEN, TestServer, bounded, ca_named, call,
@@ -24,6 +26,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 const NEW_TOKEN: &str = "newer-token-of-the-tests";
 
@@ -293,15 +296,24 @@ async fn certificates_and_their_names_change_with_the_rest_or_not_at_all() {
         let (stop, stopped) = oneshot::channel::<()>();
         let mut running = JoinSet::new();
         running.spawn(server.run(async { drop(stopped.await) }));
-        let client = Client::new(address, trusting(&dir.path().join("ca.pem")));
+        let trust = trusting(&dir.path().join("ca.pem"));
+        let client = Client::new(address, Arc::clone(&trust));
+        let unknown_name = async || {
+            let name = ServerName::try_from("unknown.example").unwrap();
+            let tls = TlsConnector::from(Arc::clone(&trust));
+            let ended = tls.connect(name, client.tcp().await.unwrap()).await.unwrap_err();
+            ended.downcast::<rustls::Error>().unwrap()
+        };
         let mut kept = client.connect().await;
         let list = client.post("/mcp", &call(1, "tools/list", json!({})));
         assert_eq!(kept.send(list.clone()).await.status, 200);
 
         // A file that cannot be used, and all the rest stays as it was.
         let none = CertFiles { cert: dir.path().join("none.pem"), key: first.key.clone() };
+        let rules = TlsRules { refuse_unknown_names: true, ..TlsRules::default() };
         let bad = Config {
             tls: TlsSource::Files(vec![none]),
+            tls_rules: rules,
             access: tokens(&[NEW_TOKEN]),
             allow_hosts: vec!["other.example".parse().unwrap()],
             ..old.clone()
@@ -310,13 +322,16 @@ async fn certificates_and_their_names_change_with_the_rest_or_not_at_all() {
         assert!(error.to_string().contains("none.pem"), "{error}");
         assert_eq!(to_host(&client, "other.example").await, 403);
         assert_eq!(kept.send(list.clone()).await.status, 200);
+        let shown = unknown_name().await;
+        assert!(matches!(shown, rustls::Error::InvalidCertificate(_)), "{shown}");
 
         let second = issue(dir.path(), &ca, "second", &["localhost", "second.example"]);
-        let rules = TlsRules { refuse_unknown_names: true, ..TlsRules::default() };
         let new = Config { tls: TlsSource::Files(vec![second]), tls_rules: rules, ..old.clone() };
         assert_eq!(to_host(&client, "second.example").await, 403);
         let loaded = control.reload(new).unwrap().unwrap();
         assert_eq!(loaded.names, ["localhost", "second.example"]);
+        let refused = AlertDescription::UnrecognisedName;
+        assert_eq!(unknown_name().await, rustls::Error::AlertReceived(refused));
         assert_eq!(to_host(&client, "second.example").await, 200);
         assert_eq!(kept.send(list).await.status, 200);
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use mcp_edge::{Behind, Config, Limits, Times, Upstream, UpstreamKind};
 use serde_json::{Value, json};
-use support::{Answer, Client, Mark, TOOLS_SCRIPT, TestServer, bounded, config};
+use support::{Answer, Client, Mark, TOOLS_SCRIPT, TestServer, bounded, config, upstream_limits};
 use tokio::time::Instant;
 
 async fn get(client: &Client, path: &str) -> Answer {
@@ -246,7 +246,11 @@ async fn an_upstream_that_is_down_is_a_fault() {
             // Nobody listens on a port that was only just given back.
             let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let url = format!("http://{free}/mcp").parse().unwrap();
-            let upstream = Upstream { kind, wait: Duration::ZERO, ..Upstream::new(url) };
+            let upstream = Upstream {
+                kind,
+                limits: upstream_limits(|it| it.wait = Duration::ZERO),
+                ..Upstream::new(url)
+            };
             let server = TestServer::start(config(), Behind::upstream(upstream)).await;
             let client = server.client();
             is(&get(&client, "/tools/list").await, 502, "backend_failed");

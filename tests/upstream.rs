@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use support::{
     Act, Client, OTHER_TOKEN, Scripted, Seen, TOKEN, TestServer, bounded, call, config, eventually,
-    note,
+    note, upstream_limits,
 };
 use tokio::task::JoinSet;
 
@@ -260,7 +260,9 @@ async fn a_json_answer_may_come_late_behind_its_head() {
         let late = |seen: &Seen| if seen.tool().is_some() { Act::HeldBody } else { Act::Well };
         let upside = Scripted::stateless(late).await;
         let head = Duration::from_secs(1);
-        let server = edge(Upstream { head, ..upside.upstream() }).await;
+        let server =
+            edge(Upstream { limits: upstream_limits(|it| it.head = head), ..upside.upstream() })
+                .await;
         let client = server.client();
         let message = calling(1, "act");
         let waiting = async {
@@ -329,7 +331,9 @@ async fn an_upstream_that_hangs_with_its_tools_is_asked_by_the_next_session() {
         })
         .await;
         let head = Duration::from_millis(50);
-        let server = edge(Upstream { head, ..upside.upstream() }).await;
+        let server =
+            edge(Upstream { limits: upstream_limits(|it| it.head = head), ..upside.upstream() })
+                .await;
         let lists = || upside.methods().iter().filter(|it| *it == "tools/list").count();
         while lists() < 2 {
             server.client().initialize("2025-06-18").await;
@@ -533,7 +537,11 @@ async fn calls_of_one_principal_without_a_session_have_a_lid() {
 async fn idle_connections_are_kept_up_to_their_number() {
     bounded(async {
         let upside = Scripted::stateless(|_| Act::Well).await;
-        let server = edge(Upstream { connections: 2, ..upside.upstream() }).await;
+        let server = edge(Upstream {
+            limits: upstream_limits(|it| it.connections = 2),
+            ..upside.upstream()
+        })
+        .await;
         let client = server.client();
         bare(&client, &calling(0, "act")).await;
         let messages: Vec<_> = (1..=8).map(|id| calling(id, "act")).collect();
@@ -581,8 +589,9 @@ async fn an_upstream_that_takes_no_connection_counts_as_down() {
         let _queued = std::net::TcpStream::connect(address).unwrap();
         let url = format!("http://{address}/mcp").parse().unwrap();
         let times = Upstream {
-            connect: Duration::from_millis(100),
-            wait: Duration::ZERO,
+            limits: upstream_limits(|it| {
+                (it.connect, it.wait) = (Duration::from_millis(100), Duration::ZERO);
+            }),
             kind: mcp_edge::UpstreamKind::Streamable,
             ..Upstream::new(url)
         };

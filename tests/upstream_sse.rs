@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use mcp_edge::{Behind, Config, Times, Upstream};
 use serde_json::{Value, json};
-use support::{Deed, ScriptedSse, Seen, TestServer, bounded, call, config, eventually, note};
+use support::{
+    Deed, ScriptedSse, Seen, TestServer, bounded, call, config, eventually, note, upstream_limits,
+};
 use tokio::task::JoinSet;
 
 async fn edge(upstream: Upstream) -> TestServer {
@@ -29,7 +31,9 @@ async fn a_call_that_ends_the_stream_each_time_is_given_up() {
         let deadly = |seen: &Seen| if is_call(seen, "look") { Deed::Fall } else { Deed::Well };
         let upside = ScriptedSse::new(deadly).await;
         let wait = Duration::from_millis(400);
-        let server = edge(Upstream { wait, ..upside.upstream() }).await;
+        let server =
+            edge(Upstream { limits: upstream_limits(|it| it.wait = wait), ..upside.upstream() })
+                .await;
         let session = server.client().initialize("2025-06-18").await;
         eventually(|| upside.count("tools/list") == 1).await;
         let answer = session.post(&calling("mine", "look")).await.message();
@@ -47,7 +51,11 @@ async fn a_call_that_ends_the_stream_each_time_is_given_up() {
 async fn without_a_wait_an_upstream_that_is_there_answers() {
     bounded(async {
         let upside = ScriptedSse::new(|_| Deed::Well).await;
-        let server = edge(Upstream { wait: Duration::ZERO, ..upside.upstream() }).await;
+        let server = edge(Upstream {
+            limits: upstream_limits(|it| it.wait = Duration::ZERO),
+            ..upside.upstream()
+        })
+        .await;
         let session = server.client().initialize("2025-06-18").await;
         let answer = session.post(&calling(2, "act")).await.message();
         assert!(answer["result"].is_object(), "{answer}");
@@ -103,7 +111,9 @@ async fn calls_whose_posts_take_long_are_side_by_side_and_lose_no_stream() {
         let holds = |seen: &Seen| if is_call(seen, "act") { Deed::Held } else { Deed::Well };
         let upside = ScriptedSse::new(holds).await;
         let head = Duration::from_millis(200);
-        let server = edge(Upstream { head, ..upside.upstream() }).await;
+        let server =
+            edge(Upstream { limits: upstream_limits(|it| it.head = head), ..upside.upstream() })
+                .await;
         let session = server.client().initialize("2025-06-18").await;
         let mut asking = JoinSet::new();
         for id in 1..=8 {

@@ -57,7 +57,7 @@ fuzz_target!(|input: Input| {
         allow_hosts: vec!["mcp.example.com".parse().unwrap()],
         allow_origins: vec!["https://app.example".parse().unwrap()],
         access,
-        limits: limits.check().unwrap_or_default(),
+        limits: limits.check().unwrap(),
         ..Config::default()
     };
     run(async {

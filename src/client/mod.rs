@@ -116,11 +116,12 @@ impl Client {
         let own = HeaderValue::try_from(authority).map_err(|_invalid| UpstreamError::Host)?;
         let host = Host::new(&config.host, own);
         let connector = Connector::new(&config.url, tls(config)?).ok_or(UpstreamError::Host)?;
-        let connections = Connections::new(connector, config.connect, config.connections);
+        let connections =
+            Connections::new(connector, config.limits.connect, config.limits.connections);
         let (url, forward) = (config.url.clone(), config.forward_headers.clone());
         let refused = Samples::every(PAUSE);
-        let told_at_start = config.check_at_start.then_some(config.wait);
-        let head = config.head;
+        let told_at_start = config.check_at_start.then_some(config.limits.wait);
+        let head = config.limits.head;
         Ok(Self { connections, url, host, refused, token, forward, head, told_at_start })
     }
 

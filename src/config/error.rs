@@ -27,7 +27,7 @@ pub struct ConfigError {
 pub enum Reason {
     /// The value cannot be read.
     Form(String),
-    /// The value can be read, and cannot be.
+    /// The value can be read and is not allowed.
     Value(Cow<'static, str>),
     /// A number, size or time that cannot work.
     OutOfRange {
@@ -107,7 +107,8 @@ pub enum ChildFault {
 }
 
 impl ConfigError {
-    /// A value that can be read, and cannot be; the setting is given in code, unless that is corrected.
+    /// A value that can be read and is not allowed. It counts as given in code, unless [`Self::of`]
+    /// says where it was given.
     pub(super) fn value(
         key: &'static str,
         value: impl Into<Box<str>>,
@@ -117,35 +118,31 @@ impl ConfigError {
         Self { key, value: Some(value.into()), reason, given: Given::Code }
     }
 
-    /// The same of this setting, which was given there.
+    /// The same error about this setting, which was given there.
     pub(super) fn of(self, key: &'static str, given: Given) -> Self {
         Self { key, given, ..self }
     }
 
     /// About what stands behind `--`.
     pub(super) fn command(program: &str, fault: ChildFault) -> Self {
-        let (value, reason) = (Some(program.into()), Reason::Child(fault));
-        Self { key: "command", value, reason, given: Given::Flag }
+        // The faults with a text of their own leave out what may be secret.
+        let is_shown = matches!(
+            fault,
+            ChildFault::IsDirectory | ChildFault::Missing(_) | ChildFault::NotExecutable
+        );
+        let value = is_shown.then(|| program.into());
+        Self { key: "command", value, reason: Reason::Child(fault), given: Given::Flag }
     }
 }
 
 impl Error for ConfigError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            Reason::Token(
-                TokenFault::FileUnread(source) | TokenFault::UpstreamFileUnread(source),
-            ) => Some(source),
-            Reason::Token(_)
-            | Reason::Form(_)
-            | Reason::Value(_)
-            | Reason::OutOfRange { .. }
-            | Reason::Contradiction(_)
-            | Reason::NeedsUpstream
-            | Reason::NoCertificate
-            | Reason::UnpairedKeys { .. }
-            | Reason::InsecureOnNetwork
-            | Reason::Child(_) => None,
-        }
+        let Reason::Token(TokenFault::FileUnread(source) | TokenFault::UpstreamFileUnread(source)) =
+            &self.reason
+        else {
+            return None;
+        };
+        Some(source)
     }
 }
 
@@ -154,8 +151,10 @@ impl Display for ConfigError {
         let Self { key, value, reason, given } = self;
         let at = Named { name: key, given };
         let other = |name| Named { name, given: &Given::Flag };
+        let is_hidden = value.is_none();
         let value = value.as_deref().unwrap_or_default();
         match reason {
+            Reason::Form(why) if is_hidden => write!(f, "{at}: {why}"),
             Reason::Form(why) => write!(f, "{at} {value:?}: {why}"),
             Reason::Value(why) => write!(f, "{at} {value:?} {why}"),
             Reason::OutOfRange { least, most } => {

@@ -68,17 +68,16 @@ impl Kind for Time {
     }
 }
 
-/// Refuses what would stop all service, or overflow.
+/// Refuses what would stop all service, or overflow. Said of a value given in code.
 pub(super) fn within<K: Kind>(
     name: &'static str,
     value: K::Of,
     range: &RangeInclusive<K::Of>,
-    given: impl FnOnce() -> Given,
 ) -> Result<(), ConfigError> {
     if range.contains(&value) {
         return Ok(());
     }
     let (least, most) = (K::shown(*range.start()), K::shown(*range.end()));
-    let reason = Reason::OutOfRange { least, most };
-    Err(ConfigError { key: name, value: Some(K::shown(value).into()), reason, given: given() })
+    let (value, reason) = (Some(K::shown(value).into()), Reason::OutOfRange { least, most });
+    Err(ConfigError { key: name, value, reason, given: Given::Code })
 }

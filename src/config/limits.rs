@@ -4,12 +4,12 @@
 use std::ops::{Deref, RangeInclusive};
 use std::time::Duration;
 
+use super::ConfigError;
 use super::draft::Draft;
 use super::kind::{Count, Kind, Length, Size, Time, within};
 use super::setting::{PLAIN, Setting};
-use super::{ConfigError, Given};
 
-/// A value whose every part is within its range. [`Limits::check`] and [`Times::check`] make one.
+/// A value whose every part is within its range, as [`Limits::check`] makes one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked<T>(T);
 
@@ -24,15 +24,15 @@ impl<T> Deref for Checked<T> {
 /// Units of the defaults, written as an operator writes them.
 #[expect(non_upper_case_globals, reason = "units have their own case")]
 #[expect(clippy::min_ident_chars, reason = "units are short")]
-mod units {
+pub(super) mod units {
     use std::time::Duration;
 
-    pub(super) const KiB: usize = 1 << 10;
-    pub(super) const MiB: usize = 1 << 20;
-    pub(super) const GiB: usize = 1 << 30;
-    pub(super) const s: Duration = Duration::from_secs(1);
-    pub(super) const m: Duration = Duration::from_mins(1);
-    pub(super) const h: Duration = Duration::from_hours(1);
+    pub(in crate::config) const KiB: usize = 1 << 10;
+    pub(in crate::config) const MiB: usize = 1 << 20;
+    pub(in crate::config) const GiB: usize = 1 << 30;
+    pub(in crate::config) const s: Duration = Duration::from_secs(1);
+    pub(in crate::config) const m: Duration = Duration::from_mins(1);
+    pub(in crate::config) const h: Duration = Duration::from_hours(1);
 }
 
 use units::{GiB, KiB, MiB};
@@ -42,20 +42,9 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// Of 365.25 days, which humantime writes as one year.
 const YEAR: Duration = Duration::from_hours(8766);
 /// A time that cannot be left out.
-pub(super) const SOME_TIME: RangeInclusive<Duration> = MOMENT..=YEAR;
+const SOME_TIME: RangeInclusive<Duration> = MOMENT..=YEAR;
 /// A time that may be zero.
 pub(super) const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
-
-/// Private memory of a process. Below the least hardly anything starts.
-pub(super) const CHILD_MEMORY_RANGE: RangeInclusive<usize> = 16 * MiB..=1024 * GiB;
-
-/// The group of a row, which may have one of its own.
-const fn last(groups: &[&'static str]) -> &'static str {
-    match groups {
-        [.., last] => last,
-        [] => "",
-    }
-}
 
 /// Makes the struct, its defaults, its settings, and how they are read and checked. A row:
 ///
@@ -77,7 +66,14 @@ macro_rules! limits {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
         pub struct $Name {
-            $( $(#[doc = $row])+ pub $field: $Ty, )+
+            $(
+                #[doc = concat!(
+                    $help, ".\n\n`--", $name, "`, `", $number $(, stringify!($unit))?,
+                    "` if nothing is given:"
+                )]
+                $(#[doc = $row])+
+                pub $field: $Ty,
+            )+
         }
 
         impl Default for $Name {
@@ -90,14 +86,14 @@ macro_rules! limits {
             pub(super) const SETTINGS: &'static [Setting] = &[$(
                 Setting {
                     name: $name,
-                    group: last(&[$group $(, $own)?]),
+                    $(group: $own,)?
                     value: $Kind::VALUE,
                     default: Some(concat!($number $(, stringify!($unit))?)),
                     help: $help,
                     row: concat!($($row),+),
                     is_limit: true,
                     form: |text| $Kind::read(text).map(drop),
-                    ..PLAIN
+                    ..Setting { group: $group, ..PLAIN }
                 },
             )+];
 
@@ -106,24 +102,41 @@ macro_rules! limits {
             /// # Errors
             /// The first that is out of its range, which stands in the error.
             pub fn check(self) -> Result<Checked<Self>, ConfigError> {
-                self.judged(|_| Given::Code)
-            }
-
-            fn judged(self, given: impl Fn(&str) -> Given) -> Result<Checked<Self>, ConfigError> {
                 let Self { $($field),+ } = self;
-                $( within::<$Kind>($name, $field, &($range), || given($name))?; )+
+                $( within::<$Kind>($name, $field, &($range))?; )+
                 Ok(Checked(self))
             }
 
             pub(super) fn of(draft: &Draft) -> Result<Checked<Self>, ConfigError> {
                 let Self { $($field),+ } = Self::default();
                 let given = Self {
-                    $( $field: draft.read($name, None, $Kind::read)?.unwrap_or($field), )+
+                    $( $field: draft.number::<$Kind>($name)?.unwrap_or($field), )+
                 };
-                given.judged(|name| draft.given(name))
+                draft.placed(given.check())
             }
         }
     };
+}
+
+limits! {
+    /// What is kept ready for an [`Upstream`](super::Upstream), and how long it is waited for.
+    UpstreamLimits in "Upstream" {
+        /// idle connections to the upstream that are kept, each for 3 s; more are closed after use
+        connections: usize as Length = 32, 0..=10_000, "upstream-connections",
+            "Idle connections to the upstream that are kept";
+        /// until the upstream takes a connection; then it counts as down
+        connect: Duration as Time = 5 s, SOME_TIME, "upstream-connect-timeout",
+            "Until the upstream takes a connection; then it counts as down";
+        /// until the head of a response on a passed path, unless the client asks for an event stream:
+        /// 504. Also between two pieces of its body, unless it is an event stream: the response breaks
+        /// off
+        head: Duration as Time = 60 s, SOME_TIME, "upstream-head-timeout",
+            "Until the head of a response on a passed path that is no event stream; then 504";
+        /// how long a call that the upstream never got, or that is safe to repeat, waits for an
+        /// upstream that is down or restarting; then a JSON-RPC error
+        wait: Duration as Time = 10 s, ANY_TIME, "upstream-wait",
+            "How long a call waits for an upstream that is down or restarting; then a JSON-RPC error";
+    }
 }
 
 limits! {
@@ -262,16 +275,17 @@ limits! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Given;
 
     #[test]
     fn the_defaults_are_within_their_ranges_and_as_they_are_shown() {
         assert!(Limits::default().check().is_ok() && Times::default().check().is_ok());
         let nothing = Draft::default();
-        let read = |settings: &[Setting]| {
+        let read = |settings: &'static [Setting]| {
             let mut draft = Draft::default();
             for setting in settings {
                 let text = setting.default.unwrap();
-                draft.set(setting.name, vec![text.into()], Given::Code);
+                draft.set(setting, vec![text.into()], Given::Code);
             }
             draft
         };
@@ -279,6 +293,8 @@ mod tests {
         assert_eq!(shown, format!("{:?}", Limits::of(&nothing).unwrap()));
         let shown = format!("{:?}", Times::of(&read(Times::SETTINGS)).unwrap());
         assert_eq!(shown, format!("{:?}", Times::of(&nothing).unwrap()));
+        let shown = format!("{:?}", UpstreamLimits::of(&read(UpstreamLimits::SETTINGS)).unwrap());
+        assert_eq!(shown, format!("{:?}", UpstreamLimits::of(&nothing).unwrap()));
     }
 
     #[test]
@@ -293,5 +309,8 @@ mod tests {
         let error = never.check().unwrap_err();
         assert_eq!(error.to_string(), "`call-timeout` is 0s: give 1ms to 1year");
         assert_eq!((error.key, error.given), ("call-timeout", Given::Code));
+        let many = UpstreamLimits { connections: 10_001, ..UpstreamLimits::default() };
+        let error = many.check().unwrap_err().to_string();
+        assert_eq!(error, "`upstream-connections` is 10001: give 0 to 10000");
     }
 }

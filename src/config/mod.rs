@@ -23,7 +23,7 @@ pub use check::{
 };
 pub use draft::Draft;
 pub use error::{ChildFault, ConfigError, Reason, TokenFault};
-pub use limits::{Checked, Limits, Times};
+pub use limits::{Checked, Limits, Times, UpstreamLimits};
 use names::proxy;
 pub use names::{AllowedOrigin, HostName, Origin, UnifiedPath};
 pub use secret::Secret;
@@ -36,7 +36,7 @@ pub use upstream::{PassRule, Upstream, UpstreamHost, UpstreamKind, may_go_up};
 
 /// Every setting, in the order of the help text.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    let limits = Limits::SETTINGS.iter().chain(Times::SETTINGS);
+    let limits = UpstreamLimits::SETTINGS.iter().chain(Limits::SETTINGS).chain(Times::SETTINGS);
     options::BEFORE_LIMITS
         .iter()
         .copied()
@@ -45,8 +45,8 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 }
 
 /// Everything a [`crate::Server`] needs to know. Built by the command line, or by hand:
-/// `Config { tls: TlsSource::None, ..Config::default() }`. Each field has a type that holds nothing
-/// wrong; [`Limits::check`] and [`Times::check`] see to the numbers.
+/// `Config { tls: TlsSource::None, ..Config::default() }`. The types of the fields refuse values that
+/// are not allowed; [`Limits::check`] and [`Times::check`] do so for the numbers.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen. Port 0 lets the system choose.

@@ -1,13 +1,20 @@
-//! Every setting that is no part of [`Limits`](super::Limits) and [`Times`](super::Times), declared
-//! once, in the order of the help text.
+//! Every setting that is no part of the [limits](super::limits), declared once, in the order of the
+//! help text.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::kind::{Length, Size, Time, within};
+use super::limits::ANY_TIME;
+use super::limits::units::{GiB, MiB};
 use super::setting::{PLAIN, Repeats, Setting, Takes, Typed, settings};
-use super::{LogFormat, LogLevel, TlsVersion, read};
+use super::{LogFormat, LogLevel, Mode, TlsVersion, UpstreamKind, read};
+
+/// Private memory of a process. Below the least hardly anything starts.
+const CHILD_MEMORY_RANGE: RangeInclusive<usize> = 16 * MiB..=1024 * GiB;
 
 const SERVING: Setting = Setting { group: "Serving", ..PLAIN };
 const CERTIFICATES: Setting = Setting { group: "Certificates", ..PLAIN };
@@ -24,74 +31,67 @@ const fn file(setting: Setting) -> Setting {
     Setting { value: "FILE", takes: Takes::File, ..setting }
 }
 
-/// `sse`, `http` and `http-stream` mean the same: all are served at once. So do the words of the SDKs
-/// for Streamable HTTP.
-const TRANSPORTS: &[&[&str]] = &[
-    &[
-        "http",
-        "streamable",
-        "streamable-http",
-        "streamable_http",
-        "streamablehttp",
-        "http-streamable",
-        "httpstreamable",
-        "http_stream",
-        "httpstream",
-    ],
-    &["sse"],
-    &["http-stream"],
-    &["stdio"],
-];
-const UPSTREAM_KINDS: &[&[&str]] = &[
-    &["auto"],
-    &["sse"],
-    &[
-        "streamable",
-        "http",
-        "http-stream",
-        "streamable-http",
-        "streamable_http",
-        "streamablehttp",
-        "http-streamable",
-        "httpstreamable",
-        "http_stream",
-        "httpstream",
-    ],
-];
-const LEVELS: &[&[&str]] = &[&["ERROR"], &["WARNING", "WARN"], &["INFO"], &["DEBUG"], &["TRACE"]];
-const FORMATS: &[&[&str]] = &[&["text"], &["json"]];
+/// The words for each value. The first of them is the one that is shown.
+type Words<T> = &'static [(T, &'static [&'static str])];
 
-/// Which of the words it is: the one that is shown.
-fn word(text: &OsStr, words: &'static [&'static [&'static str]]) -> Result<&'static str, String> {
-    let text = text.to_str().unwrap_or_default();
-    let known = words.iter().find(|all| all.iter().any(|word| word.eq_ignore_ascii_case(text)));
-    let shown = || words.iter().filter_map(|all| all.first()).copied().collect::<Vec<_>>();
-    known
-        .and_then(|all| all.first())
-        .copied()
-        .ok_or_else(|| format!("give one of {}", shown().join(", ")))
+/// These words, and those that the SDKs have for Streamable HTTP.
+macro_rules! streamable {
+    ($($word:literal),+) => {
+        &[
+            $($word,)+
+            "streamable-http",
+            "streamable_http",
+            "streamablehttp",
+            "http-streamable",
+            "httpstreamable",
+            "http_stream",
+            "httpstream",
+        ]
+    };
 }
 
-fn level(text: &OsStr) -> Result<LogLevel, String> {
-    Ok(match word(text, LEVELS)? {
-        "ERROR" => LogLevel::Error,
-        "WARNING" => LogLevel::Warning,
-        "DEBUG" => LogLevel::Debug,
-        "TRACE" => LogLevel::Trace,
-        _ => LogLevel::Info,
+/// Three of them mean the same: every HTTP transport is served at once.
+const TRANSPORTS: Words<Mode> = &[
+    (Mode::Serve, streamable!["http", "streamable"]),
+    (Mode::Serve, &["sse"]),
+    (Mode::Serve, &["http-stream"]),
+    (Mode::Stdio, &["stdio"]),
+];
+const UPSTREAM_KINDS: Words<UpstreamKind> = &[
+    (UpstreamKind::Auto, &["auto"]),
+    (UpstreamKind::Sse, &["sse"]),
+    (UpstreamKind::Streamable, streamable!["streamable", "http", "http-stream"]),
+];
+const LEVELS: Words<LogLevel> = &[
+    (LogLevel::Error, &["ERROR"]),
+    (LogLevel::Warning, &["WARNING", "WARN"]),
+    (LogLevel::Info, &["INFO"]),
+    (LogLevel::Debug, &["DEBUG"]),
+    (LogLevel::Trace, &["TRACE"]),
+];
+const FORMATS: Words<LogFormat> = &[(LogFormat::Text, &["text"]), (LogFormat::Json, &["json"])];
+
+/// What one of the words means.
+fn meaning<T: Copy>(text: &OsStr, all: Words<T>) -> Result<T, String> {
+    let text = text.to_str().unwrap_or_default();
+    let is_it = |word: &&str| word.eq_ignore_ascii_case(text);
+    let known = all.iter().find(|(_, words)| words.iter().any(is_it));
+    known.map(|(value, _)| *value).ok_or_else(|| {
+        let shown = all.iter().filter_map(|(_, words)| words.first().copied());
+        format!("give one of {}", shown.collect::<Vec<_>>().join(", "))
     })
 }
 
-fn format_of(text: &OsStr) -> Result<LogFormat, String> {
-    Ok(if word(text, FORMATS)? == "json" { LogFormat::Json } else { LogFormat::Text })
+fn words<T>(all: Words<T>) -> Vec<&'static [&'static str]> {
+    all.iter().map(|(_, words)| *words).collect()
 }
 
 settings! { BEFORE_LIMITS:
-    TRANSPORT: &'static str = |text| word(text, TRANSPORTS), {
+    TRANSPORT: Mode = |text| meaning(text, TRANSPORTS), {
         name: "transport",
         value: "KIND",
         default: Some("http"),
-        takes: Takes::Words(TRANSPORTS),
+        takes: Takes::Words(|| words(TRANSPORTS)),
         help: "How MCP is spoken: sse, http, http-stream and streamable-http all serve every HTTP \
                transport on one port; stdio speaks on stdin and stdout and opens no port",
         row: "`http`, `sse`, `http-stream` and `streamable-http` (in any case and spelling of the SDKs) \
@@ -135,7 +135,7 @@ settings! { BEFORE_LIMITS:
               HEAD, 308 for all else. Only for hosts that the edge is known by",
         ..SERVING
     }
-    WORKERS: usize = read::count, {
+    WORKERS: usize = read::count, within Length 1..=1024, {
         name: "workers",
         value: "COUNT",
         without: "one for each CPU",
@@ -273,7 +273,7 @@ settings! { BEFORE_LIMITS:
         row: "`NAME=VALUE` for COMMAND; repeatable (in the variable: one a line)",
         ..CHILD
     }
-    CHILD_MEMORY: usize = read::size, {
+    CHILD_MEMORY: usize = read::size, within Size CHILD_MEMORY_RANGE, {
         name: "child-memory",
         value: "SIZE",
         is_limit: true,
@@ -300,11 +300,11 @@ settings! { BEFORE_LIMITS:
               COMMAND",
         ..UPSTREAM_GROUP
     }
-    UPSTREAM_KIND: &'static str = |text| word(text, UPSTREAM_KINDS), {
+    UPSTREAM_KIND: UpstreamKind = |text| meaning(text, UPSTREAM_KINDS), {
         name: "upstream-kind",
         value: "KIND",
         default: Some("auto"),
-        takes: Takes::Words(UPSTREAM_KINDS),
+        takes: Takes::Words(|| words(UPSTREAM_KINDS)),
         help: "What it speaks: sse (HTTP+SSE), streamable (Streamable HTTP), or auto to find out",
         row: "`sse`, `streamable` (or a word of the SDKs for it, as `streamable-http`), or `auto`: found \
               out by asking, and remembered",
@@ -359,69 +359,30 @@ settings! { BEFORE_LIMITS:
         row: "the same without a token, for health pages",
         ..UPSTREAM_GROUP
     }
-    UPSTREAM_CONNECTIONS: usize = read::count, {
-        name: "upstream-connections",
-        value: "COUNT",
-        default: Some("32"),
-        is_limit: true,
-        help: "Idle connections to the upstream that are kept",
-        row: "idle connections to the upstream that are kept, each for 3 s; more are closed after use",
-        ..UPSTREAM_GROUP
-    }
-    UPSTREAM_CONNECT_TIMEOUT: Duration = read::time, {
-        name: "upstream-connect-timeout",
-        value: "TIME",
-        default: Some("5s"),
-        is_limit: true,
-        help: "Until the upstream takes a connection; then it counts as down",
-        row: "until the upstream takes a connection; then it counts as down",
-        ..UPSTREAM_GROUP
-    }
-    UPSTREAM_HEAD_TIMEOUT: Duration = read::time, {
-        name: "upstream-head-timeout",
-        value: "TIME",
-        default: Some("60s"),
-        is_limit: true,
-        help: "Until the head of a response on a passed path that is no event stream; then 504",
-        row: "until the head of a response on a passed path, unless the client asks for an event stream: \
-              504. Also between two pieces of its body, unless it is an event stream: the response breaks \
-              off",
-        ..UPSTREAM_GROUP
-    }
-    UPSTREAM_WAIT: Duration = read::time, {
-        name: "upstream-wait",
-        value: "TIME",
-        default: Some("10s"),
-        is_limit: true,
-        help: "How long a call waits for an upstream that is down or restarting; then a JSON-RPC error",
-        row: "how long a call that the upstream never got, or that is safe to repeat, waits for an \
-              upstream that is down or restarting; then a JSON-RPC error",
-        ..UPSTREAM_GROUP
-    }
 }
 
 settings! { AFTER_LIMITS:
-    LOG_LEVEL: LogLevel = level, {
+    LOG_LEVEL: LogLevel = |text| meaning(text, LEVELS), {
         name: "log-level",
         value: "LEVEL",
         default: Some("INFO"),
-        takes: Takes::Words(LEVELS),
+        takes: Takes::Words(|| words(LEVELS)),
         help: "What is written to stderr: this level and the graver ones",
         row: "`ERROR`, `WARNING` (`WARN`), `INFO`, `DEBUG`, `TRACE`; written to stderr, never waited for: \
               up to 1 MiB is queued, what does not fit is dropped and counted (`log_lines_dropped` in \
               the report)",
         ..LOGGING
     }
-    LOG_FORMAT: LogFormat = format_of, {
+    LOG_FORMAT: LogFormat = |text| meaning(text, FORMATS), {
         name: "log-format",
         value: "FORMAT",
         default: Some("text"),
-        takes: Takes::Words(FORMATS),
+        takes: Takes::Words(|| words(FORMATS)),
         help: "text, with start-up help on stdout; or json, one object a line and nothing else",
         row: "`json`: one object a line and nothing on stdout",
         ..LOGGING
     }
-    REPORT_INTERVAL: Duration = read::time, {
+    REPORT_INTERVAL: Duration = read::time, within Time ANY_TIME, {
         name: "report-interval",
         value: "TIME",
         default: Some("0s"),

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
+use super::ConfigError;
+
 /// The one secret that is given as it is. It has a variable and no flag, because flags show in `ps`.
 pub(super) const TOKEN: &str = "auth-token";
 
@@ -55,7 +57,7 @@ pub enum Takes {
     /// True or false; a flag without a value means true.
     Switch,
     /// One of these words, in any case. The first of each list is the one that is shown.
-    Words(&'static [&'static [&'static str]]),
+    Words(fn() -> Vec<&'static [&'static str]>),
 }
 
 /// What most settings are.
@@ -146,23 +148,29 @@ impl Display for Named<'_> {
     }
 }
 
-/// A setting, and how its value is read.
+/// A setting, how its value is read, and whether that is within its range.
 #[derive(Debug)]
 pub(super) struct Typed<T: 'static> {
     pub(super) setting: Setting,
     pub(super) read: fn(&OsStr) -> Result<T, String>,
+    pub(super) check: fn(&'static str, &T) -> Result<(), ConfigError>,
 }
 
-/// Declares settings with the type and the reader of each, and the list of them all.
+/// Declares settings with the type, the reader and the range of each, and the list of them all.
 macro_rules! settings {
-    ($list:ident: $( $NAME:ident: $T:ty = $read:expr, { $($fields:tt)+ } )+) => {
+    (@check) => { |_, _| Ok(()) };
+    (@check $Kind:ident $range:expr) => { |name, value| within::<$Kind>(name, *value, &$range) };
+    ($list:ident: $(
+        $NAME:ident: $T:ty = $read:expr, $(within $Kind:ident $range:expr,)? { $($fields:tt)+ }
+    )+) => {
         $(
             pub(super) static $NAME: Typed<$T> = Typed {
                 setting: Setting {
-                    form: |text| { let read: fn(&OsStr) -> Result<$T, String> = $read; read(text).map(drop) },
+                    form: |text| ($NAME.read)(text).map(drop),
                     $($fields)+
                 },
                 read: $read,
+                check: settings!(@check $($Kind $range)?),
             };
         )+
         pub(super) static $list: &[&Setting] = &[$(&$NAME.setting),+];

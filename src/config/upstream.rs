@@ -1,11 +1,10 @@
 //! An MCP server behind the edge that speaks HTTP itself.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use super::Secret;
+use super::{Checked, Secret, UpstreamLimits};
 
 /// Requests that may be under way at once on passed paths behind the token; as many without one, and
 /// as many event streams without one.
@@ -70,14 +69,8 @@ pub struct Upstream {
     pub forward_headers: Vec<HeaderName>,
     /// Other paths of it that clients may reach.
     pub pass: Vec<PassRule>,
-    /// Idle connections that are kept.
-    pub connections: usize,
-    /// Until it takes a connection.
-    pub connect: Duration,
-    /// From a request to the head of its response, where that is no event stream and no call.
-    pub head: Duration,
-    /// How long a call that it never got waits for it to come (back) up.
-    pub wait: Duration,
+    /// What is kept ready for it, and how long it is waited for.
+    pub limits: Checked<UpstreamLimits>,
     /// Is the log to say so if it takes no connection at the start?
     pub check_at_start: bool,
 }
@@ -114,10 +107,7 @@ impl Upstream {
             token: None,
             forward_headers: Vec::new(),
             pass: Vec::new(),
-            connections: 32,
-            connect: Duration::from_secs(5),
-            head: Duration::from_mins(1),
-            wait: Duration::from_secs(10),
+            limits: Checked::default(),
             check_at_start: true,
         }
     }

@@ -24,6 +24,7 @@ use crate::drain::Drain;
 use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
 use crate::limits::bytes::{Budget, Quota};
+use crate::observe::chain;
 use crate::observe::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
 
@@ -207,8 +208,8 @@ impl Sessions {
                 }
                 Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
                 Err(error @ OpenError::Spawn { .. }) => {
-                    tracing::error!(error = %report(&error), "could not open the backend");
-                    return Err(Reason::BackendFailed(report(&error)));
+                    tracing::error!(error = %chain(&error), "could not open the backend");
+                    return Err(Reason::BackendFailed(chain(&error)));
                 }
             }
             if Instant::now() >= patience {
@@ -247,15 +248,4 @@ impl Sessions {
 /// Bytes that one message may have.
 fn largest(limits: &Limits) -> usize {
     limits.max_body_bytes.max(limits.max_line_bytes)
-}
-
-/// An error and what it came from, on one line.
-pub(super) fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

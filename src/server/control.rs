@@ -13,7 +13,7 @@ use crate::conn::tls::{TlsError, Trust};
 use crate::http::App;
 use crate::policy::{CurrentPolicy, Policy};
 
-/// Said of an open edge that pages without an origin may call.
+/// Why the origin `null` is refused if no token is set.
 pub(super) const NULL_ORIGIN: &str = "the origin null is allowed and no token is set: any web page can call as \
                            null, and start the MCP server; set a token, or leave null out";
 
@@ -28,11 +28,11 @@ pub(super) struct Running {
     pub(super) policy: CurrentPolicy,
     /// Of the certificates at the start. Connections that were opened under one of them go on.
     pub(super) names: Vec<String>,
-    /// What holds now. Locked while another is taken up: they come one after another.
+    /// The configuration in force. It is locked during a reload, so that only one runs at a time.
     pub(super) config: Mutex<Config>,
 }
 
-/// Why another configuration is not taken up. Nothing has changed then.
+/// Why a configuration is refused. The old one stays in force.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
@@ -71,18 +71,18 @@ impl Control {
         Self(Arc::new(running))
     }
 
-    /// Takes up another configuration, and reads the certificates again that it names; none without
-    /// TLS. Blocks on the disk.
+    /// Puts another configuration in force, and reads its certificates again. Returns `None` if the
+    /// server runs without TLS. Blocks while it reads files.
     ///
-    /// All or nothing. Requests that come from now on, connections, sessions and event streams that
-    /// begin, are held to the new configuration; a token that it does not have is refused. What is
-    /// under way goes on as it began, with the exception of `max_buffered_bytes`, of the bytes of an
-    /// upstream's message, and of `session_idle` for the upstream sessions that calls share, which
-    /// hold for all at once. A lower limit ends nothing that is in use. Certificates are replaced as
-    /// by [`Control::reload_certificates`].
+    /// Either all of it takes effect or nothing does. The new configuration is for new requests,
+    /// connections, sessions and event streams; a token that it does not have is refused. What has
+    /// begun keeps the old one, except for `max_buffered_bytes`, the largest message of an upstream,
+    /// and `session_idle` for the upstream sessions that calls share: these change for everything at
+    /// once. A lower limit ends nothing that is in use. Certificates are replaced as by
+    /// [`Control::reload_certificates`].
     ///
     /// # Errors
-    /// [`ReloadError`] says what cannot be changed or used. Nothing has changed then.
+    /// [`ReloadError`] says what cannot be changed or used. The old configuration stays in force.
     pub fn reload(&self, config: Config) -> Result<Option<LoadedCertificates>, ReloadError> {
         let mut current = self.0.config.lock();
         check_changes(&current, &config)?;
@@ -95,16 +95,17 @@ impl Control {
         Ok(loaded)
     }
 
-    /// Reads every certificate and key again, from the files that [`Config::tls`] names; none without
-    /// TLS. Those of [`TlsSource::SelfSigned`] are made or renewed first where that is due.
+    /// Reads every certificate and key again, from the files that [`Config::tls`] names. Returns
+    /// `None` if the server runs without TLS. Certificates of [`TlsSource::SelfSigned`] are made or
+    /// renewed first if that is due. Blocks while it reads files.
     ///
-    /// All or nothing. New connections get what was read, and requests may be addressed to its
-    /// names. Open connections, and handshakes that have begun, go on with what they have; session
-    /// tickets of before are not taken (RFC 8446 section 4.6.1), so that clients that come back make
-    /// a full handshake. Blocks on the disk.
+    /// Either all certificates are replaced or none is. New connections get the new ones, and
+    /// requests may be addressed to their names. Open connections, and handshakes that have begun,
+    /// keep the old ones. Older session tickets are refused (RFC 8446 section 4.6.1), so that clients
+    /// that come back make a full handshake.
     ///
     /// # Errors
-    /// [`TlsError`] names the file that cannot be used. Nothing was replaced then.
+    /// [`TlsError`] names the file that cannot be used. The old certificates stay in use.
     pub fn reload_certificates(&self) -> Result<Option<LoadedCertificates>, TlsError> {
         let current = self.0.config.lock();
         self.0.take_up(&current)

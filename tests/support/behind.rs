@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use mcp_edge::{Behind, PassRule, Upstream};
+use mcp_edge::{Behind, Checked, PassRule, Upstream, UpstreamLimits};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::raw::RawClient;
@@ -59,6 +59,13 @@ impl Upside {
         let moment = std::time::Duration::from_millis(50);
         tokio::time::timeout(moment, self.socket.accept()).await.is_err()
     }
+}
+
+/// The limits of an upstream, with what the test changes.
+pub(crate) fn upstream_limits(change: impl FnOnce(&mut UpstreamLimits)) -> Checked<UpstreamLimits> {
+    let mut limits = UpstreamLimits::default();
+    change(&mut limits);
+    limits.check().unwrap()
 }
 
 fn rule(text: &str) -> PassRule {

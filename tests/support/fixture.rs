@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 /// Does what its calls' methods say.
-pub(crate) struct Fixture(ToBackend);
+pub(crate) struct Fixture(FixtureHandle);
 
 /// The other end of a [`Fixture`].
 #[derive(Clone)]
-pub(crate) struct ToBackend {
+pub(crate) struct FixtureHandle {
     /// What `f/gate` and `f/stages` wait for.
     pub(crate) gate: Arc<Semaphore>,
     /// What happened, in order: `method` of every call and notification, `dropped` for each
@@ -20,7 +20,7 @@ pub(crate) struct ToBackend {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-impl ToBackend {
+impl FixtureHandle {
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().clone()
     }
@@ -34,7 +34,7 @@ impl ToBackend {
     }
 }
 
-struct Dropped(ToBackend);
+struct Dropped(FixtureHandle);
 
 impl Drop for Dropped {
     fn drop(&mut self) {
@@ -43,8 +43,8 @@ impl Drop for Dropped {
 }
 
 impl Fixture {
-    pub(crate) fn new() -> (Self, ToBackend) {
-        let told = ToBackend { gate: Arc::new(Semaphore::new(0)), log: Arc::default() };
+    pub(crate) fn new() -> (Self, FixtureHandle) {
+        let told = FixtureHandle { gate: Arc::new(Semaphore::new(0)), log: Arc::default() };
         (Self(told.clone()), told)
     }
 

@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 #[allow(unused_imports, reason = "every test file uses a part of it")]
-pub(crate) use self::behind::{Taken, Upside};
+pub(crate) use self::behind::{Taken, Upside, upstream_limits};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::client::{
     Answer, Client, Conn, Event, Session, Stream, VERSIONS, call, hello, note,
@@ -50,7 +50,7 @@ pub(crate) use self::client::{
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::edge::{Edge, piped};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
-pub(crate) use self::fixture::{Fixture, SCRIPT, TOOLS_SCRIPT, ToBackend};
+pub(crate) use self::fixture::{Fixture, FixtureHandle, SCRIPT, TOOLS_SCRIPT};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
 pub(crate) use self::raw::{RawAnswer, RawClient};
 #[allow(unused_imports, reason = "every test file uses a part of it")]
@@ -152,7 +152,7 @@ impl TestServer {
     }
 
     /// A server in front of the fixture, and the fixture's other end.
-    pub(crate) async fn fixture() -> (Self, ToBackend) {
+    pub(crate) async fn fixture() -> (Self, FixtureHandle) {
         let (fixture, told) = Fixture::new();
         (Self::start(config(), Behind::handler(fixture)).await, told)
     }

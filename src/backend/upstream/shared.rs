@@ -46,7 +46,7 @@ impl Shared {
             wire: Wire::new(upstream, max_message),
             tools: Tools::counting(metrics.clone()),
             metrics,
-            wait: config.wait,
+            wait: config.limits.wait,
             asked: config.kind,
             spoken: Mutex::default(),
             told: Samples::every(PAUSE),

@@ -51,7 +51,7 @@ fn judge(limits: &Limits, behind: &Background, limit: Option<u64>) -> Option<Too
         Background::Child(_) => (1, OF_A_CHILD * u64::from(limits.max_children)),
         Background::Upstream(upstream) => {
             // Strangers make many requests over one connection.
-            let others = upstream.connections.saturating_add(upstream.open_at_once());
+            let others = upstream.limits.connections.saturating_add(upstream.open_at_once());
             let others = u64::try_from(others).unwrap_or(u64::MAX);
             // Each session has a stream there.
             (2, others.saturating_add(u64::from(limits.max_sessions)))
@@ -65,7 +65,7 @@ fn judge(limits: &Limits, behind: &Background, limit: Option<u64>) -> Option<Too
 
 #[cfg(test)]
 mod tests {
-    use mcp_edge::{ChildCommand, PassRule, Upstream};
+    use mcp_edge::{ChildCommand, PassRule, Upstream, UpstreamLimits};
 
     use super::*;
 
@@ -87,7 +87,8 @@ mod tests {
     fn a_connection_is_one_and_so_is_its_call_at_the_upstream() {
         assert_eq!(needed(&Background::Diagnostics), (1000 + 32, 999));
         let url = "http://127.0.0.1:8000/mcp".parse().unwrap();
-        let upstream = Upstream { connections: 8, ..Upstream::new(url) };
+        let few = UpstreamLimits { connections: 8, ..UpstreamLimits::default() };
+        let upstream = Upstream { limits: few.check().unwrap(), ..Upstream::new(url) };
         let open = PassRule { path: "/health".to_owned(), beneath: false, open: true };
         let opened = Upstream { pass: vec![open], ..upstream.clone() };
         assert_eq!(needed(&Background::Upstream(Box::new(upstream))), (2000 + 508 + 32, 999));

@@ -7,9 +7,9 @@ use std::error::Error;
 use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::time::SystemTime;
-use std::{fmt, iter, panic, thread};
+use std::{fmt, panic, thread};
 
-use mcp_edge::{LogFormat, LogLevel, LogSettings, Report};
+use mcp_edge::{LogFormat, LogLevel, LogSettings, Report, chain};
 use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -103,12 +103,6 @@ pub(crate) fn complain(settings: LogSettings, error: &(dyn Error + 'static)) {
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     // It takes whatever it is given.
     let _taken = Lines::plain().write(format!("{line}\n").as_bytes());
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn filter(level: LogLevel) -> Targets {

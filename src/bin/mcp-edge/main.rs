@@ -65,8 +65,8 @@ fn start(draft: &Draft, notices: &[String]) -> Exit {
     run::run(settings, log)
 }
 
-/// What only the process itself can add, once all is known to be right: a token that it makes and
-/// keeps, and what it is to its children.
+/// Adds to checked settings what only this process knows: the token that it makes and keeps, and how
+/// it starts children.
 fn prepare(settings: &mut Settings) -> Result<(), token::TokenError> {
     let Settings { config, behind, token_source, warnings, .. } = settings;
     if let TokenSource::Generated(file) = token_source {

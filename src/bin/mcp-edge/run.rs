@@ -94,7 +94,7 @@ pub(crate) fn ask(check: &HealthCheck) -> Exit {
             Exit::Success
         }
         Err(error) => {
-            say(format_args!("unhealthy: {}", log::chain(&error)));
+            say(format_args!("unhealthy: {}", mcp_edge::chain(&error)));
             Exit::Unhealthy
         }
     }
@@ -230,7 +230,7 @@ async fn reread(control: Option<Control>, renewals: &Notify) -> Infallible {
             }
             Ok(Err(error)) => tracing::error!(
                 "SIGHUP: nothing was replaced, the certificates of before are still served: {}",
-                log::chain(&error)
+                mcp_edge::chain(&error)
             ),
             // The panic has logged where it was.
             Err(_panicked) => {}

@@ -161,9 +161,9 @@ mod tests {
             draft.set_token(token.into());
         }
         if let Some(file) = asked.file {
-            draft.set("auth-token-file", vec![file.into()], Given::Flag);
+            draft.set(&AUTH_TOKEN_FILE.setting, vec![file.into()], Given::Flag);
         }
-        draft.set("allow-anonymous", vec![asked.anonymous.to_string().into()], Given::Flag);
+        draft.set(&ALLOW_ANONYMOUS.setting, vec![asked.anonymous.to_string().into()], Given::Flag);
         super::decide(&draft, asked.host, asked.keep_in.as_deref(), &mut Vec::new())
     }
 

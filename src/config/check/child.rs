@@ -5,8 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::draft::Draft;
-use crate::config::kind::{Size, within};
-use crate::config::limits::CHILD_MEMORY_RANGE;
 use crate::config::options::{CHILD_MEMORY, ENV, NEW_PRIVILEGES, PASS_ENV};
 use crate::config::{ChildCommand, ChildFault, ChildLimits, ConfigError, Reason, Secret};
 
@@ -16,10 +14,6 @@ const AUTH_TOKEN: &str = "MCP_AUTH_TOKEN";
 /// The child as asked for, if one is. What this process is, and its own limits, is the start's to say.
 pub(super) fn command(draft: &Draft) -> Result<Option<ChildCommand>, ConfigError> {
     let memory = draft.option(&CHILD_MEMORY)?;
-    if let Some(bytes) = memory {
-        let name = CHILD_MEMORY.setting.name;
-        within::<Size>(name, bytes, &CHILD_MEMORY_RANGE, || draft.given(name))?;
-    }
     let env = draft.list(&ENV)?;
     let env = env.iter().zip(1..).map(|(text, number)| variable(draft, text, number));
     let env = env.collect::<Result<_, _>>()?;
@@ -111,8 +105,8 @@ mod tests {
     fn draft(program: &[&str], env: &[&str], pass_env: &[&str]) -> Draft {
         let mut draft = Draft::default();
         let list = |texts: &[&str]| texts.iter().map(Into::into).collect();
-        draft.set("env", list(env), Given::Flag);
-        draft.set("pass-env", list(pass_env), Given::Flag);
+        draft.set(&ENV.setting, list(env), Given::Flag);
+        draft.set(&PASS_ENV.setting, list(pass_env), Given::Flag);
         draft.command = program.iter().map(|&text| text.to_owned()).collect();
         draft
     }
@@ -127,11 +121,11 @@ mod tests {
         let limits = |asked: &Draft| command(asked).unwrap().unwrap().limits;
         let given = ChildLimits { open_files: None, memory: None, new_privileges: false };
         assert_eq!(limits(&asked), given);
-        asked.set("child-memory", vec!["64MiB".into()], Given::Flag);
-        asked.set("new-privileges", vec!["true".into()], Given::Flag);
+        asked.set(&CHILD_MEMORY.setting, vec!["64MiB".into()], Given::Flag);
+        asked.set(&NEW_PRIVILEGES.setting, vec!["true".into()], Given::Flag);
         let given = ChildLimits { memory: Some(64 << 20), new_privileges: true, ..given };
         assert_eq!(limits(&asked), given);
-        asked.set("child-memory", vec!["1MiB".into()], Given::Flag);
+        asked.set(&CHILD_MEMORY.setting, vec!["1MiB".into()], Given::Flag);
         let text = command(&asked).unwrap_err().to_string();
         assert!(text.contains("--child-memory (MCP_CHILD_MEMORY)"), "{text}");
     }
@@ -171,6 +165,10 @@ mod tests {
         );
         assert!(error(&["./no/such"], &[], &[]).contains("\"./no/such\" is not found:"));
         assert!(error(&[""], &[], &[]).contains("nothing stands behind `--`"));
+        for secret in ["KEY=hunter2", "KEY=hunter2 npx", "npx --key hunter2"] {
+            let error = command(&draft(&[secret], &[], &[])).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
         assert!(error(&["/etc/passwd"], &[], &[]).contains("chmod +x"));
         assert!(error(&["/etc"], &[], &[]).contains("is a directory"));
         assert!(command(&draft(&[], &[], &[])).unwrap().is_none());

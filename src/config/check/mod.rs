@@ -11,14 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::draft::Draft;
-use crate::config::kind::{Length, Time, within};
-use crate::config::limits::ANY_TIME;
 use crate::config::options::{
     ALLOW_HOST, ALLOW_ORIGIN, CERT, CERTS_DIR, HOST, INSECURE_HTTP, KEY, LOG_FORMAT, LOG_LEVEL,
     NAME, PATH, PORT, REDIRECT_HTTP, REFUSE_UNKNOWN_NAMES, REPORT_INTERVAL, SELF_SIGNED, TLS_MIN,
     TRANSPORT, TRUSTED_PROXY, WORKERS,
 };
-use crate::config::setting::Typed;
 use crate::config::{
     Access, AllowedOrigin, CertFiles, ChildCommand, ChildFault, Config, ConfigError, HostName,
     Limits, Reason, Times, TlsRules, TlsSource, TokenFault, UnifiedPath, Upstream, proxy,
@@ -124,8 +121,8 @@ impl Draft {
     /// The first setting that is wrong or contradicts another.
     pub fn check(&self) -> Result<Settings, ConfigError> {
         let mut warnings = Vec::new();
-        let workers = self.workers()?;
-        let report = self.report()?;
+        let workers = self.option(&WORKERS)?.and_then(NonZeroUsize::new);
+        let report = Some(self.value(&REPORT_INTERVAL)?).filter(|interval| !interval.is_zero());
         // What speaking on stdin and stdout needs; serving adds the rest.
         let local = Config {
             tls: TlsSource::None,
@@ -137,28 +134,12 @@ impl Draft {
         let command = child::command(self)?;
         let upstream = upstream::asked(self, &mut warnings)?;
         let behind = self.behind(upstream, command)?;
-        let (mode, config, token_source) = if self.value(&TRANSPORT)? == "stdio" {
-            (Mode::Stdio, local, TokenSource::None)
-        } else {
-            let (config, token_source) = self.served(&local, &behind, &mut warnings)?;
-            (Mode::Serve, config, token_source)
+        let mode = self.value(&TRANSPORT)?;
+        let (config, token_source) = match mode {
+            Mode::Stdio => (local, TokenSource::None),
+            Mode::Serve => self.served(&local, &behind, &mut warnings)?,
         };
         Ok(Settings { mode, config, behind, workers, token_source, report, warnings })
-    }
-
-    fn workers(&self) -> Result<Option<NonZeroUsize>, ConfigError> {
-        let name = WORKERS.setting.name;
-        let Some(workers) = self.option(&WORKERS)? else { return Ok(None) };
-        within::<Length>(name, workers, &(1..=1024), || self.given(name))?;
-        Ok(NonZeroUsize::new(workers))
-    }
-
-    /// Zero is never.
-    fn report(&self) -> Result<Option<Duration>, ConfigError> {
-        let interval = self.value(&REPORT_INTERVAL)?;
-        let name = REPORT_INTERVAL.setting.name;
-        within::<Time>(name, interval, &ANY_TIME, || self.given(name))?;
-        Ok(Some(interval).filter(|interval| !interval.is_zero()))
     }
 
     fn behind(
@@ -185,7 +166,7 @@ impl Draft {
         warnings: &mut Vec<String>,
     ) -> Result<(Config, TokenSource), ConfigError> {
         let host = self.value(&HOST)?;
-        let path: UnifiedPath = self.parsed(&PATH, &self.value(&PATH)?)?;
+        let path: UnifiedPath = self.made(&PATH, &self.value(&PATH)?, str::parse)?;
         let tls_rules = TlsRules {
             oldest: self.value(&TLS_MIN)?,
             refuse_unknown_names: self.value(&REFUSE_UNKNOWN_NAMES)?,
@@ -193,14 +174,12 @@ impl Draft {
         let tls = self.tls(host, warnings)?;
         let redirect_http = self.option(&REDIRECT_HTTP)?;
         if redirect_http.is_some() && matches!(tls, TlsSource::None) {
-            let reason = Reason::Contradiction(INSECURE);
+            let reason = Reason::Contradiction(INSECURE_FLAG);
             return Err(self.error(REDIRECT_HTTP.setting.name, None, reason));
         }
-        let allow_origins: Vec<AllowedOrigin> = self.parsed_list(&ALLOW_ORIGIN)?;
-        let allow_hosts: Vec<HostName> = self.parsed_list(&ALLOW_HOST)?;
-        let trusted_proxies = self.list(&TRUSTED_PROXY)?;
-        let trusted_proxies = trusted_proxies.iter().map(|text| self.placed(proxy(text)));
-        let trusted_proxies = trusted_proxies.collect::<Result<_, _>>()?;
+        let allow_origins: Vec<AllowedOrigin> = self.made_list(&ALLOW_ORIGIN, str::parse)?;
+        let allow_hosts = self.made_list(&ALLOW_HOST, str::parse)?;
+        let trusted_proxies = self.made_list(&TRUSTED_PROXY, proxy)?;
         if let Background::Upstream(upstream) = behind {
             upstream::check_messages(self, &upstream.pass, &path)?;
         }
@@ -225,21 +204,6 @@ impl Draft {
             times: local.times,
         };
         Ok((config, token_source))
-    }
-
-    fn parsed<T>(&self, typed: &Typed<String>, text: &str) -> Result<T, ConfigError>
-    where
-        T: std::str::FromStr<Err = ConfigError>,
-    {
-        let name = typed.setting.name;
-        text.parse().map_err(|error: ConfigError| error.of(name, self.given(name)))
-    }
-
-    fn parsed_list<T>(&self, typed: &Typed<String>) -> Result<Vec<T>, ConfigError>
-    where
-        T: std::str::FromStr<Err = ConfigError>,
-    {
-        self.list(typed)?.iter().map(|text| self.parsed(typed, text)).collect()
     }
 
     /// Any page can put itself into a frame that has no origin: only a token keeps those out.
@@ -269,14 +233,14 @@ impl Draft {
 
     fn tls(&self, host: IpAddr, warnings: &mut Vec<String>) -> Result<TlsSource, ConfigError> {
         let (certs, keys) = (self.list(&CERT)?, self.list(&KEY)?);
-        let names: Vec<HostName> = self.parsed_list(&NAME)?;
+        let names: Vec<HostName> = self.made_list(&NAME, str::parse)?;
         let contradiction = |one, other| Err(self.error(one, None, Reason::Contradiction(other)));
         let (cert, insecure) = (CERT.setting.name, INSECURE_HTTP.setting.name);
         let some = !certs.is_empty() || !keys.is_empty();
         match (some, self.value(&SELF_SIGNED)?, self.value(&INSECURE_HTTP)?) {
-            (true, true, _) => contradiction(cert, MADE),
+            (true, true, _) => contradiction(cert, SELF_SIGNED_FLAG),
             (true, _, true) => contradiction(insecure, "--cert (MCP_CERT)"),
-            (_, true, true) => contradiction(insecure, MADE),
+            (_, true, true) => contradiction(insecure, SELF_SIGNED_FLAG),
             (false, false, false) => Err(self.error(cert, None, Reason::NoCertificate)),
             (true, false, false) => {
                 if !names.is_empty() {
@@ -306,8 +270,8 @@ impl Draft {
     }
 }
 
-const MADE: &str = "--self-signed (MCP_SELF_SIGNED)";
-const INSECURE: &str = "--insecure-http (MCP_INSECURE_HTTP)";
+const SELF_SIGNED_FLAG: &str = "--self-signed (MCP_SELF_SIGNED)";
+const INSECURE_FLAG: &str = "--insecure-http (MCP_INSECURE_HTTP)";
 
 /// Clients reach a server that listens on one address by that address, so that it is a name too.
 fn with_address(names: &[HostName], host: IpAddr) -> Vec<String> {

@@ -1,23 +1,18 @@
 //! The upstream as asked for: its URL, its token, and the paths that are passed through.
 
 use std::path::Path;
-use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::access::{read_token_file, shown};
 use crate::config::draft::Draft;
-use crate::config::kind::{Length, Time, within};
-use crate::config::limits::{ANY_TIME, SOME_TIME};
 use crate::config::options::{
-    FORWARD_HEADER, PASS, PASS_OPEN, UPSTREAM, UPSTREAM_CA, UPSTREAM_CONNECT_TIMEOUT,
-    UPSTREAM_CONNECTIONS, UPSTREAM_HEAD_TIMEOUT, UPSTREAM_HOST, UPSTREAM_KIND, UPSTREAM_TOKEN_FILE,
-    UPSTREAM_WAIT,
+    FORWARD_HEADER, PASS, PASS_OPEN, UPSTREAM, UPSTREAM_CA, UPSTREAM_HOST, UPSTREAM_KIND,
+    UPSTREAM_TOKEN_FILE,
 };
-use crate::config::setting::Typed;
 use crate::config::{
-    ConfigError, PassRule, Reason, Secret, TokenFault, Upstream, UpstreamHost, UpstreamKind,
+    ConfigError, PassRule, Reason, Secret, TokenFault, Upstream, UpstreamHost, UpstreamLimits,
     may_go_up,
 };
 
@@ -27,53 +22,25 @@ pub(super) fn asked(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Upstream>, ConfigError> {
     let Some(text) = draft.option(&UPSTREAM)? else { return without(draft) };
-    let url = draft.placed(url(&text))?;
+    let url = draft.made(&UPSTREAM, &text, url)?;
     let ca = draft.option(&UPSTREAM_CA)?;
     if ca.is_some() && url.scheme_str() == Some("http") {
         let reason = Reason::Contradiction("an --upstream (MCP_UPSTREAM) with http");
         return Err(draft.error(UPSTREAM_CA.setting.name, None, reason));
     }
-    let kind = match draft.value(&UPSTREAM_KIND)? {
-        "sse" => UpstreamKind::Sse,
-        "streamable" => UpstreamKind::Streamable,
-        _ => UpstreamKind::Auto,
+    let kind = draft.value(&UPSTREAM_KIND)?;
+    let host = match draft.option(&UPSTREAM_HOST)? {
+        Some(text) => draft.made(&UPSTREAM_HOST, &text, host_of)?,
+        None => UpstreamHost::Own,
     };
-    let host = draft.option(&UPSTREAM_HOST)?;
-    let host = host.map_or(Ok(UpstreamHost::Own), |text| draft.placed(host_of(&text)))?;
     let token = draft.option(&UPSTREAM_TOKEN_FILE)?;
     let token = token.map(|file| token_of(draft, &file, warnings)).transpose()?;
-    let forward_headers = draft.list(&FORWARD_HEADER)?;
-    let forward_headers = forward_headers.iter().map(|text| draft.placed(header(text)));
-    let forward_headers = forward_headers.collect::<Result<_, _>>()?;
-    let mut pass = Vec::new();
-    for (typed, open) in [(&PASS, false), (&PASS_OPEN, true)] {
-        for text in draft.list(typed)? {
-            pass.push(draft.placed(rule(typed.setting.name, &text, open))?);
-        }
-    }
-    let connections = draft.value(&UPSTREAM_CONNECTIONS)?;
-    let name = UPSTREAM_CONNECTIONS.setting.name;
-    within::<Length>(name, connections, &(0..=10_000), || draft.given(name))?;
-    Ok(Some(Upstream {
-        kind,
-        host,
-        ca,
-        token,
-        forward_headers,
-        pass,
-        connections,
-        connect: time(draft, &UPSTREAM_CONNECT_TIMEOUT, false)?,
-        head: time(draft, &UPSTREAM_HEAD_TIMEOUT, false)?,
-        wait: time(draft, &UPSTREAM_WAIT, true)?,
-        ..Upstream::new(url)
-    }))
-}
-
-fn time(draft: &Draft, typed: &Typed<Duration>, zero: bool) -> Result<Duration, ConfigError> {
-    let (name, time) = (typed.setting.name, draft.value(typed)?);
-    let range = if zero { ANY_TIME } else { SOME_TIME };
-    within::<Time>(name, time, &range, || draft.given(name))?;
-    Ok(time)
+    let forward_headers = draft.made_list(&FORWARD_HEADER, header)?;
+    let mut pass = draft.made_list(&PASS, |text| rule(text, false))?;
+    pass.extend(draft.made_list(&PASS_OPEN, |text| rule(text, true))?);
+    let limits = UpstreamLimits::of(draft)?;
+    let plain = Upstream::new(url);
+    Ok(Some(Upstream { kind, host, ca, token, forward_headers, pass, limits, ..plain }))
 }
 
 fn without(draft: &Draft) -> Result<Option<Upstream>, ConfigError> {
@@ -172,8 +139,8 @@ fn header(text: &str) -> Result<HeaderName, ConfigError> {
     Ok(name)
 }
 
-fn rule(name: &'static str, text: &str, open: bool) -> Result<PassRule, ConfigError> {
-    let wrong = |why| Err(ConfigError::value(name, text, why));
+fn rule(text: &str, open: bool) -> Result<PassRule, ConfigError> {
+    let wrong = |why| Err(ConfigError::value(PASS.setting.name, text, why));
     let (path, beneath) = match text.strip_suffix("/*") {
         Some(path) => (path, true),
         None => (text, false),
@@ -269,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_pass_is_a_path_or_all_beneath_it() {
-        let one = |text: &str| rule("pass", text, true);
+        let one = |text: &str| rule(text, true);
         let open = |path: &str, beneath| PassRule { path: path.to_owned(), beneath, open: true };
         assert_eq!(one("/").unwrap(), open("/", false));
         assert_eq!(one("/health").unwrap(), open("/health", false));
@@ -302,7 +269,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*") {
             let _url = url(&text);
-            let _pass = rule("pass", &text, false);
+            let _pass = rule(&text, false);
             let _header = header(&text);
         }
     }

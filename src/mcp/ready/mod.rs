@@ -20,10 +20,11 @@ use super::pool::Waiting;
 use super::session::id::SessionId;
 use super::session::table::Newcomer;
 use super::session::{Session, SessionTimes, Terms};
-use super::sessions::{PLACE_POLL, Sessions, report};
+use super::sessions::{PLACE_POLL, Sessions};
 use crate::backend::{Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
 use crate::limits::bytes::Quota;
+use crate::observe::chain;
 use crate::policy::Policy;
 use crate::wire::jsonrpc::Message;
 
@@ -145,7 +146,7 @@ impl Ready {
                 }
                 Err(OpenError::Held { wait, why }) => return Err(Reason::CrashLoop { wait, why }),
                 Err(error @ OpenError::Spawn { .. }) => {
-                    return Err(Reason::BackendFailed(report(&error)));
+                    return Err(Reason::BackendFailed(chain(&error)));
                 }
             }
             sleep(PLACE_POLL).await;

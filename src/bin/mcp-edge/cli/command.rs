@@ -88,7 +88,7 @@ impl TypedValueParser for Reader {
             Takes::File => {
                 PathBufValueParser::new().parse_ref(command, arg, text).map(OsString::from)
             }
-            Takes::Words(words) => PossibleValuesParser::new(Self::words(words))
+            Takes::Words(words) => PossibleValuesParser::new(Self::words(&words()))
                 .parse_ref(command, arg, text)
                 .map(OsString::from),
             Takes::Text | Takes::Switch => {
@@ -102,7 +102,7 @@ impl TypedValueParser for Reader {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         match self.0.takes {
-            Takes::Words(words) => Some(Box::new(Self::words(words).into_iter())),
+            Takes::Words(words) => Some(Box::new(Self::words(&words()).into_iter())),
             Takes::File | Takes::Text | Takes::Switch => None,
         }
     }
@@ -116,7 +116,7 @@ pub(super) fn typed(matches: &ArgMatches) -> Draft {
             && matches.value_source(setting.name) == Some(ValueSource::CommandLine);
         if let Some(texts) = matches.try_get_many(setting.name).ok().flatten().filter(|_| is_typed)
         {
-            draft.set(setting.name, texts.cloned().collect(), Given::Flag);
+            draft.set(setting, texts.cloned().collect(), Given::Flag);
         }
     }
     let command = matches.try_get_many(COMMAND).ok().flatten();

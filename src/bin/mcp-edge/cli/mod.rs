@@ -13,8 +13,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
+use clap::Command;
 use clap::builder::TypedValueParser;
-use clap::{Arg, Command};
 use mcp_edge::{Draft, Given, Repeats, Setting};
 
 use self::command::{Reader, command, typed};
@@ -80,25 +80,15 @@ fn from_environment(
         let arg = command.get_arguments().find(|arg| arg.get_id() == setting.name);
         let (Some(arg), None) = (arg, Link::of(&name, &value.to_string_lossy())) else { continue };
         let texts = pieces(setting, value);
-        check(setting, command, arg, &texts)?;
+        for text in &texts {
+            let read = Reader(setting).parse_ref(command, Some(arg), text);
+            let _as_it_is = read.map_err(in_our_words)?;
+        }
         if !texts.is_empty() {
-            draft.set(setting.name, texts, Given::Variable);
+            draft.set(setting, texts, Given::Variable);
         }
     }
     Ok(draft)
-}
-
-fn check(
-    setting: &'static Setting,
-    command: &Command,
-    arg: &Arg,
-    texts: &[OsString],
-) -> Result<(), clap::Error> {
-    for text in texts {
-        let _as_it_is =
-            Reader(setting).parse_ref(command, Some(arg), text).map_err(in_our_words)?;
-    }
-    Ok(())
 }
 
 /// The values in one variable.

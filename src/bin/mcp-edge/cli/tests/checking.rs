@@ -79,6 +79,16 @@ fn numbers_that_cannot_work_are_refused() {
     contains(&text, &["--call-timeout (MCP_CALL_TIMEOUT) is 0s: give 1ms to 1year"]);
     contains(&refused(&[], &[("MCP_SESSION_AGE", "1000y")]), &["--session-age (MCP_SESSION_AGE)"]);
     contains(&refused(&["--max-header-bytes=4k"], &[]), &["is 4KiB: give 8KiB to 1GiB"]);
+    contains(&refused(&["--report-interval=2y"], &[]), &["--report-interval", "give 0s to 1year"]);
+    let upstream = "--upstream=http://127.0.0.1:8000/mcp";
+    for (option, range) in [
+        ("--upstream-connections=10001", "0 to 10000"),
+        ("--upstream-connect-timeout=0s", "1ms to 1year"),
+        ("--upstream-head-timeout=0s", "1ms to 1year"),
+        ("--upstream-wait=2y", "0s to 1year"),
+    ] {
+        contains(&refused(&[upstream, option], &[]), &[&format!("give {range}")]);
+    }
     assert!(check(&["--insecure-http", "--burst=0", "--rate-wait=0s"], &[]).is_ok());
 }
 
