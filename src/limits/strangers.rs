@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::addr::{ClientKey, Network};
@@ -113,12 +113,6 @@ impl Crowd {
     }
 }
 
-impl Hall {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-}
-
 impl Queue {
     /// Sorts the crowds for this limit, if it is another than before.
     fn sort_for(&mut self, most: usize) {
@@ -197,7 +191,7 @@ impl Strangers {
     pub(crate) fn enter(&self, client: ClientKey, most: usize) -> (Stranger, usize) {
         let most = most.max(1);
         let leaving = CancellationToken::new();
-        let mut queue = self.0.queue();
+        let mut queue = self.0.queue.lock();
         queue.sort_for(most);
         let mut went = 0;
         // Before it is there itself: it has not had the time to say anything.
@@ -218,12 +212,12 @@ impl Strangers {
 
     /// Has one go, for somebody who needs what it holds. False if there is nobody.
     pub(crate) fn give_way(&self) -> bool {
-        self.0.queue().give_way()
+        self.0.queue.lock().give_way()
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.queue().all.len()
+        self.0.queue.lock().all.len()
     }
 }
 
@@ -242,14 +236,14 @@ impl Stranger {
     /// It has sent something: those who did not go before it.
     pub(crate) fn speaks(&self) {
         if !self.spoke.swap(true, Ordering::Relaxed) {
-            self.hall.queue().speaks(self.number);
+            self.hall.queue.lock().speaks(self.number);
         }
     }
 
     /// Marks the connection as authenticated: it can no longer be evicted.
     pub(crate) fn mark_authenticated(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
-            self.hall.queue().leave(self.number);
+            self.hall.queue.lock().leave(self.number);
         }
     }
 
@@ -409,7 +403,7 @@ mod tests {
         assert_eq!((went, strangers.len()), (7, 4));
         let (_more, went) = strangers.enter(at(11, 1), 5);
         assert_eq!((went, strangers.len()), (0, 5));
-        assert_eq!(strangers.0.queue().silent.step, 1);
+        assert_eq!(strangers.0.queue.lock().silent.step, 1);
         let (_last, went) = strangers.enter(at(12, 1), 0);
         assert_eq!((went, strangers.len()), (5, 1));
     }
@@ -428,7 +422,7 @@ mod tests {
                     (3, Some(_)) => drop(there.swap_remove(one)),
                     (_, Some(_)) => drop(strangers.give_way()),
                 }
-                let queue = strangers.0.queue();
+                let queue = strangers.0.queue.lock();
                 prop_assert!(queue.all.len() <= 20);
                 let waiting = there.iter().filter(|it| !goes(it)).count();
                 prop_assert_eq!(queue.all.len(), waiting);
