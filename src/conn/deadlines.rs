@@ -34,8 +34,9 @@ pub(super) enum Overdue {
 /// The clocks of one connection.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    times: ConnTimes,
-    protocol: Alpn,
+    pub(super) times: ConnTimes,
+    /// What is spoken.
+    pub(super) protocol: Alpn,
     clocks: Mutex<Clocks>,
 }
 
