@@ -186,18 +186,15 @@ impl Strangers {
         Self(Arc::new(Hall { waiting, queue: Mutex::default() }))
     }
 
-    /// Takes a newcomer in. There are at most `most` then, and at least one: how many others have
-    /// to go for that, the second value says.
+    /// Takes a newcomer in. If `most` are there already, one goes for it; if more are there, because
+    /// the limit was lowered, two go. The second value says how many went.
     pub(crate) fn enter(&self, client: ClientKey, most: usize) -> (Stranger, usize) {
         let most = most.max(1);
         let leaving = CancellationToken::new();
         let mut queue = self.0.queue.lock();
         queue.sort_for(most);
-        let mut went = 0;
         // Before it is there itself: it has not had the time to say anything.
-        while queue.all.len() >= most && queue.give_way() {
-            went += 1;
-        }
+        let went = (0..2).take_while(|_| queue.all.len() >= most && queue.give_way()).count();
         let number = queue.enter(client.network(), leaving.clone(), self.0.waiting.hold());
         drop(queue);
         let stranger = Stranger {
@@ -399,13 +396,19 @@ mod tests {
         let first: Vec<_> = (0..8).map(|net| strangers.enter(at(net, 1), 16)).collect();
         assert!(first.iter().all(|(_, went)| *went == 0));
         let _two = [1, 2].map(|last| strangers.enter(at(9, last), 64).0);
-        let (_newcomer, went) = strangers.enter(at(10, 1), 4);
-        assert_eq!((went, strangers.len()), (7, 4));
+        let newcomers: Vec<_> = (0..6)
+            .map(|last| {
+                let (newcomer, went) = strangers.enter(at(10, last), 4);
+                assert_eq!((went, strangers.len()), (2, 9 - usize::from(last)));
+                newcomer
+            })
+            .collect();
+        assert!(newcomers.iter().rev().take(4).all(|newcomer| !goes(newcomer)));
         let (_more, went) = strangers.enter(at(11, 1), 5);
         assert_eq!((went, strangers.len()), (0, 5));
         assert_eq!(strangers.0.queue.lock().silent.step, 1);
         let (_last, went) = strangers.enter(at(12, 1), 0);
-        assert_eq!((went, strangers.len()), (5, 1));
+        assert_eq!((went, strangers.len()), (2, 4));
     }
 
     proptest! {
