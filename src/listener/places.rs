@@ -72,9 +72,7 @@ impl Places {
     ) -> Option<TotalPermit> {
         let place = match place {
             ConnectionPlace::Taken(place) => Some(place),
-            ConnectionPlace::Promised { most } => {
-                timeout(GIVE_WAY, self.all.take(most)).await.ok().flatten()
-            }
+            ConnectionPlace::Promised { most } => timeout(GIVE_WAY, self.all.take(most)).await.ok(),
         };
         if place.is_none() {
             self.refuse(client, Outcome::MaxConnections);
