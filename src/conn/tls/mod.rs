@@ -103,27 +103,29 @@ impl TlsAcceptor {
     pub(crate) async fn keep_fresh(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            let renews = matches!(self.asked.lock().source, TlsSource::SelfSigned { .. });
-            if renews && let Err(error) = self.renew(SystemTime::now()) {
+            if let Err(error) = self.renew(SystemTime::now()) {
                 tracing::error!(%error, "could not renew the certificate; trying again later");
             }
         }
     }
 
-    /// Reads every certificate and key again, and those of its own making after they were renewed
-    /// where that is due. All or nothing: after an error what was served is served on.
+    /// Renews a self-signed certificate if that is due, and nobody reads certificates at this moment:
+    /// that renews it as well.
+    fn renew(&self, now: SystemTime) -> Result<(), TlsError> {
+        let Some(asked) = self.asked.try_lock() else { return Ok(()) };
+        if matches!(asked.source, TlsSource::SelfSigned { .. }) {
+            *self.served.write() = ByProtocol::load(&asked.source, asked.rules, now)?.0;
+        }
+        Ok(())
+    }
+
+    /// Reads every certificate and key again, perhaps of another source and under other rules; those
+    /// of its own making after they were renewed where that is due. All or nothing: after an error
+    /// what was served is served on. `before` is called when all of it can be used, and not yet
+    /// served.
     ///
     /// New connections get them. Those that are open, and their handshakes, go on with what they
     /// have; older tickets are not taken, so that clients that come back see the new certificate.
-    fn renew(&self, now: SystemTime) -> Result<Trust, TlsError> {
-        let asked = self.asked.lock();
-        let (fresh, trust) = ByProtocol::load(&asked.source, asked.rules, now)?;
-        *self.served.write() = fresh;
-        Ok(trust)
-    }
-
-    /// The same from another source, and under other rules. `before` is called when all of it can be
-    /// used, and not yet served.
     pub(crate) fn replace(
         &self,
         source: &TlsSource,
@@ -385,7 +387,11 @@ mod tests {
     async fn certificates_are_read_again_all_or_nothing() {
         let pki = Pki::new();
         let (first, second) = (pki.issue("a", &["a.example"]), pki.issue("b", &["b.example"]));
-        let acceptor = acceptor(&[first.clone(), second.clone()]);
+        let files = [first.clone(), second.clone()];
+        let acceptor = acceptor(&files);
+        let source = TlsSource::Files(files.into());
+        let read_again =
+            || acceptor.replace(&source, TlsRules::default(), SystemTime::now(), |_trust| {});
         let client = Arc::new(client(pki.root(), &[]));
         let (kind, old) = visit(&acceptor, &client).await;
         assert_eq!(kind, HandshakeKind::Full);
@@ -395,12 +401,12 @@ mod tests {
         pki.issue("a", &["a.example"]);
         let key = std::fs::read_to_string(&second.key).unwrap();
         pki.write("b-key.pem", "");
-        let error = acceptor.renew(SystemTime::now()).unwrap_err();
+        let error = read_again().unwrap_err();
         assert!(error.to_string().contains(&*second.key.to_string_lossy()), "{error}");
         assert_eq!(visit(&acceptor, &client).await, (HandshakeKind::Resumed, old.clone()));
 
         pki.write("b-key.pem", &key);
-        let trust = acceptor.renew(SystemTime::now()).unwrap();
+        let trust = read_again().unwrap();
         assert_eq!(trust.files, [first.cert, first.key, second.cert, second.key]);
         let (kind, new) = visit(&acceptor, &client).await;
         assert_eq!(kind, HandshakeKind::Full, "a ticket of before shows no new certificate");
