@@ -1,5 +1,7 @@
 //! The edge's own paths, where each leads, and which methods it answers.
 
+use http::Method;
+
 /// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
 pub(super) const MESSAGES_PATH: &str = "/messages";
 /// The path of HTTP+SSE clients, beside the unified path.
@@ -65,6 +67,11 @@ impl Route {
             _ if is_oauth_probe(path, unified) => Self::OAuthProbe,
             _ => Self::Unknown,
         }
+    }
+
+    /// Does a request of this method ask for health, as platforms do?
+    pub(super) fn is_probe(self, method: &Method) -> bool {
+        matches!(self, Self::Livez | Self::Readyz) && matches!(*method, Method::GET | Method::HEAD)
     }
 
     /// Do its clients speak no JSON-RPC?
