@@ -207,7 +207,7 @@ impl Strangers {
         (stranger, went)
     }
 
-    /// Has one go, for somebody who needs what it holds. False if there is nobody.
+    /// Makes one stranger leave, to free the place that it holds. False if there is none.
     pub(crate) fn give_way(&self) -> bool {
         self.0.queue.lock().give_way()
     }
