@@ -19,14 +19,14 @@ const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The connections of all listeners, counted together.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionPlaces {
     all: Total,
     per_client: PerClient,
     pub(super) strangers: Strangers,
     pub(super) metrics: Metrics,
 }
 
-impl Places {
+impl ConnectionPlaces {
     pub(crate) fn new(metrics: Metrics) -> Self {
         let gauges = metrics.gauges();
         Self {
