@@ -59,6 +59,13 @@ impl Rig {
         Self::with(None)
     }
 
+    fn with_tls() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
+        let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
+        Self::with(Some(tls))
+    }
+
     fn with(tls: Option<TlsAcceptor>) -> Self {
         let limits = Limits { requests_per_second: 1000, burst: 1000, ..Limits::default() };
         let config = Config {
@@ -154,6 +161,22 @@ impl Client {
         (String::from_utf8_lossy(&rest).into_owned(), self.seconds())
     }
 
+    /// Sends this again and again, with a pause behind each, until there is an answer, and reads it.
+    async fn drip(&mut self, piece: &[u8], pause: Duration) -> String {
+        let (mut reader, mut writer) = tokio::io::split(&mut self.io);
+        let dripping = async {
+            while writer.write_all(piece).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        };
+        let mut answer = String::new();
+        tokio::select! {
+            () = dripping => {}
+            read = reader.read_to_string(&mut answer) => drop(read),
+        }
+        answer
+    }
+
     fn seconds(&self) -> u64 {
         self.begun.elapsed().as_secs()
     }
@@ -176,10 +199,7 @@ fn call(method: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_handshake_ends_at_10_seconds() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
-    let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
-    let rig = Rig::with(Some(tls));
+    let rig = Rig::with_tls();
     let mut silent = rig.connect();
     let mut partial = rig.connect();
     partial.io.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
@@ -203,19 +223,8 @@ async fn a_head_that_does_not_end_is_answered_408_at_10_seconds() {
 async fn a_head_that_drips_has_no_longer() {
     let rig = Rig::new();
     let mut client = rig.connect();
-    let (mut reader, mut writer) = tokio::io::split(&mut client.io);
-    let begun = Instant::now();
-    let dripping = async {
-        while writer.write_all(b"G").await.is_ok() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
-    let mut answer = String::new();
-    tokio::select! {
-        () = dripping => {}
-        read = reader.read_to_string(&mut answer) => drop(read),
-    }
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    let answer = client.drip(b"G", Duration::from_secs(1)).await;
+    assert_eq!(client.seconds(), 10);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
@@ -319,19 +328,8 @@ async fn a_body_that_drips_is_answered_408_at_60_seconds() {
     client
         .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n")
         .await;
-    let begun = client.begun;
-    let (mut reader, mut writer) = tokio::io::split(&mut client.io);
-    let dripping = async {
-        while writer.write_all(b" ").await.is_ok() {
-            tokio::time::sleep(Duration::from_secs(9)).await;
-        }
-    };
-    let mut answer = String::new();
-    tokio::select! {
-        () = dripping => {}
-        read = reader.read_to_string(&mut answer) => drop(read),
-    }
-    assert_eq!(begun.elapsed().as_secs(), 60);
+    let answer = client.drip(b" ", Duration::from_secs(9)).await;
+    assert_eq!(client.seconds(), 60);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 

@@ -4,10 +4,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_keeps_the_times_that_it_was_accepted_under() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
-    let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
-    let (plain, tls) = (Rig::new(), Rig::with(Some(tls)));
+    let (plain, tls) = (Rig::new(), Rig::with_tls());
     let second = Duration::from_secs(1);
     let [mut silent, mut idle, mut stalled] = [(); 3].map(|()| plain.connect());
     let mut handshake = tls.connect();
