@@ -64,7 +64,8 @@ pub(super) enum HostMatch {
 
 /// Where a request comes from, as a browser says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OriginMatch {
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
+pub enum OriginMatch {
     /// No browser, or one that does not say.
     Absent,
     /// From a page of the edge's own origin.
