@@ -78,6 +78,9 @@ fuzz_target!(|data: &[u8]| {
             })
         };
         assert!(!read.events || says("text/event-stream") || says("text/*"));
+        let by_get = doors::takes_events(&head.headers);
+        assert!(!read.events || by_get, "whoever asks for events by name has them by GET");
+        assert!(!by_get || read.events || says("*/*"));
     }
     if doors::is_json(&head.headers) {
         assert_eq!(head.headers.get_all("content-type").iter().count(), 1);

@@ -25,6 +25,7 @@ pub use draft::Draft;
 pub use error::{ChildFault, ConfigError, Reason, TokenFault};
 pub use limits::{Checked, Limits, Times, UpstreamLimits};
 use names::proxy;
+pub(crate) use names::wildcard_of;
 pub use names::{AllowedOrigin, HostName, Origin, UnifiedPath};
 pub use secret::Secret;
 pub use setting::{Given, Repeats, Setting, Takes};

@@ -133,6 +133,12 @@ impl FromStr for HostName {
     }
 }
 
+/// The wildcard that covers this host, if one can: its `*` stands for one label.
+pub(crate) fn wildcard_of(host: &str) -> Option<String> {
+    let (label, parent) = host.split_once('.')?;
+    (!label.is_empty()).then(|| format!("*.{parent}"))
+}
+
 /// The unified path, without a slash at its end.
 fn path(text: &str) -> Result<UnifiedPath, &'static str> {
     let path = text.strip_suffix('/').unwrap_or(text);

@@ -23,10 +23,8 @@ use crate::caller::Alpn;
 /// What goes on on one connection.
 #[derive(Debug)]
 pub(super) struct Activity {
-    protocol: Alpn,
-    times: ConnTimes,
     pub(super) deadlines: Deadlines,
-    /// Of HTTP/2 only.
+    /// HTTP/1.1 has none of its frames counted, so that its peer never owes anything.
     pub(super) ledger: Ledger,
     pub(super) ending: Ending,
     /// HTTP/1.1: what is to come of the chunk under way.
@@ -36,18 +34,11 @@ pub(super) struct Activity {
 impl Activity {
     pub(super) fn new(times: ConnTimes, protocol: Alpn) -> Arc<Self> {
         Arc::new(Self {
-            protocol,
-            times,
             deadlines: Deadlines::new(times, protocol),
             ledger: Ledger::default(),
             ending: Ending::default(),
             announced: Mutex::default(),
         })
-    }
-
-    /// What is spoken.
-    pub(super) fn protocol(&self) -> Alpn {
-        self.protocol
     }
 
     /// HTTP/1.1: this is to come of the chunk under way.
@@ -70,18 +61,14 @@ impl Activity {
 
     /// Until when this may go on, and what it is then.
     fn due(&self) -> Option<(Instant, Overdue)> {
-        let due = self.deadlines.due();
-        if self.protocol == Alpn::Http1 {
-            return due;
-        }
         let owes = self.ledger.owes_since();
-        let owes = owes.map(|since| (since + self.times.write, Overdue::Stalled));
-        due.into_iter().chain(owes).min_by_key(|(when, _)| *when)
+        let owes = owes.map(|since| (since + self.deadlines.times.write, Overdue::Stalled));
+        self.deadlines.due().into_iter().chain(owes).min_by_key(|(when, _)| *when)
     }
 
     /// Resolves when it has gone on too long.
     pub(super) async fn overdue(&self) -> Overdue {
-        let ConnTimes { header, idle, write } = self.times;
+        let ConnTimes { header, idle, write } = self.deadlines.times;
         // Whatever begins from now on is not due before this.
         let step = header.min(idle).min(write).max(Duration::from_millis(1));
         loop {
@@ -134,9 +121,7 @@ impl Exchange {
         if refused {
             self.activity.ending.set_may_send(true);
         }
-        if self.activity.protocol == Alpn::H2 {
-            self.activity.ledger.answered(refused);
-        }
+        self.activity.ledger.answered(refused);
     }
 
     /// Did the request break the framing in its body?
@@ -151,7 +136,7 @@ impl Exchange {
 
     /// The response has a piece to send.
     fn piece(&self) {
-        if self.welcome && self.activity.protocol == Alpn::H2 {
+        if self.welcome {
             self.activity.ledger.piece();
         }
     }
@@ -159,9 +144,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.activity.protocol == Alpn::H2 {
-            self.activity.ledger.end(self.made);
-        }
+        self.activity.ledger.end(self.made);
         self.activity.deadlines.end(self.number);
     }
 }

@@ -4,7 +4,7 @@
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::caller::Alpn;
@@ -34,8 +34,9 @@ pub(super) enum Overdue {
 /// The clocks of one connection.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    times: ConnTimes,
-    protocol: Alpn,
+    pub(super) times: ConnTimes,
+    /// What is spoken.
+    pub(super) protocol: Alpn,
     clocks: Mutex<Clocks>,
 }
 
@@ -64,17 +65,13 @@ impl Deadlines {
         Self { times, protocol, clocks: Mutex::new(clocks) }
     }
 
-    fn clocks(&self) -> MutexGuard<'_, Clocks> {
-        self.clocks.lock()
-    }
-
     /// Bytes came in. Between two requests of HTTP/1.1 they are the next head; of HTTP/2 they may
     /// be anything, such as the answer to a ping.
     pub(super) fn bytes_came(&self) {
         if self.protocol == Alpn::H2 {
             return;
         }
-        let mut clocks = self.clocks();
+        let mut clocks = self.clocks.lock();
         if clocks.open == 0 && clocks.head.is_none() {
             // A new connection's first head is due from the connection's start.
             let start = clocks.quiet.filter(|_| clocks.begun == 0);
@@ -84,7 +81,7 @@ impl Deadlines {
 
     /// The socket took something (true), or takes nothing now.
     pub(super) fn wrote(&self, progress: bool) {
-        let mut clocks = self.clocks();
+        let mut clocks = self.clocks.lock();
         if progress {
             clocks.blocked = None;
         } else if clocks.blocked.is_none() {
@@ -95,22 +92,22 @@ impl Deadlines {
     /// HTTP/2: since when a frame, or a header block, has been coming. `None` if nothing that came
     /// has to be completed. Data has time limits of its own.
     pub(super) fn unfinished(&self, since: Option<Instant>) {
-        self.clocks().unfinished = since;
+        self.clocks.lock().unfinished = since;
     }
 
     /// Has there been a request?
     pub(super) fn was_used(&self) -> bool {
-        self.clocks().begun > 0
+        self.clocks.lock().begun > 0
     }
 
     /// Is this HTTP/1.1, with no request being served?
     pub(super) fn awaits_head(&self) -> bool {
-        self.protocol == Alpn::Http1 && self.clocks().open == 0
+        self.protocol == Alpn::Http1 && self.clocks.lock().open == 0
     }
 
     /// Ready when every request that has begun is answered.
     pub(super) fn poll_answered(&self, context: &Context<'_>) -> Poll<()> {
-        let mut clocks = self.clocks();
+        let mut clocks = self.clocks.lock();
         if clocks.open > 0 {
             clocks.waiting = Some(context.waker().clone());
             return Poll::Pending;
@@ -120,7 +117,7 @@ impl Deadlines {
 
     /// A request begins. Its number on this connection, from 0.
     pub(super) fn begin(&self) -> u64 {
-        let mut clocks = self.clocks();
+        let mut clocks = self.clocks.lock();
         let number = clocks.begun;
         clocks.begun += 1;
         clocks.open += 1;
@@ -132,14 +129,14 @@ impl Deadlines {
     /// The response to this request gave a piece away (true), or waits for more itself.
     pub(super) fn handed(&self, request: u64, piece: bool) {
         let now = piece.then(Instant::now);
-        let mut clocks = self.clocks();
+        let mut clocks = self.clocks.lock();
         clocks.handed.retain(|(other, _)| *other != request);
         clocks.handed.extend(now.map(|now| (request, now)));
     }
 
     /// This request is over, and its response with it.
     pub(super) fn end(&self, request: u64) {
-        let mut clocks = self.clocks();
+        let mut clocks = self.clocks.lock();
         clocks.handed.retain(|(other, _)| *other != request);
         clocks.open = clocks.open.saturating_sub(1);
         if clocks.open == 0 {
@@ -153,7 +150,7 @@ impl Deadlines {
     /// Until when this may go on, and what it is then.
     pub(super) fn due(&self) -> Option<(Instant, Overdue)> {
         let ConnTimes { header, idle, write } = self.times;
-        let clocks = self.clocks();
+        let clocks = self.clocks.lock();
         let is_used = clocks.begun > 0;
         let quiet = match (clocks.quiet, clocks.head) {
             (_, Some(since)) => Some((since + header, Overdue::Head)),

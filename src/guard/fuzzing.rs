@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
+pub use super::origin::OriginMatch as Origin;
 use super::origin::{HostMatch, SiteMatch};
 use super::rate::RateMatch;
 use super::token::{self, Presented, TokenMatch, Tokens};
@@ -35,19 +36,6 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 #[derive(Debug)]
 pub struct Names(OriginPolicy);
 
-/// Where a request comes from, as a browser says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// It does not say.
-    Absent,
-    /// The edge's own.
-    Own,
-    /// Allowed by name.
-    Allowed,
-    /// Anywhere else.
-    Foreign,
-}
-
 impl Names {
     /// As `--allow-host` and `--allow-origin` give them.
     #[must_use]
@@ -65,12 +53,7 @@ impl Names {
     /// Where does it come from?
     #[must_use]
     pub fn origin(&self, uri: &Uri, headers: &HeaderMap, local: IpAddr) -> Origin {
-        match self.0.origin(uri, headers, local) {
-            OriginMatch::Absent => Origin::Absent,
-            OriginMatch::Own => Origin::Own,
-            OriginMatch::Allowed => Origin::Allowed,
-            OriginMatch::Foreign => Origin::Foreign,
-        }
+        self.0.origin(uri, headers, local)
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Only parsed parts are compared, never a prefix or suffix of raw text.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
-use crate::config::{AllowedOrigin, Origin};
+use crate::config::{AllowedOrigin, Origin, wildcard_of};
 
 /// What a page sends that has no origin of its own: a file, or a frame in a sandbox (RFC 6454
 /// section 7).
@@ -32,9 +33,9 @@ pub(crate) struct OriginPolicy {
 /// What the edge is known by, read once.
 #[derive(Clone, Debug, Default)]
 struct Hosts {
-    /// DNS names, lower case; `*.example.com` for one label.
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
+    /// DNS names, lower case; wildcards as `*.example.com`.
+    names: HashSet<String>,
+    addresses: HashSet<IpAddr>,
 }
 
 impl Hosts {
@@ -42,9 +43,9 @@ impl Hosts {
         let mut known = Self::default();
         for host in hosts {
             match host.parse() {
-                Ok(address) => known.addresses.push(address),
-                Err(_) => known.names.push(host.to_ascii_lowercase()),
-            }
+                Ok(address) => known.addresses.insert(address),
+                Err(_) => known.names.insert(host.to_ascii_lowercase()),
+            };
         }
         known
     }
@@ -63,7 +64,8 @@ pub(super) enum HostMatch {
 
 /// Where a request comes from, as a browser says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OriginMatch {
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz targets reach it"))]
+pub enum OriginMatch {
     /// No browser, or one that does not say.
     Absent,
     /// From a page of the edge's own origin.
@@ -197,7 +199,8 @@ impl OriginPolicy {
                 || self.hosts.addresses.contains(&ip);
         }
         (self.loopback && host == "localhost")
-            || self.hosts.names.iter().any(|ours| covers(ours, host))
+            || self.hosts.names.contains(host)
+            || wildcard_of(host).is_some_and(|wildcard| self.hosts.names.contains(&wildcard))
     }
 }
 
@@ -213,16 +216,6 @@ fn address(host: &str) -> Option<IpAddr> {
         None => IpAddr::V4(host.parse().ok()?),
     };
     Some(ip.to_canonical())
-}
-
-/// Does `pattern` (a name, or `*.` and a name) cover `host`?
-fn covers(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix("*.") {
-        None => pattern == host,
-        Some(parent) => {
-            host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
-        }
-    }
 }
 
 /// Is it a host and perhaps a port (RFC 9110 section 7.2), and nothing that a laxer reader would

@@ -83,19 +83,20 @@ impl Rate {
 
     /// Takes a place in the client's bucket, which fills at this pace.
     pub(super) fn take(&self, client: ClientKey, pace: Pace) -> RateMatch {
-        let now = self.now();
+        // Time is taken once the bucket is had: a request that waited for it must not judge by an
+        // older time than the one before it.
         if let Some(bucket) = self.own.get(&client) {
-            return take(&bucket, pace, now);
+            return take(&bucket, pace, self.now());
         }
         if self.count.load(Ordering::Relaxed) >= self.most {
             self.metrics.count(Outcome::RateShared);
-            return take(&self.shared, pace, now);
+            return take(&self.shared, pace, self.now());
         }
         let bucket = self.own.entry(client).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
             InMemoryState::default()
         });
-        take(&bucket, pace, now)
+        take(&bucket, pace, self.now())
     }
 
     /// Forgets, now and then and for ever, the clients whose buckets are full again.
@@ -146,8 +147,7 @@ fn full_at(bucket: &InMemoryState) -> Option<Nanos> {
     seen.err().flatten()
 }
 
-/// A bucket as the limiter of one moment sees it, whose time begins now: limiters come and go with
-/// the pace, and the bucket stays.
+/// A bucket whose time zero is now. A limiter is made for one question, because the pace may change.
 struct Since<'a> {
     bucket: &'a InMemoryState,
     now: Nanos,
@@ -167,7 +167,7 @@ impl StateStore for Since<'_> {
     }
 }
 
-/// The clock of one moment.
+/// A clock that stands at zero.
 #[derive(Clone, Debug)]
 struct Standing;
 

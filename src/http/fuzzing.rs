@@ -1,6 +1,6 @@
 //! The HTTP floor's doors for the fuzz targets.
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, Method, Request, request};
 
 use super::head::{self, Fields};
 use super::route::Route;
@@ -40,6 +40,15 @@ pub fn fields(headers: &HeaderMap) -> Option<Read<'_>> {
 #[must_use]
 pub fn is_json(headers: &HeaderMap) -> bool {
     head::check_content(headers).is_ok()
+}
+
+/// Does a GET of the unified path with these fields take events for an answer?
+#[must_use]
+pub fn takes_events(headers: &HeaderMap) -> bool {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = Method::GET;
+    head.headers = headers.clone();
+    head::accept(&head, Route::Mcp).events
 }
 
 /// What else is read of a head: nothing in it may panic.

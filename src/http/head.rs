@@ -176,20 +176,46 @@ mod tests {
     }
 
     #[test]
-    fn accept_is_read_kindly() {
-        let read = |values: &[&str]| {
-            let Accept { json, events } = accepted(&headers("accept", values));
-            (json, events)
-        };
-        assert_eq!(read(&[]), (true, false));
-        assert_eq!(read(&[""]), (true, false));
-        assert_eq!(read(&["application/json, text/event-stream"]), (true, true));
-        assert_eq!(read(&["application/json", "text/event-stream"]), (true, true));
-        assert_eq!(read(&["text/event-stream"]), (false, true));
-        assert_eq!(read(&["*/*"]), (true, false));
-        assert_eq!(read(&["Application/JSON; charset=utf-8"]), (true, false));
-        assert_eq!(read(&["application/json;q=0, text/event-stream;q=0.5"]), (false, true));
-        assert_eq!(read(&["text/html"]), (false, false));
+    fn what_is_taken_for_an_answer_depends_on_the_route_and_the_method() {
+        let events = "text/event-stream";
+        let both = "application/json, text/event-stream";
+        // For each header: the answers to GET of the unified path, GET of `/sse`, and everything else.
+        let (none, json, stream, all) = ("", "json", "events", "json events");
+        for (said, mcp, sse, others) in [
+            (&[][..], json, all, json),
+            (&[""], json, json, json),
+            (&["*/*"], all, all, json),
+            (&["*/*;q=0.1"], all, all, json),
+            (&["application/json"], json, json, json),
+            (&["application/*"], json, json, json),
+            (&[events], stream, stream, stream),
+            (&["text/*"], stream, stream, stream),
+            (&[both], all, all, all),
+            (&["application/json", events], all, all, all),
+            (&["application/json;q=0, text/event-stream"], stream, stream, stream),
+            (&["application/json, text/event-stream;q=0"], json, json, json),
+            (&["Application/JSON; charset=utf-8"], json, json, json),
+            (&["application/json;q=0, text/event-stream;q=0.5"], stream, stream, stream),
+            (&["text/html"], none, none, none),
+            (&["text/html, */*"], all, all, json),
+        ] {
+            for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+                for route in [Route::Mcp, Route::Sse, Route::Messages, Route::Tools] {
+                    let mut request = http::Request::new(());
+                    *request.method_mut() = method.clone();
+                    *request.headers_mut() = headers("accept", said);
+                    let accept = accept(&request.into_parts().0, route);
+                    let right = match (&method, route) {
+                        (&Method::GET, Route::Mcp) => mcp,
+                        (&Method::GET, Route::Sse) => sse,
+                        _ => others,
+                    };
+                    let right = (right.contains("json"), right.contains("events"));
+                    let read = (accept.json, accept.events);
+                    assert_eq!(read, right, "{said:?} {method} {route:?}");
+                }
+            }
+        }
     }
 
     #[test]

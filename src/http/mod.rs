@@ -2,6 +2,7 @@
 
 mod caller;
 mod cors;
+mod finish;
 mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -16,12 +17,12 @@ mod reply;
 mod route;
 mod rules;
 mod tag;
+mod verb;
 mod verdict;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response};
 use http_body::Body;
-use tokio::time::Instant;
 
 pub(crate) use self::pass::Front;
 pub(crate) use self::refusal::NoRequest;
@@ -33,16 +34,13 @@ use self::head::Fields;
 use self::notice::Notices;
 use self::proxied::Proxied;
 use self::refusal::Refusal;
-use self::route::{MESSAGES_PATH, Route};
+use self::route::Route;
 use self::tag::RequestTags;
-use self::verdict::Verdict;
 use crate::caller::Principal;
 use crate::config::{Config, PassRule, TlsSource};
 use crate::drain::Drain;
-use crate::guard::{Guard, OriginMatch, Visit};
-use crate::limits::body;
-use crate::limits::bytes::Quota;
-use crate::mcp::{Ask, Mcp, Verb};
+use crate::guard::{Guard, Visit};
+use crate::mcp::{Ask, Mcp};
 use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
 
@@ -119,7 +117,7 @@ impl App {
             Proxied::of(&policy.proxies, conn, &head.headers);
         let visit = policy.admission.visit(conn, client, &head, &prefix, &tag);
         let route = self.route(head.uri.path());
-        let answered = if is_probe(route, &head.method) {
+        let answered = if route.is_probe(&head.method) {
             self.health(policy, visit, route).await
         } else {
             match malformed.map_or_else(|| head::check_size(&policy.limits, &head), Err) {
@@ -225,79 +223,4 @@ impl App {
         self.guard.admit_stranger(&policy.admission, visit)?;
         Err(refusal)
     }
-
-    /// What the request wants; its body is read for that, if it has one.
-    async fn verb<'a, B>(
-        &self,
-        policy: &Policy,
-        visit: Visit<'a>,
-        route: Route,
-        fields: &Fields<'a>,
-        body: &mut B,
-        quota: &Quota,
-    ) -> Result<Verb<'a>, Refusal>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        let head = visit.head;
-        let prefix = visit.prefix.as_str();
-        let read = async {
-            head::check_content(&head.headers).map_err(Refusal::Head)?;
-            body::read(body, policy.body(), quota).await.map_err(Refusal::Body)
-        };
-        match (route, &head.method) {
-            (Route::Mcp, &Method::POST) => Ok(Verb::Post(read.await?)),
-            (Route::Mcp, &Method::GET) => {
-                let messages = format!("{prefix}{}{MESSAGES_PATH}", self.path);
-                Ok(Verb::Get { last: fields.last_event, messages })
-            }
-            (Route::Mcp, &Method::DELETE) => Ok(Verb::Delete),
-            (Route::Sse, &Method::GET) => {
-                Ok(Verb::OpenSse { messages: format!("{prefix}{MESSAGES_PATH}") })
-            }
-            (Route::Messages, &Method::POST) => {
-                Ok(Verb::PostMessage(head::session_in_query(head), read.await?))
-            }
-            (Route::Tools, &Method::GET | &Method::HEAD) => Ok(Verb::ListTools),
-            (Route::CallTool, &Method::POST) => Ok(Verb::CallTool(read.await?)),
-            (Route::OAuthProbe | Route::Unknown, _) => {
-                Err(Refusal::NotFound(route::whereabouts(head.uri.path(), &self.path, prefix)))
-            }
-            (_, _) => Err(Refusal::Method(route)),
-        }
-    }
-
-    /// What every answer gets.
-    fn finish(
-        &self,
-        policy: &Policy,
-        visit: Visit<'_>,
-        route: Route,
-        answered: Result<Response<ReplyBody>, Refusal>,
-    ) -> Response<ReplyBody> {
-        let Visit { conn, client, head, tag, .. } = visit;
-        let mut response = answered.unwrap_or_else(|refusal| {
-            let verdict = Verdict::of(&refusal);
-            let label = verdict.label();
-            self.metrics.refused(label);
-            tracing::debug!(%client, request = ?tag, refusal = label, "refused");
-            self.notices.log(&policy.admission, visit, route, &refusal, Instant::now());
-            verdict.response(refusal.id(), route.is_plain())
-        });
-        if let (OriginMatch::Allowed, Some(origin)) =
-            (visit.origin(), head.headers.get(header::ORIGIN))
-        {
-            cors::allow(&mut response, origin);
-        }
-        reply::finish(&mut response, tag.clone(), self.only_tls && conn.tls.is_some());
-        if head.method == Method::HEAD {
-            reply::strip_body(&mut response);
-        }
-        response
-    }
-}
-
-/// Does a platform ask for health?
-fn is_probe(route: Route, method: &Method) -> bool {
-    matches!(route, Route::Livez | Route::Readyz) && matches!(*method, Method::GET | Method::HEAD)
 }

@@ -1,5 +1,7 @@
 //! The edge's own paths, where each leads, and which methods it answers.
 
+use http::Method;
+
 /// The path that HTTP+SSE clients post their messages to: by itself, and under the unified path.
 pub(super) const MESSAGES_PATH: &str = "/messages";
 /// The path of HTTP+SSE clients, beside the unified path.
@@ -11,8 +13,11 @@ pub(crate) const READYZ_PATH: &str = "/readyz";
 /// Where platforms look for health unasked: the same as [`LIVEZ_PATH`], unless a rule of the
 /// operator's passes them on.
 const HEALTH_PATHS: [&str; 2] = ["/health", "/healthz"];
-/// The whole list of tools for scripts, beside the one beneath the unified path.
+/// The whole list of tools for scripts, beside [`TOOLS_BENEATH`].
 pub(crate) const TOOLS_PATH: &str = "/tools/list";
+/// The same list, and one tool call for scripts, beneath the unified path.
+const TOOLS_BENEATH: &str = "/tools";
+const CALL_TOOL_BENEATH: &str = "/call-tool";
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +53,8 @@ impl Route {
         let unified = unified.strip_suffix('/').unwrap_or(unified);
         match path.strip_prefix(unified) {
             Some("") => return Self::Mcp,
-            Some("/tools") => return Self::Tools,
-            Some("/call-tool") => return Self::CallTool,
+            Some(TOOLS_BENEATH) => return Self::Tools,
+            Some(CALL_TOOL_BENEATH) => return Self::CallTool,
             Some(MESSAGES_PATH) => return Self::Messages,
             Some(_) | None => {}
         }
@@ -62,6 +67,11 @@ impl Route {
             _ if is_oauth_probe(path, unified) => Self::OAuthProbe,
             _ => Self::Unknown,
         }
+    }
+
+    /// Does a request of this method ask for health, as platforms do?
+    pub(super) fn is_probe(self, method: &Method) -> bool {
+        matches!(self, Self::Livez | Self::Readyz) && matches!(*method, Method::GET | Method::HEAD)
     }
 
     /// Do its clients speak no JSON-RPC?
@@ -83,7 +93,7 @@ impl Route {
 }
 
 /// What `Allow` says of a path that opens no stream where one was asked for by GET.
-pub(super) const ALLOW_WITHOUT_STREAM: &str = Route::Messages.allow();
+pub(super) const ALLOW_WITHOUT_STREAM: &str = "POST, OPTIONS";
 
 /// The positions at which clients look for OAuth, whatever the server says: metadata at the root,
 /// with the path behind it, and below the path; the endpoints at the root and below the path.

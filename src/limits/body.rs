@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::limits::bytes::{Gathered, Quota, Short};
@@ -164,21 +164,17 @@ struct Books {
     done: bool,
 }
 
-fn books(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock()
-}
-
 impl Fate {
     /// Why it broke off, if it did.
     pub(crate) fn error(&self) -> Option<BodyError> {
-        books(&self.books).error
+        self.books.lock().error
     }
 
     /// Resolves when the total time is over and the body is not, even if nobody asks it for more.
     pub(crate) async fn overdue(&self) {
         sleep_until(self.end).await;
         let late = {
-            let mut books = books(&self.books);
+            let mut books = self.books.lock();
             let late = !books.done;
             if late {
                 books.error = Some(BodyError::Timeout);
@@ -193,7 +189,7 @@ impl Fate {
 
 impl<B> Passing<B> {
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        books(&self.books).error = Some(error);
+        self.books.lock().error = Some(error);
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -212,7 +208,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_broken))) => return this.fail(BodyError::Broken),
                 Poll::Ready(None) => {
-                    books(&this.books).done = true;
+                    this.books.lock().done = true;
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -229,7 +225,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
                 }
             };
             let Ok(data) = frame.into_data() else { continue };
-            books(&this.books).done = this.body.is_end_stream();
+            this.books.lock().done = this.body.is_end_stream();
             this.waits = false;
             this.read = this.read.saturating_add(data.len());
             if this.read > this.limits.bytes {
@@ -250,7 +246,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Passing<B> {
 
 impl<B> Drop for Passing<B> {
     fn drop(&mut self) {
-        books(&self.books).done = true;
+        self.books.lock().done = true;
     }
 }
 

@@ -120,15 +120,15 @@ impl Budget {
         }))
     }
 
-    /// The same for a budget that is in use. What is held stays held; where it is more than there may
-    /// be, nobody gets more, and whoever can do without some gives it back.
+    /// Sets other limits while the budget is in use. What is held stays held; while that is more than
+    /// the limits allow, nobody gets more, and whoever can do without some gives it back.
     pub(crate) fn keep_to(&self, most: usize, largest: usize) {
         self.0.most.store(most, Ordering::Relaxed);
         self.0.part.store(part(most, largest), Ordering::Relaxed);
         self.0.short.notify_waiters();
     }
 
-    /// The part of this client: one, however often it is asked for.
+    /// The part of this client. All who ask for it share one.
     pub(crate) fn of(&self, client: ClientKey) -> Quota {
         let part = match self.0.clients.entry(client) {
             Entry::Occupied(mut entry) => entry.get().upgrade().unwrap_or_else(|| {

@@ -86,19 +86,27 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Takes a place, unless there are `most`, or somebody waits for one.
+    /// Takes a place, unless there are `most`.
     fn try_take(&mut self, most: u32) -> bool {
-        while self.waiting.pop_front_if(|first| first.turn.is_closed()).is_some() {}
-        let free = self.waiting.is_empty() && self.taken < most;
+        let free = self.taken < most;
         self.taken += u32::from(free);
         free
     }
 
-    /// Gives a place back. It is taken again by whoever comes next, who may have left just now.
+    /// Does anybody wait?
+    fn is_waited_for(&mut self) -> bool {
+        while self.waiting.pop_front_if(|first| first.turn.is_closed()).is_some() {}
+        !self.waiting.is_empty()
+    }
+
+    /// Gives a place back. The first of those who wait that may have it takes it again. Whoever waits
+    /// for fewer to be taken than the others do is passed by; it gives up by itself, or nobody else
+    /// waits.
     fn give_back(&mut self) -> Option<Waiting> {
         self.taken = self.taken.saturating_sub(1);
-        while self.waiting.pop_front_if(|first| first.turn.is_closed()).is_some() {}
-        let next = self.waiting.pop_front_if(|first| self.taken < first.most)?;
+        let fits = |it: &Waiting| self.taken < it.most && !it.turn.is_closed();
+        let next = self.waiting.iter().position(fits);
+        let next = next.and_then(|at| self.waiting.remove(at))?;
         self.taken += 1;
         Some(next)
     }
@@ -116,22 +124,30 @@ impl Total {
 
     /// Takes a place, unless `most` are taken, or somebody waits for one.
     pub(crate) fn try_take(&self, most: u32) -> Option<TotalPermit> {
-        self.queue.lock().try_take(most).then(|| self.permit(Turn(self.clone())))
+        let mut queue = self.queue.lock();
+        let taken = !queue.is_waited_for() && queue.try_take(most);
+        drop(queue);
+        taken.then(|| self.permit(Turn(self.clone())))
     }
 
-    /// Takes a place as soon as fewer than `most` are taken, and those have one who waited before.
-    /// Nobody gets a place meanwhile without waiting.
-    pub(crate) async fn take(&self, most: u32) -> Option<TotalPermit> {
-        let (turn, mine) = oneshot::channel();
-        {
-            let mut queue = self.queue.lock();
-            if queue.try_take(most) {
-                return Some(self.permit(Turn(self.clone())));
+    /// Takes a place as soon as fewer than `most` are taken, and those have one who waited before for
+    /// no fewer. Nobody gets a place meanwhile without waiting.
+    pub(crate) async fn take(&self, most: u32) -> TotalPermit {
+        loop {
+            let (turn, mine) = oneshot::channel();
+            {
+                let mut queue = self.queue.lock();
+                // Those who wait do so for one of fewer places: the others were served.
+                if queue.try_take(most) {
+                    return self.permit(Turn(self.clone()));
+                }
+                queue.waiting.push_back(Waiting { most, turn });
             }
-            queue.waiting.push_back(Waiting { most, turn });
+            // Only a queue that is gone leaves a turn out, and this holds it.
+            if let Ok(turn) = mine.await {
+                return self.permit(turn);
+            }
         }
-        // Only a queue that is gone leaves a turn out, and this holds it.
-        mine.await.ok().map(|turn| self.permit(turn))
     }
 
     /// Places that are taken.
@@ -250,11 +266,36 @@ mod tests {
         drop(one);
         assert!(places.try_take(2).is_none());
         assert!((&mut second).now_or_never().is_none());
-        let first = first.now_or_never().unwrap().unwrap();
+        let first = first.now_or_never().unwrap();
         drop((other, first));
-        let _second = second.now_or_never().unwrap().unwrap();
+        let _second = second.now_or_never().unwrap();
         assert_eq!(places.taken(), 1);
         assert!(places.try_take(2).is_some());
+    }
+
+    #[test]
+    fn who_waits_for_fewer_to_be_taken_keeps_up_nobody_and_is_served_when_they_are() {
+        let places = Total::default();
+        let mut taken: Vec<_> = (0..4).map(|_| places.try_take(4).unwrap()).collect();
+        let mut few = pin!(places.take(2));
+        let (mut first, mut second) = (pin!(places.take(4)), pin!(places.take(4)));
+        assert!((&mut few).now_or_never().is_none());
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        taken.pop();
+        assert!((&mut second).now_or_never().is_none());
+        taken.extend((&mut first).now_or_never());
+        taken.pop();
+        taken.extend((&mut second).now_or_never());
+        assert_eq!((taken.len(), places.taken()), (4, 4));
+        // Who comes now waits for nobody, if there is a place that who waits may not have.
+        taken.pop();
+        assert!(places.try_take(4).is_none(), "it does not wait");
+        taken.extend(places.take(4).now_or_never());
+        assert_eq!((taken.len(), places.taken()), (4, 4));
+        taken.truncate(2);
+        assert!((&mut few).now_or_never().is_none());
+        taken.pop();
+        assert!(few.now_or_never().is_some());
     }
 
     #[test]
@@ -273,7 +314,7 @@ mod tests {
         // It was its turn, and it leaves without a word.
         assert_eq!(places.taken(), 1);
         drop(never_asks);
-        let stays = stays.now_or_never().unwrap().unwrap();
+        let stays = stays.now_or_never().unwrap();
         assert_eq!(places.taken(), 1);
         drop(stays);
         assert_eq!(places.taken(), 0);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::addr::{ClientKey, Network};
@@ -113,12 +113,6 @@ impl Crowd {
     }
 }
 
-impl Hall {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-}
-
 impl Queue {
     /// Sorts the crowds for this limit, if it is another than before.
     fn sort_for(&mut self, most: usize) {
@@ -192,18 +186,15 @@ impl Strangers {
         Self(Arc::new(Hall { waiting, queue: Mutex::default() }))
     }
 
-    /// Takes a newcomer in. There are at most `most` then, and at least one: how many others have
-    /// to go for that, the second value says.
+    /// Takes a newcomer in. If `most` are there already, one goes for it; if more are there, because
+    /// the limit was lowered, two go. The second value says how many went.
     pub(crate) fn enter(&self, client: ClientKey, most: usize) -> (Stranger, usize) {
         let most = most.max(1);
         let leaving = CancellationToken::new();
-        let mut queue = self.0.queue();
+        let mut queue = self.0.queue.lock();
         queue.sort_for(most);
-        let mut went = 0;
         // Before it is there itself: it has not had the time to say anything.
-        while queue.all.len() >= most && queue.give_way() {
-            went += 1;
-        }
+        let went = (0..2).take_while(|_| queue.all.len() >= most && queue.give_way()).count();
         let number = queue.enter(client.network(), leaving.clone(), self.0.waiting.hold());
         drop(queue);
         let stranger = Stranger {
@@ -216,14 +207,14 @@ impl Strangers {
         (stranger, went)
     }
 
-    /// Has one go, for somebody who needs what it holds. False if there is nobody.
+    /// Makes one stranger leave, to free the place that it holds. False if there is none.
     pub(crate) fn give_way(&self) -> bool {
-        self.0.queue().give_way()
+        self.0.queue.lock().give_way()
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.queue().all.len()
+        self.0.queue.lock().all.len()
     }
 }
 
@@ -242,14 +233,14 @@ impl Stranger {
     /// It has sent something: those who did not go before it.
     pub(crate) fn speaks(&self) {
         if !self.spoke.swap(true, Ordering::Relaxed) {
-            self.hall.queue().speaks(self.number);
+            self.hall.queue.lock().speaks(self.number);
         }
     }
 
     /// Marks the connection as authenticated: it can no longer be evicted.
     pub(crate) fn mark_authenticated(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
-            self.hall.queue().leave(self.number);
+            self.hall.queue.lock().leave(self.number);
         }
     }
 
@@ -405,13 +396,19 @@ mod tests {
         let first: Vec<_> = (0..8).map(|net| strangers.enter(at(net, 1), 16)).collect();
         assert!(first.iter().all(|(_, went)| *went == 0));
         let _two = [1, 2].map(|last| strangers.enter(at(9, last), 64).0);
-        let (_newcomer, went) = strangers.enter(at(10, 1), 4);
-        assert_eq!((went, strangers.len()), (7, 4));
+        let newcomers: Vec<_> = (0..6)
+            .map(|last| {
+                let (newcomer, went) = strangers.enter(at(10, last), 4);
+                assert_eq!((went, strangers.len()), (2, 9 - usize::from(last)));
+                newcomer
+            })
+            .collect();
+        assert!(newcomers.iter().rev().take(4).all(|newcomer| !goes(newcomer)));
         let (_more, went) = strangers.enter(at(11, 1), 5);
         assert_eq!((went, strangers.len()), (0, 5));
-        assert_eq!(strangers.0.queue().silent.step, 1);
+        assert_eq!(strangers.0.queue.lock().silent.step, 1);
         let (_last, went) = strangers.enter(at(12, 1), 0);
-        assert_eq!((went, strangers.len()), (5, 1));
+        assert_eq!((went, strangers.len()), (2, 4));
     }
 
     proptest! {
@@ -428,7 +425,7 @@ mod tests {
                     (3, Some(_)) => drop(there.swap_remove(one)),
                     (_, Some(_)) => drop(strangers.give_way()),
                 }
-                let queue = strangers.0.queue();
+                let queue = strangers.0.queue.lock();
                 prop_assert!(queue.all.len() <= 20);
                 let waiting = there.iter().filter(|it| !goes(it)).count();
                 prop_assert_eq!(queue.all.len(), waiting);

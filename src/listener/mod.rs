@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-pub(crate) use self::places::Places;
+pub(crate) use self::places::ConnectionPlaces;
 
 use crate::conn::{self, Arrival, Connection, KnownBy};
 use crate::drain::Drain;
@@ -35,7 +35,7 @@ const BACKLOG: u32 = 4096;
 pub(crate) struct Listener {
     socket: TcpListener,
     policy: CurrentPolicy,
-    places: Places,
+    places: ConnectionPlaces,
     drain: Drain,
 }
 
@@ -44,7 +44,7 @@ impl Listener {
     pub(crate) fn bind(
         address: SocketAddr,
         policy: CurrentPolicy,
-        places: Places,
+        places: ConnectionPlaces,
         drain: Drain,
     ) -> io::Result<Self> {
         Ok(Self { socket: listen(address)?, policy, places, drain })
@@ -120,7 +120,7 @@ async fn serve_proxied(
     proxy: ClientAddr,
     local: SocketAddr,
     connection: &Connection,
-    places: &Places,
+    places: &ConnectionPlaces,
     policy: &Policy,
 ) {
     let Some(arrival) = conn::announced(stream, proxy, policy).await else { return };

@@ -19,14 +19,14 @@ const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The connections of all listeners, counted together.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionPlaces {
     all: Total,
     per_client: PerClient,
     pub(super) strangers: Strangers,
     pub(super) metrics: Metrics,
 }
 
-impl Places {
+impl ConnectionPlaces {
     pub(crate) fn new(metrics: Metrics) -> Self {
         let gauges = metrics.gauges();
         Self {
@@ -72,9 +72,7 @@ impl Places {
     ) -> Option<TotalPermit> {
         let place = match place {
             ConnectionPlace::Taken(place) => Some(place),
-            ConnectionPlace::Promised { most } => {
-                timeout(GIVE_WAY, self.all.take(most)).await.ok().flatten()
-            }
+            ConnectionPlace::Promised { most } => timeout(GIVE_WAY, self.all.take(most)).await.ok(),
         };
         if place.is_none() {
             self.refuse(client, Outcome::MaxConnections);

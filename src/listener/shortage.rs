@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::places::Places;
+use super::places::ConnectionPlaces;
 use crate::observe::metrics::Outcome;
 
 /// How long the loop rests after an accept that failed.
@@ -124,7 +124,7 @@ impl FailedAccepts {
 pub(super) async fn accept<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
     mut admit: impl FnMut(T),
-    places: &Places,
+    places: &ConnectionPlaces,
 ) -> Infallible {
     let mut failures = FailedAccepts::default();
     loop {

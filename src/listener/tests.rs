@@ -16,8 +16,8 @@ use super::*;
 use crate::config::{Config, Limits};
 use crate::observe::metrics::Metrics;
 
-fn places() -> Places {
-    Places::new(Metrics::default())
+fn places() -> ConnectionPlaces {
+    ConnectionPlaces::new(Metrics::default())
 }
 
 fn limits(max_connections: u32) -> Limits {
@@ -28,7 +28,7 @@ fn client() -> ClientAddr {
     ClientAddr::from_peer(([192, 0, 2, 1], 1).into())
 }
 
-fn counted(places: &Places, outcome: Outcome) -> u64 {
+fn counted(places: &ConnectionPlaces, outcome: Outcome) -> u64 {
     places.metrics.outcomes()[outcome.name()]
 }
 
@@ -118,7 +118,7 @@ impl Write for Log {
 }
 
 /// An accept that fails like this while `fails` says so, and otherwise has nobody.
-async fn failing(places: &Places, error: Errno, fails: impl Fn() -> bool) {
+async fn failing(places: &ConnectionPlaces, error: Errno, fails: impl Fn() -> bool) {
     let poll = |_: &mut std::task::Context<'_>| {
         if fails() { Poll::Ready(Err::<(), _>(io::Error::from(error))) } else { Poll::Pending }
     };

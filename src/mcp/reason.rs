@@ -8,7 +8,7 @@ use crate::guard::Denied;
 use crate::limits::bytes::Short;
 use crate::wire::jsonrpc::{Malformed, Message, RequestId, code};
 
-/// Why a request is refused. Status and code of each stand in `http::refusal`.
+/// Why a request is refused. Status and code of each stand in `http::verdict`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// The body is no message.

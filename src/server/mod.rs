@@ -28,7 +28,7 @@ use crate::drain::Drain;
 use crate::guard::Guard;
 use crate::http::{App, Front};
 use crate::limits::bytes::Quota;
-use crate::listener::{Listener, Places};
+use crate::listener::{ConnectionPlaces, Listener};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
 use crate::observe::metrics::Metrics;
@@ -191,7 +191,7 @@ impl Server {
         let drain = Drain::new(metrics.clone());
         let bind = |source| StartError::Bind { address: config.listen, source };
         let policy = CurrentPolicy::new(Policy::new(&config, &[]));
-        let places = Places::new(metrics.clone());
+        let places = ConnectionPlaces::new(metrics.clone());
         let bound = Listener::bind(config.listen, policy.clone(), places.clone(), drain.clone());
         let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -334,7 +334,7 @@ impl Server {
 fn bind_redirect(
     address: SocketAddr,
     policy: CurrentPolicy,
-    places: Places,
+    places: ConnectionPlaces,
     drain: Drain,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let bind = |source| StartError::BindRedirect { address, source };

@@ -33,11 +33,11 @@ pub fn patience(bytes: &[u8], pause: Duration) -> Option<usize> {
             all.push(frame);
         }
     });
-    let mut budget = Allowance::new(now);
+    let mut allowance = Allowance::new(now);
     let most = 100_000;
     let refused = all.iter().cycle().take(most).position(|frame| {
         now += pause;
-        !budget.received(*frame, now)
+        !allowance.received(*frame, now)
     });
     if all.is_empty() { Some(0) } else { refused }
 }

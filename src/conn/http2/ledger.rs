@@ -1,7 +1,7 @@
 //! What is done for an HTTP/2 peer, and what it owes in return: it must take the responses that it
 //! asked for.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// What a peer must take, in each `write`, of responses that wait for nothing but its window.
@@ -46,22 +46,18 @@ impl Entries {
 }
 
 impl Ledger {
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock()
-    }
-
     /// So many responses have begun on the wire and not ended, and so many bytes of them were taken
     /// just now. Those whose bodies are made, and that wait in the library for the peer's window,
     /// are watched by nobody else.
     pub(super) fn responding(&self, begun: usize, taken: u64) {
-        let mut entries = self.entries();
+        let mut entries = self.0.lock();
         entries.begun = begun;
         entries.settle(taken);
     }
 
     /// A request is answered, and its response is being made.
     pub(in crate::conn) fn answered(&self, refused: bool) {
-        let mut entries = self.entries();
+        let mut entries = self.0.lock();
         let work = &mut entries.work;
         let done = if refused { &mut work.refused } else { &mut work.answered };
         *done = done.saturating_add(1);
@@ -70,24 +66,24 @@ impl Ledger {
 
     /// A response that was asked for has a piece to send.
     pub(in crate::conn) fn piece(&self) {
-        let pieces = &mut self.entries().work.pieces;
+        let pieces = &mut self.0.lock().work.pieces;
         *pieces = pieces.saturating_add(1);
     }
 
     /// A request is over; its response was being made, or never was.
     pub(in crate::conn) fn end(&self, was_made: bool) {
-        let mut entries = self.entries();
+        let mut entries = self.0.lock();
         entries.made = entries.made.saturating_sub(usize::from(was_made));
         entries.settle(0);
     }
 
     /// What was done for the peer since this was last asked.
     pub(super) fn take_work(&self) -> Work {
-        std::mem::take(&mut self.entries().work)
+        std::mem::take(&mut self.0.lock().work)
     }
 
     /// Since when the peer has owed it to take something, if it does.
     pub(in crate::conn) fn owes_since(&self) -> Option<Instant> {
-        self.entries().owes.map(|(since, _)| since)
+        self.0.lock().owes.map(|(since, _)| since)
     }
 }

@@ -1,5 +1,6 @@
-//! HTTP/2 on a connection. The folder's one verb is [`serve`]: what the library is told to hold its peer to, what it does not know how
-//! to (a budget of frames that ask for nothing), and how the connection ends.
+//! HTTP/2 on a connection. The folder's one verb is [`serve`]: which limits the library is told to
+//! hold its peer to, what it cannot limit itself (an allowance of frames that ask for nothing), and
+//! how the connection ends.
 
 mod allowance;
 mod fields;
@@ -46,11 +47,11 @@ const FRAME: u32 = 16 * 1024;
 /// Bytes of the table by which heads are compressed: RFC 7541's own. More would be the peer's to
 /// fill.
 const HEADER_TABLE: u16 = 4096;
-/// Streams that a peer may reset before the library has handed them on. Those come in one burst; for
-/// all others there is the budget.
+/// Streams that a peer may reset before the library has handed them on. Those come in one burst; all
+/// others cost points of the allowance.
 const PENDING_RESETS: usize = 20;
-/// Streams that the library may reset for a peer's errors while a connection lives. The budget ends
-/// a flood of them before; this is for one that drips.
+/// Streams that the library may reset for a peer's errors while a connection lives. The allowance ends
+/// a flood of them earlier; this ends a slow one.
 const LOCAL_RESETS: usize = 256;
 /// Bytes of a header list that a peer is told to be the most.
 const HEADER_LIST: usize = 64 * 1024;

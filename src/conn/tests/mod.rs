@@ -20,6 +20,7 @@ use crate::policy::{CurrentPolicy, Policy};
 
 mod drain;
 mod http2;
+mod reload;
 
 /// Does what its calls' methods say.
 struct Fixture;
@@ -56,6 +57,13 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         Self::with(None)
+    }
+
+    fn with_tls() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
+        let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
+        Self::with(Some(tls))
     }
 
     fn with(tls: Option<TlsAcceptor>) -> Self {
@@ -153,6 +161,22 @@ impl Client {
         (String::from_utf8_lossy(&rest).into_owned(), self.seconds())
     }
 
+    /// Sends this again and again, with a pause behind each, until there is an answer, and reads it.
+    async fn drip(&mut self, piece: &[u8], pause: Duration) -> String {
+        let (mut reader, mut writer) = tokio::io::split(&mut self.io);
+        let dripping = async {
+            while writer.write_all(piece).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        };
+        let mut answer = String::new();
+        tokio::select! {
+            () = dripping => {}
+            read = reader.read_to_string(&mut answer) => drop(read),
+        }
+        answer
+    }
+
     fn seconds(&self) -> u64 {
         self.begun.elapsed().as_secs()
     }
@@ -175,10 +199,7 @@ fn call(method: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_handshake_ends_at_10_seconds() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
-    let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
-    let rig = Rig::with(Some(tls));
+    let rig = Rig::with_tls();
     let mut silent = rig.connect();
     let mut partial = rig.connect();
     partial.io.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
@@ -202,19 +223,8 @@ async fn a_head_that_does_not_end_is_answered_408_at_10_seconds() {
 async fn a_head_that_drips_has_no_longer() {
     let rig = Rig::new();
     let mut client = rig.connect();
-    let (mut reader, mut writer) = tokio::io::split(&mut client.io);
-    let begun = Instant::now();
-    let dripping = async {
-        while writer.write_all(b"G").await.is_ok() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
-    let mut answer = String::new();
-    tokio::select! {
-        () = dripping => {}
-        read = reader.read_to_string(&mut answer) => drop(read),
-    }
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    let answer = client.drip(b"G", Duration::from_secs(1)).await;
+    assert_eq!(client.seconds(), 10);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
@@ -318,19 +328,8 @@ async fn a_body_that_drips_is_answered_408_at_60_seconds() {
     client
         .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n")
         .await;
-    let begun = client.begun;
-    let (mut reader, mut writer) = tokio::io::split(&mut client.io);
-    let dripping = async {
-        while writer.write_all(b" ").await.is_ok() {
-            tokio::time::sleep(Duration::from_secs(9)).await;
-        }
-    };
-    let mut answer = String::new();
-    tokio::select! {
-        () = dripping => {}
-        read = reader.read_to_string(&mut answer) => drop(read),
-    }
-    assert_eq!(begun.elapsed().as_secs(), 60);
+    let answer = client.drip(b" ", Duration::from_secs(9)).await;
+    assert_eq!(client.seconds(), 60);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
@@ -491,144 +490,4 @@ async fn a_head_past_its_size_is_refused_before_it_is_whole() {
     let answer = client.until("}").await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     assert_eq!(client.seconds(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_keeps_the_times_that_it_was_accepted_under() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = TlsSource::SelfSigned { dir: dir.path().to_owned(), names: Vec::new() };
-    let (tls, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
-    let (plain, tls) = (Rig::new(), Rig::with(Some(tls)));
-    let second = Duration::from_secs(1);
-    let [mut silent, mut idle, mut stalled] = [(); 3].map(|()| plain.connect());
-    let mut handshake = tls.connect();
-    let head = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    idle.send(head).await;
-    idle.until("\r\n\r\n").await;
-    let times = Times {
-        tls_handshake: 2 * second,
-        header: 3 * second,
-        idle: 4 * second,
-        write: 5 * second,
-        ..Times::default()
-    };
-    for rig in [&plain, &tls] {
-        rig.keep_to(times);
-    }
-    let [mut new_silent, mut new_idle, mut new_stalled] = [(); 3].map(|()| plain.connect());
-    let mut new_handshake = tls.connect();
-    new_idle.send(head).await;
-    new_idle.until("\r\n\r\n").await;
-    for client in [&mut stalled, &mut new_stalled] {
-        let session = client.initialize("2025-06-18").await;
-        client.post(&session, &call("huge")).await;
-    }
-    tokio::join!(
-        async { assert_eq!(new_handshake.read_out().await.1, 2) },
-        async { assert_eq!(new_silent.read_out().await.1, 3) },
-        async { assert_eq!(new_idle.read_out().await.1, 4) },
-        async { assert_eq!(handshake.read_out().await.1, 10) },
-        async { assert_eq!(silent.read_out().await.1, 10) },
-        async { assert_eq!(idle.read_out().await.1, 75) },
-    );
-    // Both readers took nothing, and were cut long ago.
-    assert_eq!(plain.drain.front_tasks(), 0);
-    drop((stalled, new_stalled));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reader_that_takes_nothing_is_cut_by_the_time_of_its_connection() {
-    let rig = Rig::new();
-    let mut old = rig.connect();
-    let session = old.initialize("2025-06-18").await;
-    rig.keep_to(Times { write: Duration::from_secs(5), ..Times::default() });
-    let mut new = rig.connect();
-    old.post(&session, &call("huge")).await;
-    new.post("", &call("huge")).await;
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    assert_eq!(rig.drain.front_tasks(), 1);
-    tokio::time::sleep(Duration::from_secs(24)).await;
-    assert_eq!(rig.drain.front_tasks(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_has_the_times_of_its_own_beginning() {
-    let rig = Rig::new();
-    let mut clients = [(); 3].map(|()| rig.connect());
-    let second = Duration::from_secs(1);
-    let times =
-        Times { body_idle: 2 * second, body: 5 * second, call: 4 * second, ..Times::default() };
-    rig.keep_to(times);
-    let [idle, drips, calls] = &mut clients;
-    let head = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-                content-length: 99\r\n\r\n{";
-    let idle = async {
-        idle.send(head).await;
-        let (answer, seconds) = idle.read_out().await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && seconds == 2, "{seconds} {answer}");
-    };
-    let drips = async {
-        drips.send(head).await;
-        for _ in 0..4 {
-            tokio::time::sleep(second).await;
-            drips.send(" ").await;
-        }
-        let (answer, seconds) = drips.read_out().await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && seconds == 5, "{seconds} {answer}");
-    };
-    let calls = async {
-        calls.post("", &call("hang")).await;
-        calls.until("did not answer within 4 seconds").await;
-        assert_eq!(calls.seconds(), 4);
-    };
-    tokio::join!(idle, drips, calls);
-}
-
-#[tokio::test(start_paused = true)]
-async fn sessions_and_streams_keep_the_times_of_their_start() {
-    let rig = Rig::new();
-    let second = Duration::from_secs(1);
-    let mut old = rig.connect();
-    let old_session = old.initialize("2025-06-18").await;
-    let mut old_stream = rig.connect();
-    old_stream.get("/mcp", &old_session).await;
-    old_stream.until(":\n\n").await;
-    rig.keep_to(Times {
-        call: 20 * second,
-        keep_alive: 5 * second,
-        stream_age: 60 * second,
-        session_idle: 120 * second,
-        session_age: 600 * second,
-        ..Times::default()
-    });
-    let mut new = rig.connect();
-    let new_session = new.initialize("2025-06-18").await;
-    new.post(&new_session, &call("hang")).await;
-    new.until("did not answer within 20 seconds").await;
-    assert_eq!(new.seconds(), 20);
-    // A new stream of the old session has the new times, the old stream its own.
-    let mut stream = rig.connect();
-    drop(old_stream);
-    stream.get("/mcp", &old_session).await;
-    stream.until(":\n\n").await;
-    stream.until(":\n\n").await;
-    assert_eq!(stream.seconds(), 5);
-    stream.until("\r\n0\r\n\r\n").await;
-    assert!((54..=60).contains(&stream.seconds()), "{}", stream.seconds());
-    let mut late = rig.connect();
-    late.post(&old_session, &call("hang")).await;
-    late.until("did not answer within 300 seconds").await;
-    // The new session was idle for too long meanwhile.
-    assert_eq!(rig.sessions(), 1);
-    let begun = Instant::now();
-    let mut aged = rig.connect();
-    let aged_session = aged.initialize("2025-06-18").await;
-    while rig.sessions() > 1 {
-        // It is used all the time.
-        tokio::time::sleep(10 * second).await;
-        let mut client = rig.connect();
-        client.post(&aged_session, &call("ping")).await;
-        client.until("\r\n\r\n").await;
-    }
-    assert!((600..=610).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
 }

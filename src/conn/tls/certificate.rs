@@ -12,7 +12,7 @@ use super::error::TlsError;
 
 /// What we need to know of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct CertificateFacts {
     /// DNS names and addresses, lower case.
     pub(super) names: Vec<String>,
     /// The first moment of its life.
@@ -35,7 +35,7 @@ pub(super) struct Facts {
     pub(super) common_name: Option<String>,
 }
 
-impl Facts {
+impl CertificateFacts {
     /// Reads the certificate at `path`, which is named in the error only.
     pub(super) fn read(der: &CertificateDer<'_>, path: &Path) -> Result<Self, TlsError> {
         let unparsable =

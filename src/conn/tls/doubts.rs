@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 use super::pem;
 
 /// Entries of a directory that are looked at.
 const MOST_FILES: usize = 1000;
 
 /// What is doubtful in a chain that was read from `file`, leaf first.
-pub(super) fn doubts(file: &Path, chain: &[Facts], leaf: &CertificateDer<'_>) -> Vec<String> {
+pub(super) fn doubts(
+    file: &Path,
+    chain: &[CertificateFacts],
+    leaf: &CertificateDer<'_>,
+) -> Vec<String> {
     let Some((first, others)) = chain.split_first() else { return Vec::new() };
     let shown = file.display();
     let mut doubts = Vec::new();
@@ -39,7 +43,7 @@ pub(super) fn doubts(file: &Path, chain: &[Facts], leaf: &CertificateDer<'_>) ->
     doubts
 }
 
-fn no_host(leaf: &Facts) -> String {
+fn no_host(leaf: &CertificateFacts) -> String {
     let Some(name) = &leaf.common_name else {
         return "names no host, so that no client will accept it. Have it issued again with the host's \
                 names as subject alternative names"
@@ -52,7 +56,7 @@ fn no_host(leaf: &Facts) -> String {
     )
 }
 
-fn lacks_issuer(leaf: &Facts, others: &[Facts]) -> bool {
+fn lacks_issuer(leaf: &CertificateFacts, others: &[CertificateFacts]) -> bool {
     leaf.subject != leaf.issued_by && !others.iter().any(|other| other.subject == leaf.issued_by)
 }
 
@@ -60,11 +64,13 @@ fn lacks_issuer(leaf: &Facts, others: &[Facts]) -> bool {
 fn is_trusted(issuer: &[u8]) -> bool {
     let roots = rustls_native_certs::load_native_certs().certs;
     let nowhere = Path::new("");
-    roots.iter().any(|root| Facts::read(root, nowhere).is_ok_and(|it| it.subject == issuer))
+    roots
+        .iter()
+        .any(|root| CertificateFacts::read(root, nowhere).is_ok_and(|it| it.subject == issuer))
 }
 
 /// The file beside this one that has the same leaf and its issuer.
-fn whole_chain(file: &Path, leaf: &Facts, der: &CertificateDer<'_>) -> Option<PathBuf> {
+fn whole_chain(file: &Path, leaf: &CertificateFacts, der: &CertificateDer<'_>) -> Option<PathBuf> {
     // A name without a directory is one of this directory.
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = dir.read_dir().ok()?.take(MOST_FILES).flatten().map(|entry| entry.file_name());
@@ -80,7 +86,7 @@ fn whole_chain(file: &Path, leaf: &Facts, der: &CertificateDer<'_>) -> Option<Pa
         chain.is_some_and(|chain| match chain.split_first() {
             Some((first, others)) if first == der => {
                 let others: Vec<_> =
-                    others.iter().filter_map(|it| Facts::read(it, path).ok()).collect();
+                    others.iter().filter_map(|it| CertificateFacts::read(it, path).ok()).collect();
                 !lacks_issuer(leaf, &others)
             }
             _ => false,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 use super::error::TlsError;
 use super::local_ca::{Ca, Issued, ORGANIZATION};
 use super::pem;
@@ -38,7 +38,7 @@ pub(super) struct Kept {
     /// As it goes over the wire.
     pub(super) der: CertificateDer<'static>,
     /// What it says.
-    pub(super) facts: Facts,
+    pub(super) facts: CertificateFacts,
 }
 
 /// What lies in the directory, all of our own making.
@@ -144,7 +144,7 @@ fn kept(path: &Path) -> Result<Option<Kept>, TlsError> {
     let Some(der) = chain.into_iter().next() else {
         return Ok(None);
     };
-    let Some(facts) = present(path, Facts::read(&der, path))? else {
+    let Some(facts) = present(path, CertificateFacts::read(&der, path))? else {
         return Ok(None);
     };
     if facts.issuer.as_deref() != Some(ORGANIZATION) {

@@ -14,7 +14,7 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 
 /// The organization in the name of the CA: by it we know what we made.
 pub(super) const ORGANIZATION: &str = "mcp-edge";
@@ -77,7 +77,7 @@ impl Ca {
     pub(super) fn reopen(
         pem: String,
         der: &CertificateDer<'_>,
-        facts: &Facts,
+        facts: &CertificateFacts,
         key: KeyPair,
     ) -> Result<Option<Self>, rcgen::Error> {
         if !fits(&key, facts) {
@@ -132,7 +132,7 @@ pub(super) fn dns_names(names: &[String]) -> Vec<String> {
 }
 
 /// Is this the key of that certificate?
-pub(super) fn fits(key: &KeyPair, facts: &Facts) -> bool {
+pub(super) fn fits(key: &KeyPair, facts: &CertificateFacts) -> bool {
     rcgen::PublicKeyData::subject_public_key_info(key) == facts.public_key
 }
 

@@ -7,7 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 use super::doubts::doubts;
 use super::error::TlsError;
 use super::pem;
@@ -19,7 +19,7 @@ pub(super) struct Served {
     /// Chain and key.
     pub(super) key: Arc<CertifiedKey>,
     /// Of the first certificate of the chain.
-    pub(super) facts: Facts,
+    pub(super) facts: CertificateFacts,
     /// Why clients may refuse it all the same.
     pub(super) doubts: Vec<String>,
 }
@@ -34,7 +34,10 @@ impl Served {
         let CertFiles { cert, key } = files;
         let chain = pem::certificates(cert)?;
         let private_key = pem::private_key(key)?;
-        let all = chain.iter().map(|it| Facts::read(it, cert)).collect::<Result<Vec<_>, _>>()?;
+        let all = chain
+            .iter()
+            .map(|it| CertificateFacts::read(it, cert))
+            .collect::<Result<Vec<_>, _>>()?;
         let doubts = chain.first().map_or_else(Vec::new, |leaf| doubts(cert, &all, leaf));
         let Some(facts) = all.into_iter().next() else {
             return Err(TlsError::NoCertificate { path: cert.clone() });

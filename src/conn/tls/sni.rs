@@ -1,5 +1,5 @@
 //! Chooses the certificate by the name that the client asks for: exact names first, then
-//! wildcards, which stand for one label; the first certificate serves everybody else.
+//! wildcards; the first certificate serves everybody else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,32 +8,27 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::served::Served;
+use crate::config::wildcard_of;
 
 /// Certificates by name. Where two hold the same name, the first is served.
 #[derive(Debug)]
 pub(super) struct ByName {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows `*.`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    /// By name in lower case, wildcards as `*.example.com`.
+    keys: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
 impl ByName {
     /// `named` in the order in which they are looked at; the first of `all` is the default.
     pub(super) fn new<'a>(named: impl IntoIterator<Item = &'a Served>, all: &[Served]) -> Self {
-        let mut exact = HashMap::new();
-        let mut wildcard = HashMap::new();
+        let mut keys = HashMap::new();
         for Served { key, facts, doubts: _ } in named {
             for name in &facts.names {
-                let (map, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut wildcard, parent),
-                    None => (&mut exact, name.as_str()),
-                };
-                map.entry(name.to_owned()).or_insert_with(|| Arc::clone(key));
+                keys.entry(name.clone()).or_insert_with(|| Arc::clone(key));
             }
         }
         let default = all.first().map(|first| Arc::clone(&first.key));
-        Self { exact, wildcard, default }
+        Self { keys, default }
     }
 
     /// Is there a certificate for this name?
@@ -43,10 +38,7 @@ impl ByName {
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         let name = name.to_ascii_lowercase();
-        self.exact.get(&name).or_else(|| {
-            let (_, parent) = name.split_once('.')?;
-            self.wildcard.get(parent)
-        })
+        self.keys.get(&name).or_else(|| self.keys.get(&wildcard_of(&name)?))
     }
 }
 

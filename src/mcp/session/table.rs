@@ -107,8 +107,8 @@ impl SessionTable {
     }
 
     /// Takes a place for a session of this client: a free one, or that of an idle session, which
-    /// ends. Where a limit was lowered, and there are more than that, idle sessions end until it is
-    /// kept.
+    /// ends. Where a limit was lowered, and there are more than that, a second one ends: each
+    /// newcomer brings the number down by one, and the limits of one request end no more than two.
     pub(crate) fn take(
         &self,
         client: ClientKey,
@@ -116,26 +116,21 @@ impl SessionTable {
         limits: &Limits,
     ) -> Result<SessionPlace, NoPlace> {
         let Limits { sessions_per_ip, max_sessions, .. } = *limits;
+        let of_client = || self.evict(Some(client), newcomer).map_err(NoPlace::OfClient);
+        let of_all = || self.evict(None, newcomer).map_err(NoPlace::AtAll);
         let places = match self.per_client.try_take(client, sessions_per_ip) {
-            None => loop {
-                let places = self.evict(Some(client), newcomer).map_err(NoPlace::OfClient)?;
-                if self.per_client.taken(client) <= sessions_per_ip {
-                    break places;
-                }
-            },
+            None => of_client()?,
             Some(permit) => {
-                let all = loop {
-                    if let Some(place) = self.places.try_take(max_sessions) {
-                        break place;
-                    }
-                    let evicted = self.evict(None, newcomer).map_err(NoPlace::AtAll)?;
-                    if self.places.taken() <= max_sessions {
-                        break evicted.all;
-                    }
-                };
+                let free = self.places.try_take(max_sessions);
+                let all = free.map_or_else(|| of_all().map(|evicted| evicted.all), Ok)?;
                 Places { all, _client: permit }
             }
         };
+        if self.per_client.taken(client) > sessions_per_ip {
+            drop(of_client()?);
+        } else if self.places.taken() > max_sessions {
+            drop(of_all()?);
+        }
         let hold = Arc::new(Hold { client, places: Mutex::new(Some(places)) });
         let id = SessionId::random().map_err(|_no_randomness| NoPlace::NoRandomness)?;
         Ok(SessionPlace { id, sessions: Arc::clone(&self.sessions), hold })
@@ -292,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_limit_was_lowered_idle_sessions_end_until_it_is_kept() {
+    async fn after_a_limit_was_lowered_each_newcomer_ends_two_idle_sessions_until_it_is_kept() {
         for lower in [
             Limits { sessions_per_ip: 2, ..Limits::default() },
             Limits { max_sessions: 2, ..Limits::default() },
@@ -308,6 +303,9 @@ mod tests {
             table.1 = lower;
             assert!(take(&table, client(1)).is_err(), "all of them may be in a burst");
             sleep(Duration::from_secs(2)).await;
+            drop(take(&table, client(1)).unwrap());
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!((table.sessions.len(), table.places.taken()), (3, 3));
             let _newcomer = take(&table, client(1)).unwrap();
             sleep(Duration::from_millis(1)).await;
             // The one that is read stays, and the newcomer is the other.

@@ -36,21 +36,21 @@ fn update() -> Frame {
     frame(8, 0, &[0, 0, 0, 1])
 }
 
-/// Sends these again and again; after how many frames the budget is used up, and by what.
+/// Sends these again and again; after how many frames the allowance is used up, and by what.
 fn flood(frames: &[Frame], work: Work, every: Duration) -> (usize, Abuse) {
     let mut now = Instant::now();
-    let mut budget = Allowance::new(now);
+    let mut allowance = Allowance::new(now);
     let mut count = 0;
     loop {
         for frame in frames {
             count += 1;
             now += every;
-            if !budget.received(*frame, now) {
-                return (count, budget.worst());
+            if !allowance.received(*frame, now) {
+                return (count, allowance.worst());
             }
             assert!(count < 1_000_000, "it never ends: {frames:?}");
         }
-        budget.worked(work);
+        allowance.worked(work);
     }
 }
 
@@ -91,36 +91,37 @@ async fn every_flood_ends_within_2000_frames() {
 async fn errors_that_a_peer_provokes_are_its_own() {
     let now = Instant::now();
     for (code, counts) in [(0, false), (1, true), (2, false), (3, true), (5, true), (8, false)] {
-        let mut budget = Allowance::new(now);
-        let survived = (0..1000).all(|_| budget.wrote(frame(3, 0, &[0, 0, 0, code]), now));
+        let mut allowance = Allowance::new(now);
+        let survived = (0..1000).all(|_| allowance.wrote(frame(3, 0, &[0, 0, 0, code]), now));
         assert_eq!(survived, !counts, "{code}");
     }
     // Data on a stream that is over does not pay for the answer.
-    let mut budget = Allowance::new(now);
-    let provoking = |budget: &mut Allowance| {
-        budget.received(data(16384), now) && budget.wrote(frame(3, 0, &[0, 0, 0, 5]), now)
+    let mut allowance = Allowance::new(now);
+    let provoking = |allowance: &mut Allowance| {
+        allowance.received(data(16384), now) && allowance.wrote(frame(3, 0, &[0, 0, 0, 5]), now)
     };
-    assert!(!(0..1000).all(|_| provoking(&mut budget)));
+    assert!(!(0..1000).all(|_| provoking(&mut allowance)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_of_single_bytes_is_no_reader() {
     let now = Instant::now();
-    let mut budget = Allowance::new(now);
-    let drips = (0..).take_while(|_| budget.received(update(), now) && budget.wrote(data(1), now));
+    let mut allowance = Allowance::new(now);
+    let drips =
+        (0..).take_while(|_| allowance.received(update(), now) && allowance.wrote(data(1), now));
     assert!(drips.count() <= 1010);
 }
 
 #[tokio::test(start_paused = true)]
 async fn time_gives_back_a_point_in_a_tenth_of_a_second_and_no_more_than_all() {
     let mut now = Instant::now();
-    let mut budget = Allowance::new(now);
-    while budget.received(ping(), now) {}
-    assert!(!budget.received(ping(), now + Duration::from_millis(99)));
+    let mut allowance = Allowance::new(now);
+    while allowance.received(ping(), now) {}
+    assert!(!allowance.received(ping(), now + Duration::from_millis(99)));
     now += Duration::from_secs(1);
-    assert_eq!((0..100).filter(|_| budget.received(ping(), now)).count(), 10);
+    assert_eq!((0..100).filter(|_| allowance.received(ping(), now)).count(), 10);
     now += Duration::from_hours(1);
-    assert_eq!((0..2000).filter(|_| budget.received(ping(), now)).count(), 1000);
+    assert_eq!((0..2000).filter(|_| allowance.received(ping(), now)).count(), 1000);
 }
 
 /// What honest clients do.
@@ -156,51 +157,53 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 /// Does it; is there a point left?
-fn does(budget: &mut Allowance, now: &mut Instant, deed: &Deed) -> bool {
+fn does(allowance: &mut Allowance, now: &mut Instant, deed: &Deed) -> bool {
     let call = Work { answered: 1, pieces: 1, ..NOTHING };
     let fine = match deed {
         Deed::Call => {
-            let fine = budget.received(headers(), *now) && budget.received(data(40), *now);
-            budget.worked(call);
-            fine && budget.received(update(), *now)
+            let fine = allowance.received(headers(), *now) && allowance.received(data(40), *now);
+            allowance.worked(call);
+            fine && allowance.received(update(), *now)
         }
         Deed::Refused => {
-            let fine = budget.received(headers(), *now);
-            budget.worked(Work { refused: 1, ..NOTHING });
+            let fine = allowance.received(headers(), *now);
+            allowance.worked(Work { refused: 1, ..NOTHING });
             fine
         }
-        Deed::Upload(kib) => (0..kib.div_ceil(16)).all(|_| budget.received(data(16384), *now)),
+        Deed::Upload(kib) => (0..kib.div_ceil(16)).all(|_| allowance.received(data(16384), *now)),
         Deed::Download(kib) => (0..kib * 2).all(|half| {
-            let probe = half % 32 != 0 || budget.received(ping(), *now);
-            let fine = budget.wrote(data(512), *now);
-            fine && probe && budget.received(update(), *now) && budget.received(update(), *now)
+            let probe = half % 32 != 0 || allowance.received(ping(), *now);
+            let fine = allowance.wrote(data(512), *now);
+            fine && probe
+                && allowance.received(update(), *now)
+                && allowance.received(update(), *now)
         }),
         Deed::Events(count) => (0..*count).all(|_| {
-            budget.worked(Work { pieces: 1, ..NOTHING });
-            budget.wrote(data(40), *now)
-                && budget.received(update(), *now)
-                && budget.received(update(), *now)
-                && budget.received(ping(), *now)
+            allowance.worked(Work { pieces: 1, ..NOTHING });
+            allowance.wrote(data(40), *now)
+                && allowance.received(update(), *now)
+                && allowance.received(update(), *now)
+                && allowance.received(ping(), *now)
         }),
         Deed::Quiet(seconds) => (0..*seconds).all(|_| {
             *now += Duration::from_secs(1);
-            budget.received(ping(), *now)
+            allowance.received(ping(), *now)
         }),
         Deed::Cancel => {
             *now += Duration::from_millis(500);
-            budget.received(headers(), *now) && budget.received(reset(), *now)
+            allowance.received(headers(), *now) && allowance.received(reset(), *now)
         }
     };
-    assert!(budget.left <= FULL);
+    assert!(allowance.left <= FULL);
     fine
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_calls_cancelled_at_once_are_no_flood() {
     let now = Instant::now();
-    let mut budget = Allowance::new(now);
+    let mut allowance = Allowance::new(now);
     for frame in std::iter::repeat_n(headers(), 100).chain(std::iter::repeat_n(reset(), 100)) {
-        assert!(budget.received(frame, now));
+        assert!(allowance.received(frame, now));
     }
 }
 
@@ -208,12 +211,12 @@ proptest! {
     #[test]
     fn honest_clients_never_use_it_up(deeds in vec(deed(), 1..100)) {
         let mut now = Instant::now();
-        let mut budget = Allowance::new(now);
+        let mut allowance = Allowance::new(now);
         for frame in [frame(4, 0, &[0; 24]), update(), frame(4, 1, b"")] {
-            prop_assert!(budget.received(frame, now));
+            prop_assert!(allowance.received(frame, now));
         }
         for deed in &deeds {
-            prop_assert!(does(&mut budget, &mut now, deed), "{deed:?} of {deeds:?}");
+            prop_assert!(does(&mut allowance, &mut now, deed), "{deed:?} of {deeds:?}");
         }
     }
 
@@ -222,14 +225,14 @@ proptest! {
         steps in vec((any::<u8>(), any::<u8>(), 0usize..300, any::<u32>(), 0u64..10_000), 0..200),
     ) {
         let mut now = Instant::now();
-        let mut budget = Allowance::new(now);
+        let mut allowance = Allowance::new(now);
         for (kind, flags, length, done, millis) in steps {
             now += Duration::from_millis(millis);
             let frame = frame(kind, flags, &vec![kind; length]);
-            let _left = budget.received(frame, now);
-            let _left = budget.wrote(frame, now);
-            budget.worked(Work { answered: done, refused: done, pieces: done });
-            prop_assert!(budget.left <= FULL);
+            let _left = allowance.received(frame, now);
+            let _left = allowance.wrote(frame, now);
+            allowance.worked(Work { answered: done, refused: done, pieces: done });
+            prop_assert!(allowance.left <= FULL);
         }
     }
 }

@@ -15,7 +15,7 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 
-use super::certificate::Facts;
+use super::certificate::CertificateFacts;
 use super::error::TlsError;
 use super::files::{Files, Inventory, Kept};
 use super::local_ca::{Ca, dns_names, fits};
@@ -106,13 +106,13 @@ fn host_name() -> Option<String> {
 }
 
 /// May this CA sign for all of these names, and for some time to come?
-fn may_sign(ca: &Facts, names: &[String], now: SystemTime) -> bool {
+fn may_sign(ca: &CertificateFacts, names: &[String], now: SystemTime) -> bool {
     ca.is_valid(now)
         && ca.is_valid(now + RENEW_BEFORE)
         && names.iter().all(|name| permits(ca, name))
 }
 
-fn permits(ca: &Facts, name: &str) -> bool {
+fn permits(ca: &CertificateFacts, name: &str) -> bool {
     ca.permitted.iter().any(|permitted| match name.strip_suffix(permitted.as_str()) {
         Some(below) => below.is_empty() || below.ends_with('.'),
         None => false,

@@ -47,7 +47,7 @@ impl Server {
 
     fn names(&self) -> Vec<String> {
         let path = self.path("cert.pem");
-        Facts::read(&pem::certificates(&path).unwrap()[0], &path).unwrap().names
+        CertificateFacts::read(&pem::certificates(&path).unwrap()[0], &path).unwrap().names
     }
 
     fn ca(&self) -> CertificateDer<'static> {
@@ -57,7 +57,7 @@ impl Server {
     /// Does a client that trusts the CA accept a certificate of it for that name?
     fn ca_can_sign(&self, name: &str) -> bool {
         let ca = self.ca();
-        let facts = Facts::read(&ca, Path::new("ca.pem")).unwrap();
+        let facts = CertificateFacts::read(&ca, Path::new("ca.pem")).unwrap();
         let key: PrivateKeyDer<'_> = pem::private_key(&self.path("ca-key.pem")).unwrap();
         let key = KeyPair::try_from(&key).unwrap();
         let signer = Ca::reopen(String::new(), &ca, &facts, key).unwrap().unwrap();
@@ -102,7 +102,7 @@ fn a_ca_near_its_end_is_replaced_and_no_leaf_outlives_it() {
     assert_eq!(server.start(&[], None).unwrap(), LEAF_RENEWED);
     let path = server.path("cert.pem");
     let [leaf, ca] = pem::certificates(&path).unwrap().try_into().unwrap();
-    let [leaf, ca] = [leaf, ca].map(|der| Facts::read(&der, &path).unwrap().not_after);
+    let [leaf, ca] = [leaf, ca].map(|der| CertificateFacts::read(&der, &path).unwrap().not_after);
     assert_eq!(leaf, ca);
     server.now += 2 * DAY;
     assert_eq!(server.start(&[], None).unwrap(), NEW);
@@ -262,7 +262,7 @@ async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
         let (_, client_side) = handshake(&acceptor, asking, asked).await;
         let answered = client_side.unwrap();
         let leaf = answered.get_ref().1.peer_certificates().unwrap()[0].clone();
-        let facts = Facts::read(&leaf, Path::new("served")).unwrap();
+        let facts = CertificateFacts::read(&leaf, Path::new("served")).unwrap();
         assert_eq!(facts.names.iter().any(|name| name == "127.0.0.1"), has_addresses, "{asked}");
         assert!(facts.names.iter().any(|name| name == "localhost"));
     }
@@ -273,6 +273,10 @@ async fn a_server_that_runs_for_long_renews_its_certificate() {
     let server = Server::new();
     let source = TlsSource::SelfSigned { dir: server.path("."), names: Vec::new() };
     let (acceptor, trust) = TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
+    // Nobody waits for a reload that reads the files at this moment.
+    let reload = acceptor.asked.lock();
+    acceptor.renew(server.now + 370 * DAY).unwrap();
+    drop(reload);
     for (days, renewed) in [(0, false), (300, false), (370, true)] {
         acceptor.renew(server.now + days * DAY).unwrap();
         let ca = pem::certificates(trust.ca.as_ref().unwrap()).unwrap().remove(0);
