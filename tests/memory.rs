@@ -312,8 +312,7 @@ async fn readers_that_never_read_hold_no_more_than_a_mebibyte_and_one_event() {
     for bytes in [100_000, 1_000_000, 4_000_000] {
         within(Duration::from_mins(1), async {
             let mark = Mark::new();
-            // Nobody is cut here: what a session holds from then on is another matter.
-            let times = Times { write: Duration::from_mins(10), ..*config().times };
+            let times = Times { write: Duration::from_secs(3), ..*config().times };
             let server = TestServer::start(
                 Config { times: times.check().unwrap(), ..config() },
                 mark.sh(&large(bytes)),
@@ -334,21 +333,20 @@ async fn readers_that_never_read_hold_no_more_than_a_mebibyte_and_one_event() {
             raw.until("\r\n\r\n").await;
             let ask = json!({ "jsonrpc": "2.0", "method": "t/large" });
             assert_eq!(session.post(&ask).await.status, 202);
-            let (most, calm) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+            let most = std::cell::Cell::new(0);
             eventually(|| {
-                let held = held(&server);
-                most.set(most.get().max(held));
-                // The system's buffers fill first: until then an event goes while the next one comes.
-                let is_kept = (bytes..1024 * KIB + bytes).contains(&held);
-                calm.set(if is_kept { calm.get() + 1 } else { 0 });
-                calm.get() == 300
+                let report = server.report();
+                // What its session holds when it is cut off, or gone, is another matter.
+                let is_cut = server.report().outcomes["reader_cut"] > 0;
+                if report.streams > 0 && !is_cut {
+                    most.set(most.get().max(report.buffered_bytes));
+                }
+                report.connections == 0
             })
             .await;
-            // What goes counts as a whole, and what comes with the room it has, which may be double.
-            assert!(most.get() < 1024 * KIB + 3 * bytes, "{} bytes of {bytes}", most.get());
-            assert_eq!(server.report().streams, 1);
+            assert!(most.get() >= bytes, "{} bytes of {bytes}", most.get());
+            assert!(most.get() < 1024 * KIB + bytes, "{} bytes of {bytes}", most.get());
             assert_eq!(session.delete().await.status, 204);
-            drop(raw);
             eventually(|| held(&server) == 0).await;
             assert!(server.stop().await);
             mark.gone().await;
