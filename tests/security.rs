@@ -46,14 +46,6 @@ fn every_test_that_is_named_exists() {
     }
 }
 
-#[test]
-fn a_test_is_known_by_its_attribute() {
-    let source =
-        "#[test]\n#[ignore]\nfn one() {}\n\nfn two() {}\n#[tokio::test(x)]\nasync fn three() {}";
-    assert!(is_test(source, "one") && is_test(source, "three"));
-    assert!(!is_test(source, "two") && !is_test(source, "four") && !is_test(source, "on"));
-}
-
 /// Rows whose first cell is an option: the option, and the cell with its default.
 fn options(page: &str, at: usize) -> BTreeMap<&str, &str> {
     let rows = page.lines().filter(|line| line.starts_with("| `--"));
