@@ -97,6 +97,11 @@ impl Rig {
         self.policy.replace(policy);
     }
 
+    /// How often this happened.
+    fn count(&self, outcome: &str) -> u64 {
+        self.metrics.outcomes()[outcome]
+    }
+
     /// How many sessions there are.
     fn sessions(&self) -> usize {
         self.metrics.gauges().sessions.value()
@@ -205,6 +210,7 @@ async fn a_silent_handshake_ends_at_10_seconds() {
     partial.io.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
     assert_eq!(silent.read_out().await.1, 10);
     assert_eq!(partial.read_out().await.1, 10);
+    assert_eq!(rig.count("handshake_timeout"), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,6 +223,7 @@ async fn a_head_that_does_not_end_is_answered_408_at_10_seconds() {
     assert_eq!(seconds, 10);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("application/json"), "{answer}");
+    assert_eq!(rig.count("head_timeout"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,6 +444,7 @@ async fn a_reader_that_takes_nothing_is_cut_at_30_seconds() {
     assert_eq!(rig.drain.front_tasks(), 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(rig.drain.front_tasks(), 0);
+    assert_eq!(rig.count("write_stalled"), 1);
     let (answer, _) = client.read_out().await;
     assert!(answer.len() < 1024 * 1024, "{}", answer.len());
 }
@@ -475,6 +483,7 @@ async fn a_violation_waits_for_the_call_before_it_and_its_peer_has_2_seconds() {
     assert_eq!(client.seconds(), 20);
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(rig.count("malformed"), 1);
     tokio::time::sleep(Duration::from_millis(1900)).await;
     assert_eq!(rig.drain.front_tasks(), 1);
     tokio::time::sleep(Duration::from_millis(200)).await;
