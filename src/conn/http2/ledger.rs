@@ -87,3 +87,33 @@ impl Ledger {
         self.0.lock().owes.map(|(since, _)| since)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_little_by_little_owes_from_the_beginning_of_4_kib() {
+        let ledger = Ledger::default();
+        let begun = Instant::now();
+        ledger.responding(1, 0);
+        assert_eq!(ledger.owes_since(), Some(begun));
+        for _ in 0..4 {
+            advance(Duration::from_secs(1)).await;
+            ledger.responding(1, LEAST_TAKEN / 4 - 1);
+            assert_eq!(ledger.owes_since(), Some(begun));
+        }
+        ledger.responding(1, 4);
+        let paid = begun + Duration::from_secs(4);
+        assert_eq!(ledger.owes_since(), Some(paid));
+        ledger.answered(false);
+        ledger.responding(1, 0);
+        assert_eq!(ledger.owes_since(), None, "its responses are being made");
+        ledger.end(true);
+        assert_eq!(ledger.owes_since(), Some(paid));
+    }
+}

@@ -56,6 +56,16 @@ fn flood(frames: &[Frame], work: Work, every: Duration) -> (usize, Abuse) {
 
 const NOTHING: Work = Work { answered: 0, refused: 0, pieces: 0 };
 
+#[test]
+fn what_is_longer_costs_more() {
+    for (kind, length, points) in
+        [(1, 200, 1), (1, 16_384, 9), (9, 0, 10), (9, 16_384, 18), (4, 0, 10), (4, 640, 20)]
+    {
+        let price = price(frame(kind, 0, &vec![0; length]));
+        assert_eq!(price.map(|(_, points)| points), Some(points), "{kind}, {length}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_flood_ends_within_2000_frames() {
     let refused = Work { refused: 1, ..NOTHING };
