@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::custody::orphans::Own;
-use super::places::Place;
-use super::process::{Ending, Process};
+use super::places::ChildPlace;
+use super::process::{Process, ProcessEnd};
 use super::redact::Redactor;
 use super::starts::Attempt;
 use super::stderr::{self, LastWords};
@@ -49,7 +49,7 @@ pub(super) struct Life {
     pub(super) quota: Quota,
     pub(super) metrics: Metrics,
     pub(super) drain: Drain,
-    pub(super) place: Place,
+    pub(super) place: ChildPlace,
 }
 
 /// The edge's ends of a child's pipes.
@@ -177,7 +177,7 @@ async fn watched(
     what
 }
 
-async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
+async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> ProcessEnd {
     let status = process.reap().await;
     if let Some(own) = own {
         own.reaped(status.is_by_signal());
@@ -187,7 +187,7 @@ async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
 }
 
 /// Gives the place back once the whole group is gone.
-async fn leave(process: &Process, place: Place) {
+async fn leave(process: &Process, place: ChildPlace) {
     process.group_gone().await;
     drop(place);
 }
