@@ -22,7 +22,7 @@ pub(super) struct PlainCall {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body<'a> {
+struct CallBody<'a> {
     #[serde(borrow)]
     name: &'a RawValue,
     #[serde(borrow, default)]
@@ -38,7 +38,8 @@ impl PlainCall {
         if text.trim_ascii_start().starts_with('[') {
             return Err(wrong(&"it is an array"));
         }
-        let Body { name, arguments } = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let CallBody { name, arguments } =
+            serde_json::from_str(text).map_err(|error| wrong(&error))?;
         let raw_name = name.get();
         let raw = arguments.map_or("{}", RawValue::get);
         let name = serde_json::from_str(raw_name)

@@ -44,7 +44,7 @@ pub enum Onto {
 
 /// One call that waits for the backend.
 #[derive(Debug)]
-struct Pending {
+struct PendingCall {
     stream: StreamId,
     deadline: Instant,
     progress: Option<RequestId>,
@@ -72,7 +72,7 @@ pub struct State {
     audience: Audience,
     version: Option<ProtocolVersion>,
     refused: bool,
-    calls: HashMap<RequestId, Pending>,
+    calls: HashMap<RequestId, PendingCall>,
     asked: VecDeque<(RequestId, StreamId)>,
     logs: BTreeMap<StreamId, EventLog>,
     next_stream: u64,
@@ -205,7 +205,7 @@ impl State {
             let shape = call.take_shape();
             let request = call.request();
             let Some(id) = request.id() else { continue };
-            let pending = Pending {
+            let pending = PendingCall {
                 stream,
                 deadline,
                 progress: request.progress_token(),

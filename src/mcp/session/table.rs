@@ -40,18 +40,18 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Hold {
     client: ClientKey,
-    places: Mutex<Option<Places>>,
+    places: Mutex<Option<SessionPermits>>,
 }
 
 /// A place in all, and one of the client's.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct SessionPermits {
     all: TotalPermit,
     _client: Permit,
 }
 
 impl Hold {
-    fn release(&self) -> Option<Places> {
+    fn release(&self) -> Option<SessionPermits> {
         self.places.lock().take()
     }
 }
@@ -123,7 +123,7 @@ impl SessionTable {
             Some(permit) => {
                 let free = self.places.try_take(max_sessions);
                 let all = free.map_or_else(|| of_all().map(|evicted| evicted.all), Ok)?;
-                Places { all, _client: permit }
+                SessionPermits { all, _client: permit }
             }
         };
         if self.per_client.taken(client) > sessions_per_ip {
@@ -142,7 +142,7 @@ impl SessionTable {
         &self,
         of: Option<ClientKey>,
         newcomer: Newcomer<'_>,
-    ) -> Result<Places, Option<Instant>> {
+    ) -> Result<SessionPermits, Option<Instant>> {
         // A session that is used or ended in just this moment makes it choose again.
         for _ in 0..MAX_CHOICES {
             let sessions = self.sessions.iter();
