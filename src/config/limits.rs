@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::draft::Draft;
-use super::kind::{Count, Kind, Length, Size, Time, within};
+use super::kind::{Count, Length, NumberKind, Size, Time, within};
 use super::setting::{PLAIN, Setting};
 
 /// A value whose every part is within its range, as [`Limits::check`] makes one.

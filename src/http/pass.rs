@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request}
 use http_body::Body;
 
 use super::caller::caller;
-use super::forward::{self, Terms};
+use super::forward::{self, ForwardTerms};
 use super::head;
 use super::places::ForwardPlaces;
 use super::refusal::{ForwardError, Refusal};
@@ -131,7 +131,7 @@ impl Front {
                 Err(full) => return Err(full),
             }
         }
-        let terms = Terms {
+        let terms = ForwardTerms {
             place,
             events: events.then(|| drain.draining()),
             silence: upstream.patience(),

@@ -128,7 +128,7 @@ where
     B: Body<Data = Bytes>,
 {
     let end = Instant::now() + limits.total;
-    let books = Books { error: None, done: body.is_end_stream() };
+    let books = BodyState { error: None, done: body.is_end_stream() };
     let books = Arc::new(Mutex::new(books));
     let fate = Fate { end, books: Arc::clone(&books) };
     let timer = Box::pin(sleep_until(end));
@@ -148,18 +148,18 @@ pub(crate) struct Passing<B> {
     /// slow as well.
     waits: bool,
     timer: Pin<Box<Sleep>>,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<BodyState>>,
 }
 
 /// What becomes of a body that was handed on.
 #[derive(Debug)]
 pub(crate) struct Fate {
     end: Instant,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<BodyState>>,
 }
 
 #[derive(Debug)]
-struct Books {
+struct BodyState {
     error: Option<BodyError>,
     done: bool,
 }

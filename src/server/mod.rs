@@ -77,9 +77,9 @@ pub enum StartError {
 
 /// What stands behind a server.
 #[derive(Debug)]
-pub struct Behind(Kind);
+pub struct Behind(BehindKind);
 
-enum Kind {
+enum BehindKind {
     Child(ChildCommand),
     Upstream(Box<config::Upstream>),
     Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
@@ -91,7 +91,7 @@ struct Opened {
     front: Option<Front>,
 }
 
-impl std::fmt::Debug for Kind {
+impl std::fmt::Debug for BehindKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Child(command) => write!(f, "Child({})", command.program),
@@ -105,19 +105,19 @@ impl Behind {
     /// A stdio MCP server: one process for each session.
     #[must_use]
     pub fn child(command: ChildCommand) -> Self {
-        Self(Kind::Child(command))
+        Self(BehindKind::Child(command))
     }
 
     /// An MCP server that speaks HTTP itself.
     #[must_use]
     pub fn upstream(upstream: config::Upstream) -> Self {
-        Self(Kind::Upstream(Box::new(upstream)))
+        Self(BehindKind::Upstream(Box::new(upstream)))
     }
 
     /// An MCP server in this process.
     #[must_use]
     pub fn handler(handler: impl Handler) -> Self {
-        Self(Kind::Embedded(Box::new(|drain| EmbeddedBackend::new(handler, drain))))
+        Self(BehindKind::Embedded(Box::new(|drain| EmbeddedBackend::new(handler, drain))))
     }
 
     /// The built-in server that lets a client be checked with nothing else installed.
@@ -129,14 +129,14 @@ impl Behind {
     fn open(self, config: &Config, metrics: &Metrics, drain: &Drain) -> Result<Opened, StartError> {
         let Config { limits, access, .. } = config;
         let backend = match self.0 {
-            Kind::Child(command) => Backend::Stdio(StdioBackend::new(
+            BehindKind::Child(command) => Backend::Stdio(StdioBackend::new(
                 &command,
                 access.secrets(),
                 metrics.clone(),
                 drain.clone(),
             )?),
-            Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
-            Kind::Upstream(asked) => {
+            BehindKind::Embedded(open) => Backend::Embedded(open(drain.clone())),
+            BehindKind::Upstream(asked) => {
                 let upstream = Arc::new(Client::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
