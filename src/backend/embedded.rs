@@ -477,7 +477,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_to_the_client_and_its_answer_comes_back() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::unbounded());
         send(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         assert_eq!(asked.method(), Some("roots/list"));
@@ -488,7 +488,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_data_of_an_error_is_kept_both_ways() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::unbounded());
         send(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         let id = asked.id().unwrap();
@@ -500,7 +500,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_ends_and_a_panic_is_answered() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::unbounded());
         send(&link, request(1, "hang")).await;
         send(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
             .await;
@@ -514,7 +514,7 @@ mod tests {
     async fn a_notification_that_panics_leaves_the_session() {
         let metrics = Metrics::default();
         let mut link =
-            EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::default());
+            EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::unbounded());
         send(&link, Message::notification("notifications/panic", &json!({}))).await;
         send(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
@@ -526,7 +526,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dropping_the_link_ends_the_session() {
         let drain = Drain::default();
-        let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::default());
+        let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::unbounded());
         send(&link, request(1, "hang")).await;
         drop(link);
         assert!(drain.finish(Duration::from_secs(1)).await);

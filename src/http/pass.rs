@@ -115,7 +115,7 @@ impl Front {
         };
         // Event streams may take long to send their head.
         let patience = (!wants_events).then_some(upstream.patience());
-        let caller = caller(visit, Some(upstream), principal, Quota::default());
+        let caller = caller(visit, Some(upstream), principal, Quota::unbounded());
         let request = forward::head(upstream, &caller, head)?;
         let host = request.headers().get(header::HOST).cloned();
         let response = forward::send(upstream, tag, request, patience, body, policy.body()).await?;

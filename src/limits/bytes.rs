@@ -47,8 +47,8 @@ struct Level<N> {
     taken: N,
 }
 
-/// One peer's part of the budget. Clones share it. The default is nobody's, and has no bounds.
-#[derive(Clone, Default)]
+/// One peer's part of the budget. Clones share it.
+#[derive(Clone)]
 pub(crate) struct Quota(Option<Arc<PeerPart>>);
 
 struct PeerPart {
@@ -226,6 +226,11 @@ impl Drop for PeerPart {
 }
 
 impl Quota {
+    /// Nobody's: there is always memory, and nothing is counted.
+    pub(crate) fn unbounded() -> Self {
+        Self(None)
+    }
+
     /// Takes so many bytes, if they are there.
     pub(crate) fn try_take(&self, bytes: usize) -> Result<Share, Short> {
         if let Some(part) = &self.0 {
@@ -472,7 +477,7 @@ mod tests {
         assert_eq!(quota.try_take(1001).unwrap_err(), Short::Ever);
         assert_eq!((quota.check(101), quota.check(1001)), (Err(Short::Peer), Err(Short::Ever)));
         assert!(quota.could_have(1000) && !quota.could_have(1001));
-        assert!(Quota::default().could_have(usize::MAX));
+        assert!(Quota::unbounded().could_have(usize::MAX));
         drop(held);
         assert_eq!(metrics.outcomes()["peer_memory_full"], 4);
         // The room doubles up to what can be had, and no further.

@@ -291,7 +291,7 @@ mod tests {
     fn session_with(times: SessionTimes, place: OnShelf) -> Arc<Session> {
         let (to_backend, _told) = tokio::sync::mpsc::channel(1);
         let (_say, from_backend) = tokio::sync::mpsc::channel(1);
-        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
+        let terms = Terms { times, quota: Quota::unbounded(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let link = Link { to_backend, from_backend };
         Session::start(SessionId::random().unwrap(), owner, terms, link, place, &Drain::default())

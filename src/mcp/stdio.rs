@@ -61,7 +61,7 @@ where
     };
     let owner = (Principal::Anonymous, Transport::Stdio);
     // One client, who is whoever started the edge: there is nobody to protect from it.
-    let quota = Quota::default();
+    let quota = Quota::unbounded();
     let metrics = Metrics::default();
     let terms = Terms { times: held_to, quota, metrics };
     let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
@@ -90,7 +90,7 @@ where
 /// Hands what comes in on to the session, up to the end of the input.
 async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<Session>) {
     let sender = Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio());
-    let mut lines = Frames::new(input, max_line, CancellationToken::new());
+    let mut lines = Frames::new(input, max_line, CancellationToken::new(), Quota::unbounded());
     while let Some(line) = lines.next().await {
         let parsed = match line {
             Line::Whole(bytes) => Message::parse(bytes.clone()).map_err(|error| {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn diagnostics() -> Link {
-        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::default())
+        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::unbounded())
     }
 
     /// A link whose backend the test plays.

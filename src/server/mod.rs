@@ -360,7 +360,7 @@ pub async fn serve_stdio(
     let drain = Drain::new(metrics.clone());
     let Opened { backend, front } = behind.open(config, &metrics, &drain)?;
     let link = backend
-        .open(Starter::Edge, &Quota::default(), limits)
+        .open(Starter::Edge, &Quota::unbounded(), limits)
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);

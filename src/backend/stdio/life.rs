@@ -113,11 +113,12 @@ impl Life {
         let last_words = LastWords::default();
         let mut noise = Noise::of(pid, command.redactor(), metrics.clone(), (&watch, &last_words));
         let speaking = async {
-            let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
+            let lines = Frames::new(stdout, max_line, exited.clone(), quota);
             stdout::hand_on(lines, &to_session, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
-        let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
+        // A line of stderr is short, and is written to the log at once.
+        let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone(), Quota::unbounded());
         let muttering = stderr::listen(muttering, pid, command.redactor(), &last_words, &watch);
         let mut output = pin!(join(speaking, muttering).map(drop).fuse());
 

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<PlainCall, Reason> {
-        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()), &Quota::default())
+        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()), &Quota::unbounded())
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             assert!(matches!(read(body), Err(Reason::NotACall(_))), "{body}");
         }
         assert!(
-            PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}"), &Quota::default())
+            PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}"), &Quota::unbounded())
                 .is_err()
         );
     }

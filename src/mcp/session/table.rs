@@ -265,7 +265,7 @@ mod tests {
         let (say, from_backend) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
+        let terms = Terms { times, quota: Quota::unbounded(), metrics: Metrics::default() };
         let id = place.id().clone();
         let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
