@@ -218,6 +218,13 @@ limits! {
     }
 }
 
+impl Limits {
+    /// Bytes that one message may have, whichever way it goes.
+    pub(crate) fn largest_message(&self) -> usize {
+        self.max_body_bytes.max(self.max_line_bytes)
+    }
+}
+
 limits! {
     /// Lengths of time, and what happens when one is over. COMMAND is what runs behind the edge.
     Times in "Time limits" {

@@ -25,9 +25,8 @@ use crate::config::{self, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
-use crate::guard::Guard;
 use crate::http::{App, Front};
-use crate::limits::bytes::Quota;
+use crate::limits::bytes::{Budget, Quota};
 use crate::listener::{ConnectionPlaces, Listener};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
@@ -154,6 +153,22 @@ impl Behind {
     }
 }
 
+impl Opened {
+    fn into_app(
+        self,
+        config: &Config,
+        policy: &CurrentPolicy,
+        budget: &Budget,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> App {
+        let Self { backend, front } = self;
+        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
+        let (policy, budget) = (policy.clone(), budget.clone());
+        App::new(config, policy, budget, mcp, front, metrics.clone(), drain.clone())
+    }
+}
+
 /// Where plain HTTP is sent to TLS.
 #[derive(Debug)]
 struct Redirect {
@@ -199,7 +214,7 @@ impl Server {
             Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
             None => None,
         };
-        let Opened { backend, front } = behind.open(&config, &metrics, &drain)?;
+        let opened = behind.open(&config, &metrics, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -211,11 +226,10 @@ impl Server {
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         policy.replace(Policy::new(&config, names));
-        let guard = Guard::new(metrics.clone());
-        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
-        let app =
-            App::new(&config, policy.clone(), guard, mcp, front, metrics.clone(), drain.clone());
-        let app = Arc::new(app);
+        let limits = &config.limits;
+        let budget =
+            Budget::new(limits.max_buffered_bytes, limits.largest_message(), metrics.clone());
+        let app = Arc::new(opened.into_app(&config, &policy, &budget, &metrics, &drain));
         let redirect = redirect.map(|(listener, at)| {
             let app = Arc::clone(&app);
             let port = address.port();
@@ -228,6 +242,7 @@ impl Server {
             connection: Arc::clone(&connection),
             app: Arc::clone(&app),
             policy: policy.clone(),
+            budget,
             names: names.to_vec(),
             config: Mutex::new(config),
         });

@@ -145,7 +145,8 @@ fn slow_within(call: Duration) -> (Mcp, Policy) {
     let config = Config { times: times.check().unwrap(), ..Config::default() };
     let drain = Drain::default();
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
-    let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain);
+    let budget = Budget::new(256 << 20, 16 << 20, Metrics::default());
+    let mcp = Mcp::new(backend, budget, Metrics::default(), drain);
     (mcp, Policy::new(&config, &[]))
 }
 

@@ -203,7 +203,7 @@ mod tests {
     use crate::caller::{Caller, TokenId};
     use crate::config::{Config, Limits};
     use crate::drain::Drain;
-    use crate::limits::bytes::Quota;
+    use crate::limits::bytes::{Budget, Quota};
     use crate::mcp::Mcp;
     use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
@@ -425,7 +425,8 @@ mod tests {
         let config = Config { limits: limits.check().unwrap(), ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
-        let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain.clone());
+        let budget = Budget::new(256 << 20, 16 << 20, Metrics::default());
+        let mcp = Mcp::new(backend, budget, Metrics::default(), drain.clone());
         let policy = Policy::new(&config, &[]);
         let newcomer = Newcomer { principal: &ME, patience: Instant::now() };
         let place = mcp.sessions.table.take(client(1), newcomer, &policy.limits).unwrap();
