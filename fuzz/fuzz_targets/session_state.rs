@@ -12,7 +12,9 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mcp_edge::Transport;
-use mcp_edge::fuzzing::mcp::{Audience, During, Onto, Reason, Routed, State, StreamId, Turn, begin, state};
+use mcp_edge::fuzzing::mcp::{
+    Audience, During, Onto, Reason, Routed, State, StreamId, Turn, begin, state,
+};
 use mcp_edge::jsonrpc::{Message, RequestId};
 use mcp_edge_fuzz::edge;
 use serde_json::{Value, json};
