@@ -175,7 +175,7 @@ impl Caller {
             tls: None,
             session: None,
             provenance: None,
-            quota: Quota::default(),
+            quota: Quota::unbounded(),
         }
     }
 }

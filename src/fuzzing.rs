@@ -18,6 +18,7 @@ pub use crate::mcp::fuzzing as mcp;
 pub use crate::wire::events::Event;
 pub use crate::wire::proxy_header::{Header, MAX_HEADER, read as proxy_header};
 
+use crate::limits::bytes::Quota;
 use crate::limits::lines::{Line, Splitter};
 use crate::wire::events::Decoder;
 use crate::wire::forwarded::TrustedProxies;
@@ -30,7 +31,7 @@ use crate::wire::jsonrpc::Message;
 /// where the end of a line is told that was not cut.
 #[must_use]
 pub fn lines(pieces: &[&[u8]], max: usize) -> Vec<(Bytes, bool)> {
-    let mut splitter = Splitter::new(max);
+    let mut splitter = Splitter::new(max, Quota::unbounded());
     let mut lines = Vec::new();
     let mut cut = false;
     let mut seen = |line| match line {

@@ -12,7 +12,9 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mcp_edge::Transport;
-use mcp_edge::fuzzing::mcp::{Audience, During, Onto, Reason, Routed, State, StreamId, Turn, begin};
+use mcp_edge::fuzzing::mcp::{
+    Audience, During, Onto, Reason, Routed, State, StreamId, Turn, begin, state,
+};
 use mcp_edge::jsonrpc::{Message, RequestId};
 use mcp_edge_fuzz::edge;
 use serde_json::{Value, json};
@@ -182,7 +184,7 @@ fuzz_target!(|input: Input| edge::run(async { play(input) }));
 
 fn play(input: Input) {
     let transport = if input.bare { Transport::Bare } else { Transport::StreamableHttp };
-    let mut books = Books(State::new(Audience::of(transport), Instant::now()));
+    let mut books = Books(state(Audience::of(transport), Instant::now()));
     let (mut model, mut readers) = (Model::default(), Vec::<Reader>::new());
     for step in input.steps.iter().take(600) {
         model.serial += 1;

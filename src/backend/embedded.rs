@@ -150,17 +150,17 @@ impl Call {
     }
 }
 
-type Answer = Result<Value, CallError>;
+type CallResult = Result<Value, CallError>;
 
 /// What the handler asked the client and was not told yet.
 #[derive(Debug, Default)]
 struct Questions {
     next: AtomicU64,
-    open: Mutex<HashMap<RequestId, oneshot::Sender<Answer>>>,
+    open: Mutex<HashMap<RequestId, oneshot::Sender<CallResult>>>,
 }
 
 impl Questions {
-    fn open(&self) -> Option<(RequestId, oneshot::Receiver<Answer>)> {
+    fn open(&self) -> Option<(RequestId, oneshot::Receiver<CallResult>)> {
         let mut open = self.open.lock();
         if open.len() >= MAX_QUESTIONS {
             return None;
@@ -171,7 +171,7 @@ impl Questions {
         Some((id, receiver))
     }
 
-    fn close(&self, id: &RequestId) -> Option<oneshot::Sender<Answer>> {
+    fn close(&self, id: &RequestId) -> Option<oneshot::Sender<CallResult>> {
         self.open.lock().remove(id)
     }
 }
@@ -191,7 +191,7 @@ impl Drop for Open {
 /// The boxed twin of [`Handler`], so that nobody has to write `Pin<Box<…>>`.
 pub(super) trait AnyHandler: Send + Sync {
     fn info(&self) -> ServerInfo;
-    fn call<'a>(&'a self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+    fn call<'a>(&'a self, call: Call) -> Pin<Box<dyn Future<Output = CallResult> + Send + 'a>>;
     fn notified(&self, method: &str, params: &Value, caller: &Caller);
 }
 
@@ -200,7 +200,7 @@ impl<H: Handler> AnyHandler for H {
         Handler::info(self)
     }
 
-    fn call<'a>(&'a self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+    fn call<'a>(&'a self, call: Call) -> Pin<Box<dyn Future<Output = CallResult> + Send + 'a>> {
         Box::pin(Handler::call(self, call))
     }
 
@@ -366,7 +366,7 @@ impl EmbeddedSession {
         }
     }
 
-    async fn answer(&self, id: &RequestId, answer: &Answer) {
+    async fn answer(&self, id: &RequestId, answer: &CallResult) {
         drop(self.to_session.send(to_said(id, answer, &self.quota)).await);
     }
 
@@ -388,7 +388,7 @@ impl EmbeddedSession {
     }
 }
 
-fn to_said(id: &RequestId, answer: &Answer, quota: &Quota) -> FromBackend {
+fn to_said(id: &RequestId, answer: &CallResult, quota: &Quota) -> FromBackend {
     let message = match answer {
         Ok(result) => Message::result(id, result),
         Err(CallError { code, message, data }) => {
@@ -402,24 +402,24 @@ fn params_of(message: &Message) -> Value {
     serde_json::from_str(message.params()).unwrap_or(Value::Null)
 }
 
-fn answer_of(message: &Message) -> Answer {
+fn answer_of(message: &Message) -> CallResult {
     #[derive(serde::Deserialize)]
-    struct Body {
+    struct ClientAnswer {
         #[serde(default)]
         result: Value,
-        error: Option<Refused>,
+        error: Option<ClientError>,
     }
     #[derive(serde::Deserialize)]
-    struct Refused {
+    struct ClientError {
         code: i32,
         message: String,
         data: Option<Value>,
     }
     match serde_json::from_slice(message.bytes()) {
-        Ok(Body { error: Some(Refused { code, message, data }), .. }) => {
+        Ok(ClientAnswer { error: Some(ClientError { code, message, data }), .. }) => {
             Err(CallError { code, message, data })
         }
-        Ok(Body { result, error: None }) => Ok(result),
+        Ok(ClientAnswer { result, error: None }) => Ok(result),
         Err(error) => Err(CallError::internal(format!("the client's answer: {error}"))),
     }
 }
@@ -477,7 +477,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_to_the_client_and_its_answer_comes_back() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::unbounded());
         send(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         assert_eq!(asked.method(), Some("roots/list"));
@@ -488,7 +488,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_data_of_an_error_is_kept_both_ways() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::unbounded());
         send(&link, request(1, "ask")).await;
         let asked = next(&mut link).await;
         let id = asked.id().unwrap();
@@ -500,7 +500,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_call_ends_and_a_panic_is_answered() {
-        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::default());
+        let mut link = EmbeddedBackend::new(Fixture, Drain::default()).open(&Quota::unbounded());
         send(&link, request(1, "hang")).await;
         send(&link, Message::notification("notifications/cancelled", &json!({ "requestId": 1 })))
             .await;
@@ -514,7 +514,7 @@ mod tests {
     async fn a_notification_that_panics_leaves_the_session() {
         let metrics = Metrics::default();
         let mut link =
-            EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::default());
+            EmbeddedBackend::new(Fixture, Drain::new(metrics.clone())).open(&Quota::unbounded());
         send(&link, Message::notification("notifications/panic", &json!({}))).await;
         send(&link, request(1, "ping")).await;
         assert_eq!(next(&mut link).await.id(), Some(&RequestId::from(1)));
@@ -526,7 +526,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dropping_the_link_ends_the_session() {
         let drain = Drain::default();
-        let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::default());
+        let link = EmbeddedBackend::new(Fixture, drain.clone()).open(&Quota::unbounded());
         send(&link, request(1, "hang")).await;
         drop(link);
         assert!(drain.finish(Duration::from_secs(1)).await);

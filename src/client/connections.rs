@@ -59,7 +59,7 @@ impl Connector {
         Some(Self { host, port, tls })
     }
 
-    async fn connect(&self) -> io::Result<Connection> {
+    async fn connect(&self) -> io::Result<UpstreamConnection> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
         tcp.set_nodelay(true)?;
         SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
@@ -74,7 +74,7 @@ impl Connector {
         builder.max_buf_size(MAX_HEAD);
         let (sender, driver) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
-        Ok(Connection { sender, driver: Box::pin(driver), over: None })
+        Ok(UpstreamConnection { sender, driver: Box::pin(driver), over: None })
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) struct Connections {
     connector: Connector,
     connect: Duration,
     /// The oldest first.
-    idle: Mutex<Vec<(Connection, Instant)>>,
+    idle: Mutex<Vec<(UpstreamConnection, Instant)>>,
     given: Notify,
     most: usize,
 }
@@ -153,12 +153,12 @@ impl Connections {
         Arc::new(Self { connector, connect, idle: Mutex::default(), given: Notify::new(), most })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(UpstreamConnection, Instant)>> {
         self.idle.lock()
     }
 
     /// The connection that was used last, if it is still good.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<UpstreamConnection> {
         loop {
             let (mut connection, since) = self.idle().pop()?;
             if since.elapsed() >= KEPT {
@@ -172,7 +172,7 @@ impl Connections {
         }
     }
 
-    fn give_back(&self, connection: Connection) {
+    fn give_back(&self, connection: UpstreamConnection) {
         let mut idle = self.idle();
         if idle.len() >= self.most {
             return;
@@ -202,7 +202,7 @@ impl Connections {
         Ok(())
     }
 
-    async fn connect(&self) -> io::Result<Connection> {
+    async fn connect(&self) -> io::Result<UpstreamConnection> {
         let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
         let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
         connecting.await.map_err(late).and_then(|connected| connected)
@@ -241,7 +241,7 @@ impl Connections {
     fn arriving(
         self: &Arc<Self>,
         response: Response<Incoming>,
-        connection: Connection,
+        connection: UpstreamConnection,
     ) -> Response<Arriving> {
         response.map(|body| Arriving {
             body,
@@ -253,14 +253,14 @@ impl Connections {
 }
 
 /// One connection.
-struct Connection {
+struct UpstreamConnection {
     sender: SendRequest<Outgoing>,
     driver: Pin<Box<Driver>>,
     /// How it ended.
     over: Option<Result<(), hyper::Error>>,
 }
 
-impl Connection {
+impl UpstreamConnection {
     /// Lets the connection go on. Ready once it is over.
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.over.is_none()
@@ -311,7 +311,7 @@ impl Connection {
 /// it closes it.
 pub(crate) struct Arriving {
     body: Incoming,
-    connection: Option<Connection>,
+    connection: Option<UpstreamConnection>,
     /// Was it read to its end? A body without a declared length does not say so itself.
     ended: bool,
     connections: Arc<Connections>,

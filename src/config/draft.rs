@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-use super::kind::Kind;
+use super::kind::NumberKind;
 use super::setting::{TOKEN, Typed};
 use super::{ConfigError, Given, Reason, Setting};
 
@@ -84,7 +84,10 @@ impl Draft {
     }
 
     /// A number, if one was given.
-    pub(super) fn number<K: Kind>(&self, name: &'static str) -> Result<Option<K::Of>, ConfigError> {
+    pub(super) fn number<K: NumberKind>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<K::Of>, ConfigError> {
         self.texts(name).last().map(|text| self.understood(name, text, K::read)).transpose()
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{ConfigError, Given, Reason, read};
 
 /// Numbers of one kind: how they are read and shown.
-pub(super) trait Kind {
+pub(super) trait NumberKind {
     type Of: Copy + PartialOrd;
     /// What stands for one in the help text.
     const VALUE: &'static str;
@@ -24,7 +24,7 @@ pub(super) struct Size;
 /// A length of time.
 pub(super) struct Time;
 
-impl Kind for Count {
+impl NumberKind for Count {
     type Of = u32;
     const VALUE: &'static str = "COUNT";
     fn read(text: &OsStr) -> Result<u32, String> {
@@ -35,7 +35,7 @@ impl Kind for Count {
     }
 }
 
-impl Kind for Length {
+impl NumberKind for Length {
     type Of = usize;
     const VALUE: &'static str = "COUNT";
     fn read(text: &OsStr) -> Result<usize, String> {
@@ -46,7 +46,7 @@ impl Kind for Length {
     }
 }
 
-impl Kind for Size {
+impl NumberKind for Size {
     type Of = usize;
     const VALUE: &'static str = "SIZE";
     fn read(text: &OsStr) -> Result<usize, String> {
@@ -57,7 +57,7 @@ impl Kind for Size {
     }
 }
 
-impl Kind for Time {
+impl NumberKind for Time {
     type Of = Duration;
     const VALUE: &'static str = "TIME";
     fn read(text: &OsStr) -> Result<Duration, String> {
@@ -69,7 +69,7 @@ impl Kind for Time {
 }
 
 /// Refuses what would stop all service, or overflow. Said of a value given in code.
-pub(super) fn within<K: Kind>(
+pub(super) fn within<K: NumberKind>(
     name: &'static str,
     value: K::Of,
     range: &RangeInclusive<K::Of>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::draft::Draft;
-use super::kind::{Count, Kind, Length, Size, Time, within};
+use super::kind::{Count, Length, NumberKind, Size, Time, within};
 use super::setting::{PLAIN, Setting};
 
 /// A value whose every part is within its range, as [`Limits::check`] makes one.
@@ -215,6 +215,13 @@ limits! {
         max_buffered_bytes: usize as Size = 256 MiB, MiB..=1024 * GiB, "max-buffered-bytes",
             "Bytes of messages that are held at once: bodies, queues, streams, answers; a quarter is \
              the most for one address, which is answered 429 then, others 503 when all is used up";
+    }
+}
+
+impl Limits {
+    /// Bytes that one message may have, whichever way it goes.
+    pub(crate) fn largest_message(&self) -> usize {
+        self.max_body_bytes.max(self.max_line_bytes)
     }
 }
 

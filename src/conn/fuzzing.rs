@@ -15,9 +15,9 @@ use crate::backend::embedded::{EmbeddedBackend, Handler};
 use crate::caller::{Alpn, TlsFacts};
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::guard::Guard;
 use crate::http::App;
 use crate::limits::addr::ClientAddr;
+use crate::limits::bytes::Budget;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
@@ -44,11 +44,13 @@ impl Edge {
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
         let metrics = Metrics::default();
-        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
+        let limits = &config.limits;
+        let budget =
+            Budget::new(limits.max_buffered_bytes, limits.largest_message(), metrics.clone());
+        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(config, &[]));
-        let guard = Guard::new(metrics.clone());
         let app =
-            App::new(config, policy.clone(), guard, mcp, None, metrics.clone(), drain.clone());
+            App::new(config, policy.clone(), budget, mcp, None, metrics.clone(), drain.clone());
         let connection = Connection::new(Arc::new(app), None, metrics.clone(), drain.clone());
         Self { connection, policy, metrics, drain }
     }

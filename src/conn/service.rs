@@ -17,10 +17,9 @@ use crate::drain::Drain;
 use crate::http::{App, ConnInfo, ReplyBody};
 use crate::policy::Policy;
 
-type Answer = Response<Reported<ReplyBody>>;
-
 /// One request that is being answered.
-pub(super) type Serving = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+pub(super) type Serving =
+    Pin<Box<dyn Future<Output = Result<Response<Reported<ReplyBody>>, Infallible>> + Send>>;
 
 /// What connections are served with, whichever protocol they speak.
 #[derive(Debug)]

@@ -40,6 +40,7 @@ use crate::caller::Principal;
 use crate::config::{Config, PassRule, TlsSource};
 use crate::drain::Drain;
 use crate::guard::{Guard, Visit};
+use crate::limits::bytes::Budget;
 use crate::mcp::{Ask, Mcp};
 use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
@@ -53,6 +54,7 @@ pub(crate) struct App {
     mcp: Mcp,
     front: Option<Front>,
     policy: CurrentPolicy,
+    budget: Budget,
     /// Are the certificates such that clients may be told never to come without TLS?
     only_tls: bool,
     requests: RequestTags,
@@ -66,7 +68,7 @@ impl App {
     pub(crate) fn new(
         config: &Config,
         policy: CurrentPolicy,
-        guard: Guard,
+        budget: Budget,
         mcp: Mcp,
         front: Option<Front>,
         metrics: Metrics,
@@ -74,10 +76,11 @@ impl App {
     ) -> Self {
         Self {
             path: config.path.to_string(),
-            guard,
+            guard: Guard::new(metrics.clone()),
             mcp,
             front,
             policy,
+            budget,
             only_tls: matches!(config.tls, TlsSource::Files(_)),
             requests: RequestTags::default(),
             notices: Notices::default(),
@@ -181,7 +184,7 @@ impl App {
         let admitted = self.guard.admit(&policy.admission, visit).await?;
         visit.conn.mark_authenticated();
         let fields = Fields::of(&head.headers, head::accept(head, route)).map_err(Refusal::Head)?;
-        let quota = self.mcp.budget().of(visit.key());
+        let quota = self.budget.of(visit.key());
         let verb = self.verb(policy, visit, route, &fields, &mut body, &quota).await?;
         let upstream = self.front.as_ref().map(Front::upstream);
         let ask = Ask {

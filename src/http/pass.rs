@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request}
 use http_body::Body;
 
 use super::caller::caller;
-use super::forward::{self, Terms};
+use super::forward::{self, ForwardTerms};
 use super::head;
 use super::places::ForwardPlaces;
 use super::refusal::{ForwardError, Refusal};
@@ -115,7 +115,7 @@ impl Front {
         };
         // Event streams may take long to send their head.
         let patience = (!wants_events).then_some(upstream.patience());
-        let caller = caller(visit, Some(upstream), principal, Quota::default());
+        let caller = caller(visit, Some(upstream), principal, Quota::unbounded());
         let request = forward::head(upstream, &caller, head)?;
         let host = request.headers().get(header::HOST).cloned();
         let response = forward::send(upstream, tag, request, patience, body, policy.body()).await?;
@@ -131,7 +131,7 @@ impl Front {
                 Err(full) => return Err(full),
             }
         }
-        let terms = Terms {
+        let terms = ForwardTerms {
             place,
             events: events.then(|| drain.draining()),
             silence: upstream.patience(),

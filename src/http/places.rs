@@ -19,13 +19,13 @@ const PER_CLIENT: u32 = 64;
 /// never hold one that a request with a token needs.
 #[derive(Debug)]
 pub(super) struct ForwardPlaces {
-    open: Pool,
-    closed: Pool,
+    open: RulePlaces,
+    closed: RulePlaces,
 }
 
 /// Places of requests under open rules, or under closed ones.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct RulePlaces {
     each: PerClient,
     all: Arc<Semaphore>,
     each_streams: PerClient,
@@ -33,7 +33,7 @@ pub(super) struct Pool {
     all_streams: Option<Arc<Semaphore>>,
 }
 
-impl Pool {
+impl RulePlaces {
     fn new(all_streams: Option<Arc<Semaphore>>, streams: &Gauge) -> Self {
         Self {
             each: PerClient::default(),
@@ -69,10 +69,13 @@ impl ForwardPlaces {
     /// `streams` counts the event streams.
     pub(super) fn new(streams: &Gauge) -> Self {
         let all_streams = Arc::new(Semaphore::new(PASSED_AT_ONCE));
-        Self { open: Pool::new(Some(all_streams), streams), closed: Pool::new(None, streams) }
+        Self {
+            open: RulePlaces::new(Some(all_streams), streams),
+            closed: RulePlaces::new(None, streams),
+        }
     }
 
-    pub(super) fn under(&self, rule: &PassRule) -> &Pool {
+    pub(super) fn under(&self, rule: &PassRule) -> &RulePlaces {
         if rule.open { &self.open } else { &self.closed }
     }
 }

@@ -128,7 +128,7 @@ where
     B: Body<Data = Bytes>,
 {
     let end = Instant::now() + limits.total;
-    let books = Books { error: None, done: body.is_end_stream() };
+    let books = BodyState { error: None, done: body.is_end_stream() };
     let books = Arc::new(Mutex::new(books));
     let fate = Fate { end, books: Arc::clone(&books) };
     let timer = Box::pin(sleep_until(end));
@@ -148,18 +148,18 @@ pub(crate) struct Passing<B> {
     /// slow as well.
     waits: bool,
     timer: Pin<Box<Sleep>>,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<BodyState>>,
 }
 
 /// What becomes of a body that was handed on.
 #[derive(Debug)]
 pub(crate) struct Fate {
     end: Instant,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<BodyState>>,
 }
 
 #[derive(Debug)]
-struct Books {
+struct BodyState {
     error: Option<BodyError>,
     done: bool,
 }
@@ -275,7 +275,7 @@ mod tests {
     async fn a_whole_body_is_read() {
         let body = Full::new(Bytes::from_static(b"0123456789"));
         assert_eq!(
-            read(body, LIMITS, &Quota::default()).await,
+            read(body, LIMITS, &Quota::unbounded()).await,
             Ok(Bytes::from_static(b"0123456789"))
         );
     }
@@ -283,16 +283,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_over_the_limit_is_refused() {
         let declared = Full::new(Bytes::from_static(b"0123456789a"));
-        assert_eq!(read(declared, LIMITS, &Quota::default()).await, Err(BodyError::TooLarge(10)));
+        assert_eq!(read(declared, LIMITS, &Quota::unbounded()).await, Err(BodyError::TooLarge(10)));
         let undeclared = dripping(Duration::from_millis(1));
-        assert_eq!(read(undeclared, LIMITS, &Quota::default()).await, Err(BodyError::TooLarge(10)));
+        assert_eq!(
+            read(undeclared, LIMITS, &Quota::unbounded()).await,
+            Err(BodyError::TooLarge(10))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_ends_at_the_idle_time() {
         let begun = Instant::now();
         assert_eq!(
-            read(dripping(Duration::from_secs(11)), LIMITS, &Quota::default()).await,
+            read(dripping(Duration::from_secs(11)), LIMITS, &Quota::unbounded()).await,
             Err(BodyError::Timeout)
         );
         assert_eq!(begun.elapsed(), Duration::from_secs(10));
@@ -302,7 +305,7 @@ mod tests {
     async fn a_dripping_body_ends_at_the_total_time() {
         let begun = Instant::now();
         assert_eq!(
-            read(dripping(Duration::from_secs(9)), LIMITS, &Quota::default()).await,
+            read(dripping(Duration::from_secs(9)), LIMITS, &Quota::unbounded()).await,
             Err(BodyError::Timeout)
         );
         assert_eq!(begun.elapsed(), Duration::from_mins(1));
@@ -410,11 +413,11 @@ mod tests {
         let promising = |promised| Promising { came: false, promised };
         let begun = Instant::now();
         let too_large = Err(BodyError::TooLarge(10));
-        assert_eq!(read(promising(6), LIMITS, &Quota::default()).await, too_large);
+        assert_eq!(read(promising(6), LIMITS, &Quota::unbounded()).await, too_large);
         assert_eq!(handed_on(promising(6)).await, too_large);
         assert_eq!(begun.elapsed(), Duration::ZERO);
         // What still fits is waited for.
-        assert_eq!(read(promising(5), LIMITS, &Quota::default()).await, Err(BodyError::Timeout));
+        assert_eq!(read(promising(5), LIMITS, &Quota::unbounded()).await, Err(BodyError::Timeout));
         assert_eq!(handed_on(promising(5)).await, Err(BodyError::Timeout));
     }
 

@@ -38,7 +38,7 @@ struct Whole {
     /// What one peer may hold.
     part: AtomicUsize,
     /// Of peers that hold something, or are about to.
-    clients: DashMap<ClientKey, Weak<Part>>,
+    clients: DashMap<ClientKey, Weak<PeerPart>>,
     metrics: Metrics,
 }
 
@@ -47,11 +47,11 @@ struct Level<N> {
     taken: N,
 }
 
-/// One peer's part of the budget. Clones share it. The default is nobody's, and has no bounds.
-#[derive(Clone, Default)]
-pub(crate) struct Quota(Option<Arc<Part>>);
+/// One peer's part of the budget. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Quota(Option<Arc<PeerPart>>);
 
-struct Part {
+struct PeerPart {
     whole: Arc<Whole>,
     level: Level<AtomicUsize>,
     client: Option<ClientKey>,
@@ -150,9 +150,9 @@ impl Budget {
         Quota(Some(self.part(None)))
     }
 
-    fn part(&self, client: Option<ClientKey>) -> Arc<Part> {
+    fn part(&self, client: Option<ClientKey>) -> Arc<PeerPart> {
         let level = Level { taken: AtomicUsize::new(0) };
-        Arc::new(Part { whole: Arc::clone(&self.0), level, client })
+        Arc::new(PeerPart { whole: Arc::clone(&self.0), level, client })
     }
 
     /// Bytes that are taken now.
@@ -166,7 +166,7 @@ fn part(most: usize, largest: usize) -> usize {
     (most / PARTS).max(largest.saturating_add(PER_MESSAGE)).min(most)
 }
 
-impl Part {
+impl PeerPart {
     /// What it may hold.
     fn most(&self) -> usize {
         self.whole.part.load(Ordering::Relaxed)
@@ -215,7 +215,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PeerPart {
     fn drop(&mut self) {
         if let Some(client) = self.client {
             // Somebody may have asked for it anew meanwhile.
@@ -226,6 +226,11 @@ impl Drop for Part {
 }
 
 impl Quota {
+    /// Nobody's: there is always memory, and nothing is counted.
+    pub(crate) fn unbounded() -> Self {
+        Self(None)
+    }
+
     /// Takes so many bytes, if they are there.
     pub(crate) fn try_take(&self, bytes: usize) -> Result<Share, Short> {
         if let Some(part) = &self.0 {
@@ -292,7 +297,7 @@ impl fmt::Debug for Quota {
 #[derive(Default)]
 #[must_use = "dropping a share gives its bytes back"]
 pub(crate) struct Share {
-    part: Option<Arc<Part>>,
+    part: Option<Arc<PeerPart>>,
     bytes: usize,
 }
 
@@ -319,7 +324,7 @@ impl Share {
         if self.part.is_none() {
             return bytes;
         }
-        Bytes::from_owner(Held { bytes, _share: self })
+        Bytes::from_owner(HeldBytes { bytes, _share: self })
     }
 }
 
@@ -337,12 +342,12 @@ impl fmt::Debug for Share {
     }
 }
 
-struct Held {
+struct HeldBytes {
     bytes: Bytes,
     _share: Share,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for HeldBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -472,7 +477,7 @@ mod tests {
         assert_eq!(quota.try_take(1001).unwrap_err(), Short::Ever);
         assert_eq!((quota.check(101), quota.check(1001)), (Err(Short::Peer), Err(Short::Ever)));
         assert!(quota.could_have(1000) && !quota.could_have(1001));
-        assert!(Quota::default().could_have(usize::MAX));
+        assert!(Quota::unbounded().could_have(usize::MAX));
         drop(held);
         assert_eq!(metrics.outcomes()["peer_memory_full"], 4);
         // The room doubles up to what can be had, and no further.

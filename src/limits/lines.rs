@@ -83,7 +83,8 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
-    pub(crate) fn new(max: usize) -> Self {
+    /// Lines and buffer are on account of `quota`.
+    pub(crate) fn new(max: usize, quota: Quota) -> Self {
         Self {
             buffer: Vec::new(),
             granted: 0,
@@ -92,8 +93,8 @@ impl Splitter {
             skipping: None,
             ready: None,
             max,
-            quota: Quota::default(),
-            share: Share::default(),
+            share: quota.take_anyway(0),
+            quota,
         }
     }
 
@@ -265,23 +266,16 @@ pub(crate) struct Frames<R> {
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
-    pub(crate) fn new(from: R, max: usize, exited: CancellationToken) -> Self {
+    pub(crate) fn new(from: R, max: usize, exited: CancellationToken, quota: Quota) -> Self {
         Self {
             from,
-            split: Splitter::new(max),
+            split: Splitter::new(max, quota),
             ended: false,
             looked: false,
             exited,
             patience: LAST_WORDS,
             allowance: LAST_BYTES,
         }
-    }
-
-    /// The same, with lines and buffer on account of `quota`.
-    pub(crate) fn charging(mut self, quota: Quota) -> Self {
-        self.split.share = quota.take_anyway(0);
-        self.split.quota = quota;
-        self
     }
 
     /// The next line, or none at the end. An unfinished last line is a line.
@@ -361,7 +355,7 @@ mod tests {
 
     /// Pours `bytes` in, in pieces of the sizes given; checks the bounds at each step.
     fn split(bytes: &[u8], sizes: &[usize], max: usize) -> Vec<Line> {
-        let mut splitter = Splitter::new(max);
+        let mut splitter = Splitter::new(max, Quota::unbounded());
         let mut lines = Vec::new();
         let mut sizes = sizes.iter().copied().cycle();
         let mut rest = bytes;
@@ -414,7 +408,7 @@ mod tests {
 
     #[test]
     fn the_buffer_is_small_again_after_a_huge_line() {
-        let mut splitter = Splitter::new(1 << 20);
+        let mut splitter = Splitter::new(1 << 20, Quota::unbounded());
         let mut huge = vec![b'x'; 1 << 20];
         huge.extend_from_slice(b"\nnext\n");
         let mut rest = &huge[..];
@@ -437,9 +431,7 @@ mod tests {
         let max = 16 << 20;
         let mut sizes = std::collections::BTreeSet::new();
         let budget = Budget::new(64 << 20, 0, Metrics::default());
-        let mut splitter = Splitter::new(max);
-        splitter.quota = budget.quota();
-        splitter.share = splitter.quota.take_anyway(0);
+        let mut splitter = Splitter::new(max, budget.quota());
         let (mut poured, mut cut) = (0, 0);
         while poured < 3 * max {
             let mut room = splitter.room();
@@ -463,7 +455,7 @@ mod tests {
     async fn a_pipe_that_stays_open_is_left_soon_after_the_exit() {
         let (mut theirs, ours) = tokio::io::duplex(64);
         let exited = CancellationToken::new();
-        let mut frames = Frames::new(ours, 100, exited.clone());
+        let mut frames = Frames::new(ours, 100, exited.clone(), Quota::unbounded());
         tokio::io::AsyncWriteExt::write_all(&mut theirs, b"a\nunfinished").await.unwrap();
         assert_eq!(frames.next().await, Some(whole("a")));
         exited.cancel();
@@ -478,7 +470,8 @@ mod tests {
     async fn short_lines_without_end_leave_the_thread_to_others_now_and_then() {
         const LINES: usize = 10_000;
         let lines = "y\n".repeat(LINES);
-        let mut frames = Frames::new(lines.as_bytes(), 100, CancellationToken::new());
+        let mut frames =
+            Frames::new(lines.as_bytes(), 100, CancellationToken::new(), Quota::unbounded());
         let read = std::cell::Cell::new(0);
         let reading = async {
             while frames.next().await.is_some() {
@@ -498,13 +491,13 @@ mod tests {
     async fn a_pipe_that_never_falls_silent_is_left_too() {
         let exited = CancellationToken::new();
         exited.cancel();
-        let mut frames = Frames::new(tokio::io::repeat(b'\n'), 100, exited);
+        let mut frames = Frames::new(tokio::io::repeat(b'\n'), 100, exited, Quota::unbounded());
         assert_eq!(frames.next().await, None);
     }
 
     #[test]
     fn an_idle_pipe_takes_8_kib_and_a_line_below_a_mebibyte_twice_its_length_at_most() {
-        let mut splitter = Splitter::new(16 << 20);
+        let mut splitter = Splitter::new(16 << 20, Quota::unbounded());
         assert_eq!(splitter.room().remaining_mut(), 8 * 1024);
         let mut poured = 0;
         while poured < 600 * 1024 {
@@ -521,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_come_of_a_line_can_be_looked_at() {
         let (mut theirs, ours) = tokio::io::duplex(64);
-        let mut frames = Frames::new(ours, 100, CancellationToken::new());
+        let mut frames = Frames::new(ours, 100, CancellationToken::new(), Quota::unbounded());
         tokio::io::AsyncWriteExt::write_all(&mut theirs, b"a\nhalf").await.unwrap();
         assert_eq!(frames.step().await, Some(Step::Unfinished));
         assert_eq!(frames.step().await, Some(Step::Line(whole("a"))));
@@ -538,7 +531,7 @@ mod tests {
         let exited = CancellationToken::new();
         exited.cancel();
         let lines = "y\n".repeat(2 << 20);
-        let mut frames = Frames::new(lines.as_bytes(), 100, exited);
+        let mut frames = Frames::new(lines.as_bytes(), 100, exited, Quota::unbounded());
         let mut read = 0;
         while frames.next().await.is_some() {
             read += 2;
@@ -549,7 +542,7 @@ mod tests {
     #[test]
     fn of_a_line_that_is_too_long_its_id_is_told() {
         let text = format!(r#"{{"result":"{}","id":7}}"#, "x".repeat(100_000));
-        let mut splitter = Splitter::new(20_000);
+        let mut splitter = Splitter::new(20_000, Quota::unbounded());
         let mut lines = Vec::new();
         let mut rest = format!("{text}\nnext\n").into_bytes();
         while !rest.is_empty() {
@@ -573,9 +566,7 @@ mod tests {
         for (filler, size) in [(0, 150_000), (99_900, 100)] {
             let filled = quota.try_take(filler).unwrap();
             let mut lines = Vec::new();
-            let mut splitter = Splitter::new(1 << 20);
-            splitter.quota = quota.clone();
-            splitter.share = quota.take_anyway(0);
+            let mut splitter = Splitter::new(1 << 20, quota.clone());
             let mut rest =
                 format!("{{\"id\":7,\"result\":\"{}\"}}\n", "x".repeat(size)).into_bytes();
             while !rest.is_empty() {
@@ -600,9 +591,7 @@ mod tests {
     #[test]
     fn what_is_buffered_counts_and_large_lines_take_their_share_along() {
         let budget = Budget::new(4_000_000, 0, Metrics::default());
-        let mut splitter = Splitter::new(1 << 20);
-        splitter.quota = budget.quota();
-        splitter.share = splitter.quota.take_anyway(0);
+        let mut splitter = Splitter::new(1 << 20, budget.quota());
         let mut rest = vec![b'x'; 500_000];
         rest.push(b'\n');
         let line = loop {

@@ -75,14 +75,14 @@ pub(crate) struct Total {
 struct Queue {
     taken: u32,
     /// Who came first is served first.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Waiter>,
 }
 
 /// Somebody who waits until fewer than `most` places are taken.
 #[derive(Debug)]
-struct Waiting {
+struct Waiter {
     most: u32,
-    turn: oneshot::Sender<Turn>,
+    turn: oneshot::Sender<TakenPlace>,
 }
 
 impl Queue {
@@ -102,9 +102,9 @@ impl Queue {
     /// Gives a place back. The first of those who wait that may have it takes it again. Whoever waits
     /// for fewer to be taken than the others do is passed by; it gives up by itself, or nobody else
     /// waits.
-    fn give_back(&mut self) -> Option<Waiting> {
+    fn give_back(&mut self) -> Option<Waiter> {
         self.taken = self.taken.saturating_sub(1);
-        let fits = |it: &Waiting| self.taken < it.most && !it.turn.is_closed();
+        let fits = |it: &Waiter| self.taken < it.most && !it.turn.is_closed();
         let next = self.waiting.iter().position(fits);
         let next = next.and_then(|at| self.waiting.remove(at))?;
         self.taken += 1;
@@ -118,7 +118,7 @@ impl Total {
         Self { open, ..Self::default() }
     }
 
-    fn permit(&self, turn: Turn) -> TotalPermit {
+    fn permit(&self, turn: TakenPlace) -> TotalPermit {
         TotalPermit { _turn: turn, _open: self.open.hold() }
     }
 
@@ -127,7 +127,7 @@ impl Total {
         let mut queue = self.queue.lock();
         let taken = !queue.is_waited_for() && queue.try_take(most);
         drop(queue);
-        taken.then(|| self.permit(Turn(self.clone())))
+        taken.then(|| self.permit(TakenPlace(self.clone())))
     }
 
     /// Takes a place as soon as fewer than `most` are taken, and those have one who waited before for
@@ -139,9 +139,9 @@ impl Total {
                 let mut queue = self.queue.lock();
                 // Those who wait do so for one of fewer places: the others were served.
                 if queue.try_take(most) {
-                    return self.permit(Turn(self.clone()));
+                    return self.permit(TakenPlace(self.clone()));
                 }
-                queue.waiting.push_back(Waiting { most, turn });
+                queue.waiting.push_back(Waiter { most, turn });
             }
             // Only a queue that is gone leaves a turn out, and this holds it.
             if let Ok(turn) = mine.await {
@@ -160,18 +160,18 @@ impl Total {
 #[derive(Debug)]
 #[must_use = "dropping a permit gives its place back"]
 pub(crate) struct TotalPermit {
-    _turn: Turn,
+    _turn: TakenPlace,
     _open: Gauged,
 }
 
 /// A place that is taken, perhaps for somebody who waits. Its drop gives it back.
 #[derive(Debug)]
-struct Turn(Total);
+struct TakenPlace(Total);
 
-impl Drop for Turn {
+impl Drop for TakenPlace {
     fn drop(&mut self) {
         let next = self.0.queue.lock().give_back();
-        if let Some(Waiting { turn, .. }) = next {
+        if let Some(Waiter { turn, .. }) = next {
             // Whoever has left meanwhile drops it, for the next one.
             drop(turn.send(Self(self.0.clone())));
         }

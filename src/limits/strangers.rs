@@ -32,16 +32,16 @@ pub(crate) struct Strangers(Arc<Hall>);
 #[derive(Debug, Default)]
 struct Hall {
     waiting: Gauge,
-    queue: Mutex<Queue>,
+    queue: Mutex<StrangerQueue>,
 }
 
 /// Who is there, and who of them goes next. Takes logarithmic time for each change.
 #[derive(Debug, Default)]
-struct Queue {
+struct StrangerQueue {
     /// What the crowds are sorted for.
     most: usize,
     came: u64,
-    all: BTreeMap<u64, Waiting>,
+    all: BTreeMap<u64, QueuedStranger>,
     /// The newest, the first of them at the front. Those who left meanwhile are still here.
     new: VecDeque<u64>,
     silent: Crowd,
@@ -49,7 +49,7 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct QueuedStranger {
     network: Network,
     spoke: bool,
     /// Is it among the newest?
@@ -113,7 +113,7 @@ impl Crowd {
     }
 }
 
-impl Queue {
+impl StrangerQueue {
     /// Sorts the crowds for this limit, if it is another than before.
     fn sort_for(&mut self, most: usize) {
         if std::mem::replace(&mut self.most, most) != most {
@@ -129,7 +129,7 @@ impl Queue {
     fn enter(&mut self, network: Network, leaving: CancellationToken, waits: Gauged) -> u64 {
         let number = self.came;
         self.came += 1;
-        let waiting = Waiting { network, spoke: false, new: true, leaving, _waits: waits };
+        let waiting = QueuedStranger { network, spoke: false, new: true, leaving, _waits: waits };
         self.all.insert(number, waiting);
         self.new.push_back(number);
         self.settle();
@@ -158,7 +158,7 @@ impl Queue {
         }
     }
 
-    fn leave(&mut self, number: u64) -> Option<Waiting> {
+    fn leave(&mut self, number: u64) -> Option<QueuedStranger> {
         let waiting = self.all.remove(&number)?;
         if !waiting.new {
             self.crowd(waiting.spoke).remove(waiting.network, number);

@@ -13,7 +13,14 @@ pub use super::session::state::{Onto, Routed, State};
 pub use super::sse::{EventId, error_event, event};
 pub use crate::backend::During;
 use crate::caller::Caller;
+use crate::limits::bytes::Quota;
+use crate::observe::metrics::Metrics;
 use crate::wire::jsonrpc::Message;
+
+/// The books of a session that begins now, with no bounds to the memory of its client.
+pub fn state(audience: Audience, now: Instant) -> State {
+    State::new(audience, now, Quota::unbounded(), Metrics::default())
+}
 
 /// Enters calls, as if a policy had permitted them.
 pub fn begin(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::exchange::{Head, Reply};
-use super::incoming::{self, Eras, Pings, Rules, Step};
+use super::incoming::{self, EntryRules, Eras, Pings, Sorted};
 use super::sessions::Sessions;
 use super::sse::StreamKind;
 use super::streams::{self, Streams};
@@ -61,7 +61,7 @@ impl HttpSse {
         }
         let message = Message::parse(body)?;
         let id = message.request_id().cloned();
-        let rules = Rules {
+        let rules = EntryRules {
             eras: Eras::Handshake(None),
             pings: Pings::Edge,
             weighed: self.sessions.weighed(&head.caller.quota, true),
@@ -69,15 +69,15 @@ impl HttpSse {
         };
         let refuse = |reason: Reason| reason.to(id.as_ref());
         match incoming::sort(message, rules).map_err(refuse)? {
-            Step::Modern => {
+            Sorted::Modern => {
                 if let Some(id) = &id {
                     let refusal = Message::error(id, code::TRANSPORT, &Reason::Modern.to_string());
                     session.put(refusal.line());
                 }
             }
-            Step::Drop => {}
-            Step::Pong(pong) => session.put(pong),
-            Step::Call(request) => {
+            Sorted::Drop => {}
+            Sorted::Pong(pong) => session.put(pong),
+            Sorted::Call(request) => {
                 let sender = Sessions::sender_in(&session, head);
                 let call = sender.permit(request).map_err(refuse)?;
                 // Some clients open a new stream after a lost one and go on without `initialize`.
@@ -86,10 +86,10 @@ impl HttpSse {
                 }
                 session.post(call).await.map_err(refuse)?;
             }
-            Step::Notify(message) => {
+            Sorted::Notify(message) => {
                 session.notify(message, Sessions::sender_in(&session, head).caller()).await?;
             }
-            Step::Answer(message) => {
+            Sorted::Answer(message) => {
                 session.answer(message, Sessions::sender_in(&session, head).caller()).await?;
             }
         }

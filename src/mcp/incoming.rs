@@ -15,7 +15,7 @@ use crate::wire::jsonrpc::{self, Kind, Message};
 
 /// What is to be done with a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Sorted {
     /// Refuse it: a modern request or response.
     Modern,
     /// Drop it: a modern notification.
@@ -52,7 +52,7 @@ pub(super) enum Eras<'a> {
 
 /// The rules of one way in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules<'a> {
+pub(super) struct EntryRules<'a> {
     pub(super) eras: Eras<'a>,
     pub(super) pings: Pings,
     /// Whose memory a message must fit into once it is read.
@@ -81,16 +81,16 @@ impl Weighed<'_> {
 ///
 /// # Errors
 /// Why it is refused.
-pub(super) fn sort(message: Message, rules: Rules<'_>) -> Result<Step, Reason> {
+pub(super) fn sort(message: Message, rules: EntryRules<'_>) -> Result<Sorted, Reason> {
     if let Eras::Handshake(named) = rules.eras {
         if Era::of(named, &message) == Era::Modern {
             let drops = matches!(message.kind(), Kind::Notification { .. });
-            return Ok(if drops { Step::Drop } else { Step::Modern });
+            return Ok(if drops { Sorted::Drop } else { Sorted::Modern });
         }
         era::check_known(named)?;
     }
     if let (Pings::Edge, Some(pong)) = (rules.pings, pong(&message)) {
-        return Ok(Step::Pong(pong));
+        return Ok(Sorted::Pong(pong));
     }
     if let Some(weighed) = rules.weighed {
         weighed.check(&message)?;
@@ -98,11 +98,11 @@ pub(super) fn sort(message: Message, rules: Rules<'_>) -> Result<Step, Reason> {
     match message.kind() {
         Kind::Request { .. } if rules.draining => Err(Reason::Draining),
         Kind::Request { .. } => match (rules.pings, pong(&message)) {
-            (Pings::EdgeUntilDrain, Some(pong)) => Ok(Step::Pong(pong)),
-            (Pings::Edge | Pings::EdgeUntilDrain | Pings::Backend, _) => Ok(Step::Call(message)),
+            (Pings::EdgeUntilDrain, Some(pong)) => Ok(Sorted::Pong(pong)),
+            (Pings::Edge | Pings::EdgeUntilDrain | Pings::Backend, _) => Ok(Sorted::Call(message)),
         },
-        Kind::Notification { .. } => Ok(Step::Notify(message)),
-        Kind::Response { .. } => Ok(Step::Answer(message)),
+        Kind::Notification { .. } => Ok(Sorted::Notify(message)),
+        Kind::Response { .. } => Ok(Sorted::Answer(message)),
     }
 }
 
@@ -126,17 +126,21 @@ mod tests {
         Message::request(&1.into(), method, &Value::Null)
     }
 
-    const RULES: Rules<'_> =
-        Rules { eras: Eras::Handshake(None), pings: Pings::Edge, weighed: None, draining: false };
+    const RULES: EntryRules<'_> = EntryRules {
+        eras: Eras::Handshake(None),
+        pings: Pings::Edge,
+        weighed: None,
+        draining: false,
+    };
 
     #[test]
     fn each_kind_of_message_takes_its_step() {
         let (call, note) = (request("tools/list"), Message::notification("x", &Value::Null));
         let answer = Message::result(&1.into(), &json!({}));
         for (message, step) in [
-            (&call, Step::Call(call.clone())),
-            (&note, Step::Notify(note.clone())),
-            (&answer, Step::Answer(answer.clone())),
+            (&call, Sorted::Call(call.clone())),
+            (&note, Sorted::Notify(note.clone())),
+            (&answer, Sorted::Answer(answer.clone())),
         ] {
             assert_eq!(sort(message.clone(), RULES), Ok(step));
         }
@@ -148,32 +152,32 @@ mod tests {
             json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28" } });
         let request = Message::request(&1.into(), "ping", &params);
         let note = Message::notification("x", &params);
-        assert_eq!(sort(request.clone(), RULES), Ok(Step::Modern));
-        assert_eq!(sort(note, RULES), Ok(Step::Drop));
-        let backend = Rules { eras: Eras::Any, pings: Pings::Backend, ..RULES };
-        assert_eq!(sort(request.clone(), backend), Ok(Step::Call(request)));
+        assert_eq!(sort(request.clone(), RULES), Ok(Sorted::Modern));
+        assert_eq!(sort(note, RULES), Ok(Sorted::Drop));
+        let backend = EntryRules { eras: Eras::Any, pings: Pings::Backend, ..RULES };
+        assert_eq!(sort(request.clone(), backend), Ok(Sorted::Call(request)));
         for (named, sorted) in [
-            ("2026-07-28", Ok(Step::Modern)),
-            ("2025-06-18", Ok(Step::Call(self::request("x")))),
+            ("2026-07-28", Ok(Sorted::Modern)),
+            ("2025-06-18", Ok(Sorted::Call(self::request("x")))),
             ("2025-06-19", Err(Reason::Version)),
         ] {
-            let rules = Rules { eras: Eras::Handshake(Some(named)), ..RULES };
+            let rules = EntryRules { eras: Eras::Handshake(Some(named)), ..RULES };
             assert_eq!(sort(self::request("x"), rules), sorted, "{named}");
         }
     }
 
     #[test]
     fn nothing_begins_in_a_drain_and_pings_are_the_edges_own() {
-        let draining = |pings| Rules { draining: true, pings, ..RULES };
+        let draining = |pings| EntryRules { draining: true, pings, ..RULES };
         let ping = || request("ping");
         assert_eq!(sort(request("x"), draining(Pings::Edge)), Err(Reason::Draining));
-        assert!(matches!(sort(ping(), draining(Pings::Edge)), Ok(Step::Pong(_))));
+        assert!(matches!(sort(ping(), draining(Pings::Edge)), Ok(Sorted::Pong(_))));
         assert_eq!(sort(ping(), draining(Pings::EdgeUntilDrain)), Err(Reason::Draining));
-        let until = Rules { pings: Pings::EdgeUntilDrain, ..RULES };
-        assert!(matches!(sort(ping(), until), Ok(Step::Pong(_))));
-        let backend = Rules { pings: Pings::Backend, ..RULES };
-        assert_eq!(sort(ping(), backend), Ok(Step::Call(ping())));
+        let until = EntryRules { pings: Pings::EdgeUntilDrain, ..RULES };
+        assert!(matches!(sort(ping(), until), Ok(Sorted::Pong(_))));
+        let backend = EntryRules { pings: Pings::Backend, ..RULES };
+        assert_eq!(sort(ping(), backend), Ok(Sorted::Call(ping())));
         let note = Message::notification("x", &Value::Null);
-        assert!(matches!(sort(note, draining(Pings::Edge)), Ok(Step::Notify(_))));
+        assert!(matches!(sort(note, draining(Pings::Edge)), Ok(Sorted::Notify(_))));
     }
 }

@@ -43,7 +43,7 @@ use self::streamable::Streamable;
 use self::streams::Streams;
 use crate::backend::Backend;
 use crate::backend::stdio::CommandError;
-use crate::config::{Limits, Secret};
+use crate::config::Secret;
 use crate::drain::Drain;
 use crate::limits::bytes::Budget;
 use crate::observe::metrics::Metrics;
@@ -61,10 +61,10 @@ pub(crate) struct Mcp {
 
 impl Mcp {
     /// The transports in front of `backend`.
-    pub(crate) fn new(backend: Backend, limits: &Limits, metrics: Metrics, drain: Drain) -> Self {
+    pub(crate) fn new(backend: Backend, budget: Budget, metrics: Metrics, drain: Drain) -> Self {
         let gauges = metrics.gauges();
         let streams = Arc::new(Streams::new(gauges.streams.clone(), drain.clone()));
-        let sessions = Arc::new(Sessions::new(backend, limits, metrics, drain));
+        let sessions = Arc::new(Sessions::new(backend, budget, metrics, drain));
         let pool = Arc::new(Pool::new(Arc::clone(&sessions)));
         let plain = Plain::new(Arc::clone(&pool));
         Self {
@@ -125,10 +125,5 @@ impl Mcp {
     /// See [`Backend::check_secrets`].
     pub(crate) fn check_secrets(&self, secrets: &[Secret]) -> Result<(), CommandError> {
         self.sessions.backend.check_secrets(secrets)
-    }
-
-    /// The memory for messages.
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.sessions.budget
     }
 }

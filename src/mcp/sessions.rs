@@ -19,7 +19,6 @@ use super::session::{Session, SessionTimes, Terms, Unknown};
 use super::shelves::{Shelves, Visitor};
 use crate::backend::{Backend, Link, OpenError, Starter};
 use crate::caller::{Caller, Principal, Transport};
-use crate::config::Limits;
 use crate::drain::Drain;
 use crate::guard::Admitted;
 use crate::limits::addr::ClientKey;
@@ -51,13 +50,13 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(backend: Backend, limits: &Limits, metrics: Metrics, drain: Drain) -> Self {
+    pub(super) fn new(backend: Backend, budget: Budget, metrics: Metrics, drain: Drain) -> Self {
         Self {
             backend,
             table: SessionTable::counting(metrics.gauges().sessions.clone()),
             shelves: Arc::new(Shelves::new(metrics.clone())),
             readiness: Arc::default(),
-            budget: Budget::new(limits.max_buffered_bytes, largest(limits), metrics.clone()),
+            budget,
             drain,
             metrics,
         }
@@ -67,9 +66,7 @@ impl Sessions {
     /// are open keep the times that they started with, so warm ones with other times serve no new
     /// call.
     pub(super) fn keep_to(&self, policy: &Policy, before: &Policy) {
-        let limits = &policy.limits;
-        self.budget.keep_to(limits.max_buffered_bytes, largest(limits));
-        self.backend.keep_to(limits, &policy.times);
+        self.backend.keep_to(&policy.limits, &policy.times);
         if SessionTimes::from(&policy.times) != SessionTimes::from(&before.times) {
             self.shelves.keep_to(SessionTimes::from(&policy.times));
         }
@@ -243,9 +240,4 @@ impl Sessions {
             evicted => evicted.map(drop),
         }
     }
-}
-
-/// Bytes that one message may have.
-fn largest(limits: &Limits) -> usize {
-    limits.max_body_bytes.max(limits.max_line_bytes)
 }

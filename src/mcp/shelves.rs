@@ -109,7 +109,7 @@ impl Shelves {
         }
         let warm = shelves.entry(principal.clone()).or_insert_with(|| Shelf::new(Instant::now()));
         warm.visitors += 1;
-        let place = Place { shelves: Arc::clone(self), principal: principal.clone() };
+        let place = ShelfPlace { shelves: Arc::clone(self), principal: principal.clone() };
         Ok(Visitor { failures: warm.failures, shelf: place })
     }
 
@@ -138,12 +138,12 @@ impl Shelves {
 
 /// Where one principal's shelf is.
 #[derive(Clone, Debug)]
-struct Place {
+struct ShelfPlace {
     shelves: Arc<Shelves>,
     principal: Principal,
 }
 
-impl Place {
+impl ShelfPlace {
     /// Does something at the shelf; nothing if it is gone. An empty shelf goes.
     fn at<T>(&self, work: impl FnOnce(&mut Shelf) -> T) -> Option<T> {
         let mut shelves = self.shelves.lock();
@@ -162,7 +162,7 @@ impl Place {
 /// A call that looks for a session: its principal's shelf stays meanwhile.
 #[derive(Debug)]
 pub(super) struct Visitor {
-    shelf: Place,
+    shelf: ShelfPlace,
     /// How many sessions could not be opened before it came: whoever waited while one failed opens
     /// none, or all would wait for their turn to fail.
     failures: u64,
@@ -235,7 +235,7 @@ impl Drop for Visitor {
 
 /// Held by a warm session until it ended. Dropped, it takes the session off the shelf.
 #[derive(Debug)]
-pub(super) struct OnShelf(Place);
+pub(super) struct OnShelf(ShelfPlace);
 
 impl Drop for OnShelf {
     fn drop(&mut self) {
@@ -245,7 +245,7 @@ impl Drop for OnShelf {
 
 /// A place on the shelf for a session that is being opened.
 #[derive(Debug)]
-pub(super) struct Opening(Place);
+pub(super) struct Opening(ShelfPlace);
 
 impl Opening {
     pub(super) fn fill(self, session: &Arc<Session>) {
@@ -291,7 +291,7 @@ mod tests {
     fn session_with(times: SessionTimes, place: OnShelf) -> Arc<Session> {
         let (to_backend, _told) = tokio::sync::mpsc::channel(1);
         let (_say, from_backend) = tokio::sync::mpsc::channel(1);
-        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
+        let terms = Terms { times, quota: Quota::unbounded(), metrics: Metrics::default() };
         let owner = (Principal::Anonymous, Transport::Bare);
         let link = Link { to_backend, from_backend };
         Session::start(SessionId::random().unwrap(), owner, terms, link, place, &Drain::default())

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Reason;
 use super::call::Sender;
-use super::incoming::{self, Eras, Pings, Rules, Step};
+use super::incoming::{self, EntryRules, Eras, Pings, Sorted};
 use super::session::id::SessionId;
 use super::session::reader::Reader;
 use super::session::{Session, SessionTimes, Terms};
@@ -61,7 +61,7 @@ where
     };
     let owner = (Principal::Anonymous, Transport::Stdio);
     // One client, who is whoever started the edge: there is nobody to protect from it.
-    let quota = Quota::default();
+    let quota = Quota::unbounded();
     let metrics = Metrics::default();
     let terms = Terms { times: held_to, quota, metrics };
     let session = Session::start(SessionId::random()?, owner, terms, link, (), drain);
@@ -90,7 +90,7 @@ where
 /// Hands what comes in on to the session, up to the end of the input.
 async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<Session>) {
     let sender = Sender::new(ToolPolicy::default(), &Grant::ANONYMOUS, Caller::stdio());
-    let mut lines = Frames::new(input, max_line, CancellationToken::new());
+    let mut lines = Frames::new(input, max_line, CancellationToken::new(), Quota::unbounded());
     while let Some(line) = lines.next().await {
         let parsed = match line {
             Line::Whole(bytes) => Message::parse(bytes.clone()).map_err(|error| {
@@ -114,9 +114,10 @@ async fn listen<R: AsyncRead + Unpin>(input: R, max_line: usize, session: &Arc<S
 async fn hand_on(message: Message, session: &Arc<Session>, sender: &Sender<'_>) {
     let id = message.id().cloned();
     // The backend decides about eras and pings, and whoever started the edge about its end.
-    let rules = Rules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining: false };
+    let rules =
+        EntryRules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining: false };
     let refused = match incoming::sort(message, rules) {
-        Ok(Step::Call(request)) => match sender.permit(request) {
+        Ok(Sorted::Call(request)) => match sender.permit(request) {
             Ok(call) => match session.post(call).await {
                 Err(reason @ (Reason::DuplicateId | Reason::TooManyCalls)) => reason,
                 // The session answers all other calls that the backend does not get.
@@ -125,9 +126,9 @@ async fn hand_on(message: Message, session: &Arc<Session>, sender: &Sender<'_>) 
             Err(denied) => denied,
         },
         // Neither has anybody to tell what became of it.
-        Ok(Step::Notify(message)) => return drop(session.notify(message, sender.caller()).await),
-        Ok(Step::Answer(message)) => return drop(session.answer(message, sender.caller()).await),
-        Ok(Step::Modern | Step::Drop | Step::Pong(_)) => return,
+        Ok(Sorted::Notify(message)) => return drop(session.notify(message, sender.caller()).await),
+        Ok(Sorted::Answer(message)) => return drop(session.answer(message, sender.caller()).await),
+        Ok(Sorted::Modern | Sorted::Drop | Sorted::Pong(_)) => return,
         Err(reason) => reason,
     };
     let text = refused.to_string();
@@ -170,7 +171,7 @@ mod tests {
     }
 
     fn diagnostics() -> Link {
-        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::default())
+        EmbeddedBackend::new(Diagnostics, Drain::default()).open(&Quota::unbounded())
     }
 
     /// A link whose backend the test plays.

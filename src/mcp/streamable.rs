@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::call::Permitted;
 use super::era::{self, Era};
 use super::exchange::{Accept, Body, Head, Reply};
-use super::incoming::{self, Eras, Pings, Rules, Step};
+use super::incoming::{self, EntryRules, Eras, Pings, Sorted};
 use super::plain::Plain;
 use super::session::id::StreamId;
 use super::session::reader::Reader;
@@ -60,21 +60,21 @@ impl Streamable {
 
     async fn post_one(&self, head: Head<'_>, message: Message) -> Result<Reply, Reason> {
         let accept = head.accept;
-        let rules = Rules {
+        let rules = EntryRules {
             eras: Eras::Handshake(head.version),
             pings: Pings::EdgeUntilDrain,
             weighed: self.sessions.weighed(&head.caller.quota, head.session.is_some()),
             draining: self.sessions.drain.is_draining(),
         };
         match (incoming::sort(message, rules)?, head.session) {
-            (Step::Modern, _) => Err(Reason::Modern),
-            (Step::Drop, _) | (Step::Notify(_), None) => Ok(Reply::accepted()),
-            (Step::Call(request), _) if request.method() == Some("initialize") => {
+            (Sorted::Modern, _) => Err(Reason::Modern),
+            (Sorted::Drop, _) | (Sorted::Notify(_), None) => Ok(Reply::accepted()),
+            (Sorted::Call(request), _) if request.method() == Some("initialize") => {
                 Box::pin(self.begin_session(head, request)).await
             }
-            (Step::Pong(pong), None) => Ok(accept.sole(pong)),
-            (Step::Call(request), None) => self.plain.call(head, request).await,
-            (Step::Answer(_), None) => Err(Reason::NoSession),
+            (Sorted::Pong(pong), None) => Ok(accept.sole(pong)),
+            (Sorted::Call(request), None) => self.plain.call(head, request).await,
+            (Sorted::Answer(_), None) => Err(Reason::NoSession),
             (step, Some(_)) => {
                 let session = self.find_session(&head)?;
                 Box::pin(self.post_in_session(&session, head, step)).await
@@ -86,21 +86,21 @@ impl Streamable {
         &self,
         session: &Arc<Session>,
         head: Head<'_>,
-        step: Step,
+        step: Sorted,
     ) -> Result<Reply, Reason> {
         let (policy, accept) = (head.policy, head.accept);
         match step {
-            Step::Modern | Step::Drop => Err(Reason::Modern),
-            Step::Pong(pong) => Ok(accept.sole(pong)),
-            Step::Call(request) => {
+            Sorted::Modern | Sorted::Drop => Err(Reason::Modern),
+            Sorted::Pong(pong) => Ok(accept.sole(pong)),
+            Sorted::Call(request) => {
                 let call = Sessions::sender_in(session, head).permit(request)?;
                 call_in(session, policy, accept, vec![call]).await
             }
-            Step::Notify(message) => {
+            Sorted::Notify(message) => {
                 session.notify(message, Sessions::sender_in(session, head).caller()).await?;
                 Ok(Reply::accepted())
             }
-            Step::Answer(message) => {
+            Sorted::Answer(message) => {
                 session.answer(message, Sessions::sender_in(session, head).caller()).await?;
                 Ok(Reply::accepted())
             }
@@ -148,17 +148,17 @@ impl Streamable {
             return Err(Reason::InitializeInBatch.into());
         }
         let draining = self.sessions.drain.is_draining();
-        let rules = Rules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining };
+        let rules = EntryRules { eras: Eras::Any, pings: Pings::Backend, weighed: None, draining };
         let sort = |message| incoming::sort(message, rules);
-        let steps: Vec<Step> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
+        let steps: Vec<Sorted> = messages.into_iter().map(sort).collect::<Result<_, _>>()?;
         let sender = Sessions::sender_in(&session, head);
         // Nothing is sent of an array with a request that is denied.
         let (mut calls, mut others) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Step::Call(request) => calls.push(sender.permit(request)?),
-                Step::Notify(message) | Step::Answer(message) => others.push(message),
-                Step::Modern | Step::Drop | Step::Pong(_) => {}
+                Sorted::Call(request) => calls.push(sender.permit(request)?),
+                Sorted::Notify(message) | Sorted::Answer(message) => others.push(message),
+                Sorted::Modern | Sorted::Drop | Sorted::Pong(_) => {}
             }
         }
         for message in others {

@@ -18,11 +18,11 @@ const MOST: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Samples {
     every: Duration,
-    books: Mutex<Books>,
+    books: Mutex<SampleBooks>,
 }
 
 #[derive(Debug, Default)]
-struct Books {
+struct SampleBooks {
     kinds: BTreeMap<String, Written>,
     /// Lines that were left out, of kinds that are not among these.
     left_out: u64,
@@ -46,7 +46,7 @@ impl Samples {
     pub(crate) fn take(&self, kind: &str, now: Instant) -> Option<u64> {
         let is_over = |written: &Written| now.saturating_duration_since(written.at) >= self.every;
         let mut books = self.books.lock();
-        let Books { kinds, left_out } = &mut *books;
+        let SampleBooks { kinds, left_out } = &mut *books;
         if let Some(last) = kinds.get_mut(kind) {
             if !is_over(last) {
                 last.left_out = last.left_out.saturating_add(1);

@@ -11,6 +11,7 @@ use crate::config::{Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsError, Trust};
 use crate::http::App;
+use crate::limits::bytes::Budget;
 use crate::policy::{CurrentPolicy, Policy};
 
 /// Why the origin `null` is refused if no token is set.
@@ -26,6 +27,7 @@ pub(super) struct Running {
     pub(super) connection: Arc<Connection>,
     pub(super) app: Arc<App>,
     pub(super) policy: CurrentPolicy,
+    pub(super) budget: Budget,
     /// Of the certificates at the start. Connections that were opened under one of them go on.
     pub(super) names: Vec<String>,
     /// The configuration in force. It is locked during a reload, so that only one runs at a time.
@@ -128,6 +130,7 @@ impl Running {
 
     fn hold_to(&self, config: &Config, names: &[String]) {
         let before = self.policy.replace(Policy::new(config, &[names, &self.names].concat()));
+        self.budget.keep_to(config.limits.max_buffered_bytes, config.limits.largest_message());
         self.app.mcp().keep_to(&self.policy.now(), &before);
     }
 }

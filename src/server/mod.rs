@@ -25,9 +25,8 @@ use crate::config::{self, ChildCommand, Config, TlsSource};
 use crate::conn::Connection;
 use crate::conn::tls::{TlsAcceptor, TlsError, Trust};
 use crate::drain::Drain;
-use crate::guard::Guard;
 use crate::http::{App, Front};
-use crate::limits::bytes::Quota;
+use crate::limits::bytes::{Budget, Quota};
 use crate::listener::{ConnectionPlaces, Listener};
 use crate::mcp::Mcp;
 use crate::mcp::stdio::{self, Ended};
@@ -77,9 +76,9 @@ pub enum StartError {
 
 /// What stands behind a server.
 #[derive(Debug)]
-pub struct Behind(Kind);
+pub struct Behind(BehindKind);
 
-enum Kind {
+enum BehindKind {
     Child(ChildCommand),
     Upstream(Box<config::Upstream>),
     Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
@@ -91,7 +90,7 @@ struct Opened {
     front: Option<Front>,
 }
 
-impl std::fmt::Debug for Kind {
+impl std::fmt::Debug for BehindKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Child(command) => write!(f, "Child({})", command.program),
@@ -105,19 +104,19 @@ impl Behind {
     /// A stdio MCP server: one process for each session.
     #[must_use]
     pub fn child(command: ChildCommand) -> Self {
-        Self(Kind::Child(command))
+        Self(BehindKind::Child(command))
     }
 
     /// An MCP server that speaks HTTP itself.
     #[must_use]
     pub fn upstream(upstream: config::Upstream) -> Self {
-        Self(Kind::Upstream(Box::new(upstream)))
+        Self(BehindKind::Upstream(Box::new(upstream)))
     }
 
     /// An MCP server in this process.
     #[must_use]
     pub fn handler(handler: impl Handler) -> Self {
-        Self(Kind::Embedded(Box::new(|drain| EmbeddedBackend::new(handler, drain))))
+        Self(BehindKind::Embedded(Box::new(|drain| EmbeddedBackend::new(handler, drain))))
     }
 
     /// The built-in server that lets a client be checked with nothing else installed.
@@ -129,14 +128,14 @@ impl Behind {
     fn open(self, config: &Config, metrics: &Metrics, drain: &Drain) -> Result<Opened, StartError> {
         let Config { limits, access, .. } = config;
         let backend = match self.0 {
-            Kind::Child(command) => Backend::Stdio(StdioBackend::new(
+            BehindKind::Child(command) => Backend::Stdio(StdioBackend::new(
                 &command,
                 access.secrets(),
                 metrics.clone(),
                 drain.clone(),
             )?),
-            Kind::Embedded(open) => Backend::Embedded(open(drain.clone())),
-            Kind::Upstream(asked) => {
+            BehindKind::Embedded(open) => Backend::Embedded(open(drain.clone())),
+            BehindKind::Upstream(asked) => {
                 let upstream = Arc::new(Client::new(&asked)?);
                 let backend = UpstreamBackend::new(
                     Arc::clone(&upstream),
@@ -151,6 +150,22 @@ impl Behind {
             }
         };
         Ok(Opened { backend, front: None })
+    }
+}
+
+impl Opened {
+    fn into_app(
+        self,
+        config: &Config,
+        policy: &CurrentPolicy,
+        budget: &Budget,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> App {
+        let Self { backend, front } = self;
+        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
+        let (policy, budget) = (policy.clone(), budget.clone());
+        App::new(config, policy, budget, mcp, front, metrics.clone(), drain.clone())
     }
 }
 
@@ -199,7 +214,7 @@ impl Server {
             Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
             None => None,
         };
-        let Opened { backend, front } = behind.open(&config, &metrics, &drain)?;
+        let opened = behind.open(&config, &metrics, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -211,11 +226,10 @@ impl Server {
         };
         let names = trust.as_ref().map_or(&[][..], |trust| &trust.names);
         policy.replace(Policy::new(&config, names));
-        let guard = Guard::new(metrics.clone());
-        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
-        let app =
-            App::new(&config, policy.clone(), guard, mcp, front, metrics.clone(), drain.clone());
-        let app = Arc::new(app);
+        let limits = &config.limits;
+        let budget =
+            Budget::new(limits.max_buffered_bytes, limits.largest_message(), metrics.clone());
+        let app = Arc::new(opened.into_app(&config, &policy, &budget, &metrics, &drain));
         let redirect = redirect.map(|(listener, at)| {
             let app = Arc::clone(&app);
             let port = address.port();
@@ -228,6 +242,7 @@ impl Server {
             connection: Arc::clone(&connection),
             app: Arc::clone(&app),
             policy: policy.clone(),
+            budget,
             names: names.to_vec(),
             config: Mutex::new(config),
         });
@@ -360,7 +375,7 @@ pub async fn serve_stdio(
     let drain = Drain::new(metrics.clone());
     let Opened { backend, front } = behind.open(config, &metrics, &drain)?;
     let link = backend
-        .open(Starter::Edge, &Quota::default(), limits)
+        .open(Starter::Edge, &Quota::unbounded(), limits)
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
         front.keep_swept(&drain);

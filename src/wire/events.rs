@@ -46,7 +46,7 @@ enum Data {
 
 /// The event whose blank line has not come yet.
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingEvent {
     event: Event,
     data: Data,
     /// It has a field that was not ignored.
@@ -55,7 +55,7 @@ struct Pending {
     length: usize,
 }
 
-impl Pending {
+impl PendingEvent {
     fn append(&mut self, value: &[u8], max: usize) {
         let mut lines = match std::mem::take(&mut self.data) {
             Data::Nothing => Vec::new(),
@@ -102,7 +102,7 @@ pub(crate) struct Decoder {
     after_cr: bool,
     /// An event was too long.
     failed: bool,
-    pending: Pending,
+    pending: PendingEvent,
     /// Bytes that the lines of one event may have together, their ends aside.
     max: usize,
 }
@@ -116,7 +116,7 @@ impl Decoder {
             fresh: true,
             after_cr: false,
             failed: false,
-            pending: Pending::default(),
+            pending: PendingEvent::default(),
             max,
         }
     }
@@ -277,7 +277,7 @@ impl Decoder {
         self.failed = true;
         self.buffer = Vec::new();
         (self.start, self.scanned) = (0, 0);
-        self.pending = Pending::default();
+        self.pending = PendingEvent::default();
     }
 
     /// Forgets what has been taken, and gives back the room it had.
@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn held(decoder: &Decoder) -> usize {
-        let Pending { event, data, .. } = &decoder.pending;
+        let PendingEvent { event, data, .. } = &decoder.pending;
         let data = match data {
             Data::Nothing => 0,
             Data::Line(line) => line.len(),

@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::custody::orphans::Own;
-use super::places::Place;
-use super::process::{Ending, Process};
+use super::places::ChildPlace;
+use super::process::{Process, ProcessEnd};
 use super::redact::Redactor;
 use super::starts::Attempt;
 use super::stderr::{self, LastWords};
@@ -49,7 +49,7 @@ pub(super) struct Life {
     pub(super) quota: Quota,
     pub(super) metrics: Metrics,
     pub(super) drain: Drain,
-    pub(super) place: Place,
+    pub(super) place: ChildPlace,
 }
 
 /// The edge's ends of a child's pipes.
@@ -113,11 +113,12 @@ impl Life {
         let last_words = LastWords::default();
         let mut noise = Noise::of(pid, command.redactor(), metrics.clone(), (&watch, &last_words));
         let speaking = async {
-            let lines = Frames::new(stdout, max_line, exited.clone()).charging(quota);
+            let lines = Frames::new(stdout, max_line, exited.clone(), quota);
             stdout::hand_on(lines, &to_session, attempt.spoke(), &ending, &mut noise).await;
             closed.cancel();
         };
-        let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone());
+        // A line of stderr is short, and is written to the log at once.
+        let muttering = Frames::new(stderr, stderr::MAX_LINE, exited.clone(), Quota::unbounded());
         let muttering = stderr::listen(muttering, pid, command.redactor(), &last_words, &watch);
         let mut output = pin!(join(speaking, muttering).map(drop).fuse());
 
@@ -177,7 +178,7 @@ async fn watched(
     what
 }
 
-async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
+async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> ProcessEnd {
     let status = process.reap().await;
     if let Some(own) = own {
         own.reaped(status.is_by_signal());
@@ -187,7 +188,7 @@ async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
 }
 
 /// Gives the place back once the whole group is gone.
-async fn leave(process: &Process, place: Place) {
+async fn leave(process: &Process, place: ChildPlace) {
     process.group_gone().await;
     drop(place);
 }

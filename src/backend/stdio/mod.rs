@@ -31,9 +31,9 @@ use self::command::Command;
 pub use self::command_error::CommandError;
 use self::custody::orphans::{Orphans, Own};
 use self::life::{Life, Pipes};
-use self::places::Places;
+use self::places::ChildPlaces;
 use self::process::Process;
-use self::starts::{Gate, Held};
+use self::starts::{Gate, HeldBack};
 use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
 use crate::config::{ChildCommand, Limits, Secret};
 use crate::drain::Drain;
@@ -44,7 +44,7 @@ use crate::observe::metrics::{Metrics, Outcome};
 #[derive(Debug)]
 pub(crate) struct StdioBackend {
     command: Arc<Command>,
-    places: Places,
+    places: ChildPlaces,
     orphans: Option<Arc<Orphans>>,
     gate: Arc<Gate>,
     metrics: Metrics,
@@ -61,7 +61,7 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = Places::counting(metrics.gauges().children.clone());
+        let places = ChildPlaces::counting(metrics.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(metrics.clone());
             let stopping = drain.stopping();
@@ -100,7 +100,7 @@ impl StdioBackend {
         let Limits { max_children, max_line_bytes, .. } = *limits;
         let place = self.places.take(max_children).ok_or(OpenError::Full(max_children))?;
         let attempt = self.gate.pass(who);
-        let attempt = attempt.map_err(|Held { wait, why }| OpenError::Held { wait, why })?;
+        let attempt = attempt.map_err(|HeldBack { wait, why }| OpenError::Held { wait, why })?;
         let (own, (process, pipes)) = self.start_own().map_err(|source| {
             self.metrics.count(Outcome::SpawnFailed);
             attempt.was_not_spawned(&source.to_string());

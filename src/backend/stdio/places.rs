@@ -5,21 +5,21 @@ use crate::observe::metrics::Gauge;
 
 /// The places that are taken.
 #[derive(Debug)]
-pub(super) struct Places(Total);
+pub(super) struct ChildPlaces(Total);
 
 /// The place of one child. Its drop gives it back.
 #[derive(Debug)]
-pub(super) struct Place(#[expect(dead_code, reason = "held for its drop")] TotalPermit);
+pub(super) struct ChildPlace(#[expect(dead_code, reason = "held for its drop")] TotalPermit);
 
-impl Places {
+impl ChildPlaces {
     /// `taken` counts those that are taken.
     pub(super) fn counting(taken: Gauge) -> Self {
         Self(Total::counting(taken))
     }
 
     /// One of `most` places; none if all are taken.
-    pub(super) fn take(&self, most: u32) -> Option<Place> {
-        self.0.try_take(most).map(Place)
+    pub(super) fn take(&self, most: u32) -> Option<ChildPlace> {
+        self.0.try_take(most).map(ChildPlace)
     }
 
     /// Resolves when all are free. Meanwhile none can be taken.
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn places_are_counted_while_somebody_waits_for_all_of_them() {
         let gauge = Gauge::default();
-        let places = Places::counting(gauge.clone());
+        let places = ChildPlaces::counting(gauge.clone());
         let (one, other) = (places.take(100).unwrap(), places.take(100).unwrap());
         assert_eq!(gauge.value(), 2);
         let mut all = pin!(places.all_given_back());

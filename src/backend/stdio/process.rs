@@ -108,12 +108,12 @@ impl Process {
     }
 
     /// Waits for the leader, kills what is left of its group, reaps the leader.
-    pub(super) async fn reap(&mut self) -> Ending {
+    pub(super) async fn reap(&mut self) -> ProcessEnd {
         self.exited().await;
         self.signal(Signal::KILL);
         let status = self.child.wait().await;
         self.reaped = true;
-        Ending(status.ok())
+        ProcessEnd(status.ok())
     }
 
     /// Waits until nothing is left of the group. Where the edge is init of its container, orphans
@@ -145,16 +145,16 @@ impl Drop for Process {
 
 /// How a process ended, in words.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ending(Option<ExitStatus>);
+pub(super) struct ProcessEnd(Option<ExitStatus>);
 
-impl Ending {
+impl ProcessEnd {
     /// Was it a signal?
     pub(super) fn is_by_signal(self) -> bool {
         self.0.is_some_and(|status| status.signal().is_some())
     }
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for ProcessEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(status) = self.0 else {
             return f.write_str("ended");

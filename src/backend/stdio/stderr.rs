@@ -25,9 +25,9 @@ const LOGGED: u32 = 50;
 /// What a child said last, shared with the code that reports its end.
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
-    pub(super) stderr: Words,
+    pub(super) stderr: LastLines,
     /// Lines that are not even meant for messages.
-    pub(super) stdout: Words,
+    pub(super) stdout: LastLines,
 }
 
 impl LastWords {
@@ -40,9 +40,9 @@ impl LastWords {
 
 /// The last lines of one output.
 #[derive(Debug, Default)]
-pub(super) struct Words(Mutex<VecDeque<String>>);
+pub(super) struct LastLines(Mutex<VecDeque<String>>);
 
-impl Words {
+impl LastLines {
     /// Keeps a line. What is told to clients is read in terminals, too.
     pub(super) fn take_line(&self, line: &str) {
         self.push(line.replace(|c: char| c.is_control() && c != '\t', ""));
@@ -81,7 +81,7 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
     last_words: &LastWords,
     watch: &Watch,
 ) {
-    let mut rate = Rate::default();
+    let mut rate = PerSecond::default();
     while let Some(step) = lines.step().await {
         let text = match step {
             Step::Line(Line::Whole(bytes)) => redactor.text(&bytes, false),
@@ -110,7 +110,7 @@ pub(super) async fn listen<R: AsyncRead + Unpin>(
 
 /// A count for each second.
 #[derive(Debug, Default)]
-struct Rate {
+struct PerSecond {
     second: Option<Instant>,
     logged: u32,
     dropped: u64,
@@ -123,7 +123,7 @@ struct Now {
     dropped: Option<u64>,
 }
 
-impl Rate {
+impl PerSecond {
     fn admit(&mut self, now: Instant) -> Now {
         let same = |since| now.saturating_duration_since(since) < Duration::from_secs(1);
         let mut dropped = None;
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn so_many_lines_a_second_and_the_rest_is_counted() {
-        let mut rate = Rate::default();
+        let mut rate = PerSecond::default();
         let begun = Instant::now();
         for _ in 0..LOGGED {
             assert_eq!(rate.admit(begun), Now { logged: true, dropped: None });

@@ -30,20 +30,20 @@ const MAX_CALLS: usize = 256;
 #[derive(Debug)]
 pub(super) struct Directs {
     shared: Arc<Shared>,
-    sessions: Arc<Sessions>,
+    sessions: Arc<DirectSessions>,
     drain: Drain,
 }
 
 #[derive(Debug)]
-struct Sessions {
-    by_principal: Mutex<HashMap<Principal, Kept>>,
+struct DirectSessions {
+    by_principal: Mutex<HashMap<Principal, KeptSession>>,
     /// A session that was not used for so long is ended.
     idle: watch::Sender<Duration>,
 }
 
 /// A session that can be found, and who uses it.
 #[derive(Debug)]
-struct Kept {
+struct KeptSession {
     direct: Arc<Direct>,
     users: usize,
     /// When somebody last began to use it, or stopped.
@@ -64,7 +64,7 @@ struct Direct {
 #[derive(Debug)]
 struct InUse {
     direct: Arc<Direct>,
-    sessions: Arc<Sessions>,
+    sessions: Arc<DirectSessions>,
     principal: Principal,
 }
 
@@ -125,7 +125,7 @@ impl Directs {
 impl Directs {
     pub(super) fn new(shared: Arc<Shared>, idle: Duration, drain: Drain) -> Self {
         let idle = watch::Sender::new(idle);
-        let sessions = Arc::new(Sessions { by_principal: Mutex::default(), idle });
+        let sessions = Arc::new(DirectSessions { by_principal: Mutex::default(), idle });
         Self { shared, sessions, drain }
     }
 
@@ -156,7 +156,7 @@ impl Directs {
             self.shared.metrics.count(Outcome::IdleGivenUp);
         }
         let direct = Arc::new(Direct::new(&self.shared));
-        let kept = Kept { direct: Arc::clone(&direct), users: 1, used: now };
+        let kept = KeptSession { direct: Arc::clone(&direct), users: 1, used: now };
         sessions.insert(principal.clone(), kept);
         let (owner, ending) = (principal.clone(), Arc::clone(&direct));
         let (all, stopping) = (Arc::clone(&self.sessions), self.drain.stopping());
@@ -172,8 +172,8 @@ impl Directs {
     }
 }
 
-impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Kept>> {
+impl DirectSessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, KeptSession>> {
         self.by_principal.lock()
     }
 
@@ -250,7 +250,7 @@ impl InUse {
             return self.direct.channel.ask(request, caller).await;
         };
         let id = self.direct.channel.name();
-        let waiting = Waiting { in_use: self, caller, drain, id: Some(id.clone()) };
+        let waiting = DirectCall { in_use: self, caller, drain, id: Some(id.clone()) };
         let renamed = request.with_id(&id).charged_if_large(&caller.quota);
         let answer = self.direct.channel.ask(&renamed, caller).await;
         waiting.done();
@@ -304,20 +304,20 @@ impl From<Unanswered> for NoAnswer {
 }
 
 /// A call whose client can only cancel it by going away.
-struct Waiting<'a> {
+struct DirectCall<'a> {
     in_use: &'a Arc<InUse>,
     caller: &'a Arc<Caller>,
     drain: &'a Drain,
     id: Option<RequestId>,
 }
 
-impl Waiting<'_> {
+impl DirectCall<'_> {
     fn done(mut self) {
         self.id = None;
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for DirectCall<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
         let in_use = Arc::clone(self.in_use);

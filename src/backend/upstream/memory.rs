@@ -207,7 +207,7 @@ mod tests {
         for id in [RequestId::from(0), RequestId::Text("x\"y".into())] {
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
+                let asked = epoch::outward(question.clone(), epoch, &Quota::unbounded());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id));
@@ -224,7 +224,7 @@ mod tests {
             let id = RequestId::Text(name.into());
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 2] {
-                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
+                let asked = epoch::outward(question.clone(), epoch, &Quota::unbounded());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id), "{epoch}");
@@ -238,7 +238,7 @@ mod tests {
             let id = RequestId::Text("\"".repeat(length / 2).into());
             let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch, &Quota::default());
+                let asked = epoch::outward(question.clone(), epoch, &Quota::unbounded());
                 let answer = Message::result(asked.id().unwrap(), &json!({}));
                 let back = epoch::inward(&answer, epoch).unwrap();
                 assert_eq!(back.id(), Some(&id), "{length} {epoch}");

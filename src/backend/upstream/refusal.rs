@@ -36,7 +36,7 @@ impl Asked {
 
 /// What is wrong, where the answer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum UpstreamFault {
     /// It does not take the `Host`.
     Host,
     /// It speaks TLS, and was spoken to without.
@@ -47,7 +47,7 @@ enum Fault {
 
 /// A status that is no success, and what the upstream said beside it.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct UpstreamRefusal {
     pub(super) status: StatusCode,
     /// Code and text, where the body is a JSON-RPC error.
     pub(super) error: Option<(i32, String)>,
@@ -56,12 +56,12 @@ pub(super) struct Refusal {
     /// Where it redirects to.
     location: Option<String>,
     asked: Asked,
-    fault: Fault,
+    fault: UpstreamFault,
     /// Is it a web page?
     page: bool,
 }
 
-impl Refusal {
+impl UpstreamRefusal {
     /// This response to what was asked, with this body.
     pub(super) fn new(response: &Response<()>, body: &[u8], asked: Asked) -> Self {
         let json: Option<Value> = serde_json::from_slice(body).ok();
@@ -76,11 +76,11 @@ impl Refusal {
         let location = location.map(str::to_owned);
         let page = is_page(field(header::CONTENT_TYPE).unwrap_or_default());
         let fault = if answers.is_none() && refuses_host(status, body) {
-            Fault::Host
+            UpstreamFault::Host
         } else if asked.plain && status == StatusCode::BAD_REQUEST && speaks_of_https(body) {
-            Fault::Tls
+            UpstreamFault::Tls
         } else {
-            Fault::Unknown
+            UpstreamFault::Unknown
         };
         Self { status, error, answers, location, asked, fault, page }
     }
@@ -89,20 +89,20 @@ impl Refusal {
     pub(super) fn for_want_of_memory(status: StatusCode, short: Short, asked: Asked) -> Self {
         let text = format!("no memory for the upstream's answer: {short}");
         let error = Some((code::INTERNAL_ERROR, text));
-        let fault = Fault::Unknown;
+        let fault = UpstreamFault::Unknown;
         Self { status, error, answers: None, location: None, asked, fault, page: false }
     }
 
     /// Does it not take the `Host` that it was sent?
     pub(super) fn is_of_host(&self) -> bool {
-        self.fault == Fault::Host
+        self.fault == UpstreamFault::Host
     }
 
     /// Does it say by itself what to do? If so, to ask in another way would bring nothing.
     pub(super) fn is_clear(&self) -> bool {
         let wants_credential =
             matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        self.fault != Fault::Unknown || wants_credential || self.location.is_some()
+        self.fault != UpstreamFault::Unknown || wants_credential || self.location.is_some()
     }
 
     /// Status, and what came beside it, in a few words.
@@ -118,20 +118,20 @@ impl Refusal {
     pub(super) fn text(&self) -> String {
         let (status, Asked { method, path, token, .. }) = (self.status, &self.asked);
         match (self.fault, &self.error, &self.location) {
-            (Fault::Host, ..) => format!(
+            (UpstreamFault::Host, ..) => format!(
                 "the upstream refuses the Host that the edge sends it ({status}): give one that it \
                  takes by --upstream-host (MCP_UPSTREAM_HOST)"
             ),
-            (Fault::Tls, ..) => format!(
+            (UpstreamFault::Tls, ..) => format!(
                 "the upstream speaks TLS at that port ({status} to plain HTTP): write https:// in \
                  --upstream (MCP_UPSTREAM)"
             ),
-            (Fault::Unknown, Some((_, text)), _) => text.clone(),
-            (Fault::Unknown, None, Some(to)) => format!(
+            (UpstreamFault::Unknown, Some((_, text)), _) => text.clone(),
+            (UpstreamFault::Unknown, None, Some(to)) => format!(
                 "the upstream redirects ({status}) to {to:?}: give that URL as --upstream \
                  (MCP_UPSTREAM)"
             ),
-            (Fault::Unknown, None, None) => match status.as_u16() {
+            (UpstreamFault::Unknown, None, None) => match status.as_u16() {
                 401 | 403 if *token => format!(
                     "the upstream refuses the edge's token ({status}): check the file of \
                      --upstream-token-file (MCP_UPSTREAM_TOKEN_FILE)"
@@ -191,11 +191,11 @@ fn speaks_of_https(body: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn refusal(status: u16, kind: &str, body: &str, token: bool) -> Refusal {
+    fn refusal(status: u16, kind: &str, body: &str, token: bool) -> UpstreamRefusal {
         let url = Uri::from_static("http://127.0.0.1:8000/app/mcp?key=secret");
         let response = Response::builder().status(status).header("content-type", kind);
         let asked = Asked::new(&Method::POST, &url, &url, token);
-        Refusal::new(&response.body(()).unwrap(), body.as_bytes(), asked)
+        UpstreamRefusal::new(&response.body(()).unwrap(), body.as_bytes(), asked)
     }
 
     #[test]

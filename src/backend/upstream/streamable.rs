@@ -24,7 +24,7 @@ const IN_ORDER: Duration = Duration::from_secs(1);
 pub(super) const ENDING: Duration = Duration::from_secs(2);
 
 /// Something under way: a call's id comes out, so that it can be forgotten.
-type Work<'a> = BoxFuture<'a, Option<RequestId>>;
+type Underway<'a> = BoxFuture<'a, Option<RequestId>>;
 
 /// Carries one session until its client is gone.
 pub(super) async fn run(
@@ -35,7 +35,7 @@ pub(super) async fn run(
 ) {
     let channel = Channel::new(Arc::clone(shared), Some(say.clone()));
     let opener = Arc::clone(&first.caller);
-    let mut session = Session {
+    let mut session = StreamableSession {
         channel: &channel,
         shared,
         say: &say,
@@ -61,11 +61,11 @@ const MAX_WORK: usize = 256;
 /// Messages that wait here for the answer to `initialize`. The link's own queue holds the rest.
 const MAX_WAITING: usize = 4;
 
-struct Session<'a> {
+struct StreamableSession<'a> {
     channel: &'a Channel,
     shared: &'a Shared,
     say: &'a mpsc::Sender<FromBackend>,
-    work: FuturesUnordered<Work<'a>>,
+    work: FuturesUnordered<Underway<'a>>,
     /// Dropped, or cancelled, a call is given up.
     calls: HashMap<RequestId, CancellationToken>,
     /// The `initialize` under way: its answer names the session that all else is said in.
@@ -76,7 +76,7 @@ struct Session<'a> {
     begun: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a> StreamableSession<'a> {
     /// The next message, while work goes on; none once the client is gone.
     async fn next(&mut self, told: &mut mpsc::Receiver<ToBackend>) -> Option<ToBackend> {
         loop {
@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
             call.cancel();
         }
         let by = Arc::clone(&caller);
-        let mut telling: Work<'a> = Box::pin(async move {
+        let mut telling: Underway<'a> = Box::pin(async move {
             channel.send(&message, &by).await;
             None
         });

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use super::refusal::{Asked, Refusal, is_page};
+use super::refusal::{Asked, UpstreamRefusal, is_page};
 use crate::caller::Caller;
 use crate::client::{self, Arriving, Client, SendError};
 use crate::limits::body::{self, BodyError, BodyLimits};
@@ -54,7 +54,7 @@ pub(super) enum Answer {
         page: bool,
     },
     /// Anything else.
-    Refused(Refusal),
+    Refused(UpstreamRefusal),
 }
 
 impl Wire {
@@ -156,7 +156,7 @@ impl Wire {
         let answer = if !response.status().is_success() {
             let limits = BodyLimits { bytes: REFUSAL, ..self.limits() };
             let said = Box::pin(body::read(body, limits, quota)).await.unwrap_or_default();
-            let refusal = Refusal::new(&response, &said, asked);
+            let refusal = UpstreamRefusal::new(&response, &said, asked);
             if let Some(host) = host.filter(|_| refusal.is_of_host()) {
                 self.upstream.refused_host(refusal.status, &host);
             }
@@ -167,9 +167,9 @@ impl Wire {
             match body::read(body, BodyLimits { idle, ..self.limits() }, quota).await {
                 Ok(read) => Answer::Json(read),
                 // It answered: to ask again would do what it did once more, and help nobody.
-                Err(BodyError::Short(short)) => {
-                    Answer::Refused(Refusal::for_want_of_memory(response.status(), short, asked))
-                }
+                Err(BodyError::Short(short)) => Answer::Refused(
+                    UpstreamRefusal::for_want_of_memory(response.status(), short, asked),
+                ),
                 Err(error) => return Err(SendError::Broken(error.to_string())),
             }
         } else if essence.eq_ignore_ascii_case("text/event-stream") {

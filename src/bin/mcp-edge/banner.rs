@@ -8,7 +8,7 @@ use mcp_edge::{Secret, TokenSource};
 
 /// All that is known once the port is taken.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct Banner {
     /// Where it listens, with the real port.
     pub(crate) address: SocketAddr,
     /// Where it sends plain HTTP to TLS.
@@ -31,7 +31,7 @@ pub(crate) struct Facts {
     pub(crate) generated: Option<Secret>,
 }
 
-impl Facts {
+impl Banner {
     /// The URL for clients.
     pub(crate) fn url(&self) -> String {
         self.url_of(&self.path)
@@ -171,7 +171,7 @@ impl Facts {
 }
 
 /// The text for people.
-impl Display for Facts {
+impl Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "mcp-edge {} serves MCP", env!("CARGO_PKG_VERSION"))?;
         line(f, "url", self.url())?;
@@ -247,8 +247,8 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn facts(token_source: TokenSource) -> Facts {
-        Facts {
+    fn banner(token_source: TokenSource) -> Banner {
+        Banner {
             address: SocketAddr::from(([127, 0, 0, 1], 8443)),
             redirect: None,
             path: "/mcp".to_owned(),
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_generated_token_is_said_once_and_used_from_its_file() {
         let kept = TokenSource::Generated("/etc/my certs/token".into());
-        let text = Facts { generated: Some(Secret::new("s3cret")), ..facts(kept) }.to_string();
+        let text = Banner { generated: Some(Secret::new("s3cret")), ..banner(kept) }.to_string();
         assert_eq!(text.matches("s3cret").count(), 1);
         for line in [
             "  url       https://localhost:8443/mcp\n",
@@ -284,12 +284,12 @@ mod tests {
 
     #[test]
     fn other_tokens_are_named_and_not_said() {
-        let text = facts(TokenSource::Environment).to_string();
+        let text = banner(TokenSource::Environment).to_string();
         assert!(text.contains("token     from MCP_AUTH_TOKEN"), "{text}");
         assert_eq!(text.matches("Bearer $MCP_AUTH_TOKEN\"").count(), 2, "{text}");
-        let text = facts(TokenSource::File("/run/tokens".into())).to_string();
+        let text = banner(TokenSource::File("/run/tokens".into())).to_string();
         assert_eq!(text.matches("Bearer $(grep -m1 '^[^#[:space:]]' /run/tokens)\"").count(), 2);
-        let plain = Facts { ca: None, tls: false, ..facts(TokenSource::None) };
+        let plain = Banner { ca: None, tls: false, ..banner(TokenSource::None) };
         let text = plain.to_string();
         assert!(!text.contains("Authorization") && !text.contains("CA_CERTS"), "{text}");
         assert!(text.contains("whoever reaches it may call"), "{text}");
@@ -301,8 +301,8 @@ mod tests {
         let dir = tempfile::Builder::new().prefix("it's a ").tempdir().unwrap();
         let (ca, file) = (dir.path().join("ca.pem"), dir.path().join("token"));
         std::fs::write(&file, "# new\n\ns3cret\nolder\n").unwrap();
-        let run = |token_source, line: fn(&Facts) -> String| {
-            let line = line(&Facts { ca: Some(ca.clone()), ..facts(token_source) });
+        let run = |token_source, line: fn(&Banner) -> String| {
+            let line = line(&Banner { ca: Some(ca.clone()), ..banner(token_source) });
             let show = r#"show() { printf '%s|' "$NODE_EXTRA_CA_CERTS" "$@"; }"#;
             let script =
                 format!("{show}; curl() {{ show \"$@\"; }}; claude() {{ show \"$@\"; }}; {line}");
@@ -315,13 +315,13 @@ mod tests {
             assert!(output.status.success() && output.stderr.is_empty(), "{line}");
             String::from_utf8(output.stdout).unwrap()
         };
-        let claude = |facts: &Facts| facts.claude().unwrap();
+        let claude = |banner: &Banner| banner.claude().unwrap();
         let shown = ca.display();
         let wanted = format!(
             "|-sS|--cacert|{shown}|-H|Authorization: Bearer s3cret|-H|Content-Type: application/json|-d|{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}}|https://localhost:8443/mcp|"
         );
-        assert_eq!(run(TokenSource::File(file.clone()), Facts::curl), wanted);
-        assert_eq!(run(TokenSource::Environment, Facts::curl), wanted);
+        assert_eq!(run(TokenSource::File(file.clone()), Banner::curl), wanted);
+        assert_eq!(run(TokenSource::Environment, Banner::curl), wanted);
         let wanted = format!(
             "{shown}|mcp|add|--transport|http|edge|https://localhost:8443/mcp|--header|Authorization: Bearer s3cret|"
         );
@@ -336,7 +336,7 @@ mod tests {
             let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
             let address = SocketAddr::new(ip.parse().unwrap(), 443);
             let (names, asked_names) = (owned(names), owned(asked));
-            Facts { address, names, asked_names, ..facts(TokenSource::None) }.claude_url()
+            Banner { address, names, asked_names, ..banner(TokenSource::None) }.claude_url()
         };
         let own = ["localhost", "127.0.0.1", "::1", "192.0.2.7", "machine"];
         assert_eq!(url("192.0.2.7", &own, &["192.0.2.7"]), None);
@@ -349,7 +349,7 @@ mod tests {
         // A CA without constraints may be asked for an address.
         let address = "192.0.2.7:443".parse().unwrap();
         let names = vec!["192.0.2.7".to_owned()];
-        let other = Facts { ca: None, address, names, ..facts(TokenSource::None) };
+        let other = Banner { ca: None, address, names, ..banner(TokenSource::None) };
         assert_eq!(other.claude_url(), at("192.0.2.7"));
     }
 

@@ -64,8 +64,9 @@ pub(crate) fn as_json(log: impl FnOnce()) {
 
 /// One line for machines, in a log of any format and level.
 pub(crate) fn report(report: &Report) {
-    let report = Reported { report, log_lines_dropped: stderr::dropped() };
-    let line = Line { timestamp: humantime::format_rfc3339_millis(SystemTime::now()), report };
+    let report = FullReport { report, log_lines_dropped: stderr::dropped() };
+    let line =
+        ReportLine { timestamp: humantime::format_rfc3339_millis(SystemTime::now()), report };
     // Numbers by name: there is nothing that JSON cannot say.
     if let Ok(line) = serde_json::to_string(&line) {
         say(format_args!("{line}"));
@@ -73,15 +74,15 @@ pub(crate) fn report(report: &Report) {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct ReportLine<'a> {
     #[serde(serialize_with = "as_text")]
     timestamp: humantime::Rfc3339Timestamp,
-    report: Reported<'a>,
+    report: FullReport<'a>,
 }
 
 /// What the server holds, and what its process does not say.
 #[derive(Serialize)]
-struct Reported<'a> {
+struct FullReport<'a> {
     #[serde(flatten)]
     report: &'a Report,
     log_lines_dropped: u64,

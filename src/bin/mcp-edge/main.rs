@@ -13,7 +13,7 @@ mod token;
 
 use std::process::ExitCode;
 
-use cli::Asked;
+use cli::Invocation;
 use exit::Exit;
 use mcp_edge::{Access, Background, ConfigError, Draft, HealthCheck, Settings, TokenSource};
 use rustix::process::{Resource, getrlimit};
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
     }
     let typed = program.into_iter().chain(rest);
     let exit = match cli::parse(typed, std::env::vars_os()) {
-        Ok(Asked::Run(draft, notices)) => start(&draft, &notices),
-        Ok(Asked::Health(draft)) => ask(&draft),
+        Ok(Invocation::Run(draft, notices)) => start(&draft, &notices),
+        Ok(Invocation::Health(draft)) => ask(&draft),
         Err(error) => explain(&error),
     };
     log::finish();

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::banner::{Facts, quoted};
+use crate::banner::{Banner, quoted};
 use crate::bind::{bind_redirect_text, bind_text};
 use crate::descriptors;
 use crate::exit::Exit;
@@ -186,7 +186,7 @@ async fn live(
         Err(error) => return not_started(log, &error),
     };
     warn_of(&warnings);
-    tell(&facts(asked, &server, behind, token_source), log);
+    tell(&banner(asked, &server, behind, token_source), log);
     let reporting = report_every(report, server.reporter());
     let rereading = reread(Some(server.control()), renewals);
     let finished = tokio::select! {
@@ -272,12 +272,12 @@ fn tls_options(source: &TlsSource) -> String {
     }
 }
 
-fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSource) -> Facts {
+fn banner(asked: Config, server: &Server, behind: String, token_source: TokenSource) -> Banner {
     let generated = match (&token_source, asked.access) {
         (TokenSource::Generated(_), mcp_edge::Access::Tokens(tokens)) => tokens.into_iter().next(),
         _ => None::<Secret>,
     };
-    Facts {
+    Banner {
         address: server.local_addr(),
         redirect: server.redirect_addr(),
         path: asked.path.to_string(),
@@ -294,17 +294,17 @@ fn facts(asked: Config, server: &Server, behind: String, token_source: TokenSour
     }
 }
 
-fn tell(facts: &Facts, log: LogSettings) {
+fn tell(banner: &Banner, log: LogSettings) {
     if log.format == LogFormat::Text {
         let mut stdout = io::stdout().lock();
         // A closed stdout is no reason not to serve.
-        let _told = write!(stdout, "{facts}").and_then(|()| stdout.flush());
+        let _told = write!(stdout, "{banner}").and_then(|()| stdout.flush());
         if io::stdout().is_terminal() && io::stderr().is_terminal() {
             return;
         }
     }
     // Scripts read this line; it is JSON whatever the log's format is.
-    log::as_json(|| facts.log());
+    log::as_json(|| banner.log());
 }
 
 /// Programs whose first plain argument names the server they run.

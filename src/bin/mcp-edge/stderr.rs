@@ -21,7 +21,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// The process has one stderr.
-static STDERR: Queue = Queue::new();
+static STDERR: LineQueue = LineQueue::new();
 /// Does a thread write what is queued?
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
@@ -115,14 +115,14 @@ fn one_line(line: &[u8], colours: bool) -> Vec<u8> {
 }
 
 /// Lines that wait.
-struct Queue {
-    state: Mutex<State>,
+struct LineQueue {
+    state: Mutex<Unwritten>,
     /// Something came, or was written.
     changed: Condvar,
     dropped: AtomicU64,
 }
 
-struct State {
+struct Unwritten {
     waiting: Vec<u8>,
     /// Is the writer at work on what it took?
     writing: bool,
@@ -130,13 +130,13 @@ struct State {
     untold: u64,
 }
 
-impl Queue {
+impl LineQueue {
     const fn new() -> Self {
-        let state = State { waiting: Vec::new(), writing: false, untold: 0 };
+        let state = Unwritten { waiting: Vec::new(), writing: false, untold: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new(), dropped: AtomicU64::new(0) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Unwritten> {
         self.state.lock()
     }
 
@@ -183,7 +183,7 @@ impl Queue {
     }
 
     fn flush(&self, most: Duration) {
-        let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let busy = |state: &mut Unwritten| state.writing || !state.waiting.is_empty();
         self.changed.wait_while_for(&mut self.state(), busy, most);
     }
 }
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         let line = one_line(&[b'x'; 1023], false);
         for _ in 0..1030 {
             queue.push(&line);
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_costs_lines_and_no_more() {
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         let mut disk = Disk { room: 9, taken: Vec::new() };
         queue.push(b"first\n");
         queue.push(b"second\n");
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_what_is_queued_and_not_for_ever() {
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         queue.flush(Duration::from_hours(1));
         queue.push(b"nobody writes this\n");
         queue.flush(Duration::from_millis(1));

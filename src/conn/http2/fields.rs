@@ -39,7 +39,7 @@ struct Name {
 
 /// The blocks of one peer.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(super) struct FieldBlocks {
     /// The table: names, and what each entry costs. The newest first.
     table: VecDeque<(Name, usize)>,
     size: usize,
@@ -56,7 +56,7 @@ pub(super) struct Fields {
     lost: bool,
 }
 
-impl Fields {
+impl FieldBlocks {
     /// Of a peer whose table may have so many bytes.
     pub(super) fn new(allowed: usize) -> Self {
         Self {
@@ -245,7 +245,7 @@ mod tests {
         digits.chunks(2).map(|it| pair(it).unwrap()).collect()
     }
 
-    fn sizes(fields: &Fields) -> Vec<usize> {
+    fn sizes(fields: &FieldBlocks) -> Vec<usize> {
         fields.table.iter().map(|(_, cost)| *cost).collect()
     }
 
@@ -264,7 +264,7 @@ mod tests {
                 "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
             ],
         ] {
-            let mut fields = Fields::new(4096);
+            let mut fields = FieldBlocks::new(4096);
             let tables = [vec![57], vec![53, 57], vec![54, 53, 57]];
             for (text, table) in blocks.into_iter().zip(tables) {
                 assert_eq!(fields.read(&block(text)), Some(true));
@@ -282,7 +282,7 @@ mod tests {
     /// RFC 7541 appendix C.6: entries go when the table has 256 bytes.
     #[test]
     fn what_does_not_fit_is_evicted() {
-        let mut fields = Fields::new(256);
+        let mut fields = FieldBlocks::new(256);
         for (text, table) in [
             (
                 "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 \
@@ -301,7 +301,7 @@ mod tests {
 
     /// What becomes of these frames of a peer, in pieces of this size.
     fn follow(frames: &[Vec<u8>], piece: usize) -> bool {
-        let (mut fields, mut found) = (Fields::new(4096), false);
+        let (mut fields, mut found) = (FieldBlocks::new(4096), false);
         let mut following = FrameReader::of_server();
         for bytes in frames.concat().chunks(piece) {
             following.pass_fields(bytes, |_| {}, &mut fields, &mut found);
@@ -341,7 +341,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_are_too_strange(bytes in proptest::collection::vec(0u8.., 0..400)) {
-            let mut fields = Fields::new(4096);
+            let mut fields = FieldBlocks::new(4096);
             fields.read(&bytes);
             proptest::prop_assert!(fields.size <= fields.most);
             proptest::prop_assert_eq!(fields.size, sizes(&fields).iter().sum::<usize>());

@@ -1,7 +1,7 @@
 //! Follows HTTP/2 frames through bytes as they go by (RFC 9113 section 4.1), in pieces of any size.
 //! Keeps the head of one frame and four bytes of what follows, and judges nothing.
 
-use super::fields::Fields;
+use super::fields::FieldBlocks;
 use super::frame::{Frame, FrameType};
 
 /// Bytes of a frame's head.
@@ -67,7 +67,7 @@ impl FrameReader {
         &mut self,
         bytes: &[u8],
         mut each: impl FnMut(Frame),
-        fields: &mut Fields,
+        fields: &mut FieldBlocks,
         found: &mut bool,
     ) {
         let fields = std::cell::RefCell::new((fields, found));

@@ -13,7 +13,7 @@ use super::*;
 use crate::backend::Backend;
 use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
 use crate::config::{Access, Config, Limits, Times, TlsRules, TlsSource};
-use crate::guard::Guard;
+use crate::limits::bytes::Budget;
 use crate::mcp::Mcp;
 use crate::observe::metrics::Metrics;
 use crate::policy::{CurrentPolicy, Policy};
@@ -76,12 +76,13 @@ impl Rig {
         };
         let (metrics, drain) = (Metrics::default(), Drain::default());
         let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
-        let mcp = Mcp::new(backend, &config.limits, metrics.clone(), drain.clone());
+        let budget = Budget::new(256 << 20, 16 << 20, metrics.clone());
+        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
         let policy = CurrentPolicy::new(Policy::new(&config, &[]));
         let app = Arc::new(App::new(
             &config,
             policy.clone(),
-            Guard::new(Metrics::default()),
+            budget,
             mcp,
             None,
             metrics.clone(),

@@ -34,7 +34,7 @@ pub(super) struct Files {
 
 /// A certificate that lies in the directory.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptCert {
     /// As it goes over the wire.
     pub(super) der: CertificateDer<'static>,
     /// What it says.
@@ -45,11 +45,11 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) struct Inventory {
     /// `ca.pem`.
-    pub(super) ca: Option<Kept>,
+    pub(super) ca: Option<KeptCert>,
     /// The first certificate of `cert.pem`.
-    pub(super) leaf: Option<Kept>,
+    pub(super) leaf: Option<KeptCert>,
     /// The first certificate of `cert-names.pem`.
-    pub(super) names: Option<Kept>,
+    pub(super) names: Option<KeptCert>,
     /// `key.pem`.
     pub(super) key: Option<KeyPair>,
 }
@@ -97,7 +97,7 @@ impl Files {
     }
 
     /// The CA with its key, if the key is there and fits.
-    pub(super) fn reopen(&self, ca: &Kept) -> Result<Option<Ca>, TlsError> {
+    pub(super) fn reopen(&self, ca: &KeptCert) -> Result<Option<Ca>, TlsError> {
         let Some(key) = key(&self.ca_key)? else {
             return Ok(None);
         };
@@ -137,7 +137,7 @@ impl Files {
     }
 }
 
-fn kept(path: &Path) -> Result<Option<Kept>, TlsError> {
+fn kept(path: &Path) -> Result<Option<KeptCert>, TlsError> {
     let Some(chain) = present(path, pem::certificates(path))? else {
         return Ok(None);
     };
@@ -150,7 +150,7 @@ fn kept(path: &Path) -> Result<Option<Kept>, TlsError> {
     if facts.issuer.as_deref() != Some(ORGANIZATION) {
         return Err(TlsError::Foreign { path: path.to_owned() });
     }
-    Ok(Some(Kept { der, facts }))
+    Ok(Some(KeptCert { der, facts }))
 }
 
 fn key(path: &Path) -> Result<Option<KeyPair>, TlsError> {

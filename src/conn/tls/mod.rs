@@ -54,12 +54,12 @@ const LOOK_EVERY: Duration = Duration::from_hours(12);
 pub(crate) struct TlsAcceptor {
     served: RwLock<ByProtocol>,
     /// Locked while files are read, and perhaps written: two at once would be in each other's way.
-    asked: Mutex<Asked>,
+    asked: Mutex<CertSettings>,
 }
 
 /// Where certificates come from, and under which rules they are served.
 #[derive(Debug)]
-struct Asked {
+struct CertSettings {
     source: TlsSource,
     rules: TlsRules,
 }
@@ -94,7 +94,7 @@ impl TlsAcceptor {
         now: SystemTime,
     ) -> Result<(Self, Trust), TlsError> {
         let (served, trust) = ByProtocol::load(source, rules, now)?;
-        let asked = Mutex::new(Asked { source: source.clone(), rules });
+        let asked = Mutex::new(CertSettings { source: source.clone(), rules });
         let acceptor = Self { served: RwLock::new(served), asked };
         Ok((acceptor, trust))
     }
@@ -137,7 +137,7 @@ impl TlsAcceptor {
         let (fresh, trust) = ByProtocol::load(source, rules, now)?;
         before(&trust);
         *self.served.write() = fresh;
-        *asked = Asked { source: source.clone(), rules };
+        *asked = CertSettings { source: source.clone(), rules };
         Ok(trust)
     }
 

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header, request};
 use http_body::Body;
 use tokio::select;
 
-pub(super) use self::response::{BrokenOff, Forwarded, Terms, is_events, response};
+pub(super) use self::response::{BrokenOff, ForwardTerms, Forwarded, is_events, response};
 
 use super::refusal::{ForwardError, Refusal};
 use crate::caller::Caller;

@@ -19,7 +19,7 @@ use crate::wire::forwarded::Prefix;
 
 /// What a response is passed down under.
 #[derive(Debug)]
-pub(in crate::http) struct Terms {
+pub(in crate::http) struct ForwardTerms {
     /// The place that it takes until it is over.
     pub(in crate::http) place: ForwardPlace,
     /// When it has to end; none if it is no event stream.
@@ -55,7 +55,7 @@ pub(in crate::http) fn is_events(headers: &HeaderMap) -> bool {
 pub(in crate::http) fn response(
     response: Response<Arriving>,
     (upstream, host): (&Uri, Option<&HeaderValue>),
-    terms: Terms,
+    terms: ForwardTerms,
 ) -> Response<Forwarded> {
     let (head, body) = response.into_parts();
     let mut headers = end_to_end(&head.headers);
@@ -145,8 +145,8 @@ impl<B> fmt::Debug for Forwarded<B> {
 }
 
 impl<B> Forwarded<B> {
-    fn new(body: B, terms: Terms, plain: bool) -> Self {
-        let Terms { place, events, silence, prefix: _, request } = terms;
+    fn new(body: B, terms: ForwardTerms, plain: bool) -> Self {
+        let ForwardTerms { place, events, silence, prefix: _, request } = terms;
         let events = events.map(|draining| Events { draining: Box::pin(draining), plain });
         let timer = Box::pin(sleep(silence));
         Self { body: Some(body), _place: place, events, silence, timer, waits: false, request }
@@ -260,7 +260,7 @@ mod tests {
         let broken = stream::once(async { Err(io::ErrorKind::ConnectionReset.into()) });
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
-        let terms = Terms {
+        let terms = ForwardTerms {
             place: ForwardPlace::of_stream(PerClient::default().try_take(local, 1).unwrap()),
             events: events.map(Drain::draining),
             silence: SILENCE,

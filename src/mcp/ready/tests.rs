@@ -6,8 +6,9 @@ use super::readiness::{BAD, Books, GOOD, Readiness};
 use super::*;
 use crate::backend::embedded::EmbeddedBackend;
 use crate::backend::{Backend, FromBackend};
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::drain::Drain;
+use crate::limits::bytes::Budget;
 use crate::mcp::Mcp;
 use crate::mcp::session::tests::{Rig, TIMES};
 use crate::observe::metrics::Metrics;
@@ -213,7 +214,8 @@ fn mcp() -> Mcp {
     let drain = Drain::default();
     let handler = crate::backend::diagnostics::Diagnostics;
     let backend = Backend::Embedded(EmbeddedBackend::new(handler, drain.clone()));
-    Mcp::new(backend, &Limits::default(), Metrics::default(), drain)
+    let budget = Budget::new(256 << 20, 16 << 20, Metrics::default());
+    Mcp::new(backend, budget, Metrics::default(), drain)
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ pub(super) struct PlainCall {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body<'a> {
+struct CallBody<'a> {
     #[serde(borrow)]
     name: &'a RawValue,
     #[serde(borrow, default)]
@@ -38,7 +38,8 @@ impl PlainCall {
         if text.trim_ascii_start().starts_with('[') {
             return Err(wrong(&"it is an array"));
         }
-        let Body { name, arguments } = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let CallBody { name, arguments } =
+            serde_json::from_str(text).map_err(|error| wrong(&error))?;
         let raw_name = name.get();
         let raw = arguments.map_or("{}", RawValue::get);
         let name = serde_json::from_str(raw_name)
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<PlainCall, Reason> {
-        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()), &Quota::default())
+        PlainCall::read(&Bytes::copy_from_slice(body.as_bytes()), &Quota::unbounded())
     }
 
     #[test]
@@ -111,7 +112,7 @@ mod tests {
             assert!(matches!(read(body), Err(Reason::NotACall(_))), "{body}");
         }
         assert!(
-            PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}"), &Quota::default())
+            PlainCall::read(&Bytes::from_static(b"{\"name\":\"\xff\"}"), &Quota::unbounded())
                 .is_err()
         );
     }

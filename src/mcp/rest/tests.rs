@@ -27,7 +27,7 @@ fn bad(result: Result<bool, Reason>) -> &'static str {
 }
 
 fn pages_for(wanted: Option<&str>) -> Pages<'_> {
-    Pages::new(wanted, &Quota::default()).unwrap()
+    Pages::new(wanted, &Quota::unbounded()).unwrap()
 }
 
 #[test]
@@ -145,7 +145,8 @@ fn slow_within(call: Duration) -> (Mcp, Policy) {
     let config = Config { times: times.check().unwrap(), ..Config::default() };
     let drain = Drain::default();
     let backend = Backend::Embedded(EmbeddedBackend::new(Slow, drain.clone()));
-    let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain);
+    let budget = Budget::new(256 << 20, 16 << 20, Metrics::default());
+    let mcp = Mcp::new(backend, budget, Metrics::default(), drain);
     (mcp, Policy::new(&config, &[]))
 }
 
@@ -155,7 +156,7 @@ fn sender() -> Sender<'static> {
 
 async fn call((mcp, policy): &(Mcp, Policy), tool: &str) -> Result<Bytes, Reason> {
     let body = json!({ "name": tool }).to_string();
-    let call = PlainCall::read(&body.into(), &Quota::default()).unwrap();
+    let call = PlainCall::read(&body.into(), &Quota::unbounded()).unwrap();
     let sender = sender();
     mcp.rest.in_time(policy, mcp.rest.call_plain(policy, &sender, call)).await
 }

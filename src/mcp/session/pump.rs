@@ -44,7 +44,7 @@ impl Session {
     ) -> Arc<Self> {
         let Link { to_backend, from_backend } = link;
         let Terms { times: _, quota, metrics } = terms.clone();
-        let state = State::new(Audience::of(transport), Instant::now()).on_account(quota, metrics);
+        let state = State::new(Audience::of(transport), Instant::now(), quota, metrics);
         let session = Arc::new(Self {
             id,
             principal,

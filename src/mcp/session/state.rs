@@ -44,7 +44,7 @@ pub enum Onto {
 
 /// One call that waits for the backend.
 #[derive(Debug)]
-struct Pending {
+struct PendingCall {
     stream: StreamId,
     deadline: Instant,
     progress: Option<RequestId>,
@@ -72,7 +72,7 @@ pub struct State {
     audience: Audience,
     version: Option<ProtocolVersion>,
     refused: bool,
-    calls: HashMap<RequestId, Pending>,
+    calls: HashMap<RequestId, PendingCall>,
     asked: VecDeque<(RequestId, StreamId)>,
     logs: BTreeMap<StreamId, EventLog>,
     next_stream: u64,
@@ -86,7 +86,8 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(audience: Audience, now: Instant) -> Self {
+    /// The books of a session that begins now, on account of whoever has this quota.
+    pub(crate) fn new(audience: Audience, now: Instant, quota: Quota, metrics: Metrics) -> Self {
         Self {
             audience,
             version: None,
@@ -98,14 +99,9 @@ impl State {
             used: Used::new(now),
             ended: false,
             fault: None,
-            quota: Quota::default(),
-            metrics: Metrics::default(),
+            quota,
+            metrics,
         }
-    }
-
-    /// The same, on account of somebody.
-    pub(crate) fn on_account(self, quota: Quota, metrics: Metrics) -> Self {
-        Self { quota, metrics, ..self }
     }
 
     /// A message as it lies on a stream.
@@ -205,7 +201,7 @@ impl State {
             let shape = call.take_shape();
             let request = call.request();
             let Some(id) = request.id() else { continue };
-            let pending = Pending {
+            let pending = PendingCall {
                 stream,
                 deadline,
                 progress: request.progress_token(),
@@ -459,7 +455,11 @@ mod tests {
     use crate::caller::{Caller, Transport};
 
     fn state() -> State {
-        State::new(Audience::of(Transport::StreamableHttp), Instant::now())
+        state_of(Quota::unbounded(), Metrics::default())
+    }
+
+    fn state_of(quota: Quota, metrics: Metrics) -> State {
+        State::new(Audience::of(Transport::StreamableHttp), Instant::now(), quota, metrics)
     }
 
     fn request(id: u64, token: Option<&str>) -> Message {
@@ -570,7 +570,7 @@ mod tests {
     #[tokio::test]
     async fn questions_have_a_lid() {
         let metrics = Metrics::default();
-        let mut state = state().on_account(Quota::default(), metrics.clone());
+        let mut state = state_of(Quota::unbounded(), metrics.clone());
         for id in 0..300_u64 {
             let asked = Message::request(&id.into(), "roots/list", &json!({}));
             state.route(&asked, &During::Unknown, Instant::now());
@@ -721,7 +721,8 @@ mod tests {
         let asked = Message::request(&7.into(), "roots/list", &json!({}));
         let ping = Message::request(&8.into(), "ping", &json!({}));
         let note = Message::notification("notifications/message", &json!({}));
-        let mut bare = State::new(Audience::of(Transport::Bare), now);
+        let (audience, quota) = (Audience::of(Transport::Bare), Quota::unbounded());
+        let mut bare = State::new(audience, now, quota, Metrics::default());
         assert_eq!(bare.route(&asked, &During::Unknown, now), Routed::Unanswerable(7.into()));
         assert_eq!(bare.route(&note, &During::Unknown, now), Routed::Dropped);
         let mut state = state();
@@ -763,7 +764,7 @@ mod tests {
     async fn a_copy_that_a_stream_makes_counts_and_what_it_gives_up_is_counted() {
         let budget = crate::limits::bytes::Budget::new(100_000, 0, Metrics::default());
         let metrics = Metrics::default();
-        let mut state = state().on_account(budget.quota(), metrics.clone());
+        let mut state = state_of(budget.quota(), metrics.clone());
         let plain = r#"{"jsonrpc":"2.0","method":"a"}"#;
         for (text, taken) in [(plain.to_owned(), 0), (format!("{plain}\n"), 31 + PER_MESSAGE)] {
             let note = Message::parse(text.into()).unwrap();

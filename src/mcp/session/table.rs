@@ -40,18 +40,18 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Hold {
     client: ClientKey,
-    places: Mutex<Option<Places>>,
+    places: Mutex<Option<SessionPermits>>,
 }
 
 /// A place in all, and one of the client's.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct SessionPermits {
     all: TotalPermit,
     _client: Permit,
 }
 
 impl Hold {
-    fn release(&self) -> Option<Places> {
+    fn release(&self) -> Option<SessionPermits> {
         self.places.lock().take()
     }
 }
@@ -123,7 +123,7 @@ impl SessionTable {
             Some(permit) => {
                 let free = self.places.try_take(max_sessions);
                 let all = free.map_or_else(|| of_all().map(|evicted| evicted.all), Ok)?;
-                Places { all, _client: permit }
+                SessionPermits { all, _client: permit }
             }
         };
         if self.per_client.taken(client) > sessions_per_ip {
@@ -142,7 +142,7 @@ impl SessionTable {
         &self,
         of: Option<ClientKey>,
         newcomer: Newcomer<'_>,
-    ) -> Result<Places, Option<Instant>> {
+    ) -> Result<SessionPermits, Option<Instant>> {
         // A session that is used or ended in just this moment makes it choose again.
         for _ in 0..MAX_CHOICES {
             let sessions = self.sessions.iter();
@@ -203,7 +203,7 @@ mod tests {
     use crate::caller::{Caller, TokenId};
     use crate::config::{Config, Limits};
     use crate::drain::Drain;
-    use crate::limits::bytes::Quota;
+    use crate::limits::bytes::{Budget, Quota};
     use crate::mcp::Mcp;
     use crate::mcp::call::Permitted;
     use crate::mcp::session::{SessionTimes, Terms};
@@ -265,7 +265,7 @@ mod tests {
         let (say, from_backend) = tokio::sync::mpsc::channel(8);
         let hour = Duration::from_hours(1);
         let times = SessionTimes { call: hour, idle: hour, age: hour, write: hour };
-        let terms = Terms { times, quota: Quota::default(), metrics: Metrics::default() };
+        let terms = Terms { times, quota: Quota::unbounded(), metrics: Metrics::default() };
         let id = place.id().clone();
         let hold = place.hold();
         let owner = (principal, Transport::StreamableHttp);
@@ -425,7 +425,8 @@ mod tests {
         let config = Config { limits: limits.check().unwrap(), ..Config::default() };
         let drain = Drain::default();
         let backend = Backend::Embedded(EmbeddedBackend::new(Diagnostics, drain.clone()));
-        let mcp = Mcp::new(backend, &config.limits, Metrics::default(), drain.clone());
+        let budget = Budget::new(256 << 20, 16 << 20, Metrics::default());
+        let mcp = Mcp::new(backend, budget, Metrics::default(), drain.clone());
         let policy = Policy::new(&config, &[]);
         let newcomer = Newcomer { principal: &ME, patience: Instant::now() };
         let place = mcp.sessions.table.take(client(1), newcomer, &policy.limits).unwrap();

@@ -33,7 +33,7 @@ impl Rig {
     }
 
     pub(in crate::mcp) fn held_to(times: SessionTimes, transport: Transport) -> Self {
-        let (quota, metrics) = (Quota::default(), Metrics::default());
+        let (quota, metrics) = (Quota::unbounded(), Metrics::default());
         Self::on(Terms { times, quota, metrics }, transport)
     }
 
@@ -288,7 +288,7 @@ async fn what_a_sessions_times_end_is_counted() {
         (SessionTimes { age: TIMES.idle * 2, ..TIMES }, "session_idle"),
         (SessionTimes { age: TIMES.idle / 2, ..TIMES }, "session_age"),
     ] {
-        let terms = Terms { times, quota: Quota::default(), metrics: metrics.clone() };
+        let terms = Terms { times, quota: Quota::unbounded(), metrics: metrics.clone() };
         let rig = Rig::on(terms, Transport::StreamableHttp);
         let due = times.idle.min(times.age);
         tokio::time::sleep(due).await;

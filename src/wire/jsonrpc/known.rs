@@ -75,12 +75,12 @@ fn members<'a, const N: usize>(
         return Ok([None; N]);
     }
     let mut from = serde_json::Deserializer::from_str(object);
-    Named(names).deserialize(&mut from)
+    NamedMembers(names).deserialize(&mut from)
 }
 
-struct Named<const N: usize>([&'static str; N]);
+struct NamedMembers<const N: usize>([&'static str; N]);
 
-impl<'de, const N: usize> DeserializeSeed<'de> for Named<N> {
+impl<'de, const N: usize> DeserializeSeed<'de> for NamedMembers<N> {
     type Value = [Option<&'de RawValue>; N];
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
@@ -88,7 +88,7 @@ impl<'de, const N: usize> DeserializeSeed<'de> for Named<N> {
     }
 }
 
-impl<'de, const N: usize> Visitor<'de> for Named<N> {
+impl<'de, const N: usize> Visitor<'de> for NamedMembers<N> {
     type Value = [Option<&'de RawValue>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,7 +20,7 @@ enum Within {
 
 /// What the text begins with, except white space and marks of its encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Opening {
+enum Beginning {
     #[default]
     Nothing,
     /// An object: a message.
@@ -33,7 +33,7 @@ enum Opening {
 
 /// What is known of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Member {
+struct SkimmedMessage {
     /// The value of `id` so far.
     id: Vec<u8>,
     ids: usize,
@@ -42,7 +42,7 @@ struct Member {
     is_rpc: bool,
 }
 
-impl Member {
+impl SkimmedMessage {
     fn id(&self) -> Option<RequestId> {
         let text = std::str::from_utf8(&self.id).ok()?.trim();
         if self.ids != 1 {
@@ -62,14 +62,14 @@ impl Member {
 /// Looks at the bytes of one text as they come: a message, or an array of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Skim {
-    opening: Opening,
+    opening: Beginning,
     depth: usize,
     string: Within,
     /// What comes is the value of a member of a message, not its name.
     in_value: bool,
     name: Vec<u8>,
     /// The message that comes.
-    now: Member,
+    now: SkimmedMessage,
     /// What those before it answer.
     before: Vec<RequestId>,
     is_rpc: bool,
@@ -97,7 +97,7 @@ impl Skim {
 
     /// The id of the request that it is, if it is one.
     pub(crate) fn asks(&self) -> Option<RequestId> {
-        self.now.id().filter(|_| self.opening == Opening::Object && self.now.has_method)
+        self.now.id().filter(|_| self.opening == Beginning::Object && self.now.has_method)
     }
 
     /// Is it meant for a message? What else stands on a line is a program's own affair.
@@ -107,25 +107,25 @@ impl Skim {
 
     /// The depth at which members of a message stand.
     fn base(&self) -> usize {
-        if self.opening == Opening::Array { 2 } else { 1 }
+        if self.opening == Beginning::Array { 2 } else { 1 }
     }
 
     fn begins(&mut self, byte: u8) {
         self.opening = match byte {
             // In front of a text may stand its encoding's mark.
-            0xef | 0xbb | 0xbf | 0xfe | 0xff | b' ' | b'\t' | b'\r' | b'\n' => Opening::Nothing,
-            b'{' => Opening::Object,
-            b'[' => Opening::Array,
-            _ => Opening::Other,
+            0xef | 0xbb | 0xbf | 0xfe | 0xff | b' ' | b'\t' | b'\r' | b'\n' => Beginning::Nothing,
+            b'{' => Beginning::Object,
+            b'[' => Beginning::Array,
+            _ => Beginning::Other,
         };
     }
 
     fn take(&mut self, byte: u8) {
         // Of UTF-16 every second byte is zero; JSON has none.
-        if byte == 0 || self.opening == Opening::Other {
+        if byte == 0 || self.opening == Beginning::Other {
             return;
         }
-        if self.opening == Opening::Nothing {
+        if self.opening == Beginning::Nothing {
             self.begins(byte);
         }
         if self.string != Within::None {
@@ -175,17 +175,17 @@ impl Skim {
         }
         self.depth = self.depth.saturating_add(1);
         if self.depth == self.base() {
-            (self.in_value, self.now) = (false, Member::default());
+            (self.in_value, self.now) = (false, SkimmedMessage::default());
             self.name.clear();
         }
     }
 
     fn close(&mut self) {
-        if self.depth == self.base() && self.opening == Opening::Array {
+        if self.depth == self.base() && self.opening == Beginning::Array {
             self.finish();
         }
         self.depth = self.depth.saturating_sub(1);
-        if self.depth == 0 && self.opening == Opening::Object {
+        if self.depth == 0 && self.opening == Beginning::Object {
             // Another message may follow, without the end of a line between them.
             self.finish();
         }
@@ -193,7 +193,7 @@ impl Skim {
 
     fn finish(&mut self) {
         let Some(id) = self.now.answers() else { return };
-        self.now = Member::default();
+        self.now = SkimmedMessage::default();
         if self.before.len() < MAX_IDS {
             self.before.push(id);
         }

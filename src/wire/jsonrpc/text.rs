@@ -42,15 +42,16 @@ pub(crate) fn error_in(answer: &[u8]) -> Option<(i32, String)> {
 /// The same, with any code.
 pub(crate) fn any_error_in(answer: &[u8]) -> Option<(i64, String)> {
     #[derive(Deserialize)]
-    struct Answer {
-        error: Fault,
+    struct ErrorAnswer {
+        error: ErrorObject,
     }
     #[derive(Deserialize)]
-    struct Fault {
+    struct ErrorObject {
         code: i64,
         message: String,
     }
-    let Answer { error: Fault { code, message } } = serde_json::from_slice(answer).ok()?;
+    let ErrorAnswer { error: ErrorObject { code, message } } =
+        serde_json::from_slice(answer).ok()?;
     Some((code, message))
 }
 

@@ -12,10 +12,10 @@ const ROUNDS: usize = 50;
 
 /// The living processes of one moment, by their parents.
 #[derive(Debug, Default)]
-pub(crate) struct Families(HashMap<Pid, Vec<Member>>);
+pub(crate) struct Families(HashMap<Pid, Vec<FamilyMember>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Member {
+struct FamilyMember {
     pid: Pid,
     dead: bool,
 }
@@ -31,7 +31,7 @@ impl Families {
             // Who is gone by now has no line.
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             if let Some((parent, dead)) = parent(&stat) {
-                families.0.entry(parent).or_default().push(Member { pid, dead });
+                families.0.entry(parent).or_default().push(FamilyMember { pid, dead });
             }
         }
         families
@@ -116,7 +116,7 @@ mod tests {
         for (parent, child, dead) in
             [(1, 2, false), (2, 3, false), (2, 4, true), (1, 5, false), (5, 6, false), (1, 7, true)]
         {
-            let member = Member { pid: pid(child), dead };
+            let member = FamilyMember { pid: pid(child), dead };
             families.0.entry(pid(parent)).or_default().push(member);
         }
         let nobody = HashSet::new();

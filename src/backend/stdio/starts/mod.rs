@@ -41,7 +41,7 @@ const TOLD: usize = 600;
 
 /// A start that may not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct HeldBack {
     /// When to ask again.
     pub(super) wait: Duration,
     /// What became of the last start.
@@ -101,9 +101,9 @@ impl Starts {
     }
 
     /// May `who` start one? Where a pause is over, this is the trial.
-    fn ask(&mut self, who: Starter, now: Instant) -> Result<(), Held> {
+    fn ask(&mut self, who: Starter, now: Instant) -> Result<(), HeldBack> {
         if let Some(wait) = self.held(who, now) {
-            return Err(Held { wait, why: self.why.clone() });
+            return Err(HeldBack { wait, why: self.why.clone() });
         }
         if self.held_until.is_some() && self.suspect.is(who) {
             self.held_until = Some(now + TRIAL);
@@ -165,7 +165,7 @@ impl Gate {
     }
 
     /// Lets a start through, or says why not.
-    pub(super) fn pass(self: &Arc<Self>, who: Starter) -> Result<Attempt, Held> {
+    pub(super) fn pass(self: &Arc<Self>, who: Starter) -> Result<Attempt, HeldBack> {
         let now = Instant::now();
         self.starts().ask(who, now)?;
         Ok(Attempt {

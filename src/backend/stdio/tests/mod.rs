@@ -37,7 +37,7 @@ fn backend(command: &ChildCommand) -> StdioBackend {
 
 fn open_on(backend: &StdioBackend) -> Result<Link, OpenError> {
     let limits = Limits { max_line_bytes: MAX_LINE, max_children: 4, ..Limits::default() };
-    backend.open(Starter::Edge, &Quota::default(), &limits)
+    backend.open(Starter::Edge, &Quota::unbounded(), &limits)
 }
 
 fn open(script: &str) -> (StdioBackend, Link) {

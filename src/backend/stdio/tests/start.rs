@@ -7,7 +7,7 @@ async fn places_are_counted_and_given_back() {
     let backend = StdioBackend::new(&sh(ECHO), &[], Metrics::default(), Drain::default()).unwrap();
     let open_within = |max_children| {
         let limits = Limits { max_children, ..Limits::default() };
-        backend.open(Starter::Edge, &Quota::default(), &limits)
+        backend.open(Starter::Edge, &Quota::unbounded(), &limits)
     };
     let links = [open_within(2).unwrap(), open_within(2).unwrap()];
     assert_eq!(children(&backend), 2);

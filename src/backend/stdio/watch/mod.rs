@@ -4,7 +4,7 @@
 //! HTTP, print a banner, or frame their messages in another way. What they write tells which. Only
 //! two things are certain enough to end a child for: messages behind `Content-Length` headers, and
 //! more bytes than one line may have, without one message. All else may be a server that starts
-//! slowly, and is logged once. [`Books`] is pure: time comes in as an argument.
+//! slowly, and is logged once. [`ChildBooks`] is pure: time comes in as an argument.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -70,7 +70,7 @@ struct Clue {
 
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
-enum Look {
+enum WatchLook {
     /// Nothing, until then.
     Wait(Option<Instant>),
     /// Log that `initialize` waits.
@@ -92,7 +92,7 @@ struct Hello {
 
 /// What is known of `Content-Length` headers.
 #[derive(Debug, Default)]
-struct Framing {
+struct HeaderFraming {
     /// There were heads of HTTP: their lines look like this framing's.
     http: bool,
     header: bool,
@@ -102,7 +102,7 @@ struct Framing {
 
 /// What is known of one child.
 #[derive(Debug, Default)]
-struct Books {
+struct ChildBooks {
     max_line: usize,
     hello: Hello,
     /// It has said a message.
@@ -111,14 +111,14 @@ struct Books {
     noise: usize,
     /// Since when it has written more than one line may have, without a message.
     endless: Option<Instant>,
-    framing: Framing,
+    framing: HeaderFraming,
     clue: Option<Clue>,
     /// What stands there of a line that has no end, of stdout and of stderr.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
-impl Books {
+impl ChildBooks {
     fn note_sent(&mut self, message: &Message, now: Instant) {
         match (message.kind(), &self.hello.told) {
             (Kind::Request { id, method }, None) if &**method == "initialize" => {
@@ -160,7 +160,7 @@ impl Books {
     }
 
     fn opens_frame(&mut self, line: &[u8], now: Instant) -> bool {
-        let Framing { http, header, since } = &mut self.framing;
+        let HeaderFraming { http, header, since } = &mut self.framing;
         let framed = *header && !*http && since.is_none() && !self.spoke;
         let opens = framed && line.trim_ascii_start().starts_with(b"{");
         if opens {
@@ -205,22 +205,22 @@ impl Books {
         }
     }
 
-    fn look(&mut self, now: Instant) -> Look {
+    fn look(&mut self, now: Instant) -> WatchLook {
         let framed = self.framing.since.filter(|_| !self.spoke).map(|since| since + FRAMED);
         if framed.is_some_and(|due| now >= due) {
-            return Look::End(NoMcp::Framed);
+            return WatchLook::End(NoMcp::Framed);
         }
         let mute = self.endless.map(|since| since + MUTE);
         if mute.is_some_and(|due| now >= due) {
-            return Look::End(NoMcp::Endless);
+            return WatchLook::End(NoMcp::Endless);
         }
         let waits = !self.hello.answered && !self.hello.warned;
         let slow = self.hello.told.as_ref().map(|(_, told)| *told + SLOW).filter(|_| waits);
         if slow.is_some_and(|due| now >= due) {
             self.hello.warned = true;
-            return Look::Warn;
+            return WatchLook::Warn;
         }
-        Look::Wait([framed, mute, slow].into_iter().flatten().min())
+        WatchLook::Wait([framed, mute, slow].into_iter().flatten().min())
     }
 
     /// What the child seems to do instead of answering.
@@ -267,7 +267,7 @@ fn on_screen(line: &[u8]) -> &[u8] {
 /// Watches one child.
 #[derive(Debug)]
 pub(super) struct Watch {
-    books: Mutex<Books>,
+    books: Mutex<ChildBooks>,
     /// A time has begun.
     begun: Notify,
 }
@@ -275,7 +275,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Over a child whose lines may have `max_line` bytes.
     pub(super) fn new(max_line: usize) -> Self {
-        let books = Mutex::new(Books { max_line, ..Books::default() });
+        let books = Mutex::new(ChildBooks { max_line, ..ChildBooks::default() });
         Self { books, begun: Notify::new() }
     }
 
@@ -284,7 +284,7 @@ impl Watch {
         self.books().max_line
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, ChildBooks> {
         self.books.lock()
     }
 
@@ -351,13 +351,13 @@ impl Watch {
         loop {
             let look = self.books().look(Instant::now());
             match look {
-                Look::End(what) => return what,
-                Look::Warn => {
+                WatchLook::End(what) => return what,
+                WatchLook::Warn => {
                     let text = self.books().suspicion(redactor);
                     tell(text);
                 }
-                Look::Wait(None) => self.begun.notified().await,
-                Look::Wait(Some(until)) => {
+                WatchLook::Wait(None) => self.begun.notified().await,
+                WatchLook::Wait(Some(until)) => {
                     tokio::select! {
                         () = self.begun.notified() => {}
                         () = sleep_until(until) => {}

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::stderr::{self, LastWords};
 use super::super::stdout::{self, Noise};
 use super::*;
+use crate::limits::bytes::Quota;
 use crate::limits::lines::Frames;
 use crate::observe::metrics::Metrics;
 
@@ -77,8 +78,8 @@ async fn play_told(told: bool, child: impl AsyncFnOnce(&mut Child)) -> Story {
     let (say, mut said) = mpsc::channel(4);
     let [spoke, ending, exited] = [(); 3].map(|()| CancellationToken::new());
     let ((stdout, out), (stderr, err)) = (duplex(64 * 1024), duplex(64 * 1024));
-    let out = Frames::new(out, MAX_LINE, exited.clone());
-    let err = Frames::new(err, stderr::MAX_LINE, exited);
+    let out = Frames::new(out, MAX_LINE, exited.clone(), Quota::unbounded());
+    let err = Frames::new(err, stderr::MAX_LINE, exited, Quota::unbounded());
     let (warned, mut played) =
         (Mutex::<Vec<(Duration, String)>>::default(), Child { stdout, stderr });
     if told {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::Channel;
 use crate::backend::During;
 use crate::backend::upstream::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
-use crate::backend::upstream::refusal::Refusal;
+use crate::backend::upstream::refusal::UpstreamRefusal;
 use crate::backend::upstream::wire::{Answer, EventBody, LAST_EVENT, SESSION};
 use crate::caller::Caller;
 use crate::wire::jsonrpc::Message;
@@ -19,7 +19,7 @@ const LONGEST_REFUSED: Duration = Duration::from_secs(30);
 
 /// Where a stream was left.
 #[derive(Default)]
-struct Place {
+struct StreamPlace {
     /// In which session, by how often that was begun again.
     epoch: u64,
     /// Behind which event.
@@ -32,13 +32,14 @@ struct Place {
 impl Channel {
     /// Listens to whatever belongs to no call, until the upstream says that it has no such stream.
     pub(in crate::backend::upstream) async fn listen(&self, caller: &Caller) {
-        let mut place = Place { pause: FIRST_PAUSE, first: FIRST_PAUSE, ..Place::default() };
+        let mut place =
+            StreamPlace { pause: FIRST_PAUSE, first: FIRST_PAUSE, ..StreamPlace::default() };
         loop {
             let (session, epoch, whole) = self.session();
             let listening = if whole {
                 if place.epoch != epoch {
                     // Another session's events have other ids.
-                    place = Place { epoch, last: None, ..place };
+                    place = StreamPlace { epoch, last: None, ..place };
                 }
                 let mut session = HeaderMap::clone(&session);
                 if let Some(last) = place.last.clone() {
@@ -84,7 +85,7 @@ impl Channel {
         }
     }
 
-    async fn hear_all(&self, mut events: Box<EventBody>, place: &mut Place, caller: &Caller) {
+    async fn hear_all(&self, mut events: Box<EventBody>, place: &mut StreamPlace, caller: &Caller) {
         while let Ok(Some(event)) = events.next().await {
             if let Some(seen) = event.id {
                 place.last = HeaderValue::try_from(&*seen).ok();
@@ -103,7 +104,7 @@ impl Channel {
 }
 
 /// Will there never be a stream? Whatever else it says may be otherwise in a moment.
-fn has_no_stream(refusal: &Refusal) -> bool {
+fn has_no_stream(refusal: &UpstreamRefusal) -> bool {
     let never = [
         StatusCode::METHOD_NOT_ALLOWED,
         StatusCode::NOT_FOUND,

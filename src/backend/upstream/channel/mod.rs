@@ -38,7 +38,7 @@ const CANCELLING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Channel {
     shared: Arc<Shared>,
-    state: Mutex<State>,
+    state: Mutex<ChannelState>,
     /// Held while the session is begun again. Why it could not be, the last time.
     renewing: tokio::sync::Mutex<Option<String>>,
     /// Whoever hears what is no answer; without one, questions are refused.
@@ -46,7 +46,7 @@ pub(super) struct Channel {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ChannelState {
     /// `Mcp-Session-Id` and `MCP-Protocol-Version`.
     session: Arc<HeaderMap>,
     /// How often it was begun again.
@@ -85,11 +85,11 @@ impl From<String> for Unanswered {
 impl Channel {
     pub(super) fn new(shared: Arc<Shared>, ear: Option<mpsc::Sender<FromBackend>>) -> Self {
         let memory = if ear.is_some() { Memory::beside_a_client() } else { Memory::default() };
-        let state = Mutex::new(State { memory, ..State::default() });
+        let state = Mutex::new(ChannelState { memory, ..ChannelState::default() });
         Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ChannelState> {
         self.state.lock()
     }
 

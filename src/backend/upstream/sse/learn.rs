@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Session;
+use super::SseSession;
 use super::learning::Learning;
 use crate::backend::ToBackend;
 use crate::backend::catalog::Walk;
 use crate::wire::jsonrpc::{Message, RequestId};
 
-impl Session {
+impl SseSession {
     /// Asks for the tools if nobody did.
     pub(super) fn learn(&mut self) {
         if self.shared.tools.must_be_learnt() {

@@ -42,7 +42,7 @@ pub(super) async fn run(
     told: mpsc::Receiver<ToBackend>,
     say: mpsc::Sender<FromBackend>,
 ) {
-    let mut session = Session {
+    let mut session = SseSession {
         caller: Arc::clone(&first.caller),
         shared: Arc::clone(shared),
         told,
@@ -83,7 +83,7 @@ impl From<ToBackend> for Sending {
     }
 }
 
-struct Session {
+struct SseSession {
     shared: Arc<Shared>,
     told: mpsc::Receiver<ToBackend>,
     say: mpsc::Sender<FromBackend>,
@@ -116,7 +116,7 @@ struct Session {
     learning: Option<Learning>,
 }
 
-impl Session {
+impl SseSession {
     /// Connects, however long that takes; calls wait for it as long as they may. None once the
     /// client is gone.
     async fn reach(&mut self) -> Option<Connected> {
@@ -442,7 +442,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for SseSession {
     fn drop(&mut self) {
         self.stop_learning();
     }

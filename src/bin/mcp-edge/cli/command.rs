@@ -49,7 +49,7 @@ fn arg(setting: &'static Setting) -> Arg {
         .value_name(setting.value)
         .help_heading(setting.group)
         .help(format!("{}\n[env: {}]", setting.help, setting.variable()))
-        .value_parser(Reader(setting))
+        .value_parser(SettingParser(setting))
         .ignore_case(matches!(setting.takes, Takes::Words(_)))
         .action(if setting.is_list() { ArgAction::Append } else { ArgAction::Set });
     let arg = match setting.default {
@@ -65,16 +65,16 @@ fn arg(setting: &'static Setting) -> Arg {
 
 /// Has a text read by its setting, with errors in clap's form. The text stays as it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader(pub(super) &'static Setting);
+pub(super) struct SettingParser(pub(super) &'static Setting);
 
-impl Reader {
+impl SettingParser {
     fn words(words: &[&'static [&'static str]]) -> Vec<PossibleValue> {
         let known = words.iter().filter_map(|all| all.split_first());
         known.map(|(shown, others)| PossibleValue::new(*shown).aliases(others.to_vec())).collect()
     }
 }
 
-impl TypedValueParser for Reader {
+impl TypedValueParser for SettingParser {
     type Value = OsString;
 
     fn parse_ref(

@@ -9,14 +9,14 @@ pub(super) const AUTH_TOKEN: &str = "MCP_AUTH_TOKEN";
 
 /// Whose variable is it that has a name of ours, if it is somebody else's?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum ForeignVariable {
     /// Kubernetes sets `X_PORT` to a URL in every pod of the namespace of a Service called x.
     Service,
     /// Docker sets `X_NAME` to a path in a container that is linked to another by the name x.
     Container,
 }
 
-impl Link {
+impl ForeignVariable {
     /// Of all that both set beside `X_PORT` and `X_NAME`, nothing has a name of ours.
     pub(super) fn of(name: &str, value: &str) -> Option<Self> {
         let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|it| value.starts_with(it));
@@ -53,7 +53,7 @@ pub(super) fn notices(vars: &Variables, typed: &Draft, draft: &Draft) -> Vec<Str
     for (name, value) in vars {
         let Some(name) = name.to_str() else { continue };
         let value = value.to_string_lossy();
-        match Link::of(name, &value) {
+        match ForeignVariable::of(name, &value) {
             Some(link) if !is_typed(name) => notices.push(link.warning(&value)),
             Some(_) => {}
             None if draft.texts("pass-env").any(|passed| passed == name) => {}
@@ -157,13 +157,19 @@ mod tests {
 
     #[test]
     fn variables_of_links_are_not_ours() {
-        assert_eq!(Link::of("MCP_PORT", "tcp://10.43.7.62:443"), Some(Link::Service));
-        assert_eq!(Link::of("MCP_PORT", "udp://10.43.7.62:53"), Some(Link::Service));
-        assert_eq!(Link::of("MCP_NAME", "/web/mcp"), Some(Link::Container));
+        assert_eq!(
+            ForeignVariable::of("MCP_PORT", "tcp://10.43.7.62:443"),
+            Some(ForeignVariable::Service)
+        );
+        assert_eq!(
+            ForeignVariable::of("MCP_PORT", "udp://10.43.7.62:53"),
+            Some(ForeignVariable::Service)
+        );
+        assert_eq!(ForeignVariable::of("MCP_NAME", "/web/mcp"), Some(ForeignVariable::Container));
         for (name, value) in
             [("MCP_PORT", "8443"), ("MCP_PORT", "http"), ("MCP_NAME", "a.test"), ("MCP_HOST", "/a")]
         {
-            assert_eq!(Link::of(name, value), None, "{name}={value}");
+            assert_eq!(ForeignVariable::of(name, value), None, "{name}={value}");
         }
     }
 }

@@ -17,14 +17,14 @@ use clap::Command;
 use clap::builder::TypedValueParser;
 use mcp_edge::{Draft, Given, Repeats, Setting};
 
-use self::command::{Reader, command, typed};
-use self::environment::{AUTH_TOKEN, Link, notices};
+use self::command::{SettingParser, command, typed};
+use self::environment::{AUTH_TOKEN, ForeignVariable, notices};
 pub(crate) use self::hints::hint;
 use self::hints::in_our_words;
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Asked {
+pub(crate) enum Invocation {
     /// Serve, or speak on stdin and stdout. The lines say what is odd in the environment.
     Run(Draft, Vec<String>),
     /// Ask a running edge, which is where the same settings say.
@@ -42,7 +42,7 @@ type Variables = BTreeMap<OsString, OsString>;
 pub(crate) fn parse(
     argv: impl IntoIterator<Item = OsString>,
     vars: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Asked, clap::Error> {
+) -> Result<Invocation, clap::Error> {
     let vars: Variables = vars.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let argv: Vec<_> = argv.into_iter().collect();
     let names_command = argv.iter().any(|word| word == "--");
@@ -56,14 +56,14 @@ pub(crate) fn parse(
     let typed = typed(matches);
     let mut draft = typed.clone().over(from_environment(command, &typed, &vars)?);
     if subcommand.is_some() {
-        return Ok(Asked::Health(draft));
+        return Ok(Invocation::Health(draft));
     }
     draft.names_command = names_command;
     if let Some(token) = vars.get(OsStr::new(AUTH_TOKEN)) {
         draft.set_token(token.clone());
     }
     let notices = notices(&vars, &typed, &draft);
-    Ok(Asked::Run(draft, notices))
+    Ok(Invocation::Run(draft, notices))
 }
 
 /// The settings that were not typed but have a variable. One that was typed may have any.
@@ -78,10 +78,12 @@ fn from_environment(
         let name = setting.variable();
         let Some(value) = vars.get(OsStr::new(&name)) else { continue };
         let arg = command.get_arguments().find(|arg| arg.get_id() == setting.name);
-        let (Some(arg), None) = (arg, Link::of(&name, &value.to_string_lossy())) else { continue };
+        let (Some(arg), None) = (arg, ForeignVariable::of(&name, &value.to_string_lossy())) else {
+            continue;
+        };
         let texts = pieces(setting, value);
         for text in &texts {
-            let read = Reader(setting).parse_ref(command, Some(arg), text);
+            let read = SettingParser(setting).parse_ref(command, Some(arg), text);
             let _as_it_is = read.map_err(in_our_words)?;
         }
         if !texts.is_empty() {

@@ -52,7 +52,7 @@ pub(in crate::conn) struct Framing {
     part: Part,
     /// What came of a line that is not over.
     line: Vec<u8>,
-    head: Head,
+    head: HeadSoFar,
     /// Heads that have ended.
     heads: u64,
 }
@@ -81,7 +81,7 @@ enum Part {
 
 /// What is known of the request under way.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadSoFar {
     empty_lines: u8,
     old: bool,
     /// What the target names, for as long as `Host` has not confirmed it.
@@ -99,7 +99,13 @@ struct Head {
 impl Framing {
     /// A connection from its first byte on.
     pub(super) fn new(limits: HeadLimits) -> Self {
-        Self { limits, part: Part::RequestLine, line: Vec::new(), head: Head::default(), heads: 0 }
+        Self {
+            limits,
+            part: Part::RequestLine,
+            line: Vec::new(),
+            head: HeadSoFar::default(),
+            heads: 0,
+        }
     }
 
     /// What is still to come of the chunk under way.
@@ -230,11 +236,11 @@ impl Framing {
         if target.len() > self.limits.bytes {
             return Err(FramingError::TargetTooLong);
         }
-        self.head = Head {
+        self.head = HeadSoFar {
             old: version == Version::Http10,
             authority: authority.map(<[u8]>::to_vec),
             bytes: target.len(),
-            ..Head::default()
+            ..HeadSoFar::default()
         };
         self.part = Part::Fields;
         Ok(())

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::allowance::{Abuse, Allowance};
-use super::fields::Fields;
+use super::fields::FieldBlocks;
 use super::frame::{Frame, FrameType};
 use super::frames::FrameReader;
 use crate::conn::activity::Activity;
@@ -57,7 +57,7 @@ pub(super) struct Metered<I> {
     activity: Arc<Activity>,
     allowance: Allowance,
     came: FrameReader,
-    fields: Fields,
+    fields: FieldBlocks,
     went: FrameReader,
     /// Why it must end.
     fault: Option<GoAway>,
@@ -82,7 +82,7 @@ impl<I> Metered<I> {
             activity,
             allowance: Allowance::new(Instant::now()),
             came: FrameReader::of_client(),
-            fields: Fields::new(header_table.into()),
+            fields: FieldBlocks::new(header_table.into()),
             went: FrameReader::of_server(),
             fault: None,
             begun: 0,

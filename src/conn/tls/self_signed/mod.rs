@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 
 use super::certificate::CertificateFacts;
 use super::error::TlsError;
-use super::files::{Files, Inventory, Kept};
+use super::files::{Files, Inventory, KeptCert};
 use super::local_ca::{Ca, dns_names, fits};
 use crate::config::CertFiles;
 
@@ -122,7 +122,7 @@ fn permits(ca: &CertificateFacts, name: &str) -> bool {
 /// Do clients that trust this CA accept what lies there, now and for some time to come?
 fn still_serves(
     inventory: &Inventory,
-    ca: &Kept,
+    ca: &KeptCert,
     names: &[String],
     now: SystemTime,
     provider: &Arc<CryptoProvider>,

@@ -9,7 +9,7 @@ use super::*;
 
 const TOKEN: &str = "0123456789abcdef";
 
-fn parse_with(argv: &[&str], vars: &[(&str, &str)]) -> Result<Asked, clap::Error> {
+fn parse_with(argv: &[&str], vars: &[(&str, &str)]) -> Result<Invocation, clap::Error> {
     let vars = vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let argv = ["mcp-edge"].iter().chain(argv).map(OsString::from);
     parse(argv, vars)
@@ -17,8 +17,8 @@ fn parse_with(argv: &[&str], vars: &[(&str, &str)]) -> Result<Asked, clap::Error
 
 fn check(argv: &[&str], vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     match parse_with(argv, vars).unwrap_or_else(|error| panic!("{error}")) {
-        Asked::Run(draft, _) => draft.check(),
-        Asked::Health(draft) => panic!("{draft:?}"),
+        Invocation::Run(draft, _) => draft.check(),
+        Invocation::Health(draft) => panic!("{draft:?}"),
     }
 }
 

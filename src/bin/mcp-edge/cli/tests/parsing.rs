@@ -140,7 +140,7 @@ fn the_words_of_the_five_deployments() {
         ("Error", LogLevel::Error),
         ("TRACE", LogLevel::Trace),
     ] {
-        let Ok(Asked::Run(draft, _)) = parse_with(&[], &[("MCP_LOG_LEVEL", word)]) else {
+        let Ok(Invocation::Run(draft, _)) = parse_with(&[], &[("MCP_LOG_LEVEL", word)]) else {
             panic!("{word}")
         };
         let log = draft.log().unwrap();
@@ -197,7 +197,7 @@ fn an_upstream_takes_the_place_of_a_command() {
 #[test]
 fn health_asks_where_the_edge_serves() {
     let health = |argv: &[&str], vars: &[(&str, &str)]| match parse_with(argv, vars) {
-        Ok(Asked::Health(draft)) => draft.whereabouts().unwrap(),
+        Ok(Invocation::Health(draft)) => draft.whereabouts().unwrap(),
         other => panic!("{other:?}"),
     };
     let vars = [("MCP_PORT", "9000"), ("MCP_HOST", "0.0.0.0"), ("MCP_AUTH_TOKEN", TOKEN)];
