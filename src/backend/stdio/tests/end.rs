@@ -49,9 +49,17 @@ async fn a_child_that_closes_its_output_is_ended() {
 #[tokio::test]
 async fn a_child_that_closes_its_input_is_ended() {
     let (backend, mut link) = open(&format!("exec 0<&-; {PID} sleep 1000"));
+    let to_backend = link.to_backend.clone();
     let pid = pid(&mut link).await;
-    send(&link, note("anybody")).await;
-    let (_, gone) = everything(&mut link).await;
+    // A child that another test starts at this moment holds copies of all pipes until it is another
+    // program: what is written meanwhile meets no error.
+    let telling = async {
+        let told = || ToBackend { message: note("anybody"), caller: Arc::new(Caller::stdio()) };
+        while to_backend.send(told()).await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ((_, gone), ()) = tokio::join!(everything(&mut link), telling);
     assert_eq!(gone, "the server closed its input");
     empty(&backend).await;
     assert!(!alive(pid));
