@@ -71,9 +71,8 @@ impl Backend {
     /// Keeps to these limits in what is open. A process keeps the longest line that it was started
     /// with.
     pub(crate) fn keep_to(&self, limits: &Limits, times: &Times) {
-        match self {
-            Self::Upstream(upstream) => upstream.keep_to(limits.max_line_bytes, times.session_idle),
-            Self::Stdio(_) | Self::Embedded(_) => {}
+        if let Self::Upstream(upstream) = self {
+            upstream.keep_to(limits.max_line_bytes, times.session_idle);
         }
     }
 
@@ -103,18 +102,12 @@ impl Backend {
 
     /// Is nothing opened now, because what was opened ended at once?
     pub(crate) fn is_held(&self) -> bool {
-        match self {
-            Self::Stdio(stdio) => stdio.is_held(),
-            Self::Embedded(_) | Self::Upstream(_) => false,
-        }
+        matches!(self, Self::Stdio(stdio) if stdio.is_held())
     }
 
     /// Does it read parameters as values, which take more memory than their text?
     pub(crate) fn reads_values(&self) -> bool {
-        match self {
-            Self::Embedded(_) => true,
-            Self::Stdio(_) | Self::Upstream(_) => false,
-        }
+        matches!(self, Self::Embedded(_))
     }
 }
 
@@ -165,13 +158,10 @@ pub(crate) async fn say(
     session: &mpsc::Sender<FromBackend>,
     from_backend: FromBackend,
 ) -> Result<(), mpsc::error::SendError<FromBackend>> {
-    let large = match &from_backend {
-        FromBackend::Message { message, .. } => message.bytes().len() > LARGE,
-        FromBackend::Unanswered { .. }
-        | FromBackend::Suspect(_)
-        | FromBackend::Taken(_)
-        | FromBackend::Gone(_) => false,
-    };
+    let large = matches!(
+        &from_backend,
+        FromBackend::Message { message, .. } if message.bytes().len() > LARGE
+    );
     session.send(from_backend).await?;
     if large {
         let (until_taken, taken) = oneshot::channel();
