@@ -18,7 +18,6 @@ use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::custody::orphans::Own;
-use super::places::Place;
 use super::process::{Ending, Process};
 use super::redact::Redactor;
 use super::starts::Attempt;
@@ -29,6 +28,7 @@ use crate::backend::{CHILD_STEP, FromBackend, ToBackend};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::limits::lines::{Frames, LAST_WORDS};
+use crate::limits::places::TotalPermit;
 use crate::observe::metrics::{Metrics, Outcome};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
@@ -49,7 +49,7 @@ pub(super) struct Life {
     pub(super) quota: Quota,
     pub(super) metrics: Metrics,
     pub(super) drain: Drain,
-    pub(super) place: Place,
+    pub(super) place: TotalPermit,
 }
 
 /// The edge's ends of a child's pipes.
@@ -187,7 +187,7 @@ async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> Ending {
 }
 
 /// Gives the place back once the whole group is gone.
-async fn leave(process: &Process, place: Place) {
+async fn leave(process: &Process, place: TotalPermit) {
     process.group_gone().await;
     drop(place);
 }

@@ -1,6 +1,11 @@
 //! What is started, and what is not.
 
+use std::pin::pin;
+
+use futures_util::FutureExt;
+
 use super::*;
+use crate::observe::metrics::Gauge;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
@@ -21,6 +26,26 @@ async fn places_are_counted_and_given_back() {
     empty(&backend).await;
     drop(open_within(1).unwrap());
     empty(&backend).await;
+}
+
+#[test]
+fn places_are_counted_while_somebody_waits_for_all_of_them() {
+    let gauge = Gauge::default();
+    let places = Total::counting(gauge.clone());
+    let (one, other) = (places.try_take(100).unwrap(), places.try_take(100).unwrap());
+    assert_eq!(gauge.value(), 2);
+    let mut all = pin!(all_free(places.clone()));
+    assert!((&mut all).now_or_never().is_none());
+    assert_eq!(gauge.value(), 2);
+    assert!(places.try_take(100).is_none(), "the edge is about to end");
+    drop(one);
+    assert!((&mut all).now_or_never().is_none());
+    assert_eq!(gauge.value(), 1);
+    drop(other);
+    assert_eq!(gauge.value(), 0);
+    assert!((&mut all).now_or_never().is_some());
+    assert_eq!(gauge.value(), 0);
+    assert!(places.try_take(100).is_some());
 }
 
 #[tokio::test]
