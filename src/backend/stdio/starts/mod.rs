@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -160,14 +160,10 @@ impl Gate {
         Arc::new(Self { starts: Mutex::default(), metrics })
     }
 
-    fn starts(&self) -> MutexGuard<'_, Starts> {
-        self.starts.lock()
-    }
-
     /// Lets a start through, or says why not.
     pub(super) fn pass(self: &Arc<Self>, who: Starter) -> Result<Attempt, Held> {
         let now = Instant::now();
-        self.starts().ask(who, now)?;
+        self.starts.lock().ask(who, now)?;
         Ok(Attempt {
             gate: Arc::clone(self),
             who,
@@ -179,13 +175,13 @@ impl Gate {
 
     /// Is everybody held back now?
     pub(super) fn is_closed(&self) -> bool {
-        self.starts().held(Starter::Edge, Instant::now()).is_some()
+        self.starts.lock().held(Starter::Edge, Instant::now()).is_some()
     }
 
     /// Changes the books, and tells of what that comes to.
     fn note(&self, change: impl FnOnce(&mut Starts, Instant)) {
         let now = Instant::now();
-        let mut starts = self.starts();
+        let mut starts = self.starts.lock();
         let before = starts.held_until.is_some().then_some(starts.suspect);
         change(&mut starts, now);
         let after = starts.held_until.is_some().then_some(starts.suspect);
