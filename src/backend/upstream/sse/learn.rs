@@ -32,7 +32,8 @@ impl Session {
     pub(super) fn learnt(&mut self, answer: &Message, id: &RequestId) {
         let learning = self.learning.take_if(|it| it.id == *id);
         let Some(Learning { mut walk, .. }) = learning else { return };
-        if self.shared.tools.learn_page(answer, &mut walk) {
+        self.shared.tools.learn(answer);
+        if walk.follow(answer) {
             self.ask_for_tools(walk);
         } else {
             // If it was no list, somebody else may ask.
