@@ -25,20 +25,11 @@ pub(super) enum Spoken {
 }
 
 /// Why it could not be found out.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unclear {
     /// It is down: to be asked again.
     Down(String),
     /// It is up, and is no MCP server, or not there.
     NotMcp(String),
-}
-
-impl Unclear {
-    pub(super) fn text(&self) -> String {
-        match self {
-            Self::Down(text) | Self::NotMcp(text) => text.clone(),
-        }
-    }
 }
 
 /// The `initialize` that the edge sends in its own name.
@@ -74,9 +65,9 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
             );
             return Err(Unclear::NotMcp(text));
         }
-        Answer::Accepted { page: true } => return streams(wire, caller, "a web page").await,
-        Answer::Accepted { page: false } => {
-            return streams(wire, caller, "2xx without an answer").await;
+        Answer::Accepted { page } => {
+            let posted = if page { "a web page" } else { "2xx without an answer" };
+            return streams(wire, caller, posted).await;
         }
     };
     match refused.status {

@@ -27,12 +27,12 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// How long a call waits for an upstream that is down.
     pub(super) wait: Duration,
-    pub(super) asked: UpstreamKind,
-    pub(super) spoken: Mutex<Option<Spoken>>,
+    asked: UpstreamKind,
+    spoken: Mutex<Option<Spoken>>,
     /// The faults that the operator was told.
-    pub(super) told: Samples,
+    told: Samples,
     /// Held while it is found out what the upstream speaks. Why it could not be, the last time.
-    pub(super) probing: tokio::sync::Mutex<Option<String>>,
+    probing: tokio::sync::Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -124,7 +124,7 @@ impl Shared {
             };
             let waits = matches!(unclear, Unclear::Down(_)) && patience.pause().await;
             if !waits {
-                let text = unclear.text();
+                let (Unclear::Down(text) | Unclear::NotMcp(text)) = unclear;
                 self.warn(&text);
                 *probing = Some(text.clone());
                 return Err(text);
