@@ -71,16 +71,9 @@ async fn open(shared: &Shared, caller: &Caller, unnamed: &AtomicBool) -> Result<
     let mut events = match listening.map_err(|fault| kind::hinted(&shared.wire, &fault))? {
         Answer::Events(events) => events,
         Answer::Refused(refusal) if refusal.is_clear() => return Err(refusal.text()),
-        Answer::Refused(refusal) => {
-            shared.doubt();
-            return Err(no_stream(shared, &refusal.brief()));
-        }
-        Answer::Accepted { page: true } => {
-            shared.doubt();
-            return Err(no_stream(shared, "a web page"));
-        }
+        Answer::Refused(refusal) => return Err(no_stream(shared, &refusal.brief())),
+        Answer::Accepted { page: true } => return Err(no_stream(shared, "a web page")),
         Answer::Json(_) | Answer::Accepted { page: false } => {
-            shared.doubt();
             return Err(no_stream(shared, "something else"));
         }
     };
@@ -93,6 +86,7 @@ async fn open(shared: &Shared, caller: &Caller, unnamed: &AtomicBool) -> Result<
 }
 
 fn no_stream(shared: &Shared, got: &str) -> String {
+    shared.doubt();
     let path = shared.wire.url().path();
     shared.explained(format!("the upstream opens no event stream at {path} ({got}): {WHERE}"))
 }
