@@ -178,23 +178,21 @@ impl Session {
     /// Keeps a call until the upstream is there. What is no call is lost with it, but for what has
     /// to be said again.
     fn hold(&mut self, sending: Sending) {
-        let Sending { told, until, fallen } = sending;
-        match told.message.kind() {
-            Kind::Request { .. } => {
-                let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
-                self.held.push(Sending { told, until: until.or(begun), fallen });
-            }
+        let message = &sending.told.message;
+        let waits = match message.kind() {
+            Kind::Request { .. } => true,
             Kind::Notification { .. } => {
-                self.note(&told.message);
-                self.forget_cancelled(&told.message);
-                let begins = told.message.method() == Some("notifications/initialized");
-                if begins && !self.memory.is_initialized() {
-                    // Its `initialize` waits before it, and nothing of it is said again.
-                    let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
-                    self.held.push(Sending { told, until: until.or(begun), fallen });
-                }
+                self.note(message);
+                self.forget_cancelled(message);
+                // Its `initialize` waits before it, and nothing of it is said again.
+                let begins = message.method() == Some("notifications/initialized");
+                begins && !self.memory.is_initialized()
             }
-            Kind::Response { .. } => {}
+            Kind::Response { .. } => false,
+        };
+        if waits {
+            let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
+            self.held.push(Sending { until: sending.until.or(begun), ..sending });
         }
     }
 
@@ -298,16 +296,14 @@ impl Session {
         let Some(message) = message else { return };
         self.note(&message);
         self.forget_cancelled(&message);
-        let mut call = None;
         if let Some(id) = message.request_id() {
-            call = Some(id.clone());
             if message.method() == Some("initialize") {
                 self.hello = Some(id.clone());
             }
             let told = ToBackend { message: message.clone(), caller: Arc::clone(&caller) };
             self.flying.insert(id.clone(), Sending { told, until, fallen });
         }
-        self.posts.begin(&self.shared, ToBackend { message, caller }, call, to);
+        self.posts.begin(&self.shared, ToBackend { message, caller }, to);
     }
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
@@ -402,16 +398,14 @@ impl Session {
                         self.memory.note(asked);
                     }
                 }
-                Some("tools/list") => drop(self.shared.tools.learn(&message)),
+                Some("tools/list") => self.shared.tools.learn(&message),
                 Some(_) | None => {}
             }
         }
         let message = epoch::outward(message, self.epoch, &self.caller.quota);
         // A session that is over hears no more.
-        drop(
-            backend::say(&self.say, FromBackend::Message { message, during: During::Unknown })
-                .await,
-        );
+        let said = FromBackend::Message { message, during: During::Unknown };
+        drop(backend::say(&self.say, said).await);
     }
 
     /// Sorts the calls that were under way: what may be repeated waits, and so does what was not

@@ -59,17 +59,12 @@ impl Posts {
         self.under_way.is_empty()
     }
 
-    /// Begins to post a message; `call` is its id if it is a request.
-    pub(super) fn begin(
-        &mut self,
-        shared: &Arc<Shared>,
-        told: ToBackend,
-        call: Option<RequestId>,
-        to: &Uri,
-    ) {
+    /// Begins to post a message.
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>, told: ToBackend, to: &Uri) {
         self.count += 1;
         let number = self.count;
         let over = CancellationToken::new();
+        let call = told.message.request_id().cloned();
         let is_call = call.is_some();
         if let Some(id) = &call {
             self.calls.insert(id.clone(), over.clone().drop_guard());
