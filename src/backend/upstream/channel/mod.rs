@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -89,36 +89,32 @@ impl Channel {
         Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// The fields that name the session, how often it was begun again, and whether the upstream has
     /// heard all that it must hear first.
     fn session(&self) -> (Arc<HeaderMap>, u64, bool) {
-        let state = self.state();
+        let state = self.state.lock();
         (Arc::clone(&state.session), state.epoch, !state.half)
     }
 
     /// Does the upstream tell its sessions apart?
     pub(super) fn has_session(&self) -> bool {
-        self.state().session.contains_key(SESSION)
+        self.state.lock().session.contains_key(SESSION)
     }
 
     /// How often the session was begun again.
     pub(super) fn epoch(&self) -> u64 {
-        self.state().epoch
+        self.state.lock().epoch
     }
 
     /// Notes what the client said, for the time after a restart.
     pub(super) fn note(&self, message: &Message) {
-        let forgot = self.state().memory.note(message);
+        let forgot = self.state.lock().memory.note(message);
         self.shared.count_if(forgot);
     }
 
     /// An id for a request of the edge's own.
     pub(super) fn name(&self) -> RequestId {
-        self.state().memory.name()
+        self.state.lock().memory.name()
     }
 
     /// Asks the upstream, as often as that is safe and the time allows.
@@ -287,7 +283,7 @@ impl Channel {
                 session.insert(name, value);
             }
         }
-        self.state().session = Arc::new(session);
+        self.state.lock().session = Arc::new(session);
     }
 
     /// Finds the answer in a JSON text: one message, or an array of them (2025-03-26).

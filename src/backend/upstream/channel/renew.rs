@@ -32,13 +32,13 @@ impl Channel {
             return Err(text.into());
         }
         // Dropped on the way, it is left so: whoever comes next begins anew.
-        self.state().half = true;
+        self.state.lock().half = true;
         let renewed = self.begin_again(epoch, caller, patience).await;
         *renewing = renewed.as_ref().err().map(|unanswered| unanswered.text.clone());
         if let Some(text) = &*renewing {
             self.shared.warn(text);
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.half = false;
         if renewed.is_ok() {
             state.epoch += 1;
@@ -53,7 +53,7 @@ impl Channel {
         caller: &Caller,
         patience: &mut Patience,
     ) -> Result<(), Unanswered> {
-        let Some(hello) = self.state().memory.initialize() else {
+        let Some(hello) = self.state.lock().memory.initialize() else {
             return Err("the upstream does not know the session".to_owned().into());
         };
         loop {
@@ -71,7 +71,7 @@ impl Channel {
             }
         }
         let (session, ..) = self.session();
-        let rest = self.state().memory.rest();
+        let rest = self.state.lock().memory.rest();
         for message in rest {
             if message.request_id().is_some() {
                 self.try_within(&message, &session, epoch + 1, caller).await;
