@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Session;
-use super::learning::Learning;
+use super::{Learning, Session};
 use crate::backend::ToBackend;
 use crate::backend::catalog::Walk;
 use crate::wire::jsonrpc::{Message, RequestId};

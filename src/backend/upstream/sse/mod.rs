@@ -6,7 +6,6 @@
 
 mod connect;
 mod learn;
-mod learning;
 mod posts;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,13 +18,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::connect::{Connected, connect};
-use self::learning::{Learning, silent};
 use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::shared::{Shared, refuse};
 use super::streamable::follows;
 use super::wire::Answer;
+use crate::backend::catalog::Walk;
 use crate::backend::{self, During, FromBackend, ToBackend};
 use crate::caller::Caller;
 use crate::client::SendError;
@@ -81,6 +80,13 @@ impl From<ToBackend> for Sending {
     fn from(told: ToBackend) -> Self {
         Self { told, until: None, fallen: 0 }
     }
+}
+
+/// A page of the list of tools that was asked for.
+struct Learning {
+    id: RequestId,
+    walk: Walk,
+    until: Instant,
 }
 
 struct Session {
@@ -226,12 +232,9 @@ impl Session {
     async fn give_up(&mut self) {
         let why = self.down.clone().unwrap_or_default();
         let now = Instant::now();
-        for call in std::mem::take(&mut self.held) {
-            if call.until.is_some_and(|until| until <= now) {
-                refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
-            } else {
-                self.held.push(call);
-            }
+        let over = |call: &mut Sending| call.until.is_some_and(|until| until <= now);
+        for call in self.held.extract_if(.., over) {
+            refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
         }
     }
 
@@ -256,6 +259,7 @@ impl Session {
             while let Some(next) = self.next_to_post() {
                 self.post(next, &post);
             }
+            let learnt = self.learning.as_ref().map(|learning| learning.until);
             tokio::select! {
                 event = events.next() => match event {
                     Ok(Some(event)) => self.take(event.data).await,
@@ -271,7 +275,9 @@ impl Session {
                 told = self.told.recv(), if self.outbox.len() < OUTBOX => {
                     self.outbox.push_back(told?.into());
                 }
-                () = silent(self.learning.as_ref()) => self.stop_learning(),
+                () = sleep_until(learnt.unwrap_or_else(Instant::now)), if learnt.is_some() => {
+                    self.stop_learning();
+                }
                 () = self.say.closed() => return None,
             }
         }
