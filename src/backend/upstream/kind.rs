@@ -48,8 +48,8 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
     let hello = initialize(&1.into());
     let none = HeaderMap::new();
     let patience = wire.patience();
-    let posted = wire.post(wire.url(), hello.bytes().clone(), &none, caller, Some(patience)).await;
-    let (head, answer) = posted.map_err(|fault| down(wire, &fault))?;
+    let posted = wire.post(wire.url(), &hello, &none, caller, Some(patience)).await;
+    let (head, answer) = posted.map_err(|fault| Unclear::Down(hinted(wire, &fault)))?;
     let refused = match answer {
         Answer::Refused(refusal) => refusal,
         Answer::Json(_) | Answer::Events(_) => {
@@ -78,10 +78,6 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
         status if status.is_server_error() => Err(Unclear::Down(refused.text())),
         _ => Err(Unclear::NotMcp(refused.text())),
     }
-}
-
-fn down(wire: &Wire, fault: &SendError) -> Unclear {
-    Unclear::Down(hinted(wire, fault))
 }
 
 /// A fault that was met before anything else is known: the scheme may be wrong, for a server with
@@ -117,7 +113,7 @@ async fn is_answered(answer: Answer, wire: &Wire) -> bool {
 async fn streams(wire: &Wire, caller: &Caller, posted: &str) -> Result<Spoken, Unclear> {
     let asked = timeout(wire.patience(), wire.listen(&HeaderMap::new(), caller)).await;
     let late = |_elapsed| Unclear::Down(SendError::Late(wire.patience()).to_string());
-    match asked.map_err(late)?.map_err(|fault| down(wire, &fault))? {
+    match asked.map_err(late)?.map_err(|fault| Unclear::Down(hinted(wire, &fault)))? {
         Answer::Events(mut events) => match timeout(wire.patience(), endpoint(&mut events)).await {
             Ok(Ok(_endpoint)) => Ok(Spoken::Sse),
             Ok(Err(text)) => Err(Unclear::NotMcp(text)),

@@ -16,6 +16,7 @@ use crate::client::{self, Arriving, Client, SendError};
 use crate::limits::body::{self, BodyError, BodyLimits};
 use crate::limits::bytes::{PER_MESSAGE, Quota, Share, Short};
 use crate::wire::events::{Decoder, Event};
+use crate::wire::jsonrpc::Message;
 
 pub(super) use crate::wire::fields::{
     LAST_EVENT_ID as LAST_EVENT, PROTOCOL_VERSION as VERSION, SESSION_ID as SESSION,
@@ -85,12 +86,12 @@ impl Wire {
     pub(super) async fn post(
         &self,
         to: &Uri,
-        message: Bytes,
+        message: &Message,
         session: &HeaderMap,
         caller: &Caller,
         patience: Option<Duration>,
     ) -> Result<(HeaderMap, Answer), SendError> {
-        let mut request = self.request(Method::POST, to, message, session, caller);
+        let mut request = self.request(Method::POST, to, message.bytes().clone(), session, caller);
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(ACCEPT, BOTH);

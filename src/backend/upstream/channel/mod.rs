@@ -192,8 +192,7 @@ impl Channel {
             Some("notifications/cancelled") => CANCELLING.min(wire.patience()),
             Some(_) | None => wire.patience(),
         };
-        let bytes = message.bytes().clone();
-        match wire.post(wire.url(), bytes, session, caller, Some(patience)).await {
+        match wire.post(wire.url(), message, session, caller, Some(patience)).await {
             Ok((_, Answer::Refused(refusal))) => {
                 tracing::debug!(?message, text = refusal.text(), "the upstream refused it");
             }
@@ -220,9 +219,8 @@ impl Channel {
     ) -> Try {
         let Some(id) = request.id() else { return Try::Broken("no id".to_owned()) };
         let wire = &self.shared.wire;
-        let bytes = request.bytes().clone();
         // No time of its own: whoever calls has a deadline, and a tool may think for long.
-        let (head, answer) = match wire.post(wire.url(), bytes, session, caller, None).await {
+        let (head, answer) = match wire.post(wire.url(), request, session, caller, None).await {
             Ok(answered) => answered,
             Err(fault @ SendError::Unreachable(_)) => return Try::Unsent(fault.to_string()),
             Err(fault @ (SendError::Broken(_) | SendError::Late(_))) => {

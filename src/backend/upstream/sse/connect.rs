@@ -118,8 +118,7 @@ async fn initialize(
 
 async fn post(shared: &Shared, caller: &Caller, to: &Uri, message: &Message) -> Result<(), String> {
     let wire = &shared.wire;
-    let bytes = message.bytes().clone();
-    let posted = wire.post(to, bytes, &HeaderMap::new(), caller, Some(wire.patience())).await;
+    let posted = wire.post(to, message, &HeaderMap::new(), caller, Some(wire.patience())).await;
     match posted.map_err(|fault| fault.to_string())?.1 {
         Answer::Refused(refusal) => Err(refusal.text()),
         Answer::Accepted { .. } | Answer::Json(_) | Answer::Events(_) => Ok(()),

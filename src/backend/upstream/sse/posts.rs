@@ -77,7 +77,6 @@ impl Posts {
         self.under_way.push(Box::pin(async move {
             let ToBackend { message, caller } = told;
             let wire = &shared.wire;
-            let bytes = message.bytes().clone();
             let none = HeaderMap::new();
             // That of a call may take as long as the call.
             let patience = (!is_call).then(|| wire.patience());
@@ -86,7 +85,7 @@ impl Posts {
                 sleep(IN_ORDER).await;
             };
             let answer = tokio::select! {
-                posted = wire.post(&to, bytes, &none, &caller, patience) => posted.map(|it| it.1),
+                posted = wire.post(&to, &message, &none, &caller, patience) => posted.map(|it| it.1),
                 () = enough, if is_call => Err(SendError::Late(IN_ORDER)),
             };
             Taken { number, message, answer }
