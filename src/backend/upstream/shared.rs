@@ -95,14 +95,7 @@ impl Shared {
             return Ok(spoken);
         }
         let mut patience = Patience::new(self.wait);
-        let mut probing = match self.probing.try_lock() {
-            Ok(probing) => probing,
-            Err(_another_does) => {
-                // Callers wait side by side, not one after another.
-                patience.begin();
-                self.probing.lock().await
-            }
-        };
+        let mut probing = patience.turn(&self.probing).await;
         if let Some(spoken) = self.known() {
             return Ok(spoken);
         }

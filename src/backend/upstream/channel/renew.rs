@@ -17,14 +17,7 @@ impl Channel {
         caller: &Caller,
         patience: &mut Patience,
     ) -> Result<(), Unanswered> {
-        let mut renewing = match self.renewing.try_lock() {
-            Ok(renewing) => renewing,
-            Err(_another_does) => {
-                // Callers wait side by side, not one after another.
-                patience.begin();
-                self.renewing.lock().await
-            }
-        };
+        let mut renewing = patience.turn(&self.renewing).await;
         if self.epoch() != epoch {
             return Ok(());
         }
