@@ -15,7 +15,7 @@ use crate::backend::FromBackend;
 use crate::caller::Caller;
 use crate::client::{Client, PAUSE};
 use crate::config::{self, UpstreamKind, shown};
-use crate::observe::metrics::{Metrics, Outcome};
+use crate::observe::metrics::Metrics;
 use crate::observe::sample::Samples;
 use crate::wire::jsonrpc::Message;
 
@@ -71,13 +71,6 @@ impl Shared {
             UpstreamKind::Streamable => "it may speak HTTP+SSE",
         };
         format!("{text}; {told}: leave --upstream-kind (MCP_UPSTREAM_KIND) out to find out")
-    }
-
-    /// A subscription had to be forgotten, or not.
-    pub(super) fn count_if(&self, forgot: bool) {
-        if forgot {
-            self.metrics.count(Outcome::SubscriptionForgotten);
-        }
     }
 
     /// What the upstream speaks, if that was said or found out.

@@ -108,8 +108,9 @@ impl Channel {
 
     /// Notes what the client said, for the time after a restart.
     pub(super) fn note(&self, message: &Message) {
-        let forgot = self.state.lock().memory.note(message);
-        self.shared.count_if(forgot);
+        if self.state.lock().memory.note(message) {
+            self.shared.metrics.count(Outcome::SubscriptionForgotten);
+        }
     }
 
     /// An id for a request of the edge's own.

@@ -222,9 +222,8 @@ impl Session {
 
     /// Notes what is to be said again. `initialize` is, once it was answered.
     fn note(&mut self, message: &Message) {
-        if message.method() != Some("initialize") {
-            let forgot = self.memory.note(message);
-            self.shared.count_if(forgot);
+        if message.method() != Some("initialize") && self.memory.note(message) {
+            self.shared.metrics.count(Outcome::SubscriptionForgotten);
         }
     }
 
