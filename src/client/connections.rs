@@ -74,7 +74,7 @@ impl Connector {
         builder.max_buf_size(MAX_HEAD);
         let (sender, driver) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
-        Ok(Connection { sender, driver: Box::pin(driver), over: None })
+        Ok(Connection { sender, driver: Box::pin(driver), over: false })
     }
 }
 
@@ -246,25 +246,20 @@ impl Connections {
 pub(super) struct Connection {
     sender: SendRequest<Outgoing>,
     driver: Pin<Box<Driver>>,
-    /// How it ended.
-    over: Option<Result<(), hyper::Error>>,
+    over: bool,
 }
 
 impl Connection {
-    /// Lets the connection go on. Ready once it is over.
-    fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.over.is_none()
-            && let Poll::Ready(ended) = self.driver.as_mut().poll(context)
-        {
-            self.over = Some(ended);
-        }
-        if self.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    /// Lets the connection go on. Says if it is over.
+    fn drive(&mut self, context: &mut Context<'_>) -> bool {
+        self.over = self.over || self.driver.as_mut().poll(context).is_ready();
+        self.over
     }
 
     /// Can it take a request? It cannot if the upstream closed it, or still says something, or if
     /// the last request is not all there.
     fn is_free(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
+        !self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
     }
 
     /// Sends a request. Gives it back where the upstream cannot have seen it.
@@ -275,14 +270,10 @@ impl Connection {
         let Self { sender, driver, over } = self;
         let mut answering = std::pin::pin!(sender.try_send_request(request));
         let answer = std::future::poll_fn(|context| {
-            if over.is_none()
-                && let Poll::Ready(ended) = driver.as_mut().poll(context)
-            {
-                *over = Some(ended);
-            }
+            *over = *over || driver.as_mut().poll(context).is_ready();
             match answering.as_mut().poll(context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending if over.is_some() => Poll::Ready(None),
+                Poll::Pending if *over => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         });
@@ -325,10 +316,7 @@ impl Body for Arriving {
         let mut polled = Pin::new(&mut this.body).poll_frame(context);
         if polled.is_pending() {
             // The connection puts into the body what it reads; that has to be looked for.
-            let over = this
-                .connection
-                .as_mut()
-                .is_none_or(|connection| connection.drive(context).is_ready());
+            let over = this.connection.as_mut().is_none_or(|connection| connection.drive(context));
             polled = Pin::new(&mut this.body).poll_frame(context);
             if over && polled.is_pending() {
                 // Nobody will end it any more: it must not look whole.
