@@ -49,11 +49,12 @@ pub(super) struct Held {
 }
 
 /// Whose starts have failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Suspect {
     /// This client's only: they may be its own doing.
     One(Starter),
     /// Those of several, or one of the edge's own.
+    #[default]
     All,
 }
 
@@ -71,7 +72,7 @@ impl Suspect {
 }
 
 /// What the starts so far have come to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Starts {
     in_row: u32,
     suspect: Suspect,
@@ -79,18 +80,6 @@ struct Starts {
     recent: VecDeque<Instant>,
     held_until: Option<Instant>,
     why: String,
-}
-
-impl Default for Starts {
-    fn default() -> Self {
-        Self {
-            in_row: 0,
-            suspect: Suspect::All,
-            recent: VecDeque::new(),
-            held_until: None,
-            why: String::new(),
-        }
-    }
 }
 
 impl Starts {
