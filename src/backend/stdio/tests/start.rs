@@ -9,7 +9,7 @@ use crate::observe::metrics::Gauge;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
-    let backend = StdioBackend::new(&sh(ECHO), &[], Metrics::default(), Drain::default()).unwrap();
+    let backend = backend(&sh(ECHO));
     let open_within = |max_children| {
         let limits = Limits { max_children, ..Limits::default() };
         backend.open(Starter::Edge, &Quota::default(), &limits)
@@ -51,9 +51,7 @@ fn places_are_counted_while_somebody_waits_for_all_of_them() {
 #[tokio::test]
 async fn a_program_that_does_not_start_costs_no_place() {
     let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("server");
-    std::fs::write(&program, "#!/no/such/interpreter\n").unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let program = executable(&directory, "#!/no/such/interpreter\n");
     let mut command = sh("");
     command.program = program.to_str().unwrap().to_owned();
     let backend = backend(&command);
@@ -102,15 +100,10 @@ async fn tokens_and_unfit_programs_are_refused_at_start_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     let directory = tempfile::tempdir().unwrap();
-    let shim = directory.path().join("shim");
-    std::fs::write(
-        &shim,
-        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__keep $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n",
-    )
-    .unwrap();
-    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
+    let shim =
+        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__keep $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n";
     let mut command = sh(ECHO);
-    command.shim = Some(shim);
+    command.shim = Some(executable(&directory, shim));
     let backend = backend(&command);
     let mut link = open_on(&backend).unwrap();
     send(&link, note("through")).await;
