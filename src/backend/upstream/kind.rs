@@ -98,7 +98,7 @@ async fn is_answered(answer: Answer, wire: &Wire) -> bool {
         Answer::Events(mut events) => {
             let first = async {
                 while let Ok(Some(event)) = events.next().await {
-                    if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+                    if let Some(data) = event.data {
                         return is_response(data);
                     }
                 }

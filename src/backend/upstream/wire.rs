@@ -209,7 +209,7 @@ impl EventBody {
         Self { body, decoder, quota: quota.clone(), share: quota.take_anyway(0) }
     }
 
-    /// The next event; none at the end of the stream.
+    /// The next event, whose data are not empty if it has any; none at the end of the stream.
     ///
     /// # Errors
     /// Says how the stream broke off.
@@ -221,9 +221,9 @@ impl EventBody {
                     let size = data.len().saturating_add(PER_MESSAGE);
                     self.quota.take_anyway(size).hold(data)
                 };
-                let event = Event { data: event.data.map(hold), ..event };
+                let data = event.data.filter(|data| !data.is_empty()).map(hold);
                 self.share.set(self.decoder.held()).map_err(no_memory)?;
-                return Ok(Some(event));
+                return Ok(Some(Event { data, ..event }));
             }
             match self.body.frame().await {
                 None => return Ok(None),

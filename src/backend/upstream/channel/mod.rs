@@ -66,7 +66,7 @@ enum Try {
     /// It may have got it.
     Broken(String),
     /// It answered, and not with an answer.
-    Failed(i32, String),
+    Failed(Unanswered),
 }
 
 /// Why a request has no answer.
@@ -144,7 +144,7 @@ impl Channel {
             }
             match self.attempt(request, &session, epoch, caller).await {
                 Try::Answered(answer) => return Ok(answer),
-                Try::Failed(code, text) => return Err(Unanswered { code, text }),
+                Try::Failed(why) => return Err(why),
                 Try::Broken(text) if !self.shared.tools.may_repeat(request) => {
                     return Err(text.into());
                 }
@@ -235,14 +235,13 @@ impl Channel {
             Answer::Events(events) => {
                 Box::pin(self.follow(events, session, id, epoch, caller)).await
             }
-            Answer::Accepted { page: true } => Err(Try::Failed(
-                code::INTERNAL_ERROR,
-                self.shared.explained(format!("the upstream answered with a web page: {WHERE}")),
-            )),
-            Answer::Accepted { page: false } => Err(Try::Failed(
-                code::INTERNAL_ERROR,
-                "the upstream answered without an answer".to_owned(),
-            )),
+            Answer::Accepted { page: true } => {
+                let text = format!("the upstream answered with a web page: {WHERE}");
+                Err(Try::Failed(self.shared.explained(text).into()))
+            }
+            Answer::Accepted { page: false } => {
+                Err(Try::Failed("the upstream answered without an answer".to_owned().into()))
+            }
             Answer::Refused(refusal) => {
                 let text = refusal.text();
                 return if session.contains_key(SESSION) && refusal.is_lost_session(Some(id)) {
@@ -255,7 +254,7 @@ impl Channel {
                     let first = wrong_kind && request.method() == Some("initialize");
                     let text = if first { self.shared.explained(text) } else { text };
                     let code = refusal.error.map_or(code::INTERNAL_ERROR, |(code, _)| code);
-                    Try::Failed(code, text)
+                    Try::Failed(Unanswered { code, text })
                 };
             }
         };
@@ -336,9 +335,7 @@ impl Channel {
                             last = HeaderValue::try_from(&*seen).ok();
                         }
                         retry = event.retry.unwrap_or(retry);
-                        let Some(data) = event.data.filter(|data| !data.is_empty()) else {
-                            continue;
-                        };
+                        let Some(data) = event.data else { continue };
                         let message = Message::parse(data.clone());
                         let message = message.map_err(|error| self.misread(&data, &error))?;
                         if message.answers() == Some(id) {
@@ -373,7 +370,7 @@ impl Channel {
     fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
         self.shared.metrics.count(Outcome::AnswerUnreadable);
         match error_in(answer) {
-            Some((code, text)) => Try::Failed(code, text),
+            Some((code, text)) => Try::Failed(Unanswered { code, text }),
             None => rubbish(&error.to_string()),
         }
     }
@@ -402,5 +399,5 @@ impl Channel {
 }
 
 fn rubbish(text: &str) -> Try {
-    Try::Failed(code::INTERNAL_ERROR, format!("the upstream answered with rubbish: {text}"))
+    Try::Failed(format!("the upstream answered with rubbish: {text}").into())
 }

@@ -55,7 +55,7 @@ impl Channel {
                 Try::Answered(_) => {
                     return Err("the upstream refused to be initialised".to_owned().into());
                 }
-                Try::Lost(text) | Try::Failed(_, text) => return Err(text.into()),
+                Try::Lost(text) | Try::Failed(Unanswered { text, .. }) => return Err(text.into()),
                 Try::Unsent(text) | Try::Broken(text) => {
                     if !patience.pause().await {
                         return Err(text.into());

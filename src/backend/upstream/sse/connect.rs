@@ -99,7 +99,7 @@ async fn initialize(
 ) -> Result<(), String> {
     post(shared, caller, &connected.post, hello).await?;
     while let Some(event) = connected.events.next().await? {
-        let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
+        let Some(data) = event.data else { continue };
         let message = Message::parse(data).map_err(|error| error.to_string())?;
         match message.answers() {
             Some(id) if Some(id) == hello.id() => {

@@ -261,7 +261,7 @@ impl Session {
             let learnt = self.learning.as_ref().map(|learning| learning.until);
             tokio::select! {
                 event = events.next() => match event {
-                    Ok(Some(event)) => self.take(event.data).await,
+                    Ok(Some(event)) => if let Some(data) = event.data { self.take(data).await },
                     Ok(None) => return Some("it ended the stream".to_owned()),
                     Err(text) => return Some(text),
                 },
@@ -361,8 +361,7 @@ impl Session {
         }
     }
 
-    async fn take(&mut self, data: Option<Bytes>) {
-        let Some(data) = data.filter(|data| !data.is_empty()) else { return };
+    async fn take(&mut self, data: Bytes) {
         match Message::parse(data.clone()) {
             Ok(message) => self.receive(message).await,
             Err(error) => {
