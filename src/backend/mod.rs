@@ -124,21 +124,9 @@ pub(crate) enum Starter {
 #[derive(Debug)]
 pub(crate) enum FromBackend {
     /// One message.
-    Message {
-        /// The message.
-        message: Message,
-        /// What it belongs to.
-        during: During,
-    },
+    Message { message: Message, during: During },
     /// A request got no answer, and will get none: the edge itself has to answer it.
-    Unanswered {
-        /// The request.
-        id: RequestId,
-        /// The JSON-RPC code for it.
-        code: i32,
-        /// What was wrong.
-        text: String,
-    },
+    Unanswered { id: RequestId, code: i32, text: String },
     /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
     /// for the caller that waits in vain.
     Suspect(String),
@@ -186,18 +174,15 @@ pub enum During {
 /// What the edge says to a backend.
 #[derive(Debug)]
 pub(crate) struct ToBackend {
-    /// The message.
     pub(crate) message: Message,
-    /// Who sent it.
     pub(crate) caller: Arc<Caller>,
 }
 
 /// Two bounded queues that lead to one session's backend. Dropping `said` ends the backend.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// To the backend.
     pub(crate) to_backend: mpsc::Sender<ToBackend>,
-    /// From the backend. It ends after [`FromBackend::Gone`], or without a word if the edge is stopping.
+    /// It ends after [`FromBackend::Gone`], or without a word if the edge is stopping.
     pub(crate) from_backend: mpsc::Receiver<FromBackend>,
 }
 
@@ -210,7 +195,6 @@ pub(crate) enum OpenError {
     /// The program ends as soon as it is started, and is not started for a while.
     #[error("it ends as soon as it is started: {why}")]
     Held {
-        /// For so long.
         wait: Duration,
         /// What became of the last start.
         why: String,
@@ -218,9 +202,7 @@ pub(crate) enum OpenError {
     /// The process could not be started.
     #[error("could not start `{program}`")]
     Spawn {
-        /// What was to be started.
         program: String,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },

@@ -72,12 +72,7 @@ struct InUse {
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     /// The upstream did not answer: an error of the edge's own.
-    Failed {
-        /// The JSON-RPC code for it.
-        code: i32,
-        /// What was wrong.
-        text: String,
-    },
+    Failed { code: i32, text: String },
     /// So many calls of its principal are under way that it has no place.
     CallsFull,
     /// So many principals have calls under way that its principal has no place.
