@@ -36,39 +36,27 @@ impl Drain {
     }
 
     /// Runs a task of the front: a connection.
-    pub(crate) fn spawn<F>(&self, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.front.spawn(self.counted(task));
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.front.spawn(self.caught(task, false));
     }
 
     /// Runs a task of the back: a session, a child process.
-    pub(crate) fn spawn_behind<F>(&self, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.back.spawn(self.counted(task));
+    pub(crate) fn spawn_behind(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.back.spawn(self.caught(task, false));
     }
 
     /// Runs a task of the front that the server cannot do without: the accept loop.
-    pub(crate) fn spawn_vital<F>(&self, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.front.spawn(self.vital(task));
+    pub(crate) fn spawn_vital(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.front.spawn(self.caught(task, true));
     }
 
     /// Runs a task of the back that the server cannot do without: who sweeps what would grow.
-    pub(crate) fn spawn_vital_behind<F>(&self, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.back.spawn(self.vital(task));
+    pub(crate) fn spawn_vital_behind(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.back.spawn(self.caught(task, true));
     }
 
-    /// The task, whose panic ends and counts it, and nothing else.
-    fn counted<F>(&self, task: F) -> impl Future<Output = ()> + use<F>
+    /// The task, whose panic is counted and ends nothing else, unless the task is vital.
+    fn caught<F>(&self, task: F, vital: bool) -> impl Future<Output = ()> + use<F>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -76,19 +64,9 @@ impl Drain {
         async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 drain.panicked(panic);
-            }
-        }
-    }
-
-    fn vital<F>(&self, task: F) -> impl Future<Output = ()> + use<F>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let drain = self.clone();
-        async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-                drain.panicked(panic);
-                drain.broken.cancel();
+                if vital {
+                    drain.broken.cancel();
+                }
             }
         }
     }

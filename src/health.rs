@@ -103,7 +103,12 @@ impl HealthCheck {
     /// Where it is asked: an edge that listens everywhere, where every machine reaches itself.
     #[must_use]
     pub fn reachable(&self) -> SocketAddr {
-        reachable(self.address)
+        let ip = match self.address.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+        };
+        SocketAddr::new(ip, self.address.port())
     }
 
     async fn ask(&self, address: SocketAddr) -> Result<StatusCode, Unhealthy> {
@@ -144,16 +149,6 @@ where
         },
     };
     answer.map(|it| it.status()).map_err(failed)
-}
-
-/// An edge that listens everywhere is asked where every machine reaches itself.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]
@@ -204,7 +199,10 @@ mod tests {
 
     #[test]
     fn everywhere_is_asked_on_loopback() {
-        let mapped = |text: &str| reachable(text.parse().unwrap()).to_string();
+        let mapped = |text: &str| {
+            let check = HealthCheck { address: text.parse().unwrap(), trust: None };
+            check.reachable().to_string()
+        };
         assert_eq!(mapped("0.0.0.0:1"), "127.0.0.1:1");
         assert_eq!(mapped("[::]:1"), "[::1]:1");
         assert_eq!(mapped("192.0.2.1:1"), "192.0.2.1:1");

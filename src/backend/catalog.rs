@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::wire::jsonrpc::Message;
+
 /// Pages of one list.
 const MAX_PAGES: usize = 1000;
 
@@ -120,6 +122,13 @@ impl Walk {
         if self.bytes > MAX_LIST { Err(BadList::TooLarge) } else { Ok(()) }
     }
 
+    /// Goes on from a page, an answer to `tools/list`. False where the walk ends.
+    pub(crate) fn follow(&mut self, answer: &Message) -> bool {
+        let page = Page::read(answer.result_text());
+        let next = page.and_then(|page| page.next().ok()?);
+        self.count(answer.len()).is_ok() && self.turn(next) == Ok(true)
+    }
+
     /// Turns to the page that the last one names. False at the end of the list.
     pub(crate) fn turn(&mut self, next: Option<String>) -> Result<bool, BadList> {
         if let Some(cursor) = &next {
@@ -169,6 +178,10 @@ mod tests {
         assert_eq!(walk.params(), json!({ "cursor": "2" }));
         assert_eq!(walk.turn(Some("2".to_owned())), Err(BadList::Circle));
         assert_eq!(walk.turn(None), Ok(false));
+        let page = |next| Message::result(&1.into(), &json!({ "tools": [], "nextCursor": next }));
+        assert!(walk.follow(&page("3")));
+        assert_eq!(walk.params(), json!({ "cursor": "3" }));
+        assert!(!walk.follow(&page("3")) && !walk.follow(&page("")));
         assert_eq!(Walk::default().count(MAX_LIST + 1), Err(BadList::TooLarge));
         let mut walk = Walk::default();
         for page in 1..MAX_PAGES {

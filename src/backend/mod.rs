@@ -71,9 +71,8 @@ impl Backend {
     /// Keeps to these limits in what is open. A process keeps the longest line that it was started
     /// with.
     pub(crate) fn keep_to(&self, limits: &Limits, times: &Times) {
-        match self {
-            Self::Upstream(upstream) => upstream.keep_to(limits.max_line_bytes, times.session_idle),
-            Self::Stdio(_) | Self::Embedded(_) => {}
+        if let Self::Upstream(upstream) = self {
+            upstream.keep_to(limits.max_line_bytes, times.session_idle);
         }
     }
 
@@ -103,18 +102,12 @@ impl Backend {
 
     /// Is nothing opened now, because what was opened ended at once?
     pub(crate) fn is_held(&self) -> bool {
-        match self {
-            Self::Stdio(stdio) => stdio.is_held(),
-            Self::Embedded(_) | Self::Upstream(_) => false,
-        }
+        matches!(self, Self::Stdio(stdio) if stdio.is_held())
     }
 
     /// Does it read parameters as values, which take more memory than their text?
     pub(crate) fn reads_values(&self) -> bool {
-        match self {
-            Self::Embedded(_) => true,
-            Self::Stdio(_) | Self::Upstream(_) => false,
-        }
+        matches!(self, Self::Embedded(_))
     }
 }
 
@@ -131,21 +124,9 @@ pub(crate) enum Starter {
 #[derive(Debug)]
 pub(crate) enum FromBackend {
     /// One message.
-    Message {
-        /// The message.
-        message: Message,
-        /// What it belongs to.
-        during: During,
-    },
+    Message { message: Message, during: During },
     /// A request got no answer, and will get none: the edge itself has to answer it.
-    Unanswered {
-        /// The request.
-        id: RequestId,
-        /// The JSON-RPC code for it.
-        code: i32,
-        /// What was wrong.
-        text: String,
-    },
+    Unanswered { id: RequestId, code: i32, text: String },
     /// `initialize` waits, and what the backend says meanwhile is no answer: what that looks like,
     /// for the caller that waits in vain.
     Suspect(String),
@@ -165,13 +146,10 @@ pub(crate) async fn say(
     session: &mpsc::Sender<FromBackend>,
     from_backend: FromBackend,
 ) -> Result<(), mpsc::error::SendError<FromBackend>> {
-    let large = match &from_backend {
-        FromBackend::Message { message, .. } => message.bytes().len() > LARGE,
-        FromBackend::Unanswered { .. }
-        | FromBackend::Suspect(_)
-        | FromBackend::Taken(_)
-        | FromBackend::Gone(_) => false,
-    };
+    let large = matches!(
+        &from_backend,
+        FromBackend::Message { message, .. } if message.bytes().len() > LARGE
+    );
     session.send(from_backend).await?;
     if large {
         let (until_taken, taken) = oneshot::channel();
@@ -196,18 +174,15 @@ pub enum During {
 /// What the edge says to a backend.
 #[derive(Debug)]
 pub(crate) struct ToBackend {
-    /// The message.
     pub(crate) message: Message,
-    /// Who sent it.
     pub(crate) caller: Arc<Caller>,
 }
 
 /// Two bounded queues that lead to one session's backend. Dropping `said` ends the backend.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// To the backend.
     pub(crate) to_backend: mpsc::Sender<ToBackend>,
-    /// From the backend. It ends after [`FromBackend::Gone`], or without a word if the edge is stopping.
+    /// It ends after [`FromBackend::Gone`], or without a word if the edge is stopping.
     pub(crate) from_backend: mpsc::Receiver<FromBackend>,
 }
 
@@ -220,7 +195,6 @@ pub(crate) enum OpenError {
     /// The program ends as soon as it is started, and is not started for a while.
     #[error("it ends as soon as it is started: {why}")]
     Held {
-        /// For so long.
         wait: Duration,
         /// What became of the last start.
         why: String,
@@ -228,9 +202,7 @@ pub(crate) enum OpenError {
     /// The process could not be started.
     #[error("could not start `{program}`")]
     Spawn {
-        /// What was to be started.
         program: String,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },

@@ -5,18 +5,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request body on its way up.
-pub(crate) enum Outgoing {
-    /// All of it is there.
-    Full(Bytes),
-    /// It is passed on as it comes.
-    Passed(UnsyncBoxBody<Bytes, BoxError>),
-}
+/// A request body on its way up: all of it is there, or it is passed on as it comes.
+pub(crate) struct Outgoing(Either<Full<Bytes>, UnsyncBoxBody<Bytes, BoxError>>);
 
 impl Body for Outgoing {
     type Data = Bytes;
@@ -26,33 +21,21 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Passed(body) => Pin::new(body).poll_frame(context),
-        }
+        Pin::new(&mut self.0).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(bytes) => bytes.is_empty(),
-            Self::Passed(body) => body.is_end_stream(),
-        }
+        self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(bytes) => {
-                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
-            Self::Passed(body) => body.size_hint(),
-        }
+        self.0.size_hint()
     }
 }
 
 /// A body that is there already.
 pub(crate) fn full(bytes: Bytes) -> Outgoing {
-    Outgoing::Full(bytes)
+    Outgoing(Either::Left(Full::new(bytes)))
 }
 
 /// A body that is passed on as it comes.
@@ -61,5 +44,5 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Outgoing::Passed(body.map_err(Into::into).boxed_unsync())
+    Outgoing(Either::Right(body.map_err(Into::into).boxed_unsync()))
 }

@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use socket2::{SockRef, TcpKeepalive};
@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::body::Outgoing;
+use super::body::{Outgoing, full};
 
 /// How long an idle connection is kept. Servers in Python and Node close theirs after 5 seconds,
 /// and a request that meets that moment fails without anybody's knowing if it was served.
@@ -74,7 +74,7 @@ impl Connector {
         builder.max_buf_size(MAX_HEAD);
         let (sender, driver) =
             builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
-        Ok(UpstreamConnection { sender, driver: Box::pin(driver), over: None })
+        Ok(UpstreamConnection { sender, driver: Box::pin(driver), over: false })
     }
 }
 
@@ -130,7 +130,7 @@ fn again(request: &Request<Outgoing>) -> Option<Box<Request<Outgoing>>> {
     if !safe || !request.body().is_end_stream() {
         return None;
     }
-    let mut again = Request::new(Outgoing::Full(Bytes::new()));
+    let mut again = Request::new(full(Bytes::new()));
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
@@ -153,17 +153,13 @@ impl Connections {
         Arc::new(Self { connector, connect, idle: Mutex::default(), given: Notify::new(), most })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(UpstreamConnection, Instant)>> {
-        self.idle.lock()
-    }
-
     /// The connection that was used last, if it is still good.
     fn take(&self) -> Option<UpstreamConnection> {
         loop {
-            let (mut connection, since) = self.idle().pop()?;
+            let (mut connection, since) = self.idle.lock().pop()?;
             if since.elapsed() >= KEPT {
                 // Those below it have been idle for longer.
-                self.idle().clear();
+                self.idle.lock().clear();
                 return None;
             }
             if connection.is_free() {
@@ -173,7 +169,7 @@ impl Connections {
     }
 
     fn give_back(&self, connection: UpstreamConnection) {
-        let mut idle = self.idle();
+        let mut idle = self.idle.lock();
         if idle.len() >= self.most {
             return;
         }
@@ -186,23 +182,17 @@ impl Connections {
     /// Closes connections that have been idle for too long, for as long as it is polled.
     pub(super) async fn keep_swept(&self) {
         loop {
-            let oldest = self.idle().first().map(|(_, since)| *since);
+            let oldest = self.idle.lock().first().map(|(_, since)| *since);
             let Some(since) = oldest else {
                 self.given.notified().await;
                 continue;
             };
             sleep_until(since + KEPT).await;
-            self.idle().retain(|(_, since)| since.elapsed() < KEPT);
+            self.idle.lock().retain(|(_, since)| since.elapsed() < KEPT);
         }
     }
 
-    /// Makes a connection, and closes it again.
-    pub(super) async fn look(&self) -> io::Result<()> {
-        self.connect().await?;
-        Ok(())
-    }
-
-    async fn connect(&self) -> io::Result<UpstreamConnection> {
+    pub(super) async fn connect(&self) -> io::Result<UpstreamConnection> {
         let connecting = Box::pin(tokio::time::timeout(self.connect, self.connector.connect()));
         let late = |_elapsed| io::Error::from(io::ErrorKind::TimedOut);
         connecting.await.map_err(late).and_then(|connected| connected)
@@ -210,7 +200,7 @@ impl Connections {
 
     /// Closes every idle connection.
     pub(super) fn close_idle(&self) {
-        self.idle().clear();
+        self.idle.lock().clear();
     }
 
     /// Sends a request in origin form over an idle connection, or a new one. One that was closed
@@ -253,28 +243,23 @@ impl Connections {
 }
 
 /// One connection.
-struct UpstreamConnection {
+pub(super) struct UpstreamConnection {
     sender: SendRequest<Outgoing>,
     driver: Pin<Box<Driver>>,
-    /// How it ended.
-    over: Option<Result<(), hyper::Error>>,
+    over: bool,
 }
 
 impl UpstreamConnection {
-    /// Lets the connection go on. Ready once it is over.
-    fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.over.is_none()
-            && let Poll::Ready(ended) = self.driver.as_mut().poll(context)
-        {
-            self.over = Some(ended);
-        }
-        if self.over.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    /// Lets the connection go on. Says if it is over.
+    fn drive(&mut self, context: &mut Context<'_>) -> bool {
+        self.over = self.over || self.driver.as_mut().poll(context).is_ready();
+        self.over
     }
 
     /// Can it take a request? It cannot if the upstream closed it, or still says something, or if
     /// the last request is not all there.
     fn is_free(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
+        !self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
     }
 
     /// Sends a request. Gives it back where the upstream cannot have seen it.
@@ -285,14 +270,10 @@ impl UpstreamConnection {
         let Self { sender, driver, over } = self;
         let mut answering = std::pin::pin!(sender.try_send_request(request));
         let answer = std::future::poll_fn(|context| {
-            if over.is_none()
-                && let Poll::Ready(ended) = driver.as_mut().poll(context)
-            {
-                *over = Some(ended);
-            }
+            *over = *over || driver.as_mut().poll(context).is_ready();
             match answering.as_mut().poll(context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending if over.is_some() => Poll::Ready(None),
+                Poll::Pending if *over => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         });
@@ -335,10 +316,7 @@ impl Body for Arriving {
         let mut polled = Pin::new(&mut this.body).poll_frame(context);
         if polled.is_pending() {
             // The connection puts into the body what it reads; that has to be looked for.
-            let over = this
-                .connection
-                .as_mut()
-                .is_none_or(|connection| connection.drive(context).is_ready());
+            let over = this.connection.as_mut().is_none_or(|connection| connection.drive(context));
             polled = Pin::new(&mut this.body).poll_frame(context);
             if over && polled.is_pending() {
                 // Nobody will end it any more: it must not look whole.

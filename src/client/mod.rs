@@ -153,7 +153,7 @@ impl Client {
     /// Tells the operator at the start if it takes no connection.
     pub(crate) async fn look(&self) {
         let Some(wait) = self.told_at_start else { return };
-        if let Err(error) = self.connections.look().await {
+        if let Err(error) = self.connections.connect().await {
             tracing::warn!(
                 upstream = config::shown(&self.url),
                 error = last(&error),

@@ -200,18 +200,13 @@ struct Registry {
 impl Metrics {
     /// This happened once more.
     pub(crate) fn count(&self, outcome: Outcome) {
-        self.add(outcome, 1);
-    }
-
-    fn add(&self, outcome: Outcome, times: u64) {
-        self.0.outcomes.of(outcome).fetch_add(times, Ordering::Relaxed);
+        self.count_many(outcome, 1);
     }
 
     /// This happened so many times more.
     pub(crate) fn count_many(&self, outcome: Outcome, times: usize) {
-        if times > 0 {
-            self.add(outcome, u64::try_from(times).unwrap_or(u64::MAX));
-        }
+        let times = u64::try_from(times).unwrap_or(u64::MAX);
+        self.0.outcomes.of(outcome).fetch_add(times, Ordering::Relaxed);
     }
 
     /// A request was refused under this label.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::command_error::CommandError;
+use super::custody::order::{KEEP, stage_args};
 use super::environment::{self, Environment, environment};
 use super::redact::Redactor;
 use crate::config::{ChildCommand, ChildLimits, Secret};
@@ -70,7 +71,7 @@ impl Command {
         let mut command = match &self.shim {
             Some(shim) => {
                 let mut command = tokio::process::Command::new(shim);
-                command.args(super::custody::order::keep_args(&self.limits)).arg(&self.program);
+                command.args(stage_args(KEEP, &self.limits)).arg(&self.program);
                 command
             }
             None => tokio::process::Command::new(&self.program),

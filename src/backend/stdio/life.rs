@@ -18,8 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::custody::orphans::Own;
-use super::places::ChildPlace;
-use super::process::{Process, ProcessEnd};
+use super::process::{ProcessEnd, Process};
 use super::redact::Redactor;
 use super::starts::Attempt;
 use super::stderr::{self, LastWords};
@@ -29,6 +28,7 @@ use crate::backend::{CHILD_STEP, FromBackend, ToBackend};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
 use crate::limits::lines::{Frames, LAST_WORDS};
+use crate::limits::places::TotalPermit;
 use crate::observe::metrics::{Metrics, Outcome};
 
 /// A step of the end when the edge itself is stopping: two must fit into what the drain allows.
@@ -49,7 +49,7 @@ pub(super) struct Life {
     pub(super) quota: Quota,
     pub(super) metrics: Metrics,
     pub(super) drain: Drain,
-    pub(super) place: ChildPlace,
+    pub(super) place: TotalPermit,
 }
 
 /// The edge's ends of a child's pipes.
@@ -188,7 +188,7 @@ async fn reap(process: &mut Process, own: Option<Own>, why: Why) -> ProcessEnd {
 }
 
 /// Gives the place back once the whole group is gone.
-async fn leave(process: &Process, place: ChildPlace) {
+async fn leave(process: &Process, place: TotalPermit) {
     process.group_gone().await;
     drop(place);
 }

@@ -11,7 +11,6 @@ pub(crate) mod custody;
 mod environment;
 mod life;
 mod looks;
-mod places;
 mod process;
 mod redact;
 mod starts;
@@ -31,20 +30,21 @@ use self::command::Command;
 pub use self::command_error::CommandError;
 use self::custody::orphans::{Orphans, Own};
 use self::life::{Life, Pipes};
-use self::places::ChildPlaces;
 use self::process::Process;
 use self::starts::{Gate, HeldBack};
 use super::{Link, OpenError, QUEUE, SAID_QUEUE, Starter};
 use crate::config::{ChildCommand, Limits, Secret};
 use crate::drain::Drain;
 use crate::limits::bytes::Quota;
+use crate::limits::places::Total;
 use crate::observe::metrics::{Metrics, Outcome};
 
 /// Starts a process for each link.
 #[derive(Debug)]
 pub(crate) struct StdioBackend {
     command: Arc<Command>,
-    places: ChildPlaces,
+    /// Taken before a child is started, and given back when its whole group is gone.
+    places: Total,
     orphans: Option<Arc<Orphans>>,
     gate: Arc<Gate>,
     metrics: Metrics,
@@ -61,15 +61,14 @@ impl StdioBackend {
     ) -> Result<Self, CommandError> {
         let adopt = command.adopt;
         let command = Command::check(command, secrets, |name| std::env::var_os(name))?;
-        let places = ChildPlaces::counting(metrics.gauges().children.clone());
+        let places = Total::counting(metrics.gauges().children.clone());
         let orphans = adopt.then(|| {
             let orphans = Orphans::new(metrics.clone());
-            let stopping = drain.stopping();
-            let all_given_back = places.all_given_back();
             // What the last child leaves behind is ended, too.
+            let (stopping, places) = (drain.stopping(), places.clone());
             let last = async move {
                 stopping.await;
-                all_given_back.await;
+                all_free(places).await;
             };
             drain.spawn_behind(Arc::clone(&orphans).watch(last));
             orphans
@@ -98,7 +97,7 @@ impl StdioBackend {
         limits: &Limits,
     ) -> Result<Link, OpenError> {
         let Limits { max_children, max_line_bytes, .. } = *limits;
-        let place = self.places.take(max_children).ok_or(OpenError::Full(max_children))?;
+        let place = self.places.try_take(max_children).ok_or(OpenError::Full(max_children))?;
         let attempt = self.gate.pass(who);
         let attempt = attempt.map_err(|HeldBack { wait, why }| OpenError::Held { wait, why })?;
         let (own, (process, pipes)) = self.start_own().map_err(|source| {
@@ -155,4 +154,10 @@ impl StdioBackend {
         };
         Ok((process, Pipes { stdin, stdout, stderr }))
     }
+}
+
+/// Resolves when no place is taken. Meanwhile none can be taken.
+async fn all_free(places: Total) {
+    // The only place there may be is free when no other is taken.
+    drop(places.take(1).await);
 }

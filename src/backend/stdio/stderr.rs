@@ -45,10 +45,7 @@ pub(super) struct LastLines(Mutex<VecDeque<String>>);
 impl LastLines {
     /// Keeps a line. What is told to clients is read in terminals, too.
     pub(super) fn take_line(&self, line: &str) {
-        self.push(line.replace(|c: char| c.is_control() && c != '\t', ""));
-    }
-
-    fn push(&self, mut line: String) {
+        let mut line = line.replace(|c: char| c.is_control() && c != '\t', "");
         shorten(&mut line, KEPT_BYTES);
         let mut lines = self.0.lock();
         lines.push_back(line);
@@ -60,16 +57,11 @@ impl LastLines {
     }
 
     fn joined(&self, text: &str, opening: &str) -> String {
-        let lines = self.0.lock();
+        let mut lines = self.0.lock();
         if lines.is_empty() {
             return text.to_owned();
         }
-        let mut all = format!("{text}{opening}");
-        for (n, line) in lines.iter().enumerate() {
-            all.push_str(if n == 0 { "" } else { "\n" });
-            all.push_str(line);
-        }
-        all
+        format!("{text}{opening}{}", lines.make_contiguous().join("\n"))
     }
 }
 
@@ -151,15 +143,15 @@ mod tests {
         let words = LastWords::default();
         assert_eq!(words.after("it ended"), "it ended");
         for n in 0..100 {
-            words.stderr.push(format!("line {n}"));
+            words.stderr.take_line(&format!("line {n}"));
         }
         let text = words.after("it ended");
         assert!(text.starts_with("it ended; its last words: line 80\nline 81\n"), "{text}");
         assert!(text.ends_with("\nline 99"));
-        words.stderr.push("x".repeat(10_000));
+        words.stderr.take_line(&"x".repeat(10_000));
         assert_eq!(words.after("").len(), KEPT_BYTES + "; its last words: ".len());
         for _ in 0..10 {
-            words.stderr.push("é".repeat(500));
+            words.stderr.take_line(&"é".repeat(500));
         }
         assert!(words.after("").len() <= KEPT_BYTES + 20);
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -72,12 +72,7 @@ struct InUse {
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     /// The upstream did not answer: an error of the edge's own.
-    Failed {
-        /// The JSON-RPC code for it.
-        code: i32,
-        /// What was wrong.
-        text: String,
-    },
+    Failed { code: i32, text: String },
     /// So many calls of its principal are under way that it has no place.
     CallsFull,
     /// So many principals have calls under way that its principal has no place.
@@ -85,6 +80,17 @@ pub(crate) enum NoAnswer {
 }
 
 impl Directs {
+    pub(super) fn new(shared: Arc<Shared>, idle: Duration, drain: Drain) -> Self {
+        let idle = watch::Sender::new(idle);
+        let sessions = Arc::new(Sessions { by_principal: Mutex::default(), idle });
+        Self { shared, sessions, drain }
+    }
+
+    /// Ends sessions that are not used for so long from now on.
+    pub(super) fn keep_to(&self, idle: Duration) {
+        self.sessions.idle.send_replace(idle);
+    }
+
     /// Makes one call. `None` if this upstream takes none without a session. Dropped, it is
     /// cancelled.
     pub(super) async fn call(
@@ -117,26 +123,12 @@ impl Directs {
     async fn find_out(&self, caller: &Arc<Caller>) -> Result<Spoken, String> {
         let shared = Arc::clone(&self.shared);
         let caller = Arc::clone(caller);
-        let spoken = on_its_own(&self.drain, async move { shared.spoken(&caller).await });
-        spoken.await.unwrap_or_else(|| Err("the server is stopping".to_owned()))
-    }
-}
-
-impl Directs {
-    pub(super) fn new(shared: Arc<Shared>, idle: Duration, drain: Drain) -> Self {
-        let idle = watch::Sender::new(idle);
-        let sessions = Arc::new(DirectSessions { by_principal: Mutex::default(), idle });
-        Self { shared, sessions, drain }
-    }
-
-    /// Ends sessions that are not used for so long from now on.
-    pub(super) fn keep_to(&self, idle: Duration) {
-        self.sessions.idle.send_replace(idle);
+        on_its_own(&self.drain, async move { shared.spoken(&caller).await }).await
     }
 
     /// The session of this principal. `None` if there are [`MAX_PRINCIPALS`] others, all in use.
     fn of(&self, principal: &Principal) -> Option<Arc<InUse>> {
-        let mut sessions = self.sessions.lock();
+        let mut sessions = self.sessions.by_principal.lock();
         let now = Instant::now();
         let in_use = |direct| {
             let sessions = Arc::clone(&self.sessions);
@@ -173,17 +165,13 @@ impl Directs {
 }
 
 impl DirectSessions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, KeptSession>> {
-        self.by_principal.lock()
-    }
-
     /// Resolves when the session is idle, and nobody finds it any more.
     async fn forget_when_idle(&self, principal: &Principal, direct: &Arc<Direct>) {
         let mut idle = self.idle.subscribe();
         loop {
             let time = *idle.borrow_and_update();
             let due = {
-                let mut sessions = self.lock();
+                let mut sessions = self.by_principal.lock();
                 let kept = sessions.get(principal);
                 // After an eviction, another session may be in its place.
                 let Some(kept) = kept.filter(|kept| Arc::ptr_eq(&kept.direct, direct)) else {
@@ -222,7 +210,7 @@ impl Direct {
 impl Drop for InUse {
     fn drop(&mut self) {
         // One that is in use is not taken out of the map.
-        if let Some(kept) = self.sessions.lock().get_mut(&self.principal) {
+        if let Some(kept) = self.sessions.by_principal.lock().get_mut(&self.principal) {
             kept.users = kept.users.saturating_sub(1);
             kept.used = Instant::now();
         }
@@ -240,7 +228,6 @@ impl InUse {
         let _place = if self.direct.channel.epoch() == 0 {
             let beginning = Arc::clone(self).begin(Arc::clone(caller), place);
             let begun = Box::pin(on_its_own(drain, beginning)).await;
-            let begun = begun.unwrap_or_else(|| Err("the server is stopping".to_owned().into()));
             self.learn_once(caller, drain);
             begun?
         } else {
@@ -280,11 +267,11 @@ impl InUse {
     }
 }
 
-/// Does something to its end, whether or not somebody waits for it. None if the edge ends first.
-async fn on_its_own<T: Send + 'static>(
+/// Does something to its end, whether or not somebody waits for it, unless the edge ends first.
+async fn on_its_own<T: Send + 'static, E: From<String> + Send + 'static>(
     drain: &Drain,
-    work: impl Future<Output = T> + Send + 'static,
-) -> Option<T> {
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     let (tell, told) = oneshot::channel();
     let stopping = drain.stopping();
     drain.spawn_behind(async move {
@@ -294,7 +281,7 @@ async fn on_its_own<T: Send + 'static>(
             () = stopping => {}
         }
     });
-    told.await.ok()
+    told.await.unwrap_or_else(|_ended| Err("the server is stopping".to_owned().into()))
 }
 
 impl From<Unanswered> for NoAnswer {
@@ -350,7 +337,7 @@ mod tests {
     }
 
     fn open(directs: &Directs) -> usize {
-        directs.sessions.lock().len()
+        directs.sessions.by_principal.lock().len()
     }
 
     #[tokio::test(start_paused = true)]
@@ -389,7 +376,7 @@ mod tests {
         assert!(directs.of(&principal(9999)).is_none(), "each is in use");
         drop(twice);
         assert!(directs.of(&principal(9999)).is_some());
-        assert!(!directs.sessions.lock().contains_key(&principal(7)));
+        assert!(!directs.sessions.by_principal.lock().contains_key(&principal(7)));
         assert_eq!(metrics.outcomes()["idle_given_up"], 1);
     }
 }

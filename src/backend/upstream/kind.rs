@@ -25,20 +25,11 @@ pub(super) enum Spoken {
 }
 
 /// Why it could not be found out.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unclear {
     /// It is down: to be asked again.
     Down(String),
     /// It is up, and is no MCP server, or not there.
     NotMcp(String),
-}
-
-impl Unclear {
-    pub(super) fn text(&self) -> String {
-        match self {
-            Self::Down(text) | Self::NotMcp(text) => text.clone(),
-        }
-    }
 }
 
 /// The `initialize` that the edge sends in its own name.
@@ -57,8 +48,8 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
     let hello = initialize(&1.into());
     let none = HeaderMap::new();
     let patience = wire.patience();
-    let posted = wire.post(wire.url(), hello.bytes().clone(), &none, caller, Some(patience)).await;
-    let (head, answer) = posted.map_err(|fault| down(wire, &fault))?;
+    let posted = wire.post(wire.url(), &hello, &none, caller, Some(patience)).await;
+    let (head, answer) = posted.map_err(|fault| Unclear::Down(hinted(wire, &fault)))?;
     let refused = match answer {
         Answer::Refused(refusal) => refusal,
         Answer::Json(_) | Answer::Events(_) => {
@@ -74,9 +65,9 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
             );
             return Err(Unclear::NotMcp(text));
         }
-        Answer::Accepted { page: true } => return streams(wire, caller, "a web page").await,
-        Answer::Accepted { page: false } => {
-            return streams(wire, caller, "2xx without an answer").await;
+        Answer::Accepted { page } => {
+            let posted = if page { "a web page" } else { "2xx without an answer" };
+            return streams(wire, caller, posted).await;
         }
     };
     match refused.status {
@@ -87,10 +78,6 @@ pub(super) async fn probe(wire: &Wire, caller: &Caller) -> Result<Spoken, Unclea
         status if status.is_server_error() => Err(Unclear::Down(refused.text())),
         _ => Err(Unclear::NotMcp(refused.text())),
     }
-}
-
-fn down(wire: &Wire, fault: &SendError) -> Unclear {
-    Unclear::Down(hinted(wire, fault))
 }
 
 /// A fault that was met before anything else is known: the scheme may be wrong, for a server with
@@ -111,7 +98,7 @@ async fn is_answered(answer: Answer, wire: &Wire) -> bool {
         Answer::Events(mut events) => {
             let first = async {
                 while let Ok(Some(event)) = events.next().await {
-                    if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+                    if let Some(data) = event.data {
                         return is_response(data);
                     }
                 }
@@ -126,7 +113,7 @@ async fn is_answered(answer: Answer, wire: &Wire) -> bool {
 async fn streams(wire: &Wire, caller: &Caller, posted: &str) -> Result<Spoken, Unclear> {
     let asked = timeout(wire.patience(), wire.listen(&HeaderMap::new(), caller)).await;
     let late = |_elapsed| Unclear::Down(SendError::Late(wire.patience()).to_string());
-    match asked.map_err(late)?.map_err(|fault| down(wire, &fault))? {
+    match asked.map_err(late)?.map_err(|fault| Unclear::Down(hinted(wire, &fault)))? {
         Answer::Events(mut events) => match timeout(wire.patience(), endpoint(&mut events)).await {
             Ok(Ok(_endpoint)) => Ok(Spoken::Sse),
             Ok(Err(text)) => Err(Unclear::NotMcp(text)),

@@ -6,21 +6,14 @@ use crate::wire::jsonrpc::{Message, RequestId};
 const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// The client's side of a session's state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Memory {
     initialize: Option<Message>,
     initialized: Option<Message>,
     level: Option<Message>,
     subscriptions: Vec<(String, Message)>,
-    /// The last id of the edge's own.
+    /// The last id of the edge's own; they count from 1 in a session that the edge has for itself.
     own: u64,
-}
-
-impl Default for Memory {
-    /// Of a session that the edge has for itself: its own ids count from 1.
-    fn default() -> Self {
-        Self { initialize: None, initialized: None, level: None, subscriptions: Vec::new(), own: 0 }
-    }
 }
 
 impl Memory {
@@ -202,15 +195,20 @@ mod tests {
         assert_eq!(memory.rest().len(), MAX_SUBSCRIPTIONS);
     }
 
+    /// The client's answer to a question of this name, which must come back to the same name.
+    fn answer(id: &RequestId, epoch: u64) -> Message {
+        let question = Message::request(id, "roots/list", &json!({}));
+        let asked = epoch::outward(question, epoch, &Quota::default());
+        let answer = Message::result(asked.id().unwrap(), &json!({}));
+        assert_eq!(epoch::inward(&answer, epoch).unwrap().id(), Some(id), "{epoch}");
+        answer
+    }
+
     #[test]
     fn an_answer_goes_to_the_upstream_that_asked_and_to_no_other() {
         for id in [RequestId::from(0), RequestId::Text("x\"y".into())] {
-            let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch, &Quota::unbounded());
-                let answer = Message::result(asked.id().unwrap(), &json!({}));
-                let back = epoch::inward(&answer, epoch).unwrap();
-                assert_eq!(back.id(), Some(&id));
+                let answer = answer(&id, epoch);
                 assert!(epoch::inward(&answer, epoch + 1).is_none());
                 assert!(epoch < 2 || epoch::inward(&answer, epoch - 1).is_none());
             }
@@ -222,12 +220,8 @@ mod tests {
         // It is an edge itself, and names them as this one does.
         for name in ["mcp-edge-1:0", "mcp-edge-0:0", "mcp-edge-1:\"x\"", "mcp-edge-x"] {
             let id = RequestId::Text(name.into());
-            let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 2] {
-                let asked = epoch::outward(question.clone(), epoch, &Quota::unbounded());
-                let answer = Message::result(asked.id().unwrap(), &json!({}));
-                let back = epoch::inward(&answer, epoch).unwrap();
-                assert_eq!(back.id(), Some(&id), "{epoch}");
+                answer(&id, epoch);
             }
         }
     }
@@ -236,12 +230,8 @@ mod tests {
     fn an_answer_under_a_long_name_is_handed_on() {
         for length in [253, 254, 255, 256, 300, 1000] {
             let id = RequestId::Text("\"".repeat(length / 2).into());
-            let question = Message::request(&id, "roots/list", &json!({}));
             for epoch in [0, 1, 12] {
-                let asked = epoch::outward(question.clone(), epoch, &Quota::unbounded());
-                let answer = Message::result(asked.id().unwrap(), &json!({}));
-                let back = epoch::inward(&answer, epoch).unwrap();
-                assert_eq!(back.id(), Some(&id), "{length} {epoch}");
+                answer(&id, epoch);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 /// Between two tries: at first, and at most.
@@ -22,8 +23,17 @@ impl Patience {
     }
 
     /// The wait begins now, if it has not begun.
-    pub(super) fn begin(&mut self) -> Instant {
+    fn begin(&mut self) -> Instant {
         *self.until.get_or_insert_with(|| Instant::now() + self.wait)
+    }
+
+    /// Waits for what another has. The wait begins: callers wait side by side, not one after another.
+    pub(super) async fn turn<'a, T>(&mut self, of: &'a Mutex<T>) -> MutexGuard<'a, T> {
+        if let Ok(mine) = of.try_lock() {
+            return mine;
+        }
+        self.begin();
+        of.lock().await
     }
 
     /// Is the wait over?

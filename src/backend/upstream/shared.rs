@@ -15,7 +15,7 @@ use crate::backend::FromBackend;
 use crate::caller::Caller;
 use crate::client::{Client, PAUSE};
 use crate::config::{self, UpstreamKind, shown};
-use crate::observe::metrics::{Metrics, Outcome};
+use crate::observe::metrics::Metrics;
 use crate::observe::sample::Samples;
 use crate::wire::jsonrpc::Message;
 
@@ -27,12 +27,12 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// How long a call waits for an upstream that is down.
     pub(super) wait: Duration,
-    pub(super) asked: UpstreamKind,
-    pub(super) spoken: Mutex<Option<Spoken>>,
+    asked: UpstreamKind,
+    spoken: Mutex<Option<Spoken>>,
     /// The faults that the operator was told.
-    pub(super) told: Samples,
+    told: Samples,
     /// Held while it is found out what the upstream speaks. Why it could not be, the last time.
-    pub(super) probing: tokio::sync::Mutex<Option<String>>,
+    probing: tokio::sync::Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -73,13 +73,6 @@ impl Shared {
         format!("{text}; {told}: leave --upstream-kind (MCP_UPSTREAM_KIND) out to find out")
     }
 
-    /// A subscription had to be forgotten, or not.
-    pub(super) fn count_if(&self, forgot: bool) {
-        if forgot {
-            self.metrics.count(Outcome::SubscriptionForgotten);
-        }
-    }
-
     /// What the upstream speaks, if that was said or found out.
     pub(super) fn known(&self) -> Option<Spoken> {
         match self.asked {
@@ -95,14 +88,7 @@ impl Shared {
             return Ok(spoken);
         }
         let mut patience = Patience::new(self.wait);
-        let mut probing = match self.probing.try_lock() {
-            Ok(probing) => probing,
-            Err(_another_does) => {
-                // Callers wait side by side, not one after another.
-                patience.begin();
-                self.probing.lock().await
-            }
-        };
+        let mut probing = patience.turn(&self.probing).await;
         if let Some(spoken) = self.known() {
             return Ok(spoken);
         }
@@ -124,7 +110,7 @@ impl Shared {
             };
             let waits = matches!(unclear, Unclear::Down(_)) && patience.pause().await;
             if !waits {
-                let text = unclear.text();
+                let (Unclear::Down(text) | Unclear::NotMcp(text)) = unclear;
                 self.warn(&text);
                 *probing = Some(text.clone());
                 return Err(text);

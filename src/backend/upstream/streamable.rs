@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, Unanswered};
 use super::shared::{Shared, refuse};
-use crate::backend::catalog::{Page, Walk};
+use crate::backend::catalog::Walk;
 use crate::backend::{self, During, FromBackend, ToBackend};
 use crate::caller::Caller;
 use crate::wire::jsonrpc::{Message, RequestId};
@@ -193,15 +193,14 @@ async fn call(
         () = cancelled.cancelled() => return id,
     };
     match answer {
-        Ok(message) => answered(message, say).await,
+        Ok(message) => {
+            // Its id says what it belongs to. A session that is over hears no more.
+            let answer = FromBackend::Message { message, during: During::Unknown };
+            drop(backend::say(say, answer).await);
+        }
         Err(Unanswered { code, text }) => refuse(&request, code, &text, say).await,
     }
     id
-}
-
-async fn answered(message: Message, say: &mpsc::Sender<FromBackend>) {
-    // Its id says what it belongs to. A session that is over hears no more.
-    drop(backend::say(say, FromBackend::Message { message, during: During::Unknown }).await);
 }
 
 /// Lets somebody else ask for the tools, however the asking ends.
@@ -226,8 +225,7 @@ async fn read_tools(channel: &Channel, caller: &Caller) {
         let request = Message::request(&channel.name(), "tools/list", &walk.params());
         // It is learnt from where it arrives.
         let Ok(answer) = channel.ask(&request, caller).await else { return };
-        let next = Page::read(answer.result_text()).and_then(|page| page.next().ok()?);
-        if walk.count(answer.len()).is_err() || walk.turn(next) != Ok(true) {
+        if !walk.follow(&answer) {
             return;
         }
     }

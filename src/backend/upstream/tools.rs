@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::backend::catalog::{Page, Tool, Walk};
+use crate::backend::catalog::{Page, Tool};
 use crate::observe::metrics::{Metrics, Outcome};
 use crate::wire::jsonrpc::Message;
 
@@ -46,10 +46,9 @@ impl Tools {
         Self { metrics, ..Self::default() }
     }
 
-    /// Learns from the answer to a `tools/list`. Gives the cursor of the next page, if there is
-    /// one.
-    pub(super) fn learn(&self, answer: &Message) -> Option<String> {
-        let page = Page::read(answer.result_text())?;
+    /// Learns from the answer to a `tools/list`.
+    pub(super) fn learn(&self, answer: &Message) {
+        let Some(page) = Page::read(answer.result_text()) else { return };
         let tools = page.tools.iter().filter_map(|raw| Tool::read(raw));
         // Read before the lock: calls wait for that.
         let marked: Vec<_> = tools.map(|tool| (tool.may_repeat(), tool.name)).collect();
@@ -62,13 +61,6 @@ impl Tools {
                 self.metrics.count(Outcome::ToolUnnoted);
             }
         }
-        page.next().ok()?
-    }
-
-    /// Learns from a page of a walk. True if there is another page to ask for.
-    pub(super) fn learn_page(&self, answer: &Message, walk: &mut Walk) -> bool {
-        let next = self.learn(answer);
-        walk.count(answer.len()).is_ok() && walk.turn(next) == Ok(true)
     }
 
     /// Should whoever asks here ask the upstream? One does, until something is known.
@@ -119,9 +111,9 @@ mod tests {
                 { "name": "put", "annotations": { "idempotentHint": true, "title": "x" } },
                 { "name": "pay", "annotations": { "readOnlyHint": false } },
                 { "name": "bare" },
-            ], "nextCursor": "2" }),
+            ] }),
         );
-        assert_eq!(tools.learn(&answer).as_deref(), Some("2"));
+        tools.learn(&answer);
         tools.were_not_learnt();
         assert!(!tools.must_be_learnt());
         for (name, safe) in [("read", true), ("put", true), ("pay", false), ("bare", false)] {
@@ -141,9 +133,9 @@ mod tests {
             let tool = json!({ "name": "t", "annotations": { "readOnlyHint": safe } });
             Message::result(&1.into(), &json!({ "tools": [tool] }))
         };
-        assert_eq!(tools.learn(&list(true)), None);
+        tools.learn(&list(true));
         assert!(tools.may_repeat(&call("t")));
-        assert_eq!(tools.learn(&list(false)), None);
+        tools.learn(&list(false));
         assert!(!tools.may_repeat(&call("t")));
     }
 
@@ -154,8 +146,9 @@ mod tests {
             let tool = |number| json!({ "name": format!("t{number}"), "annotations": { "readOnlyHint": true } });
             Message::result(&1.into(), &json!({ "tools": numbers.map(tool).collect::<Vec<_>>() }))
         };
-        assert_eq!(tools.learn(&list(0..MAX_TOOLS + 2)), None);
-        assert_eq!(tools.learn(&list(0..2)), None, "known ones are learnt anew");
+        tools.learn(&list(0..MAX_TOOLS + 2));
+        // Known ones are learnt anew.
+        tools.learn(&list(0..2));
         for (number, noted) in [(0, true), (MAX_TOOLS - 1, true), (MAX_TOOLS, false)] {
             assert_eq!(tools.may_repeat(&call(&format!("t{number}"))), noted, "{number}");
         }

@@ -16,6 +16,7 @@ use crate::client::{self, Arriving, Client, SendError};
 use crate::limits::body::{self, BodyError, BodyLimits};
 use crate::limits::bytes::{PER_MESSAGE, Quota, Share, Short};
 use crate::wire::events::{Decoder, Event};
+use crate::wire::jsonrpc::Message;
 
 pub(super) use crate::wire::fields::{
     LAST_EVENT_ID as LAST_EVENT, PROTOCOL_VERSION as VERSION, SESSION_ID as SESSION,
@@ -85,12 +86,12 @@ impl Wire {
     pub(super) async fn post(
         &self,
         to: &Uri,
-        message: Bytes,
+        message: &Message,
         session: &HeaderMap,
         caller: &Caller,
         patience: Option<Duration>,
     ) -> Result<(HeaderMap, Answer), SendError> {
-        let mut request = self.request(Method::POST, to, message, session, caller);
+        let mut request = self.request(Method::POST, to, message.bytes().clone(), session, caller);
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(ACCEPT, BOTH);
@@ -208,7 +209,7 @@ impl EventBody {
         Self { body, decoder, quota: quota.clone(), share: quota.take_anyway(0) }
     }
 
-    /// The next event; none at the end of the stream.
+    /// The next event, whose data are not empty if it has any; none at the end of the stream.
     ///
     /// # Errors
     /// Says how the stream broke off.
@@ -220,9 +221,9 @@ impl EventBody {
                     let size = data.len().saturating_add(PER_MESSAGE);
                     self.quota.take_anyway(size).hold(data)
                 };
-                let event = Event { data: event.data.map(hold), ..event };
+                let data = event.data.filter(|data| !data.is_empty()).map(hold);
                 self.share.set(self.decoder.held()).map_err(no_memory)?;
-                return Ok(Some(event));
+                return Ok(Some(Event { data, ..event }));
             }
             match self.body.frame().await {
                 None => return Ok(None),

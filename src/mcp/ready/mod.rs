@@ -61,7 +61,7 @@ impl Ready {
                 Look::Known(good) => return good,
                 Look::Wait(until) => until,
                 Look::Ask => {
-                    let question = Question(Some(Arc::clone(readiness)));
+                    let question = Question::to(readiness);
                     self.ask_backend(policy, question, now + WAIT).await;
                     now + WAIT
                 }

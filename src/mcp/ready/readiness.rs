@@ -122,23 +122,24 @@ impl Readiness {
 }
 
 /// A question that is open. Dropped without an answer, the answer is no.
-pub(super) struct Question(pub(super) Option<Arc<Readiness>>);
+pub(super) struct Question {
+    readiness: Arc<Readiness>,
+    good: bool,
+}
 
 impl Question {
-    pub(super) fn settle(mut self, good: bool) {
-        self.close(good);
+    pub(super) fn to(readiness: &Arc<Readiness>) -> Self {
+        Self { readiness: Arc::clone(readiness), good: false }
     }
 
-    fn close(&mut self, good: bool) {
-        if let Some(readiness) = self.0.take() {
-            readiness.books().settle(good, Instant::now());
-            readiness.answered.notify_waiters();
-        }
+    pub(super) fn settle(mut self, good: bool) {
+        self.good = good;
     }
 }
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.close(false);
+        self.readiness.books().settle(self.good, Instant::now());
+        self.readiness.answered.notify_waiters();
     }
 }

@@ -202,11 +202,11 @@ async fn the_place_is_given_up_unless_a_question_is_open() {
 async fn a_question_that_is_dropped_is_answered_by_no() {
     let readiness = Arc::new(Readiness::default());
     assert_eq!(readiness.books().look(Instant::now()), Look::Ask);
-    drop(Question(Some(Arc::clone(&readiness))));
+    drop(Question::to(&readiness));
     assert_eq!(readiness.books().look(Instant::now()), Look::Known(false));
     tokio::time::advance(BAD).await;
     assert_eq!(readiness.books().look(Instant::now()), Look::Ask);
-    Question(Some(Arc::clone(&readiness))).settle(true);
+    Question::to(&readiness).settle(true);
     assert_eq!(readiness.books().look(Instant::now()), Look::Known(true));
 }
 

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::clipped::clipped;
 use crate::limits::bytes::Quota;
 use crate::mcp::Reason;
 use crate::wire::jsonrpc::Message;
+
+/// Characters of somebody else's text that an error repeats.
+const MAX_QUOTED: usize = 1000;
 
 /// A call that was read.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ impl PlainCall {
         let message = Message::parse(message.into()).map_err(|error| wrong(&error))?;
         Ok(Self { name, message: message.charged(quota) })
     }
+}
+
+pub(super) fn clipped(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! arguments are the backend's to judge.
 
 mod call;
-mod clipped;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,8 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use self::call::PlainCall;
-use self::clipped::clipped;
+use self::call::{PlainCall, clipped};
 use super::Reason;
 use super::call::Sender;
 use super::exchange::{Head, Reply};

@@ -31,16 +31,12 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub(crate) fn keep(order: &Order) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.map_err(cannot)?.block_on(run(order))?;
-    Ok(
-        match (
-            ended.and_then(WaitStatus::exit_status),
-            ended.and_then(WaitStatus::terminating_signal),
-        ) {
-            (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
-            (None, Some(signal)) => die_of(signal),
-            (None, None) => ExitCode::from(CANNOT_RUN),
-        },
-    )
+    let Some(ended) = ended else { return Ok(ExitCode::from(CANNOT_RUN)) };
+    Ok(match (ended.exit_status(), ended.terminating_signal()) {
+        (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        (None, Some(signal)) => die_of(signal),
+        (None, None) => ExitCode::from(CANNOT_RUN),
+    })
 }
 
 fn cannot(error: impl std::error::Error) -> Failure {

@@ -40,14 +40,10 @@ pub(crate) struct Order {
     command: Vec<OsString>,
 }
 
-/// The arguments of the stage `__keep`, up to the program.
-pub(crate) fn keep_args(limits: &ChildLimits) -> Vec<String> {
-    stage_args(KEEP, std::process::id(), limits)
-}
-
-fn stage_args(stage: &str, parent: u32, limits: &ChildLimits) -> Vec<String> {
+/// The arguments of a stage that this process starts, up to the program.
+pub(crate) fn stage_args(stage: &str, limits: &ChildLimits) -> Vec<String> {
     let ChildLimits { open_files, memory, new_privileges } = *limits;
-    let mut args = vec![stage.to_owned(), parent.to_string()];
+    let mut args = vec![stage.to_owned(), std::process::id().to_string()];
     args.extend(open_files.map(|count| format!("{OPEN_FILES}{count}")));
     args.extend(memory.map(|bytes| format!("{MEMORY}{bytes}")));
     args.extend(new_privileges.then(|| NEW_PRIVILEGES.to_owned()));
@@ -97,7 +93,7 @@ impl Order {
     /// The next stage, ready to be spawned by this process.
     pub(crate) fn next_stage(&self) -> Command {
         let mut command = Command::new(MYSELF);
-        command.args(stage_args(EXEC, std::process::id(), &self.limits)).args(&self.command);
+        command.args(stage_args(EXEC, &self.limits)).args(&self.command);
         command
     }
 

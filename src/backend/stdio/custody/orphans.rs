@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustix::process::{Pid, WaitOptions, getpid};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -52,7 +52,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.orphans.own().remove(&self.pid);
+        self.orphans.own.lock().remove(&self.pid);
     }
 }
 
@@ -65,16 +65,12 @@ impl Orphans {
         Arc::new(Self { own: Mutex::default(), suspected: Notify::new(), metrics })
     }
 
-    fn own(&self) -> MutexGuard<'_, HashSet<Pid>> {
-        self.own.lock()
-    }
-
     /// Runs `start`; nobody looks until its child is known.
     pub(crate) fn knowing<T>(
         self: &Arc<Self>,
         start: impl FnOnce() -> io::Result<(Pid, T)>,
     ) -> io::Result<(Own, T)> {
-        let mut own = self.own();
+        let mut own = self.own.lock();
         let (pid, started) = start()?;
         own.insert(pid);
         Ok((Own { orphans: Arc::clone(self), pid }, started))
@@ -107,7 +103,7 @@ impl Orphans {
 
     /// Says if there was anybody.
     fn sweep(&self) -> bool {
-        let own = self.own();
+        let own = self.own.lock();
         let dead = Families::read().dead(getpid(), &own);
         for pid in &dead {
             let _reaped = rustix::process::waitpid(Some(*pid), WaitOptions::NOHANG);

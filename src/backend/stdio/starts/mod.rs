@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -49,11 +49,12 @@ pub(super) struct HeldBack {
 }
 
 /// Whose starts have failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Suspect {
     /// This client's only: they may be its own doing.
     One(Starter),
     /// Those of several, or one of the edge's own.
+    #[default]
     All,
 }
 
@@ -71,7 +72,7 @@ impl Suspect {
 }
 
 /// What the starts so far have come to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Starts {
     in_row: u32,
     suspect: Suspect,
@@ -79,18 +80,6 @@ struct Starts {
     recent: VecDeque<Instant>,
     held_until: Option<Instant>,
     why: String,
-}
-
-impl Default for Starts {
-    fn default() -> Self {
-        Self {
-            in_row: 0,
-            suspect: Suspect::All,
-            recent: VecDeque::new(),
-            held_until: None,
-            why: String::new(),
-        }
-    }
 }
 
 impl Starts {
@@ -160,14 +149,10 @@ impl Gate {
         Arc::new(Self { starts: Mutex::default(), metrics })
     }
 
-    fn starts(&self) -> MutexGuard<'_, Starts> {
-        self.starts.lock()
-    }
-
     /// Lets a start through, or says why not.
     pub(super) fn pass(self: &Arc<Self>, who: Starter) -> Result<Attempt, HeldBack> {
         let now = Instant::now();
-        self.starts().ask(who, now)?;
+        self.starts.lock().ask(who, now)?;
         Ok(Attempt {
             gate: Arc::clone(self),
             who,
@@ -179,13 +164,13 @@ impl Gate {
 
     /// Is everybody held back now?
     pub(super) fn is_closed(&self) -> bool {
-        self.starts().held(Starter::Edge, Instant::now()).is_some()
+        self.starts.lock().held(Starter::Edge, Instant::now()).is_some()
     }
 
     /// Changes the books, and tells of what that comes to.
     fn note(&self, change: impl FnOnce(&mut Starts, Instant)) {
         let now = Instant::now();
-        let mut starts = self.starts();
+        let mut starts = self.starts.lock();
         let before = starts.held_until.is_some().then_some(starts.suspect);
         change(&mut starts, now);
         let after = starts.held_until.is_some().then_some(starts.suspect);

@@ -127,7 +127,7 @@ fn note_sent(attempt: &Attempt, method: &str) {
 async fn counted<F: Future<Output = ()>>(doing: impl FnOnce(Attempt) -> F) -> u32 {
     let gate = Gate::new(Metrics::default());
     doing(gate.pass(client(1)).unwrap()).await;
-    gate.starts().in_row
+    gate.starts.lock().in_row
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,20 +218,16 @@ impl<'a> Noise<'a> {
         }
         let text = fault(line, malformed);
         let answers = skim.answers();
-        let hello = if answers.is_empty() && error_in(line).is_some() {
-            self.watch.hears_nameless()
-        } else {
-            None
-        };
-        let outcome = if answers.is_empty() && hello.is_none() {
-            Outcome::LineSkipped
-        } else {
-            Outcome::AnswerUnreadable
-        };
-        self.skipped(outcome, &text, line);
-        if let Some(hello) = hello {
+        if answers.is_empty() {
+            let error = error_in(line);
+            let Some(hello) = error.and_then(|_error| self.watch.hears_nameless()) else {
+                self.skipped(Outcome::LineSkipped, &text, line);
+                return Vec::new();
+            };
+            self.skipped(Outcome::AnswerUnreadable, &text, line);
             return vec![nameless(hello, None, line)];
         }
+        self.skipped(Outcome::AnswerUnreadable, &text, line);
         let text = format!("the MCP server's answer cannot be read: {text}");
         answers.into_iter().map(|id| unanswered(id, text.clone())).collect()
     }

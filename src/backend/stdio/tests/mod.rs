@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
@@ -22,6 +23,10 @@ const MAX_LINE: usize = 1000;
 const ECHO: &str = "while read -r line; do printf '%s\\n' \"$line\"; done";
 /// Says its own number, then what the script adds.
 const PID: &str = r#"printf '{"jsonrpc":"2.0","method":"%s"}\n' $$; "#;
+
+/// A grandchild that says its own number and holds the pipes.
+const GRANDCHILD: &str =
+    r#"sh -c 'printf "{\"jsonrpc\":\"2.0\",\"method\":\"$$\"}\n"; exec sleep 1000' & "#;
 
 fn sh(script: &str) -> ChildCommand {
     ChildCommand {
@@ -46,6 +51,14 @@ fn open(script: &str) -> (StdioBackend, Link) {
     (backend, link)
 }
 
+/// A script that can be run.
+fn executable(directory: &TempDir, text: &str) -> PathBuf {
+    let path = directory.path().join("script");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
 fn note(method: &str) -> Message {
     Message::notification(method, &serde_json::Value::Null)
 }
@@ -60,15 +73,13 @@ async fn send(link: &Link, message: Message) {
         .unwrap();
 }
 
-async fn said(link: &mut Link) -> Message {
+async fn method(link: &mut Link) -> String {
     match bounded(link.from_backend.recv()).await {
-        Some(FromBackend::Message { message, during: During::Unknown }) => message,
+        Some(FromBackend::Message { message, during: During::Unknown }) => {
+            message.method().unwrap().to_owned()
+        }
         other => panic!("{other:?}"),
     }
-}
-
-async fn method(link: &mut Link) -> String {
-    said(link).await.method().unwrap().to_owned()
 }
 
 /// The methods of all messages up to the end, and the last word.
@@ -126,4 +137,13 @@ async fn empty(backend: &StdioBackend) {
         }
     })
     .await;
+}
+
+/// Drops the link, and says how long it took until nobody was left.
+async fn ends(backend: &StdioBackend, link: Link, pids: &[Pid]) -> Duration {
+    let began = Instant::now();
+    drop(link);
+    empty(backend).await;
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+    began.elapsed()
 }

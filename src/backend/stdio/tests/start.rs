@@ -1,10 +1,15 @@
 //! What is started, and what is not.
 
+use std::pin::pin;
+
+use futures_util::FutureExt;
+
 use super::*;
+use crate::observe::metrics::Gauge;
 
 #[tokio::test]
 async fn places_are_counted_and_given_back() {
-    let backend = StdioBackend::new(&sh(ECHO), &[], Metrics::default(), Drain::default()).unwrap();
+    let backend = backend(&sh(ECHO));
     let open_within = |max_children| {
         let limits = Limits { max_children, ..Limits::default() };
         backend.open(Starter::Edge, &Quota::unbounded(), &limits)
@@ -23,12 +28,30 @@ async fn places_are_counted_and_given_back() {
     empty(&backend).await;
 }
 
+#[test]
+fn places_are_counted_while_somebody_waits_for_all_of_them() {
+    let gauge = Gauge::default();
+    let places = Total::counting(gauge.clone());
+    let (one, other) = (places.try_take(100).unwrap(), places.try_take(100).unwrap());
+    assert_eq!(gauge.value(), 2);
+    let mut all = pin!(all_free(places.clone()));
+    assert!((&mut all).now_or_never().is_none());
+    assert_eq!(gauge.value(), 2);
+    assert!(places.try_take(100).is_none(), "the edge is about to end");
+    drop(one);
+    assert!((&mut all).now_or_never().is_none());
+    assert_eq!(gauge.value(), 1);
+    drop(other);
+    assert_eq!(gauge.value(), 0);
+    assert!((&mut all).now_or_never().is_some());
+    assert_eq!(gauge.value(), 0);
+    assert!(places.try_take(100).is_some());
+}
+
 #[tokio::test]
 async fn a_program_that_does_not_start_costs_no_place() {
     let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("server");
-    std::fs::write(&program, "#!/no/such/interpreter\n").unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let program = executable(&directory, "#!/no/such/interpreter\n");
     let mut command = sh("");
     command.program = program.to_str().unwrap().to_owned();
     let backend = backend(&command);
@@ -77,15 +100,10 @@ async fn tokens_and_unfit_programs_are_refused_at_start_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shim_is_told_who_its_parent_is_and_what_to_become() {
     let directory = tempfile::tempdir().unwrap();
-    let shim = directory.path().join("shim");
-    std::fs::write(
-        &shim,
-        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__keep $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n",
-    )
-    .unwrap();
-    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
+    let shim =
+        "#!/bin/sh\n[ \"$1 $2 $3\" = \"__keep $PPID --\" ] || exit 99\nshift 3\nexec \"$@\"\n";
     let mut command = sh(ECHO);
-    command.shim = Some(shim);
+    command.shim = Some(executable(&directory, shim));
     let backend = backend(&command);
     let mut link = open_on(&backend).unwrap();
     send(&link, note("through")).await;

@@ -4,9 +4,9 @@
 //! HTTP, print a banner, or frame their messages in another way. What they write tells which. Only
 //! two things are certain enough to end a child for: messages behind `Content-Length` headers, and
 //! more bytes than one line may have, without one message. All else may be a server that starts
-//! slowly, and is logged once. [`ChildBooks`] is pure: time comes in as an argument.
+//! slowly, and is logged once.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -119,29 +119,10 @@ struct ChildBooks {
 }
 
 impl ChildBooks {
-    fn note_sent(&mut self, message: &Message, now: Instant) {
-        match (message.kind(), &self.hello.told) {
-            (Kind::Request { id, method }, None) if &**method == "initialize" => {
-                self.hello.told = Some((id.clone(), now));
-            }
-            (Kind::Response { .. }, _) => {}
-            (Kind::Request { .. } | Kind::Notification { .. }, _) => self.hello.told_more = true,
-        }
-    }
-
     /// The `initialize` that waits, if nothing else was told: whatever answers, answers that.
     fn sole_hello(&self) -> Option<&RequestId> {
         let waits = !self.hello.answered && !self.hello.told_more;
         self.hello.told.as_ref().map(|(id, _)| id).filter(|_| waits)
-    }
-
-    fn note_received(&mut self, message: &Message) -> Option<RequestId> {
-        (self.spoke, self.endless) = (true, None);
-        let id = message.answers()?;
-        let misnamed = self.sole_hello().filter(|hello| *hello != id).cloned();
-        let named = self.hello.told.as_ref().is_some_and(|(hello, _)| hello == id);
-        self.hello.answered |= named || misnamed.is_some();
-        misnamed
     }
 
     /// A line that is no message. True if it begins a time.
@@ -190,18 +171,6 @@ impl ChildBooks {
         let Some(looks) = Looks::of_line(&text, output == Output::Stdout) else { return };
         if self.clue.as_ref().is_none_or(|clue| looks >= clue.looks) {
             self.clue = Some(Clue { looks, output, text });
-        }
-    }
-
-    /// A line became too long. It goes on.
-    fn overflows(&mut self, now: Instant) {
-        self.endless = self.endless.or(Some(now));
-    }
-
-    /// The line that was too long has ended.
-    fn ends_line(&mut self) {
-        if self.spoke {
-            self.endless = None;
         }
     }
 
@@ -281,11 +250,7 @@ impl Watch {
 
     /// Bytes that a line may have.
     pub(super) fn max_line(&self) -> usize {
-        self.books().max_line
-    }
-
-    fn books(&self) -> MutexGuard<'_, ChildBooks> {
-        self.books.lock()
+        self.books.lock().max_line
     }
 
     fn wake_if(&self, begun: bool) {
@@ -296,19 +261,32 @@ impl Watch {
 
     /// The child is told this.
     pub(super) fn note_sent(&self, message: &Message) {
-        self.books().note_sent(message, Instant::now());
-        self.wake_if(message.method() == Some("initialize"));
+        let hello = &mut self.books.lock().hello;
+        match (message.kind(), &hello.told) {
+            (Kind::Request { id, method }, None) if &**method == "initialize" => {
+                hello.told = Some((id.clone(), Instant::now()));
+                self.begun.notify_one();
+            }
+            (Kind::Response { .. }, _) => {}
+            (Kind::Request { .. } | Kind::Notification { .. }, _) => hello.told_more = true,
+        }
     }
 
     /// The child says this. An answer that can only be that to `initialize`, and has another id, is
     /// named: by the id of `initialize`.
     pub(super) fn note_received(&self, message: &Message) -> Option<RequestId> {
-        self.books().note_received(message)
+        let mut books = self.books.lock();
+        (books.spoke, books.endless) = (true, None);
+        let id = message.answers()?;
+        let misnamed = books.sole_hello().filter(|hello| *hello != id).cloned();
+        let named = books.hello.told.as_ref().is_some_and(|(hello, _)| hello == id);
+        books.hello.answered |= named || misnamed.is_some();
+        misnamed
     }
 
     /// The child answers `initialize`, by something that has no id. None where it need not be that.
     pub(super) fn hears_nameless(&self) -> Option<RequestId> {
-        let mut books = self.books();
+        let mut books = self.books.lock();
         let hello = books.sole_hello().cloned();
         books.hello.answered |= hello.is_some();
         hello
@@ -316,7 +294,7 @@ impl Watch {
 
     /// A line of stdout is no message; `text` is what may be shown of it.
     pub(super) fn stray(&self, line: &[u8], text: &str) {
-        let mut books = self.books();
+        let mut books = self.books.lock();
         books.finished(Output::Stdout, text);
         let begun = books.stray(line, Instant::now());
         drop(books);
@@ -325,35 +303,38 @@ impl Watch {
 
     /// A line of stderr, as far as it may be shown.
     pub(super) fn mutters(&self, text: &str) {
-        self.books().finished(Output::Stderr, text);
+        self.books.lock().finished(Output::Stderr, text);
     }
 
     /// What stands there of a line that has no end yet.
     pub(super) fn unfinished(&self, output: Output, line: &[u8]) {
-        let begun = self.books().unfinished(output, line, Instant::now());
+        let begun = self.books.lock().unfinished(output, line, Instant::now());
         self.wake_if(begun);
     }
 
     /// A line of stdout became too long.
     pub(super) fn overflows(&self) {
-        self.books().overflows(Instant::now());
-        self.wake_if(true);
+        self.books.lock().endless.get_or_insert_with(Instant::now);
+        self.begun.notify_one();
     }
 
     /// Such a line has ended.
     pub(super) fn ends_line(&self) {
-        self.books().ends_line();
+        let mut books = self.books.lock();
+        if books.spoke {
+            books.endless = None;
+        }
     }
 
     /// Resolves when it is certain that the child speaks no MCP. Where it is only slow, `tell` is
     /// told what it seems to do, once.
     pub(super) async fn verdict(&self, redactor: &Redactor, tell: impl Fn(String)) -> NoMcp {
         loop {
-            let look = self.books().look(Instant::now());
+            let look = self.books.lock().look(Instant::now());
             match look {
                 WatchLook::End(what) => return what,
                 WatchLook::Warn => {
-                    let text = self.books().suspicion(redactor);
+                    let text = self.books.lock().suspicion(redactor);
                     tell(text);
                 }
                 WatchLook::Wait(None) => self.begun.notified().await,

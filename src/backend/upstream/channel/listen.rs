@@ -94,8 +94,7 @@ impl Channel {
                 place.first = retry.max(FIRST_PAUSE);
                 place.pause = place.first;
             }
-            let data = event.data.filter(|data| !data.is_empty());
-            if let Some(Ok(message)) = data.map(Message::parse) {
+            if let Some(Ok(message)) = event.data.map(Message::parse) {
                 place.pause = place.first;
                 self.receive(message, During::NoCall, place.epoch, caller).await;
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -66,7 +66,7 @@ enum Try {
     /// It may have got it.
     Broken(String),
     /// It answered, and not with an answer.
-    Failed(i32, String),
+    Failed(Unanswered),
 }
 
 /// Why a request has no answer.
@@ -89,36 +89,33 @@ impl Channel {
         Self { shared, state, renewing: tokio::sync::Mutex::default(), ear }
     }
 
-    fn state(&self) -> MutexGuard<'_, ChannelState> {
-        self.state.lock()
-    }
-
     /// The fields that name the session, how often it was begun again, and whether the upstream has
     /// heard all that it must hear first.
     fn session(&self) -> (Arc<HeaderMap>, u64, bool) {
-        let state = self.state();
+        let state = self.state.lock();
         (Arc::clone(&state.session), state.epoch, !state.half)
     }
 
     /// Does the upstream tell its sessions apart?
     pub(super) fn has_session(&self) -> bool {
-        self.state().session.contains_key(SESSION)
+        self.state.lock().session.contains_key(SESSION)
     }
 
     /// How often the session was begun again.
     pub(super) fn epoch(&self) -> u64 {
-        self.state().epoch
+        self.state.lock().epoch
     }
 
     /// Notes what the client said, for the time after a restart.
     pub(super) fn note(&self, message: &Message) {
-        let forgot = self.state().memory.note(message);
-        self.shared.count_if(forgot);
+        if self.state.lock().memory.note(message) {
+            self.shared.metrics.count(Outcome::SubscriptionForgotten);
+        }
     }
 
     /// An id for a request of the edge's own.
     pub(super) fn name(&self) -> RequestId {
-        self.state().memory.name()
+        self.state.lock().memory.name()
     }
 
     /// Asks the upstream, as often as that is safe and the time allows.
@@ -147,7 +144,7 @@ impl Channel {
             }
             match self.attempt(request, &session, epoch, caller).await {
                 Try::Answered(answer) => return Ok(answer),
-                Try::Failed(code, text) => return Err(Unanswered { code, text }),
+                Try::Failed(why) => return Err(why),
                 Try::Broken(text) if !self.shared.tools.may_repeat(request) => {
                     return Err(text.into());
                 }
@@ -196,8 +193,7 @@ impl Channel {
             Some("notifications/cancelled") => CANCELLING.min(wire.patience()),
             Some(_) | None => wire.patience(),
         };
-        let bytes = message.bytes().clone();
-        match wire.post(wire.url(), bytes, session, caller, Some(patience)).await {
+        match wire.post(wire.url(), message, session, caller, Some(patience)).await {
             Ok((_, Answer::Refused(refusal))) => {
                 tracing::debug!(?message, text = refusal.text(), "the upstream refused it");
             }
@@ -224,9 +220,8 @@ impl Channel {
     ) -> Try {
         let Some(id) = request.id() else { return Try::Broken("no id".to_owned()) };
         let wire = &self.shared.wire;
-        let bytes = request.bytes().clone();
         // No time of its own: whoever calls has a deadline, and a tool may think for long.
-        let (head, answer) = match wire.post(wire.url(), bytes, session, caller, None).await {
+        let (head, answer) = match wire.post(wire.url(), request, session, caller, None).await {
             Ok(answered) => answered,
             Err(fault @ SendError::Unreachable(_)) => return Try::Unsent(fault.to_string()),
             Err(fault @ (SendError::Broken(_) | SendError::Late(_))) => {
@@ -240,14 +235,13 @@ impl Channel {
             Answer::Events(events) => {
                 Box::pin(self.follow(events, session, id, epoch, caller)).await
             }
-            Answer::Accepted { page: true } => Err(Try::Failed(
-                code::INTERNAL_ERROR,
-                self.shared.explained(format!("the upstream answered with a web page: {WHERE}")),
-            )),
-            Answer::Accepted { page: false } => Err(Try::Failed(
-                code::INTERNAL_ERROR,
-                "the upstream answered without an answer".to_owned(),
-            )),
+            Answer::Accepted { page: true } => {
+                let text = format!("the upstream answered with a web page: {WHERE}");
+                Err(Try::Failed(self.shared.explained(text).into()))
+            }
+            Answer::Accepted { page: false } => {
+                Err(Try::Failed("the upstream answered without an answer".to_owned().into()))
+            }
             Answer::Refused(refusal) => {
                 let text = refusal.text();
                 return if session.contains_key(SESSION) && refusal.is_lost_session(Some(id)) {
@@ -260,7 +254,7 @@ impl Channel {
                     let first = wrong_kind && request.method() == Some("initialize");
                     let text = if first { self.shared.explained(text) } else { text };
                     let code = refusal.error.map_or(code::INTERNAL_ERROR, |(code, _)| code);
-                    Try::Failed(code, text)
+                    Try::Failed(Unanswered { code, text })
                 };
             }
         };
@@ -287,7 +281,7 @@ impl Channel {
                 session.insert(name, value);
             }
         }
-        self.state().session = Arc::new(session);
+        self.state.lock().session = Arc::new(session);
     }
 
     /// Finds the answer in a JSON text: one message, or an array of them (2025-03-26).
@@ -341,9 +335,7 @@ impl Channel {
                             last = HeaderValue::try_from(&*seen).ok();
                         }
                         retry = event.retry.unwrap_or(retry);
-                        let Some(data) = event.data.filter(|data| !data.is_empty()) else {
-                            continue;
-                        };
+                        let Some(data) = event.data else { continue };
                         let message = Message::parse(data.clone());
                         let message = message.map_err(|error| self.misread(&data, &error))?;
                         if message.answers() == Some(id) {
@@ -378,7 +370,7 @@ impl Channel {
     fn misread(&self, answer: &[u8], error: &Malformed) -> Try {
         self.shared.metrics.count(Outcome::AnswerUnreadable);
         match error_in(answer) {
-            Some((code, text)) => Try::Failed(code, text),
+            Some((code, text)) => Try::Failed(Unanswered { code, text }),
             None => rubbish(&error.to_string()),
         }
     }
@@ -407,5 +399,5 @@ impl Channel {
 }
 
 fn rubbish(text: &str) -> Try {
-    Try::Failed(code::INTERNAL_ERROR, format!("the upstream answered with rubbish: {text}"))
+    Try::Failed(format!("the upstream answered with rubbish: {text}").into())
 }

@@ -17,14 +17,7 @@ impl Channel {
         caller: &Caller,
         patience: &mut Patience,
     ) -> Result<(), Unanswered> {
-        let mut renewing = match self.renewing.try_lock() {
-            Ok(renewing) => renewing,
-            Err(_another_does) => {
-                // Callers wait side by side, not one after another.
-                patience.begin();
-                self.renewing.lock().await
-            }
-        };
+        let mut renewing = patience.turn(&self.renewing).await;
         if self.epoch() != epoch {
             return Ok(());
         }
@@ -32,13 +25,13 @@ impl Channel {
             return Err(text.into());
         }
         // Dropped on the way, it is left so: whoever comes next begins anew.
-        self.state().half = true;
+        self.state.lock().half = true;
         let renewed = self.begin_again(epoch, caller, patience).await;
         *renewing = renewed.as_ref().err().map(|unanswered| unanswered.text.clone());
         if let Some(text) = &*renewing {
             self.shared.warn(text);
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.half = false;
         if renewed.is_ok() {
             state.epoch += 1;
@@ -53,7 +46,7 @@ impl Channel {
         caller: &Caller,
         patience: &mut Patience,
     ) -> Result<(), Unanswered> {
-        let Some(hello) = self.state().memory.initialize() else {
+        let Some(hello) = self.state.lock().memory.initialize() else {
             return Err("the upstream does not know the session".to_owned().into());
         };
         loop {
@@ -62,7 +55,7 @@ impl Channel {
                 Try::Answered(_) => {
                     return Err("the upstream refused to be initialised".to_owned().into());
                 }
-                Try::Lost(text) | Try::Failed(_, text) => return Err(text.into()),
+                Try::Lost(text) | Try::Failed(Unanswered { text, .. }) => return Err(text.into()),
                 Try::Unsent(text) | Try::Broken(text) => {
                     if !patience.pause().await {
                         return Err(text.into());
@@ -71,7 +64,7 @@ impl Channel {
             }
         }
         let (session, ..) = self.session();
-        let rest = self.state().memory.rest();
+        let rest = self.state.lock().memory.rest();
         for message in rest {
             if message.request_id().is_some() {
                 self.try_within(&message, &session, epoch + 1, caller).await;

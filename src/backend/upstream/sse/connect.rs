@@ -71,16 +71,9 @@ async fn open(shared: &Shared, caller: &Caller, unnamed: &AtomicBool) -> Result<
     let mut events = match listening.map_err(|fault| kind::hinted(&shared.wire, &fault))? {
         Answer::Events(events) => events,
         Answer::Refused(refusal) if refusal.is_clear() => return Err(refusal.text()),
-        Answer::Refused(refusal) => {
-            shared.doubt();
-            return Err(no_stream(shared, &refusal.brief()));
-        }
-        Answer::Accepted { page: true } => {
-            shared.doubt();
-            return Err(no_stream(shared, "a web page"));
-        }
+        Answer::Refused(refusal) => return Err(no_stream(shared, &refusal.brief())),
+        Answer::Accepted { page: true } => return Err(no_stream(shared, "a web page")),
         Answer::Json(_) | Answer::Accepted { page: false } => {
-            shared.doubt();
             return Err(no_stream(shared, "something else"));
         }
     };
@@ -93,6 +86,7 @@ async fn open(shared: &Shared, caller: &Caller, unnamed: &AtomicBool) -> Result<
 }
 
 fn no_stream(shared: &Shared, got: &str) -> String {
+    shared.doubt();
     let path = shared.wire.url().path();
     shared.explained(format!("the upstream opens no event stream at {path} ({got}): {WHERE}"))
 }
@@ -105,7 +99,7 @@ async fn initialize(
 ) -> Result<(), String> {
     post(shared, caller, &connected.post, hello).await?;
     while let Some(event) = connected.events.next().await? {
-        let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
+        let Some(data) = event.data else { continue };
         let message = Message::parse(data).map_err(|error| error.to_string())?;
         match message.answers() {
             Some(id) if Some(id) == hello.id() => {
@@ -124,8 +118,7 @@ async fn initialize(
 
 async fn post(shared: &Shared, caller: &Caller, to: &Uri, message: &Message) -> Result<(), String> {
     let wire = &shared.wire;
-    let bytes = message.bytes().clone();
-    let posted = wire.post(to, bytes, &HeaderMap::new(), caller, Some(wire.patience())).await;
+    let posted = wire.post(to, message, &HeaderMap::new(), caller, Some(wire.patience())).await;
     match posted.map_err(|fault| fault.to_string())?.1 {
         Answer::Refused(refusal) => Err(refusal.text()),
         Answer::Accepted { .. } | Answer::Json(_) | Answer::Events(_) => Ok(()),

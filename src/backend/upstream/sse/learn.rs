@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::SseSession;
-use super::learning::Learning;
+use super::{Learning, SseSession};
 use crate::backend::ToBackend;
 use crate::backend::catalog::Walk;
 use crate::wire::jsonrpc::{Message, RequestId};
@@ -32,7 +31,8 @@ impl SseSession {
     pub(super) fn learnt(&mut self, answer: &Message, id: &RequestId) {
         let learning = self.learning.take_if(|it| it.id == *id);
         let Some(Learning { mut walk, .. }) = learning else { return };
-        if self.shared.tools.learn_page(answer, &mut walk) {
+        self.shared.tools.learn(answer);
+        if walk.follow(answer) {
             self.ask_for_tools(walk);
         } else {
             // If it was no list, somebody else may ask.

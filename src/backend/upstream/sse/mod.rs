@@ -6,7 +6,6 @@
 
 mod connect;
 mod learn;
-mod learning;
 mod posts;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,13 +18,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::connect::{Connected, connect};
-use self::learning::{Learning, silent};
 use self::posts::{Posts, Taken};
 use super::memory::{Memory, epoch};
 use super::patience::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::shared::{Shared, refuse};
 use super::streamable::follows;
 use super::wire::Answer;
+use crate::backend::catalog::Walk;
 use crate::backend::{self, During, FromBackend, ToBackend};
 use crate::caller::Caller;
 use crate::client::SendError;
@@ -81,6 +80,13 @@ impl From<ToBackend> for Sending {
     fn from(told: ToBackend) -> Self {
         Self { told, until: None, fallen: 0 }
     }
+}
+
+/// A page of the list of tools that was asked for.
+struct Learning {
+    id: RequestId,
+    walk: Walk,
+    until: Instant,
 }
 
 struct SseSession {
@@ -178,23 +184,21 @@ impl SseSession {
     /// Keeps a call until the upstream is there. What is no call is lost with it, but for what has
     /// to be said again.
     fn hold(&mut self, sending: Sending) {
-        let Sending { told, until, fallen } = sending;
-        match told.message.kind() {
-            Kind::Request { .. } => {
-                let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
-                self.held.push(Sending { told, until: until.or(begun), fallen });
-            }
+        let message = &sending.told.message;
+        let waits = match message.kind() {
+            Kind::Request { .. } => true,
             Kind::Notification { .. } => {
-                self.note(&told.message);
-                self.forget_cancelled(&told.message);
-                let begins = told.message.method() == Some("notifications/initialized");
-                if begins && !self.memory.is_initialized() {
-                    // Its `initialize` waits before it, and nothing of it is said again.
-                    let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
-                    self.held.push(Sending { told, until: until.or(begun), fallen });
-                }
+                self.note(message);
+                self.forget_cancelled(message);
+                // Its `initialize` waits before it, and nothing of it is said again.
+                let begins = message.method() == Some("notifications/initialized");
+                begins && !self.memory.is_initialized()
             }
-            Kind::Response { .. } => {}
+            Kind::Response { .. } => false,
+        };
+        if waits {
+            let begun = self.down.is_some().then(|| Instant::now() + self.shared.wait);
+            self.held.push(Sending { until: sending.until.or(begun), ..sending });
         }
     }
 
@@ -218,9 +222,8 @@ impl SseSession {
 
     /// Notes what is to be said again. `initialize` is, once it was answered.
     fn note(&mut self, message: &Message) {
-        if message.method() != Some("initialize") {
-            let forgot = self.memory.note(message);
-            self.shared.count_if(forgot);
+        if message.method() != Some("initialize") && self.memory.note(message) {
+            self.shared.metrics.count(Outcome::SubscriptionForgotten);
         }
     }
 
@@ -228,12 +231,9 @@ impl SseSession {
     async fn give_up(&mut self) {
         let why = self.down.clone().unwrap_or_default();
         let now = Instant::now();
-        for call in std::mem::take(&mut self.held) {
-            if call.until.is_some_and(|until| until <= now) {
-                refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
-            } else {
-                self.held.push(call);
-            }
+        let over = |call: &mut Sending| call.until.is_some_and(|until| until <= now);
+        for call in self.held.extract_if(.., over) {
+            refuse(&call.told.message, code::INTERNAL_ERROR, &why, &self.say).await;
         }
     }
 
@@ -258,9 +258,10 @@ impl SseSession {
             while let Some(next) = self.next_to_post() {
                 self.post(next, &post);
             }
+            let learnt = self.learning.as_ref().map(|learning| learning.until);
             tokio::select! {
                 event = events.next() => match event {
-                    Ok(Some(event)) => self.take(event.data).await,
+                    Ok(Some(event)) => if let Some(data) = event.data { self.take(data).await },
                     Ok(None) => return Some("it ended the stream".to_owned()),
                     Err(text) => return Some(text),
                 },
@@ -273,7 +274,9 @@ impl SseSession {
                 told = self.told.recv(), if self.outbox.len() < OUTBOX => {
                     self.outbox.push_back(told?.into());
                 }
-                () = silent(self.learning.as_ref()) => self.stop_learning(),
+                () = sleep_until(learnt.unwrap_or_else(Instant::now)), if learnt.is_some() => {
+                    self.stop_learning();
+                }
                 () = self.say.closed() => return None,
             }
         }
@@ -298,16 +301,14 @@ impl SseSession {
         let Some(message) = message else { return };
         self.note(&message);
         self.forget_cancelled(&message);
-        let mut call = None;
         if let Some(id) = message.request_id() {
-            call = Some(id.clone());
             if message.method() == Some("initialize") {
                 self.hello = Some(id.clone());
             }
             let told = ToBackend { message: message.clone(), caller: Arc::clone(&caller) };
             self.flying.insert(id.clone(), Sending { told, until, fallen });
         }
-        self.posts.begin(&self.shared, ToBackend { message, caller }, call, to);
+        self.posts.begin(&self.shared, ToBackend { message, caller }, to);
     }
 
     /// Looks at how a POST was taken. Says why, where nothing more goes this way.
@@ -360,8 +361,7 @@ impl SseSession {
         }
     }
 
-    async fn take(&mut self, data: Option<Bytes>) {
-        let Some(data) = data.filter(|data| !data.is_empty()) else { return };
+    async fn take(&mut self, data: Bytes) {
         match Message::parse(data.clone()) {
             Ok(message) => self.receive(message).await,
             Err(error) => {
@@ -402,16 +402,14 @@ impl SseSession {
                         self.memory.note(asked);
                     }
                 }
-                Some("tools/list") => drop(self.shared.tools.learn(&message)),
+                Some("tools/list") => self.shared.tools.learn(&message),
                 Some(_) | None => {}
             }
         }
         let message = epoch::outward(message, self.epoch, &self.caller.quota);
         // A session that is over hears no more.
-        drop(
-            backend::say(&self.say, FromBackend::Message { message, during: During::Unknown })
-                .await,
-        );
+        let said = FromBackend::Message { message, during: During::Unknown };
+        drop(backend::say(&self.say, said).await);
     }
 
     /// Sorts the calls that were under way: what may be repeated waits, and so does what was not

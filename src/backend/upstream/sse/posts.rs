@@ -59,17 +59,12 @@ impl Posts {
         self.under_way.is_empty()
     }
 
-    /// Begins to post a message; `call` is its id if it is a request.
-    pub(super) fn begin(
-        &mut self,
-        shared: &Arc<Shared>,
-        told: ToBackend,
-        call: Option<RequestId>,
-        to: &Uri,
-    ) {
+    /// Begins to post a message.
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>, told: ToBackend, to: &Uri) {
         self.count += 1;
         let number = self.count;
         let over = CancellationToken::new();
+        let call = told.message.request_id().cloned();
         let is_call = call.is_some();
         if let Some(id) = &call {
             self.calls.insert(id.clone(), over.clone().drop_guard());
@@ -82,7 +77,6 @@ impl Posts {
         self.under_way.push(Box::pin(async move {
             let ToBackend { message, caller } = told;
             let wire = &shared.wire;
-            let bytes = message.bytes().clone();
             let none = HeaderMap::new();
             // That of a call may take as long as the call.
             let patience = (!is_call).then(|| wire.patience());
@@ -91,7 +85,7 @@ impl Posts {
                 sleep(IN_ORDER).await;
             };
             let answer = tokio::select! {
-                posted = wire.post(&to, bytes, &none, &caller, patience) => posted.map(|it| it.1),
+                posted = wire.post(&to, &message, &none, &caller, patience) => posted.map(|it| it.1),
                 () = enough, if is_call => Err(SendError::Late(IN_ORDER)),
             };
             Taken { number, message, answer }
