@@ -38,7 +38,7 @@ pub(super) fn prepare(
     let names = required(names)?;
     let files = Files::in_dir(dir)?;
     renew(&files, &names, host_name(), now, provider)?;
-    Ok((files.ca().to_owned(), [files.leaf().clone(), files.names().clone()]))
+    Ok((files.ca, [files.leaf, files.names]))
 }
 
 fn renew(
@@ -69,7 +69,7 @@ fn renew(
     let leaf = ca.issue(&names, now)?;
     files.write_ca(&ca)?;
     files.write_leaf(&leaf)?;
-    let path = files.ca().display();
+    let path = files.ca.display();
     if inventory.ca.is_some() {
         tracing::warn!(%path, ?names, "made a new local CA: clients must trust it anew");
     } else {
