@@ -85,12 +85,6 @@ enum Kind {
     Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
 }
 
-/// What stands behind, and what of it the HTTP floor reaches past MCP.
-struct Opened {
-    backend: Backend,
-    front: Option<Front>,
-}
-
 impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -126,7 +120,13 @@ impl Behind {
         Self::handler(Diagnostics)
     }
 
-    fn open(self, config: &Config, metrics: &Metrics, drain: &Drain) -> Result<Opened, StartError> {
+    /// The backend, and what of it the HTTP floor reaches past MCP.
+    fn open(
+        self,
+        config: &Config,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> Result<(Backend, Option<Front>), StartError> {
         let Config { limits, access, .. } = config;
         let backend = match self.0 {
             Kind::Child(command) => Backend::Stdio(StdioBackend::new(
@@ -147,10 +147,10 @@ impl Behind {
                     drain.clone(),
                 );
                 let front = Front::new(upstream, asked.pass, config, metrics);
-                return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
+                return Ok((Backend::Upstream(backend), Some(front)));
             }
         };
-        Ok(Opened { backend, front: None })
+        Ok((backend, None))
     }
 }
 
@@ -199,7 +199,7 @@ impl Server {
             Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
             None => None,
         };
-        let Opened { backend, front } = behind.open(&config, &metrics, &drain)?;
+        let (backend, front) = behind.open(&config, &metrics, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -224,13 +224,13 @@ impl Server {
         });
         let connection = Connection::new(Arc::clone(&app), tls, metrics.clone(), drain.clone());
         let connection = Arc::new(connection);
-        let control = Control::new(Running {
+        let control = Control(Arc::new(Running {
             connection: Arc::clone(&connection),
             app: Arc::clone(&app),
             policy: policy.clone(),
             names: names.to_vec(),
             config: Mutex::new(config),
-        });
+        }));
         Ok(Self {
             listener,
             connection,
@@ -304,8 +304,7 @@ impl Server {
         let sweeping = Arc::clone(&app);
         let fresh = Arc::clone(&connection);
         if let Some(front) = app.front() {
-            front.keep_swept(&drain);
-            front.look(&drain);
+            front.attend(&drain);
         }
         drain.spawn_vital(listener.run(connection));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
@@ -358,13 +357,12 @@ pub async fn serve_stdio(
     let Config { limits, times, .. } = config;
     let metrics = Metrics::default();
     let drain = Drain::new(metrics.clone());
-    let Opened { backend, front } = behind.open(config, &metrics, &drain)?;
+    let (backend, front) = behind.open(config, &metrics, &drain)?;
     let link = backend
         .open(Starter::Edge, &Quota::default(), limits)
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
-        front.keep_swept(&drain);
-        front.look(&drain);
+        front.attend(&drain);
     }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let broken = drain.broken();
