@@ -141,10 +141,6 @@ impl TlsAcceptor {
         Ok(trust)
     }
 
-    fn served(&self) -> ByProtocol {
-        self.served.read().clone()
-    }
-
     /// The handshake. The caller limits its time.
     ///
     /// Of h2 and http/1.1 the client gets the one that it names first. Node's fetch names http/1.1
@@ -159,7 +155,7 @@ impl TlsAcceptor {
             .client_hello()
             .alpn()
             .and_then(|mut offered| offered.find(|name| [H2, HTTP1].contains(name)));
-        let served = self.served();
+        let served = self.served.read().clone();
         let name = accepted.client_hello().server_name().map(str::to_owned);
         if let Some(name) = name.filter(|name| !served.names.knows(name))
             && served.refuse_unknown_names
@@ -282,12 +278,11 @@ mod tests {
     use rustls::{ClientConfig, HandshakeKind};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
-    use super::testing::{Pki, acceptor, client, client_of, handshake};
+    use super::testing::{Pki, acceptor, client, client_of, edge, handshake, hello, ruled};
     use super::*;
 
     async fn facts(alpn: &[&str]) -> Result<TlsFacts, HandshakeError> {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         let (server, _client) = handshake(&acceptor, client(pki.root(), alpn), "a.example").await;
         server.map(|(_, facts)| facts)
     }
@@ -315,8 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_of_other_protocols_is_told_so() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         // RFC 7301 section 3.2: alert 120.
         let no_protocol = rustls::AlertDescription::NoApplicationProtocol;
         assert_eq!(u8::from(no_protocol), 120);
@@ -357,8 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_versions_work_and_sessions_resume() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         for (version, text) in [(&TLS12, "TLSv1.2"), (&TLS13, "TLSv1.3")] {
             let client = Arc::new(client_of(pki.root(), &["h2", "http/1.1"], &[version]));
             for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -415,8 +408,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_trust_us_says_so() {
-        let (pki, other) = (Pki::new(), Pki::new());
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (_, acceptor) = edge();
+        let other = Pki::new();
         let (server, _) = handshake(&acceptor, client(other.root(), &[]), "a.example").await;
         let text = server.unwrap_err().to_string();
         assert!(text.starts_with("the client does not trust our certificate: "), "{text}");
@@ -438,13 +431,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_leaves_with_our_certificate_is_told_from_a_port_scan() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let config = Arc::new(client(pki.root(), &[]));
-        let name = "a.example".try_into().unwrap();
-        let mut client = rustls::ClientConnection::new(config, name).unwrap();
-        let mut hello = Vec::new();
-        client.write_tls(&mut hello).unwrap();
+        let (pki, acceptor) = edge();
+        let hello = hello(&pki);
         let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
         theirs.write_all(&hello).await.unwrap();
         theirs.shutdown().await.unwrap();
@@ -462,11 +450,6 @@ mod tests {
         }
         let early = tokio::io::join(Broken(ErrorKind::ConnectionReset), tokio::io::sink());
         assert!(matches!(acceptor.accept(early).await, Err(HandshakeError::Io(_))));
-    }
-
-    fn ruled(files: &[CertFiles], rules: TlsRules) -> TlsAcceptor {
-        let source = TlsSource::Files(files.to_vec());
-        TlsAcceptor::new(&source, rules, SystemTime::now()).unwrap().0
     }
 
     #[tokio::test]
@@ -505,8 +488,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_early_data_is_taken() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         let mut config = client_of(pki.root(), &[], &[&TLS13]);
         config.enable_early_data = true;
         let client = Arc::new(config);
@@ -515,9 +497,7 @@ mod tests {
             let mut server = server.unwrap().0;
             let mut client = client.unwrap();
             assert!(!client.get_ref().1.is_early_data_accepted());
-            server.write_all(b"x").await.unwrap();
-            server.flush().await.unwrap();
-            assert_eq!(client.read_u8().await.unwrap(), b'x');
+            say(&mut server, &mut client).await;
         }
     }
 
