@@ -166,10 +166,7 @@ struct Redirect {
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    connection: Arc<Connection>,
     redirect: Option<Redirect>,
-    app: Arc<App>,
-    policy: CurrentPolicy,
     control: Control,
     metrics: Metrics,
     address: SocketAddr,
@@ -224,25 +221,10 @@ impl Server {
         });
         let connection = Connection::new(Arc::clone(&app), tls, metrics.clone(), drain.clone());
         let connection = Arc::new(connection);
-        let control = Control(Arc::new(Running {
-            connection: Arc::clone(&connection),
-            app: Arc::clone(&app),
-            policy: policy.clone(),
-            names: names.to_vec(),
-            config: Mutex::new(config),
-        }));
-        Ok(Self {
-            listener,
-            connection,
-            redirect,
-            app,
-            policy,
-            control,
-            metrics,
-            address,
-            trust,
-            drain,
-        })
+        let names = names.to_vec();
+        let config = Mutex::new(config);
+        let control = Control(Arc::new(Running { connection, app, policy, names, config }));
+        Ok(Self { listener, redirect, control, metrics, address, trust, drain })
     }
 
     /// The address that is listened on, with the port that the system chose.
@@ -289,32 +271,20 @@ impl Server {
     /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
     /// accepts nobody, or grows without end, is better started anew.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self {
-            listener,
-            connection,
-            redirect,
-            app,
-            policy,
-            drain,
-            metrics,
-            control: _,
-            address: _,
-            trust: _,
-        } = self;
-        let sweeping = Arc::clone(&app);
-        let fresh = Arc::clone(&connection);
+        let Self { listener, redirect, control, metrics, address: _, trust: _, drain } = self;
+        let Running { connection, app, policy, .. } = &*control.0;
         if let Some(front) = app.front() {
             front.attend(&drain);
         }
-        drain.spawn_vital(listener.run(connection));
+        drain.spawn_vital(listener.run(Arc::clone(connection)));
         if let Some(Redirect { listener, connection, address: _ }) = redirect {
             drain.spawn_vital(listener.run(connection));
         }
         tokio::select! {
             () = shutdown => {}
             () = drain.broken() => {}
-            () = sweeping.guard().keep_swept() => {}
-            () = fresh.keep_fresh() => {}
+            () = app.guard().keep_swept() => {}
+            () = connection.keep_fresh() => {}
         }
         let gauges = metrics.gauges();
         let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
