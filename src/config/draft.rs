@@ -84,8 +84,12 @@ impl Draft {
     }
 
     /// A number, if one was given.
-    pub(super) fn number<K: Kind>(&self, name: &'static str) -> Result<Option<K::Of>, ConfigError> {
-        self.texts(name).last().map(|text| self.understood(name, text, K::read)).transpose()
+    pub(super) fn number<T>(
+        &self,
+        kind: &Kind<T>,
+        name: &'static str,
+    ) -> Result<Option<T>, ConfigError> {
+        self.texts(name).last().map(|text| self.understood(name, text, kind.read)).transpose()
     }
 
     fn understood<T>(
