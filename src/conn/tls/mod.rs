@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
@@ -205,11 +205,11 @@ impl ByProtocol {
             TlsSource::SelfSigned { .. } => ByName::new(certificates.iter().rev(), &certificates),
             TlsSource::Files(_) | TlsSource::None => ByName::new(&certificates, &certificates),
         });
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<ByName>::clone(&by_name);
-        // One ticketer for both: a client may resume with another protocol than it had.
-        let ticketer = Ticketer::new()?;
-        let http1 = config(&provider, rules, &resolver, &ticketer, HTTP1)?;
-        let h2 = config(&provider, rules, &resolver, &ticketer, H2)?;
+        let mut http1 = config(provider, rules, Arc::clone(&by_name))?;
+        // With the same ticketer: a client may resume with another protocol than it had.
+        let mut h2 = http1.clone();
+        http1.alpn_protocols = vec![HTTP1.to_vec()];
+        h2.alpn_protocols = vec![H2.to_vec()];
         let mut read = Vec::new();
         for file in files.into_iter().flat_map(|it| [it.cert, it.key]) {
             if !read.contains(&file) {
@@ -217,6 +217,7 @@ impl ByProtocol {
             }
         }
         let refuse_unknown_names = rules.refuse_unknown_names;
+        let (http1, h2) = (Arc::new(http1), Arc::new(h2));
         let served = Self { http1, h2, names: by_name, refuse_unknown_names };
         Ok((served, Trust { ca, names, files: read, not_after }))
     }
@@ -243,27 +244,24 @@ impl TlsFacts {
 }
 
 fn config(
-    provider: &Arc<CryptoProvider>,
+    provider: Arc<CryptoProvider>,
     rules: TlsRules,
-    resolver: &Arc<dyn ResolvesServerCert>,
-    ticketer: &Arc<dyn ProducesTickets>,
-    alpn: &[u8],
-) -> Result<Arc<ServerConfig>, TlsError> {
+    names: Arc<ByName>,
+) -> Result<ServerConfig, TlsError> {
     let versions: &[_] = match rules.oldest {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(resolver));
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.ticketer = Arc::clone(ticketer);
+        .with_cert_resolver(names);
+    config.ticketer = Ticketer::new()?;
     // Tickets hold the whole state; a table of sessions would only be memory to fill.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Early data can be replayed, and calls of tools must not be.
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 #[cfg(test)]
