@@ -1,13 +1,9 @@
 //! How many requests are forwarded at once, and how many event streams: of one client, and in all.
 
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::refusal::{ForwardError, Refusal};
 use crate::config::{PASSED_AT_ONCE, PassRule};
 use crate::limits::addr::ClientKey;
-use crate::limits::places::{PerClient, Permit};
+use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
 use crate::mcp::Reason;
 use crate::observe::metrics::Gauge;
 
@@ -27,17 +23,17 @@ pub(super) struct ForwardPlaces {
 #[derive(Debug)]
 pub(super) struct Pool {
     each: PerClient,
-    all: Arc<Semaphore>,
+    all: Total,
     each_streams: PerClient,
     /// None where a token is wanted: who has one is not a stranger, and has its connections only.
-    all_streams: Option<Arc<Semaphore>>,
+    all_streams: Option<Total>,
 }
 
 impl Pool {
-    fn new(all_streams: Option<Arc<Semaphore>>, streams: &Gauge) -> Self {
+    fn new(all_streams: Option<Total>, streams: &Gauge) -> Self {
         Self {
             each: PerClient::default(),
-            all: Arc::new(Semaphore::new(PASSED_AT_ONCE)),
+            all: Total::default(),
             each_streams: PerClient::counting(streams.clone()),
             all_streams,
         }
@@ -60,16 +56,15 @@ impl Pool {
     }
 }
 
-fn one_of(all: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ForwardError> {
-    // Closed it never is.
-    Arc::clone(all).try_acquire_owned().map_err(|_none_left| ForwardError::Full)
+fn one_of(all: &Total) -> Result<TotalPermit, ForwardError> {
+    all.try_take(PASSED_AT_ONCE).ok_or(ForwardError::Full)
 }
 
 impl ForwardPlaces {
     /// `streams` counts the event streams.
     pub(super) fn new(streams: &Gauge) -> Self {
-        let all_streams = Arc::new(Semaphore::new(PASSED_AT_ONCE));
-        Self { open: Pool::new(Some(all_streams), streams), closed: Pool::new(None, streams) }
+        let open = Pool::new(Some(Total::default()), streams);
+        Self { open, closed: Pool::new(None, streams) }
     }
 
     pub(super) fn under(&self, rule: &PassRule) -> &Pool {
@@ -81,14 +76,7 @@ impl ForwardPlaces {
 #[derive(Debug)]
 pub(super) struct ForwardPlace {
     _own: Permit,
-    _all: Option<OwnedSemaphorePermit>,
-}
-
-#[cfg(test)]
-impl ForwardPlace {
-    pub(super) fn of_stream(place: Permit) -> Self {
-        Self { _own: place, _all: None }
-    }
+    _all: Option<TotalPermit>,
 }
 
 #[cfg(test)]
