@@ -159,7 +159,6 @@ impl Behind {
 struct Redirect {
     listener: Listener,
     connection: Arc<Connection>,
-    address: SocketAddr,
 }
 
 /// A server that has its socket, and waits to be run.
@@ -193,7 +192,10 @@ impl Server {
         let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
+            Some(address) => {
+                let bound = Listener::bind(address, policy.clone(), places, drain.clone());
+                Some(bound.map_err(|source| StartError::BindRedirect { address, source })?)
+            }
             None => None,
         };
         let (backend, front) = behind.open(&config, &metrics, &drain)?;
@@ -213,11 +215,11 @@ impl Server {
         let app =
             App::new(&config, policy.clone(), guard, mcp, front, metrics.clone(), drain.clone());
         let app = Arc::new(app);
-        let redirect = redirect.map(|(listener, at)| {
+        let redirect = redirect.map(|listener| {
             let app = Arc::clone(&app);
             let port = address.port();
             let connection = Connection::redirecting(app, port, metrics.clone(), drain.clone());
-            Redirect { listener, connection: Arc::new(connection), address: at }
+            Redirect { listener, connection: Arc::new(connection) }
         });
         let connection = Connection::new(Arc::clone(&app), tls, metrics.clone(), drain.clone());
         let connection = Arc::new(connection);
@@ -236,7 +238,7 @@ impl Server {
     /// The address where plain HTTP is sent to TLS.
     #[must_use]
     pub fn redirect_addr(&self) -> Option<SocketAddr> {
-        Some(self.redirect.as_ref()?.address)
+        self.redirect.as_ref()?.listener.local_addr().ok()
     }
 
     /// The CA that clients must trust, where the certificate is of the edge's own making.
@@ -277,7 +279,7 @@ impl Server {
             front.attend(&drain);
         }
         drain.spawn_vital(listener.run(Arc::clone(connection)));
-        if let Some(Redirect { listener, connection, address: _ }) = redirect {
+        if let Some(Redirect { listener, connection }) = redirect {
             drain.spawn_vital(listener.run(connection));
         }
         tokio::select! {
@@ -298,18 +300,6 @@ impl Server {
         }
         finished
     }
-}
-
-fn bind_redirect(
-    address: SocketAddr,
-    policy: CurrentPolicy,
-    places: ConnectionPlaces,
-    drain: Drain,
-) -> Result<(Listener, SocketAddr), StartError> {
-    let bind = |source| StartError::BindRedirect { address, source };
-    let listener = Listener::bind(address, policy, places, drain).map_err(bind)?;
-    let bound = listener.local_addr().map_err(bind)?;
-    Ok((listener, bound))
 }
 
 /// Speaks MCP on standard input and output to what stands behind, with no socket, until the input
