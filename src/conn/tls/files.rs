@@ -125,15 +125,9 @@ impl Files {
 }
 
 fn kept(path: &Path) -> Result<Option<Kept>, TlsError> {
-    let Some(chain) = present(path, pem::certificates(path))? else {
-        return Ok(None);
-    };
-    let Some(der) = chain.into_iter().next() else {
-        return Ok(None);
-    };
-    let Some(facts) = present(path, CertificateFacts::read(&der, path))? else {
-        return Ok(None);
-    };
+    let chain = present(path, pem::certificates(path))?;
+    let Some(der) = chain.into_iter().flatten().next() else { return Ok(None) };
+    let Some(facts) = present(path, CertificateFacts::read(&der, path))? else { return Ok(None) };
     if facts.issuer.as_deref() != Some(ORGANIZATION) {
         return Err(TlsError::Foreign { path: path.to_owned() });
     }

@@ -146,18 +146,16 @@ fn accepts(
     at: SystemTime,
     provider: &Arc<CryptoProvider>,
 ) -> bool {
-    let mut roots = RootCertStore::empty();
-    let trusted = roots.add(ca.clone());
-    let provider = Arc::clone(provider);
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    let name = ServerName::try_from("localhost");
-    let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH);
-    let (Ok(()), Ok(verifier), Ok(name), Ok(since_epoch)) = (trusted, verifier, name, since_epoch)
-    else {
-        return false;
+    let verify = || {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone()).ok()?;
+        let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().ok()?;
+        let name = ServerName::try_from("localhost").ok()?;
+        let at = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).ok()?);
+        verifier.verify_server_cert(leaf, &[], &name, &[], at).ok()
     };
-    let at = UnixTime::since_unix_epoch(since_epoch);
-    verifier.verify_server_cert(leaf, &[], &name, &[], at).is_ok()
+    verify().is_some()
 }
 
 #[cfg(test)]
