@@ -19,10 +19,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::{Facts, quoted};
+use crate::bind;
+use crate::descriptors;
 use crate::exit::Exit;
 use crate::log::{self, complain, say};
 use crate::signals::{Signals, Told};
-use crate::{bind, descriptors};
 
 /// Serves, or speaks on stdin and stdout, until it is told to stop.
 pub(crate) fn run(mut settings: Settings, log: LogSettings) -> Exit {
