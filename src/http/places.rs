@@ -4,7 +4,7 @@ use super::refusal::{ForwardError, Refusal};
 use crate::config::{PASSED_AT_ONCE, PassRule};
 use crate::limits::addr::ClientKey;
 use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
-use crate::mcp::Reason;
+use crate::mcp::{Reason, Refused};
 use crate::observe::metrics::Gauge;
 
 /// Requests that may be under way at once, each with a connection of its own to the upstream: of
@@ -50,7 +50,8 @@ impl Pool {
         client: ClientKey,
         most: u32,
     ) -> Result<ForwardPlace, Refusal> {
-        let own = self.each_streams.try_take(client, most).ok_or(Reason::ClientStreamsFull)?;
+        let own = self.each_streams.try_take(client, most);
+        let own = own.ok_or_else(|| Refused::from(Reason::ClientStreamsFull))?;
         let all = self.all_streams.as_ref().map(one_of).transpose()?;
         Ok(ForwardPlace { _own: own, _all: all })
     }

@@ -4,7 +4,7 @@ use super::route::Route;
 use crate::client::SendError;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
-use crate::mcp::{Reason, Refused};
+use crate::mcp::Refused;
 use crate::wire::jsonrpc::RequestId;
 
 /// Why a request is not answered with what it asked for.
@@ -35,12 +35,6 @@ pub(super) enum Refusal {
 impl From<Deny> for Refusal {
     fn from(deny: Deny) -> Self {
         Self::Denied(deny)
-    }
-}
-
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
-        Self::Mcp(reason.into())
     }
 }
 
