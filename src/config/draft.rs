@@ -84,11 +84,12 @@ impl Draft {
     }
 
     /// A number, if one was given.
-    pub(super) fn number<K: NumberKind>(
+    pub(super) fn number<T>(
         &self,
+        kind: &NumberKind<T>,
         name: &'static str,
-    ) -> Result<Option<K::Of>, ConfigError> {
-        self.texts(name).last().map(|text| self.understood(name, text, K::read)).transpose()
+    ) -> Result<Option<T>, ConfigError> {
+        self.texts(name).last().map(|text| self.understood(name, text, kind.read)).transpose()
     }
 
     fn understood<T>(

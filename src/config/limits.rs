@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::draft::Draft;
-use super::kind::{Count, Length, NumberKind, Size, Time, within};
+use super::kind::{COUNT, LENGTH, SIZE, TIME, within};
 use super::setting::{PLAIN, Setting};
 
 /// A value whose every part is within its range, as [`Limits::check`] makes one.
@@ -50,7 +50,7 @@ pub(super) const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
 ///
 /// ```text
 /// /// What the tables and the documentation say.
-/// field: type as Kind = default, least..=most, "flag", "help text";
+/// field: type as KIND = default, least..=most, "flag", "help text";
 /// ```
 macro_rules! limits {
     (
@@ -58,7 +58,7 @@ macro_rules! limits {
         $Name:ident in $group:literal {
             $(
                 $(#[doc = $row:literal])+
-                $field:ident: $Ty:ty as $Kind:ident = $number:literal $($unit:ident)?, $range:expr,
+                $field:ident: $Ty:ty as $KIND:ident = $number:literal $($unit:ident)?, $range:expr,
                 $name:literal, $help:literal $(in $own:literal)?;
             )+
         }
@@ -87,12 +87,12 @@ macro_rules! limits {
                 Setting {
                     name: $name,
                     $(group: $own,)?
-                    value: $Kind::VALUE,
+                    value: $KIND.value,
                     default: Some(concat!($number $(, stringify!($unit))?)),
                     help: $help,
                     row: concat!($($row),+),
                     is_limit: true,
-                    form: |text| $Kind::read(text).map(drop),
+                    form: |text| ($KIND.read)(text).map(drop),
                     ..Setting { group: $group, ..PLAIN }
                 },
             )+];
@@ -103,14 +103,14 @@ macro_rules! limits {
             /// The first that is out of its range, which stands in the error.
             pub fn check(self) -> Result<Checked<Self>, ConfigError> {
                 let Self { $($field),+ } = self;
-                $( within::<$Kind>($name, $field, &($range))?; )+
+                $( within(&$KIND, $name, $field, &($range))?; )+
                 Ok(Checked(self))
             }
 
             pub(super) fn of(draft: &Draft) -> Result<Checked<Self>, ConfigError> {
                 let Self { $($field),+ } = Self::default();
                 let given = Self {
-                    $( $field: draft.number::<$Kind>($name)?.unwrap_or($field), )+
+                    $( $field: draft.number(&$KIND, $name)?.unwrap_or($field), )+
                 };
                 draft.placed(given.check())
             }
@@ -122,19 +122,19 @@ limits! {
     /// What is kept ready for an [`Upstream`](super::Upstream), and how long it is waited for.
     UpstreamLimits in "Upstream" {
         /// idle connections to the upstream that are kept, each for 3 s; more are closed after use
-        connections: usize as Length = 32, 0..=10_000, "upstream-connections",
+        connections: usize as LENGTH = 32, 0..=10_000, "upstream-connections",
             "Idle connections to the upstream that are kept";
         /// until the upstream takes a connection; then it counts as down
-        connect: Duration as Time = 5 s, SOME_TIME, "upstream-connect-timeout",
+        connect: Duration as TIME = 5 s, SOME_TIME, "upstream-connect-timeout",
             "Until the upstream takes a connection; then it counts as down";
         /// until the head of a response on a passed path, unless the client asks for an event stream:
         /// 504. Also between two pieces of its body, unless it is an event stream: the response breaks
         /// off
-        head: Duration as Time = 60 s, SOME_TIME, "upstream-head-timeout",
+        head: Duration as TIME = 60 s, SOME_TIME, "upstream-head-timeout",
             "Until the head of a response on a passed path that is no event stream; then 504";
         /// how long a call that the upstream never got, or that is safe to repeat, waits for an
         /// upstream that is down or restarting; then a JSON-RPC error
-        wait: Duration as Time = 10 s, ANY_TIME, "upstream-wait",
+        wait: Duration as TIME = 10 s, ANY_TIME, "upstream-wait",
             "How long a call waits for an upstream that is down or restarting; then a JSON-RPC error";
     }
 }
@@ -145,25 +145,25 @@ limits! {
     Limits in "Limits" {
         /// of one address, health aside, which has a rate of its own. With the burst used up: 429,
         /// `Retry-After`, a JSON-RPC error without id, as no body is read
-        requests_per_second: u32 as Count = 10, 1..=MILLION, "requests-per-second",
+        requests_per_second: u32 as COUNT = 10, 1..=MILLION, "requests-per-second",
             "Requests per second from one address; more are answered 429 with Retry-After";
         /// so many requests of one address pass at once beyond the one that is due
         /// (nginx `burst=… nodelay`); then 429 as above
-        burst: u32 as Count = 20, 0..=MILLION, "burst",
+        burst: u32 as COUNT = 20, 0..=MILLION, "burst",
             "Requests from one address that may come at once beyond the rate; more are answered 429";
         /// the next connection of the address is closed before any TLS work. A trusted proxy may have
         /// any number; the address in its PROXY header counts
-        connections_per_ip: u32 as Count = 20, 1..=MILLION, "connections-per-ip",
+        connections_per_ip: u32 as COUNT = 20, 1..=MILLION, "connections-per-ip",
             "Connections from one address; more are closed before any TLS work";
         /// open GET streams of one address; as many more on passed paths. 429, `Retry-After`. The
         /// answer to a POST does not count. Of other requests on passed paths 64 of one address (429)
         /// and 512 in all (503) may be under way; `--pass-open` has as many places of its own, and 512
         /// for streams
-        streams_per_ip: u32 as Count = 20, 1..=MILLION, "streams-per-ip",
+        streams_per_ip: u32 as COUNT = 20, 1..=MILLION, "streams-per-ip",
             "Open event streams of one address; more are answered 429";
         /// a connection that has shown no token gives its place up; if all have shown one, the next
         /// connection is closed before any TLS work
-        max_connections: u32 as Count = 1000, 1..=MILLION, "max-connections",
+        max_connections: u32 as COUNT = 1000, 1..=MILLION, "max-connections",
             "Connections in all; one that has shown no token is closed for the next; if there is no \
              such one, the next is closed before any TLS work";
         /// connections that have not made a request with a good token yet, their handshakes included.
@@ -171,37 +171,37 @@ limits! {
         /// that has sent nothing, then one of the network (IPv4 /24, IPv6 /48) with the most of them
         /// (in steps of a sixteenth of this number), then the oldest; the newest half last. Whoever
         /// has shown a token never is
-        max_unauthenticated: u32 as Count = 256, 1..=MILLION, "max-unauthenticated",
+        max_unauthenticated: u32 as COUNT = 256, 1..=MILLION, "max-unauthenticated",
             "Connections without a request with a good token yet, their handshakes included; one is \
              closed for a newcomer: one that is silent, or of the network with the most of them";
         /// an idle session gives its place to the new one (below); if none is idle: 503, `Retry-After`
-        max_sessions: u32 as Count = 1000, 1..=MILLION, "max-sessions",
+        max_sessions: u32 as COUNT = 1000, 1..=MILLION, "max-sessions",
             "Sessions in all; an idle one gives its place to the next; if none is idle, 503 with \
              Retry-After";
         /// an idle session of the address gives its place to the new one (below); if none is idle:
         /// 429, `Retry-After`
-        sessions_per_ip: u32 as Count = 20, 1..=MILLION, "sessions-per-ip",
+        sessions_per_ip: u32 as COUNT = 20, 1..=MILLION, "sessions-per-ip",
             "Sessions of one address; an idle one gives its place to the next; if none is idle, 429 \
              with Retry-After";
         /// processes of COMMAND. Idle warm ones are ended first, then an idle session (below); else
         /// 503, `Retry-After`
-        max_children: u32 as Count = 100, 1..=MILLION, "max-children",
+        max_children: u32 as COUNT = 100, 1..=MILLION, "max-children",
             "Processes of COMMAND in all; idle warm ones are ended for the next, then an idle session; \
              else 503 with Retry-After";
         /// 431
         // hyper's read buffer is never smaller than 8 KiB.
-        max_header_bytes: usize as Size = 32 KiB, 8 * KiB..=GiB, "max-header-bytes",
+        max_header_bytes: usize as SIZE = 32 KiB, 8 * KiB..=GiB, "max-header-bytes",
             "Bytes of a request head; more are answered 431";
         /// fields of a request head: 431
-        max_headers: usize as Length = 100, 1..=10_000, "max-headers",
+        max_headers: usize as LENGTH = 100, 1..=10_000, "max-headers",
             "Fields of a request head; more are answered 431";
         /// 413
-        max_body_bytes: usize as Size = 10 MiB, KiB..=GiB, "max-body-bytes",
+        max_body_bytes: usize as SIZE = 10 MiB, KiB..=GiB, "max-body-bytes",
             "Bytes of a request body; more are answered 413";
         /// a longer line of COMMAND's stdout is skipped, counted and logged; the call that it answers
         /// gets a JSON-RPC error. A COMMAND that has written more than that, in one line or before its
         /// first message, and no message for 30 s, is ended
-        max_line_bytes: usize as Size = 16 MiB, KiB..=GiB, "max-line-bytes",
+        max_line_bytes: usize as SIZE = 16 MiB, KiB..=GiB, "max-line-bytes",
             "Bytes in one line that COMMAND writes; a longer one is skipped and logged, and the call \
              that it answers gets an error" in "Child";
         /// bytes of messages that are held at once: request bodies, queues, kept events, answers. One
@@ -212,7 +212,7 @@ limits! {
         /// three quarters, events that are only kept for clients that come back are given up. Of one
         /// stream a client that never reads holds at most 1 MiB, and one event beyond that. Memory
         /// that was given up goes back to the system within some 10 s
-        max_buffered_bytes: usize as Size = 256 MiB, MiB..=1024 * GiB, "max-buffered-bytes",
+        max_buffered_bytes: usize as SIZE = 256 MiB, MiB..=1024 * GiB, "max-buffered-bytes",
             "Bytes of messages that are held at once: bodies, queues, streams, answers; a quarter is \
              the most for one address, which is answered 429 then, others 503 when all is used up";
     }
@@ -230,51 +230,51 @@ limits! {
     Times in "Time limits" {
         /// so long may a request that brings a token wait for its turn in the rate; then 429. Few
         /// clients repeat after a 429
-        rate_wait: Duration as Time = 0 s, ANY_TIME, "rate-wait",
+        rate_wait: Duration as TIME = 0 s, ANY_TIME, "rate-wait",
             "How long a request over the rate waits for its turn before its 429, if it brings a token";
         /// the connection is closed
-        tls_handshake: Duration as Time = 10 s, SOME_TIME, "tls-handshake-timeout",
+        tls_handshake: Duration as TIME = 10 s, SOME_TIME, "tls-handshake-timeout",
             "A TLS handshake; then the connection is closed";
         /// a request head, from its first byte; the first one from the connection's start. 408 and the
         /// connection is closed; a new connection that sends nothing is closed without a word
-        header: Duration as Time = 10 s, SOME_TIME, "header-timeout",
+        header: Duration as TIME = 10 s, SOME_TIME, "header-timeout",
             "A request head; then 408 and the connection is closed";
         /// between two pieces of a request body: 408
-        body_idle: Duration as Time = 10 s, SOME_TIME, "body-idle-timeout",
+        body_idle: Duration as TIME = 10 s, SOME_TIME, "body-idle-timeout",
             "Between two pieces of a request body; then 408";
         /// a whole request body: 408
-        body: Duration as Time = 60 s, SOME_TIME, "body-timeout",
+        body: Duration as TIME = 60 s, SOME_TIME, "body-timeout",
             "A whole request body; then 408";
         /// a connection without a request is closed
-        idle: Duration as Time = 75 s, SOME_TIME, "idle-timeout",
+        idle: Duration as TIME = 75 s, SOME_TIME, "idle-timeout",
             "A connection without a request; then it is closed";
         /// the caller gets a JSON-RPC error (-32603), COMMAND gets `notifications/cancelled`. An
         /// `initialize` that takes so long ends its session; the error says what COMMAND wrote
         /// meanwhile
-        call: Duration as Time = 300 s, SOME_TIME, "call-timeout",
+        call: Duration as TIME = 300 s, SOME_TIME, "call-timeout",
             "One call; then a JSON-RPC error, and the server is told to cancel";
         /// a silent event stream gets a comment; another stands at its begin
-        keep_alive: Duration as Time = 15 s, SOME_TIME, "keep-alive-interval",
+        keep_alive: Duration as TIME = 15 s, SOME_TIME, "keep-alive-interval",
             "Silence on an event stream; then a comment is sent so that nothing between cuts it";
         /// a GET stream is ended cleanly, up to a tenth earlier, and may be resumed with
         /// `Last-Event-ID`; clients of 2025-11-25 are told when to come back. With HTTP+SSE this ends
         /// the session too
-        stream_age: Duration as Time = 1 h, SOME_TIME, "stream-age",
+        stream_age: Duration as TIME = 1 h, SOME_TIME, "stream-age",
             "An event stream; then it is ended cleanly (a little earlier at random) and may be resumed";
         /// a session without a request, a waiting call or an open stream is ended, and its process;
         /// then 404
-        session_idle: Duration as Time = 30 m, SOME_TIME, "session-idle-timeout",
+        session_idle: Duration as TIME = 30 m, SOME_TIME, "session-idle-timeout",
             "A session without a request or an open stream; then it and its process are ended";
         /// a session is ended whatever it does, and its process; waiting calls get an error; then 404
-        session_age: Duration as Time = 24 h, SOME_TIME, "session-age",
+        session_age: Duration as TIME = 24 h, SOME_TIME, "session-age",
             "A session in all; then it and its process are ended";
         /// a connection that takes nothing is closed, and what was behind it freed; a stream whose
         /// reader is behind is cut off; a COMMAND that takes no message gives 503
-        write: Duration as Time = 30 s, SOME_TIME, "write-timeout",
+        write: Duration as TIME = 30 s, SOME_TIME, "write-timeout",
             "A write that makes no progress; then the connection is closed";
         /// from SIGTERM, SIGINT or SIGQUIT on, what is in flight is finished; then all is closed. The
         /// last third, at most 5 s, is for the processes. A second signal ends at once
-        shutdown: Duration as Time = 30 s, ANY_TIME, "shutdown-timeout",
+        shutdown: Duration as TIME = 30 s, ANY_TIME, "shutdown-timeout",
             "From SIGTERM, SIGINT or SIGQUIT until everything is closed; a second signal does it at once";
     }
 }

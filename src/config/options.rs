@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kind::{Length, Size, Time, within};
+use super::kind::{LENGTH, SIZE, TIME, within};
 use super::limits::ANY_TIME;
 use super::limits::units::{GiB, MiB};
 use super::setting::{PLAIN, Repeats, Setting, Takes, Typed, settings};
@@ -135,7 +135,7 @@ settings! { BEFORE_LIMITS:
               HEAD, 308 for all else. Only for hosts that the edge is known by",
         ..SERVING
     }
-    WORKERS: usize = read::count, within Length 1..=1024, {
+    WORKERS: usize = read::count, within LENGTH 1..=1024, {
         name: "workers",
         value: "COUNT",
         without: "one for each CPU",
@@ -273,7 +273,7 @@ settings! { BEFORE_LIMITS:
         row: "`NAME=VALUE` for COMMAND; repeatable (in the variable: one a line)",
         ..CHILD
     }
-    CHILD_MEMORY: usize = read::size, within Size CHILD_MEMORY_RANGE, {
+    CHILD_MEMORY: usize = read::size, within SIZE CHILD_MEMORY_RANGE, {
         name: "child-memory",
         value: "SIZE",
         is_limit: true,
@@ -382,7 +382,7 @@ settings! { AFTER_LIMITS:
         row: "`json`: one object a line and nothing on stdout",
         ..LOGGING
     }
-    REPORT_INTERVAL: Duration = read::time, within Time ANY_TIME, {
+    REPORT_INTERVAL: Duration = read::time, within TIME ANY_TIME, {
         name: "report-interval",
         value: "TIME",
         default: Some("0s"),

@@ -159,9 +159,9 @@ pub(super) struct Typed<T: 'static> {
 /// Declares settings with the type, the reader and the range of each, and the list of them all.
 macro_rules! settings {
     (@check) => { |_, _| Ok(()) };
-    (@check $Kind:ident $range:expr) => { |name, value| within::<$Kind>(name, *value, &$range) };
+    (@check $KIND:ident $range:expr) => { |name, value| within(&$KIND, name, *value, &$range) };
     ($list:ident: $(
-        $NAME:ident: $T:ty = $read:expr, $(within $Kind:ident $range:expr,)? { $($fields:tt)+ }
+        $NAME:ident: $T:ty = $read:expr, $(within $KIND:ident $range:expr,)? { $($fields:tt)+ }
     )+) => {
         $(
             pub(super) static $NAME: Typed<$T> = Typed {
@@ -170,7 +170,7 @@ macro_rules! settings {
                     $($fields)+
                 },
                 read: $read,
-                check: settings!(@check $($Kind $range)?),
+                check: settings!(@check $($KIND $range)?),
             };
         )+
         pub(super) static $list: &[&Setting] = &[$(&$NAME.setting),+];

@@ -8,7 +8,7 @@ use super::{Checked, Secret, UpstreamLimits};
 
 /// Requests that may be under way at once on passed paths behind the token; as many without one, and
 /// as many event streams without one.
-pub(crate) const PASSED_AT_ONCE: usize = 512;
+pub(crate) const PASSED_AT_ONCE: u32 = 512;
 
 /// Fields that no operator can let through: credentials that are for the edge (the token
 /// passthrough ban of MCP 2025-06-18, "Security best practices"), what the edge says itself, and
@@ -92,7 +92,7 @@ impl Upstream {
     /// How many requests without a token may be under way to it at once on passed paths, event
     /// streams included.
     #[must_use]
-    pub fn open_at_once(&self) -> usize {
+    pub fn open_at_once(&self) -> u32 {
         if self.pass.iter().any(|rule| rule.open) { 2 * PASSED_AT_ONCE } else { 0 }
     }
 

@@ -87,7 +87,8 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Exchange {
     activity: Arc<Activity>,
-    number: u64,
+    /// Which request of the connection it is, from 0.
+    pub(super) number: u64,
     /// Was it answered with what it asked for?
     welcome: bool,
     /// Is its response being made?
@@ -100,11 +101,6 @@ pub(super) struct Exchange {
 pub(super) type Over = oneshot::Receiver<Infallible>;
 
 impl Exchange {
-    /// Which request of the connection it is, from 0.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// Resolves when it is over, and its response is with the library.
     pub(super) fn over(&mut self) -> Over {
         let (sender, over) = oneshot::channel();
@@ -132,13 +128,6 @@ impl Exchange {
     /// The response gave a piece away (true), or waits for more itself.
     fn handed(&self, piece: bool) {
         self.activity.deadlines.handed(self.number, piece);
-    }
-
-    /// The response has a piece to send.
-    fn piece(&self) {
-        if self.welcome {
-            self.activity.ledger.piece();
-        }
     }
 }
 
@@ -174,9 +163,11 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Reported<B> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.exchange.handed(frame.is_ready());
         match &frame {
-            Poll::Ready(Some(Ok(_piece))) => self.exchange.piece(),
+            Poll::Ready(Some(Ok(_))) if self.exchange.welcome => {
+                self.exchange.activity.ledger.piece();
+            }
             Poll::Ready(Some(Err(_))) => self.exchange.activity.ending.break_off(),
-            Poll::Ready(None) | Poll::Pending => {}
+            Poll::Ready(Some(Ok(_)) | None) | Poll::Pending => {}
         }
         frame
     }

@@ -4,6 +4,8 @@
 mod activity;
 mod arrival;
 mod deadlines;
+#[cfg(any(test, fuzzing))]
+mod edge;
 mod ending;
 mod failures;
 #[cfg(fuzzing)]

@@ -72,7 +72,7 @@ impl Service {
             let mut exchange = activity.begin();
             let request = request.map(|body| {
                 Received::new(body, || match activity.deadlines.protocol {
-                    Alpn::Http1 => Then::Linger(Arc::clone(&activity), exchange.number()),
+                    Alpn::Http1 => Then::Linger(Arc::clone(&activity), exchange.number),
                     Alpn::H2 => Then::Take(self.drain.clone(), exchange.over()),
                 })
             });

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::activity::{Activity, Over};
@@ -20,11 +21,8 @@ use crate::drain::Drain;
 
 /// A request body that does not end its stream before the peer can have read the answer.
 #[derive(Debug)]
-pub(super) struct Received<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-{
-    body: Option<B>,
+pub(super) struct Received {
+    body: Option<Incoming>,
     /// Did it end, or break off?
     done: bool,
     then: Option<Then>,
@@ -40,27 +38,21 @@ pub(super) enum Then {
     Take(Drain, Over),
 }
 
-impl<B> Received<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-{
-    pub(super) fn new(body: B, then: impl FnOnce() -> Then) -> Self {
+impl Received {
+    pub(super) fn new(body: Incoming, then: impl FnOnce() -> Then) -> Self {
         let done = body.is_end_stream();
         Self { body: Some(body), done, then: (!done).then(then) }
     }
 }
 
-impl<B> Body for Received<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-{
+impl Body for Received {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *body).poll_frame(context);
         let ended = body.is_end_stream();
@@ -82,10 +74,7 @@ where
     }
 }
 
-impl<B> Drop for Received<B>
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-{
+impl Drop for Received {
     fn drop(&mut self) {
         let (Some(body), Some(then), false) = (self.body.take(), self.then.take(), self.done)
         else {
@@ -100,10 +89,7 @@ where
 
 /// Takes a body until its end, or until its answer has been over for long enough. Before that the
 /// library would take it just as well. Ends with the connection.
-async fn take<B>(mut body: B, over: Over)
-where
-    B: Body<Data = Bytes> + Unpin,
-{
+async fn take(mut body: Incoming, over: Over) {
     tokio::select! {
         () = skip(&mut body, u64::MAX) => return,
         _over = over => {}
@@ -113,10 +99,7 @@ where
 }
 
 /// Takes so many bytes of a body, or all that there are.
-async fn skip<B>(body: &mut B, most: u64)
-where
-    B: Body<Data = Bytes> + Unpin,
-{
+async fn skip(body: &mut Incoming, most: u64) {
     let mut left = most;
     while let (1.., Some(Ok(frame))) = (left, body.frame().await) {
         let length = frame.data_ref().map_or(0, Bytes::len);

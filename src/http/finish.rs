@@ -23,7 +23,7 @@ impl App {
         let Visit { conn, client, head, tag, .. } = visit;
         let mut response = answered.unwrap_or_else(|refusal| {
             let verdict = Verdict::of(&refusal);
-            let label = verdict.label();
+            let label = verdict.label;
             self.metrics.refused(label);
             tracing::debug!(%client, request = ?tag, refusal = label, "refused");
             self.notices.log(&policy.admission, visit, route, &refusal, Instant::now());

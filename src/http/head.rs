@@ -108,11 +108,6 @@ fn has_wildcard(headers: &HeaderMap) -> bool {
     values.any(|value| value.to_str().is_ok_and(|text| text.contains("*/*")))
 }
 
-/// Does `Accept` ask for an event stream by name?
-pub(super) fn asks_for_events(headers: &HeaderMap) -> bool {
-    accepted(headers).events
-}
-
 /// Is the text that `Content-Type` names one of JSON's (RFC 8259 section 8.1), or a part of it?
 fn is_unicode(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else { return true };

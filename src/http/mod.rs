@@ -37,6 +37,7 @@ use self::refusal::Refusal;
 use self::route::Route;
 use self::tag::RequestTags;
 use crate::caller::Principal;
+use crate::client::Client;
 use crate::config::{Config, PassRule, TlsSource};
 use crate::drain::Drain;
 use crate::guard::{Guard, Visit};
@@ -89,7 +90,7 @@ impl App {
         }
     }
 
-    /// What the floor reaches of an upstream, to be kept swept.
+    /// What the floor reaches of an upstream, to be attended to.
     pub(crate) fn front(&self) -> Option<&Front> {
         self.front.as_ref()
     }
@@ -164,14 +165,13 @@ impl App {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let head = visit.head;
-        let passed = self
-            .front
-            .as_ref()
-            .and_then(|front| Some((front, front.rule(head.uri.path(), route)?)));
+        let front = self.front.as_ref();
+        let upstream = front.map(Front::upstream);
+        let passed = front.and_then(|front| Some((front, front.rule(head.uri.path(), route)?)));
         let preflight = passed.is_none() || cors::is_preflight(&head.headers);
         if head.method == Method::OPTIONS && preflight {
             self.guard.admit_stranger(&policy.admission, visit)?;
-            let listed = self.front.as_ref().map_or(&[][..], Front::listed);
+            let listed = upstream.map_or(&[][..], Client::forward);
             return Ok(cors::preflight(&head.headers, passed.is_some(), listed));
         }
         if let Some((front, rule)) = passed {
@@ -186,7 +186,6 @@ impl App {
         let fields = Fields::of(&head.headers, head::accept(head, route)).map_err(Refusal::Head)?;
         let quota = self.budget.of(visit.key());
         let verb = self.verb(policy, visit, route, &fields, &mut body, &quota).await?;
-        let upstream = self.front.as_ref().map(Front::upstream);
         let ask = Ask {
             policy,
             admitted: &admitted,

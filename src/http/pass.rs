@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, Method, Response, StatusCode, header, request};
 use http_body::Body;
 
 use super::caller::caller;
@@ -45,8 +45,9 @@ impl Front {
         Self { upstream, rules, places: ForwardPlaces::new(&metrics.gauges().streams) }
     }
 
-    /// Has idle connections to the upstream closed in time, and all of them at the end.
-    pub(crate) fn keep_swept(&self, drain: &Drain) {
+    /// Has idle connections to the upstream closed in time, and all of them at the end; and has the
+    /// operator told if it takes no connection, for which nobody waits.
+    pub(crate) fn attend(&self, drain: &Drain) {
         let upstream = Arc::clone(&self.upstream);
         let stopping = drain.stopping();
         drain.spawn_vital_behind(async move {
@@ -56,10 +57,6 @@ impl Front {
             }
             upstream.close_idle();
         });
-    }
-
-    /// Has the operator told if the upstream takes no connection. The start waits for nothing.
-    pub(crate) fn look(&self, drain: &Drain) {
         let upstream = Arc::clone(&self.upstream);
         let stopping = drain.stopping();
         drain.spawn_behind(async move {
@@ -73,11 +70,6 @@ impl Front {
     /// The upstream.
     pub(super) fn upstream(&self) -> &Client {
         &self.upstream
-    }
-
-    /// Fields of a client that go up as they are.
-    pub(super) fn listed(&self) -> &[HeaderName] {
-        self.upstream.forward()
     }
 
     /// The rule under which a path is passed through, if it is.
@@ -107,7 +99,7 @@ impl Front {
         let upstream = &*self.upstream;
         let places = self.places.under(rule);
         let streams = policy.limits.streams_per_ip;
-        let wants_events = head::asks_for_events(&head.headers);
+        let wants_events = head::accepted(&head.headers).events;
         let mut place = if wants_events {
             places.take_stream(visit.key(), streams)?
         } else {

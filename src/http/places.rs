@@ -1,14 +1,10 @@
 //! How many requests are forwarded at once, and how many event streams: of one client, and in all.
 
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::refusal::{ForwardError, Refusal};
 use crate::config::{PASSED_AT_ONCE, PassRule};
 use crate::limits::addr::ClientKey;
-use crate::limits::places::{PerClient, Permit};
-use crate::mcp::Reason;
+use crate::limits::places::{PerClient, Permit, Total, TotalPermit};
+use crate::mcp::{Reason, Refused};
 use crate::observe::metrics::Gauge;
 
 /// Requests that may be under way at once, each with a connection of its own to the upstream: of
@@ -27,17 +23,17 @@ pub(super) struct ForwardPlaces {
 #[derive(Debug)]
 pub(super) struct RulePlaces {
     each: PerClient,
-    all: Arc<Semaphore>,
+    all: Total,
     each_streams: PerClient,
     /// None where a token is wanted: who has one is not a stranger, and has its connections only.
-    all_streams: Option<Arc<Semaphore>>,
+    all_streams: Option<Total>,
 }
 
 impl RulePlaces {
-    fn new(all_streams: Option<Arc<Semaphore>>, streams: &Gauge) -> Self {
+    fn new(all_streams: Option<Total>, streams: &Gauge) -> Self {
         Self {
             each: PerClient::default(),
-            all: Arc::new(Semaphore::new(PASSED_AT_ONCE)),
+            all: Total::default(),
             each_streams: PerClient::counting(streams.clone()),
             all_streams,
         }
@@ -54,25 +50,22 @@ impl RulePlaces {
         client: ClientKey,
         most: u32,
     ) -> Result<ForwardPlace, Refusal> {
-        let own = self.each_streams.try_take(client, most).ok_or(Reason::ClientStreamsFull)?;
+        let own = self.each_streams.try_take(client, most);
+        let own = own.ok_or_else(|| Refused::from(Reason::ClientStreamsFull))?;
         let all = self.all_streams.as_ref().map(one_of).transpose()?;
         Ok(ForwardPlace { _own: own, _all: all })
     }
 }
 
-fn one_of(all: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ForwardError> {
-    // Closed it never is.
-    Arc::clone(all).try_acquire_owned().map_err(|_none_left| ForwardError::Full)
+fn one_of(all: &Total) -> Result<TotalPermit, ForwardError> {
+    all.try_take(PASSED_AT_ONCE).ok_or(ForwardError::Full)
 }
 
 impl ForwardPlaces {
     /// `streams` counts the event streams.
     pub(super) fn new(streams: &Gauge) -> Self {
-        let all_streams = Arc::new(Semaphore::new(PASSED_AT_ONCE));
-        Self {
-            open: RulePlaces::new(Some(all_streams), streams),
-            closed: RulePlaces::new(None, streams),
-        }
+        let open = RulePlaces::new(Some(Total::default()), streams);
+        Self { open, closed: RulePlaces::new(None, streams) }
     }
 
     pub(super) fn under(&self, rule: &PassRule) -> &RulePlaces {
@@ -84,14 +77,7 @@ impl ForwardPlaces {
 #[derive(Debug)]
 pub(super) struct ForwardPlace {
     _own: Permit,
-    _all: Option<OwnedSemaphorePermit>,
-}
-
-#[cfg(test)]
-impl ForwardPlace {
-    pub(super) fn of_stream(place: Permit) -> Self {
-        Self { _own: place, _all: None }
-    }
+    _all: Option<TotalPermit>,
 }
 
 #[cfg(test)]

@@ -29,13 +29,13 @@ impl Proxied {
         }
         match Prefix::of(headers) {
             Ok(prefix) => found.prefix = prefix,
-            Err(malformed) => found.malformed = Some(malformed.into()),
+            Err(malformed) => found.malformed = Some(Refusal::Forwarded(malformed.to_string())),
         }
         match proxies.forwarded_for(headers) {
             Ok(None) => {}
             // Its port is not told.
             Ok(Some(ip)) => found.client = ClientAddr::from_peer(SocketAddr::new(ip, 0)),
-            Err(malformed) => found.malformed = Some(malformed.into()),
+            Err(malformed) => found.malformed = Some(Refusal::Forwarded(malformed.to_string())),
         }
         found
     }

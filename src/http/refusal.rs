@@ -4,8 +4,7 @@ use super::route::Route;
 use crate::client::SendError;
 use crate::guard::Deny;
 use crate::limits::body::BodyError;
-use crate::mcp::{Reason, Refused};
-use crate::wire::forwarded::{BadForwarded, BadPrefix};
+use crate::mcp::Refused;
 use crate::wire::jsonrpc::RequestId;
 
 /// Why a request is not answered with what it asked for.
@@ -27,10 +26,8 @@ pub(super) enum Refusal {
     Body(BodyError),
     /// The transport refuses it.
     Mcp(Refused),
-    /// A proxy does not say well whom it speaks for.
-    Forwarded(BadForwarded),
-    /// A proxy does not say well what it took off the path.
-    ForwardedPrefix(BadPrefix),
+    /// A proxy does not say well whom it speaks for, or what it took off the path.
+    Forwarded(String),
     /// It is for the server behind, and is not forwarded there.
     NotForwarded(ForwardError),
 }
@@ -38,24 +35,6 @@ pub(super) enum Refusal {
 impl From<Deny> for Refusal {
     fn from(deny: Deny) -> Self {
         Self::Denied(deny)
-    }
-}
-
-impl From<BadForwarded> for Refusal {
-    fn from(malformed: BadForwarded) -> Self {
-        Self::Forwarded(malformed)
-    }
-}
-
-impl From<BadPrefix> for Refusal {
-    fn from(malformed: BadPrefix) -> Self {
-        Self::ForwardedPrefix(malformed)
-    }
-}
-
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
-        Self::Mcp(reason.into())
     }
 }
 

@@ -90,27 +90,28 @@ pub(super) fn health(well: bool) -> Response<ReplyBody> {
     empty(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
 }
 
-/// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::Full(Bytes::new()));
+fn response(status: StatusCode, body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     response
 }
 
+/// A response without a body.
+pub(super) fn empty(status: StatusCode) -> Response<ReplyBody> {
+    response(status, ReplyBody::Full(Bytes::new()))
+}
+
 /// A response with one JSON text.
 pub(super) fn json(status: StatusCode, body: Bytes) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::Full(body));
-    *response.status_mut() = status;
-    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
+    let mut response = response(status, ReplyBody::Full(body));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
 fn events(status: StatusCode, stream: EventStream) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::Events(Box::new(stream)));
-    *response.status_mut() = status;
+    let mut response = response(status, ReplyBody::Events(Box::new(stream)));
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, kind);

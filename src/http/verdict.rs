@@ -24,7 +24,8 @@ const PLACE_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Verdict {
     status: StatusCode,
     speech: Speech,
-    label: &'static str,
+    /// Its name in logs and metrics.
+    pub(super) label: &'static str,
     text: Cow<'static, str>,
     header: Option<Extra>,
 }
@@ -90,11 +91,6 @@ impl Verdict {
         self.with(Extra::RetryAfter(wait.unwrap_or(PLACE_RETRY)))
     }
 
-    /// Its name in logs and metrics.
-    pub(super) fn label(&self) -> &'static str {
-        self.label
-    }
-
     /// The response to the request with this JSON-RPC id; `plain` for a client that speaks no
     /// JSON-RPC.
     pub(super) fn response(self, id: Option<&RequestId>, plain: bool) -> Response<ReplyBody> {
@@ -153,10 +149,7 @@ impl Verdict {
             }
             Refusal::Mcp(refused) => refused_by_mcp(&refused.reason),
             Refusal::Forwarded(malformed) => {
-                plain(S::BAD_REQUEST, "bad_forwarded", malformed.to_string())
-            }
-            Refusal::ForwardedPrefix(malformed) => {
-                plain(S::BAD_REQUEST, "bad_forwarded", malformed.to_string())
+                plain(S::BAD_REQUEST, "bad_forwarded", malformed.clone())
             }
             Refusal::NotForwarded(error) => not_forwarded(error),
         }

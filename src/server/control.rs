@@ -20,7 +20,7 @@ pub(super) const NULL_ORIGIN: &str = "the origin null is allowed and no token is
 
 /// Gives a running server another configuration. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Control(Arc<Running>);
+pub struct Control(pub(super) Arc<Running>);
 
 #[derive(Debug)]
 pub(super) struct Running {
@@ -69,10 +69,6 @@ pub struct LoadedCertificates {
 }
 
 impl Control {
-    pub(super) fn new(running: Running) -> Self {
-        Self(Arc::new(running))
-    }
-
     /// Puts another configuration in force, and reads its certificates again. Returns `None` if the
     /// server runs without TLS. Blocks while it reads files.
     ///

@@ -84,12 +84,6 @@ enum BehindKind {
     Embedded(Box<dyn FnOnce(Drain) -> EmbeddedBackend + Send>),
 }
 
-/// What stands behind, and what of it the HTTP floor reaches past MCP.
-struct Opened {
-    backend: Backend,
-    front: Option<Front>,
-}
-
 impl std::fmt::Debug for BehindKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -125,7 +119,13 @@ impl Behind {
         Self::handler(Diagnostics)
     }
 
-    fn open(self, config: &Config, metrics: &Metrics, drain: &Drain) -> Result<Opened, StartError> {
+    /// The backend, and what of it the HTTP floor reaches past MCP.
+    fn open(
+        self,
+        config: &Config,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> Result<(Backend, Option<Front>), StartError> {
         let Config { limits, access, .. } = config;
         let backend = match self.0 {
             BehindKind::Child(command) => Backend::Stdio(StdioBackend::new(
@@ -146,26 +146,10 @@ impl Behind {
                     drain.clone(),
                 );
                 let front = Front::new(upstream, asked.pass, config, metrics);
-                return Ok(Opened { backend: Backend::Upstream(backend), front: Some(front) });
+                return Ok((Backend::Upstream(backend), Some(front)));
             }
         };
-        Ok(Opened { backend, front: None })
-    }
-}
-
-impl Opened {
-    fn into_app(
-        self,
-        config: &Config,
-        policy: &CurrentPolicy,
-        budget: &Budget,
-        metrics: &Metrics,
-        drain: &Drain,
-    ) -> App {
-        let Self { backend, front } = self;
-        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
-        let (policy, budget) = (policy.clone(), budget.clone());
-        App::new(config, policy, budget, mcp, front, metrics.clone(), drain.clone())
+        Ok((backend, None))
     }
 }
 
@@ -174,17 +158,13 @@ impl Opened {
 struct Redirect {
     listener: Listener,
     connection: Arc<Connection>,
-    address: SocketAddr,
 }
 
 /// A server that has its socket, and waits to be run.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    connection: Arc<Connection>,
     redirect: Option<Redirect>,
-    app: Arc<App>,
-    policy: CurrentPolicy,
     control: Control,
     metrics: Metrics,
     address: SocketAddr,
@@ -211,10 +191,13 @@ impl Server {
         let listener = bound.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let redirect = match config.redirect_http {
-            Some(address) => Some(bind_redirect(address, policy.clone(), places, drain.clone())?),
+            Some(address) => {
+                let bound = Listener::bind(address, policy.clone(), places, drain.clone());
+                Some(bound.map_err(|source| StartError::BindRedirect { address, source })?)
+            }
             None => None,
         };
-        let opened = behind.open(&config, &metrics, &drain)?;
+        let (backend, front) = behind.open(&config, &metrics, &drain)?;
         // Last: a server that does not start makes no certificate.
         let (tls, trust) = match &config.tls {
             TlsSource::None => (None, None),
@@ -229,35 +212,22 @@ impl Server {
         let limits = &config.limits;
         let budget =
             Budget::new(limits.max_buffered_bytes, limits.largest_message(), metrics.clone());
-        let app = Arc::new(opened.into_app(&config, &policy, &budget, &metrics, &drain));
-        let redirect = redirect.map(|(listener, at)| {
+        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
+        let (shared, memory) = (policy.clone(), budget.clone());
+        let app = App::new(&config, shared, memory, mcp, front, metrics.clone(), drain.clone());
+        let app = Arc::new(app);
+        let redirect = redirect.map(|listener| {
             let app = Arc::clone(&app);
             let port = address.port();
             let connection = Connection::redirecting(app, port, metrics.clone(), drain.clone());
-            Redirect { listener, connection: Arc::new(connection), address: at }
+            Redirect { listener, connection: Arc::new(connection) }
         });
         let connection = Connection::new(Arc::clone(&app), tls, metrics.clone(), drain.clone());
         let connection = Arc::new(connection);
-        let control = Control::new(Running {
-            connection: Arc::clone(&connection),
-            app: Arc::clone(&app),
-            policy: policy.clone(),
-            budget,
-            names: names.to_vec(),
-            config: Mutex::new(config),
-        });
-        Ok(Self {
-            listener,
-            connection,
-            redirect,
-            app,
-            policy,
-            control,
-            metrics,
-            address,
-            trust,
-            drain,
-        })
+        let names = names.to_vec();
+        let config = Mutex::new(config);
+        let control = Control(Arc::new(Running { connection, app, policy, budget, names, config }));
+        Ok(Self { listener, redirect, control, metrics, address, trust, drain })
     }
 
     /// The address that is listened on, with the port that the system chose.
@@ -269,7 +239,7 @@ impl Server {
     /// The address where plain HTTP is sent to TLS.
     #[must_use]
     pub fn redirect_addr(&self) -> Option<SocketAddr> {
-        Some(self.redirect.as_ref()?.address)
+        self.redirect.as_ref()?.listener.local_addr().ok()
     }
 
     /// The CA that clients must trust, where the certificate is of the edge's own making.
@@ -304,33 +274,20 @@ impl Server {
     /// If an accept loop or a sweeper panicked, once what was in flight is finished: a server that
     /// accepts nobody, or grows without end, is better started anew.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Self {
-            listener,
-            connection,
-            redirect,
-            app,
-            policy,
-            drain,
-            metrics,
-            control: _,
-            address: _,
-            trust: _,
-        } = self;
-        let sweeping = Arc::clone(&app);
-        let fresh = Arc::clone(&connection);
+        let Self { listener, redirect, control, metrics, address: _, trust: _, drain } = self;
+        let Running { connection, app, policy, .. } = &*control.0;
         if let Some(front) = app.front() {
-            front.keep_swept(&drain);
-            front.look(&drain);
+            front.attend(&drain);
         }
-        drain.spawn_vital(listener.run(connection));
-        if let Some(Redirect { listener, connection, address: _ }) = redirect {
+        drain.spawn_vital(listener.run(Arc::clone(connection)));
+        if let Some(Redirect { listener, connection }) = redirect {
             drain.spawn_vital(listener.run(connection));
         }
         tokio::select! {
             () = shutdown => {}
             () = drain.broken() => {}
-            () = sweeping.guard().keep_swept() => {}
-            () = fresh.keep_fresh() => {}
+            () = app.guard().keep_swept() => {}
+            () = connection.keep_fresh() => {}
         }
         let gauges = metrics.gauges();
         let (sessions, children) = (gauges.sessions.value(), gauges.children.value());
@@ -344,18 +301,6 @@ impl Server {
         }
         finished
     }
-}
-
-fn bind_redirect(
-    address: SocketAddr,
-    policy: CurrentPolicy,
-    places: ConnectionPlaces,
-    drain: Drain,
-) -> Result<(Listener, SocketAddr), StartError> {
-    let bind = |source| StartError::BindRedirect { address, source };
-    let listener = Listener::bind(address, policy, places, drain).map_err(bind)?;
-    let bound = listener.local_addr().map_err(bind)?;
-    Ok((listener, bound))
 }
 
 /// Speaks MCP on standard input and output to what stands behind, with no socket, until the input
@@ -373,13 +318,12 @@ pub async fn serve_stdio(
     let Config { limits, times, .. } = config;
     let metrics = Metrics::default();
     let drain = Drain::new(metrics.clone());
-    let Opened { backend, front } = behind.open(config, &metrics, &drain)?;
+    let (backend, front) = behind.open(config, &metrics, &drain)?;
     let link = backend
         .open(Starter::Edge, &Quota::unbounded(), limits)
         .map_err(|error| StartError::Open(error.into()))?;
     if let Some(front) = front {
-        front.keep_swept(&drain);
-        front.look(&drain);
+        front.attend(&drain);
     }
     let streams = (tokio::io::stdin(), tokio::io::stdout());
     let broken = drain.broken();

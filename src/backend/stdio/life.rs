@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::command::Command;
 use super::custody::orphans::Own;
-use super::process::{ProcessEnd, Process};
+use super::process::{Process, ProcessEnd};
 use super::redact::Redactor;
 use super::starts::Attempt;
 use super::stderr::{self, LastWords};

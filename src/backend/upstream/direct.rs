@@ -82,7 +82,7 @@ pub(crate) enum NoAnswer {
 impl Directs {
     pub(super) fn new(shared: Arc<Shared>, idle: Duration, drain: Drain) -> Self {
         let idle = watch::Sender::new(idle);
-        let sessions = Arc::new(Sessions { by_principal: Mutex::default(), idle });
+        let sessions = Arc::new(DirectSessions { by_principal: Mutex::default(), idle });
         Self { shared, sessions, drain }
     }
 

@@ -198,7 +198,7 @@ mod tests {
     /// The client's answer to a question of this name, which must come back to the same name.
     fn answer(id: &RequestId, epoch: u64) -> Message {
         let question = Message::request(id, "roots/list", &json!({}));
-        let asked = epoch::outward(question, epoch, &Quota::default());
+        let asked = epoch::outward(question, epoch, &Quota::unbounded());
         let answer = Message::result(asked.id().unwrap(), &json!({}));
         assert_eq!(epoch::inward(&answer, epoch).unwrap().id(), Some(id), "{epoch}");
         answer

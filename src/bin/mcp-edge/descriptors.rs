@@ -51,10 +51,10 @@ fn judge(limits: &Limits, behind: &Background, limit: Option<u64>) -> Option<Too
         Background::Child(_) => (1, OF_A_CHILD * u64::from(limits.max_children)),
         Background::Upstream(upstream) => {
             // Strangers make many requests over one connection.
-            let others = upstream.limits.connections.saturating_add(upstream.open_at_once());
-            let others = u64::try_from(others).unwrap_or(u64::MAX);
+            let idle = u64::try_from(upstream.limits.connections).unwrap_or(u64::MAX);
+            let others = idle.saturating_add(upstream.open_at_once().into());
             // Each session has a stream there.
-            (2, others.saturating_add(u64::from(limits.max_sessions)))
+            (2, others.saturating_add(limits.max_sessions.into()))
         }
     };
     let fixed = fixed.saturating_add(RESERVE);

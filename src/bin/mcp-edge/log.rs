@@ -4,7 +4,7 @@
 //! whatever `RUST_LOG` says: at finer levels hyper and h2 write header fields, tokens among them.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::time::SystemTime;
 use std::{fmt, panic, thread};
@@ -26,19 +26,16 @@ pub(crate) fn start(settings: LogSettings) {
     let lines = tracing_subscriber::fmt::layer();
     let lines = match format {
         LogFormat::Text => {
-            let to = Lines::coloured();
-            lines.with_ansi(to.has_colours()).with_writer(to).boxed()
+            let colours = io::stderr().is_terminal();
+            lines.with_ansi(colours).with_writer(Lines { colours }).boxed()
         }
-        LogFormat::Json => lines.with_writer(Lines::plain()).json().flatten_event(true).boxed(),
+        LogFormat::Json => {
+            lines.with_writer(Lines { colours: false }).json().flatten_event(true).boxed()
+        }
     };
     // The process has one subscriber, and this is the only place that sets it.
     let _first = registry().with(lines.with_filter(filter(level))).try_init();
     panic::set_hook(Box::new(panicked));
-}
-
-/// Waits a moment for the last lines to be written. Call it before the process ends.
-pub(crate) fn finish() {
-    stderr::finish();
 }
 
 /// Logs a panic in one event. Who runs the task that panicked counts it.
@@ -57,7 +54,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
 
 /// Writes what `log` logs as JSON, in a log of any format and level.
 pub(crate) fn as_json(log: impl FnOnce()) {
-    let lines = tracing_subscriber::fmt::layer().with_writer(Lines::plain());
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines { colours: false });
     let lines = registry().with(lines.json().flatten_event(true));
     tracing::subscriber::with_default(lines, log);
 }
@@ -103,7 +100,7 @@ pub(crate) fn complain(settings: LogSettings, error: &(dyn Error + 'static)) {
 /// One line on stderr.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     // It takes whatever it is given.
-    let _taken = Lines::plain().write(format!("{line}\n").as_bytes());
+    let _taken = Lines { colours: false }.write(format!("{line}\n").as_bytes());
 }
 
 fn filter(level: LogLevel) -> Targets {

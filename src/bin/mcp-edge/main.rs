@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Health(draft)) => ask(&draft),
         Err(error) => explain(&error),
     };
-    log::finish();
+    stderr::finish();
     exit.into()
 }
 

@@ -13,13 +13,13 @@ use mcp_edge::{
     Reporter, Secret, Server, Settings, StartError, TlsSource, TokenSource,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::banner::{Banner, quoted};
-use crate::bind::{bind_redirect_text, bind_text};
+use crate::bind;
 use crate::descriptors;
 use crate::exit::Exit;
 use crate::log::{self, complain, say};
@@ -38,7 +38,8 @@ pub(crate) fn run(mut settings: Settings, log: LogSettings) -> Exit {
         Err(error) => return failed(log, &error),
     };
     let exit = caught(|| runtime.block_on(until_told(settings, log)), log);
-    end(runtime);
+    // Waits for nothing: what still blocks, a read of stdin say, ends with the process.
+    runtime.shutdown_background();
     exit
 }
 
@@ -98,11 +99,6 @@ pub(crate) fn ask(check: &HealthCheck) -> Exit {
             Exit::Unhealthy
         }
     }
-}
-
-/// Waits for nothing: what still blocks, a read of stdin say, ends with the process.
-fn end(runtime: Runtime) {
-    runtime.shutdown_background();
 }
 
 fn failed(log: LogSettings, error: &(dyn std::error::Error + 'static)) -> Exit {
@@ -250,12 +246,8 @@ async fn report_every(interval: Option<Duration>, reporter: Reporter) -> Infalli
 }
 
 fn not_started(log: LogSettings, error: &StartError) -> Exit {
-    if let StartError::Bind { address, source } = error {
-        complain(log, &io::Error::other(bind_text(*address, source)));
-        return Exit::Unavailable;
-    }
-    if let StartError::BindRedirect { address, source } = error {
-        complain(log, &io::Error::other(bind_redirect_text(*address, source)));
+    if let Some(text) = bind::advice(error) {
+        complain(log, &io::Error::other(text));
         return Exit::Unavailable;
     }
     complain(log, error);

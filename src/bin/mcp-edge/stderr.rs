@@ -5,12 +5,12 @@
 //! such a queue, bounded in lines and not in bytes; it counts no line that could not be written,
 //! and says nothing when the log goes on.)
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that wait to be written; as many more are being written.
@@ -30,7 +30,11 @@ pub(crate) fn start() {
     if WRITTEN.swap(true, Ordering::Relaxed) {
         return;
     }
-    let write = || STDERR.write_to(&mut io::stderr());
+    let write = || {
+        loop {
+            STDERR.write_once(&mut io::stderr());
+        }
+    };
     if thread::Builder::new().name("log".to_owned()).spawn(write).is_err() {
         // Then each line is written by whoever has it.
         WRITTEN.store(false, Ordering::Relaxed);
@@ -53,24 +57,7 @@ pub(crate) fn dropped() -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines {
     /// Are colours wanted? Then ESC is let through: tracing-subscriber escapes those in values.
-    colours: bool,
-}
-
-impl Lines {
-    /// Lines without colours.
-    pub(crate) fn plain() -> Self {
-        Self { colours: false }
-    }
-
-    /// Lines with colours, if stderr is a terminal.
-    pub(crate) fn coloured() -> Self {
-        Self { colours: io::stderr().is_terminal() }
-    }
-
-    /// Are there colours?
-    pub(crate) fn has_colours(self) -> bool {
-        self.colours
-    }
+    pub(crate) colours: bool,
 }
 
 impl Write for Lines {
@@ -136,12 +123,8 @@ impl LineQueue {
         Self { state: Mutex::new(state), changed: Condvar::new(), dropped: AtomicU64::new(0) }
     }
 
-    fn state(&self) -> MutexGuard<'_, Unwritten> {
-        self.state.lock()
-    }
-
     fn push(&self, line: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.waiting.len() + line.len() > MOST_WAITING {
             drop(state);
             return self.lose(1);
@@ -152,39 +135,32 @@ impl LineQueue {
 
     fn lose(&self, lines: u64) {
         self.dropped.fetch_add(lines, Ordering::Relaxed);
-        self.state().untold += lines;
-    }
-
-    /// Writes as long as the process lives.
-    fn write_to(&self, out: &mut impl Write) {
-        loop {
-            self.write_once(out);
-        }
+        self.state.lock().untold += lines;
     }
 
     /// Waits for lines, and writes all that there are.
     fn write_once(&self, out: &mut impl Write) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         self.changed.wait_while(&mut state, |state| state.waiting.is_empty());
         let lines = std::mem::take(&mut state.waiting);
         state.writing = true;
         drop(state);
         match unwritten(&lines, out) {
             0 => {
-                let untold = std::mem::take(&mut self.state().untold);
+                let untold = std::mem::take(&mut self.state.lock().untold);
                 if untold > 0 {
                     tracing::warn!(lines = untold, "lines of the log were dropped");
                 }
             }
             lost => self.lose(lost),
         }
-        self.state().writing = false;
+        self.state.lock().writing = false;
         self.changed.notify_all();
     }
 
     fn flush(&self, most: Duration) {
         let busy = |state: &mut Unwritten| state.writing || !state.waiting.is_empty();
-        self.changed.wait_while_for(&mut self.state(), busy, most);
+        self.changed.wait_while_for(&mut self.state.lock(), busy, most);
     }
 }
 
@@ -236,13 +212,13 @@ mod tests {
         for _ in 0..1030 {
             queue.push(&line);
         }
-        assert_eq!(queue.state().waiting.len(), MOST_WAITING);
+        assert_eq!(queue.state.lock().waiting.len(), MOST_WAITING);
         assert_eq!(queue.dropped.load(Ordering::Relaxed), 6);
-        assert_eq!(queue.state().untold, 6);
+        assert_eq!(queue.state.lock().untold, 6);
         let mut disk = Disk { room: usize::MAX, taken: Vec::new() };
         queue.write_once(&mut disk);
         assert_eq!(disk.taken.len(), MOST_WAITING);
-        assert_eq!(queue.state().untold, 0, "it has been told");
+        assert_eq!(queue.state.lock().untold, 0, "it has been told");
         queue.push(b"again\n");
         queue.write_once(&mut disk);
         assert!(disk.taken.ends_with(b"again\n"));
@@ -257,13 +233,13 @@ mod tests {
         queue.push(b"third\n");
         queue.write_once(&mut disk);
         assert_eq!(queue.dropped.load(Ordering::Relaxed), 2);
-        assert_eq!(queue.state().untold, 2, "nobody could be told");
+        assert_eq!(queue.state.lock().untold, 2, "nobody could be told");
         disk.room = 100;
         queue.push(b"fourth\n");
         queue.write_once(&mut disk);
         assert!(disk.taken.ends_with(b"fourth\n"));
         assert_eq!(queue.dropped.load(Ordering::Relaxed), 2);
-        assert_eq!(queue.state().untold, 0);
+        assert_eq!(queue.state.lock().untold, 0);
     }
 
     #[test]
@@ -272,7 +248,7 @@ mod tests {
         queue.flush(Duration::from_hours(1));
         queue.push(b"nobody writes this\n");
         queue.flush(Duration::from_millis(1));
-        assert!(!queue.state().waiting.is_empty());
+        assert!(!queue.state.lock().waiting.is_empty());
     }
 
     #[test]

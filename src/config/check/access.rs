@@ -132,44 +132,33 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config::Given;
+    use crate::config::{Given, settings};
 
     const TOKEN_TEXT: &str = "0123456789abcdef";
 
-    /// Draft and place of the kept token, with what tests vary.
-    struct Asked {
-        variable: Option<&'static str>,
-        file: Option<PathBuf>,
-        anonymous: bool,
-        host: IpAddr,
-        keep_in: Option<PathBuf>,
-    }
+    type Decided = Result<(Access, TokenSource), ConfigError>;
 
-    fn asked() -> Asked {
-        Asked {
-            variable: None,
-            file: None,
-            anonymous: false,
-            host: IpAddr::from([127, 0, 0, 1]),
-            keep_in: None,
-        }
-    }
-
-    fn decide(asked: Asked) -> Result<(Access, TokenSource), ConfigError> {
+    fn decide_at(host: IpAddr, keep_in: Option<&Path>, given: &[(&str, &str)]) -> Decided {
         let mut draft = Draft::default();
-        if let Some(token) = asked.variable {
-            draft.set_token(token.into());
+        for &(name, text) in given {
+            match settings().find(|it| it.name == name) {
+                Some(setting) => draft.set(setting, vec![text.into()], Given::Flag),
+                None => draft.set_token(text.into()),
+            }
         }
-        if let Some(file) = asked.file {
-            draft.set(&AUTH_TOKEN_FILE.setting, vec![file.into()], Given::Flag);
-        }
-        draft.set(&ALLOW_ANONYMOUS.setting, vec![asked.anonymous.to_string().into()], Given::Flag);
-        super::decide(&draft, asked.host, asked.keep_in.as_deref(), &mut Vec::new())
+        super::decide(&draft, host, keep_in, &mut Vec::new())
     }
 
-    fn error(asked: Asked) -> String {
-        decide(asked).unwrap_err().to_string()
+    /// On this machine, without a place for a token.
+    fn decide(given: &[(&str, &str)]) -> Decided {
+        decide_at(IpAddr::from([127, 0, 0, 1]), None, given)
     }
+
+    fn error(given: &[(&str, &str)]) -> String {
+        decide(given).unwrap_err().to_string()
+    }
+
+    const ANYBODY: (&str, &str) = ("allow-anonymous", "true");
 
     fn tokens(access: &Access) -> Vec<&str> {
         match access {
@@ -180,13 +169,13 @@ mod tests {
 
     #[test]
     fn the_environment_gives_one_token() {
-        let (access, source) = decide(Asked { variable: Some(TOKEN_TEXT), ..asked() }).unwrap();
+        let (access, source) = decide(&[(TOKEN, TOKEN_TEXT)]).unwrap();
         assert_eq!(tokens(&access), [TOKEN_TEXT]);
         assert_eq!(source, TokenSource::Environment);
-        let text = error(Asked { variable: Some("hunter2"), ..asked() });
+        let text = error(&[(TOKEN, "hunter2")]);
         assert!(text.starts_with("MCP_AUTH_TOKEN is shorter than 16 characters"), "{text}");
         assert!(text.contains("openssl rand -hex 32") && !text.contains("hunter2"), "{text}");
-        let text = error(Asked { variable: Some("hunter2 hunter2 hunter2"), ..asked() });
+        let text = error(&[(TOKEN, "hunter2 hunter2 hunter2")]);
         assert!(text.contains("a character that a bearer token cannot have"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -195,57 +184,56 @@ mod tests {
     fn a_file_gives_many() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tokens");
-        let given = || Asked { file: Some(file.clone()), ..asked() };
+        let given = [("auth-token-file", file.to_str().unwrap())];
         let told = format!("--auth-token-file (MCP_AUTH_TOKEN_FILE) {}", file.display());
-        assert!(error(given()).starts_with(&format!("{told} cannot be read")));
+        assert!(error(&given).starts_with(&format!("{told} cannot be read")));
         fs::write(&file, "# none\n").unwrap();
-        assert!(error(given()).starts_with(&format!("{told}: holds no token")));
+        assert!(error(&given).starts_with(&format!("{told}: holds no token")));
         fs::write(&file, "# one\nhunter2\n").unwrap();
-        assert!(error(given()).starts_with(&format!("{told}: line 2 is shorter")));
+        assert!(error(&given).starts_with(&format!("{told}: line 2 is shorter")));
         fs::write(&file, format!("{TOKEN_TEXT}\n{TOKEN_TEXT}2\n")).unwrap();
-        let (access, source) = decide(given()).unwrap();
+        let (access, source) = decide(&given).unwrap();
         assert_eq!(tokens(&access), [TOKEN_TEXT, &format!("{TOKEN_TEXT}2")]);
         assert_eq!(source, TokenSource::File(file.clone()));
         fs::write(&file, vec![b'#'; 2 << 20]).unwrap();
-        assert!(error(given()).contains("cannot be read"));
+        assert!(error(&given).contains("cannot be read"));
     }
 
     #[test]
     fn two_answers_to_one_question_are_refused() {
-        let variable = || Some(TOKEN_TEXT);
-        let text = error(Asked { variable: variable(), file: Some("t".into()), ..asked() });
+        let (token, file) = ((TOKEN, TOKEN_TEXT), ("auth-token-file", "t"));
+        let text = error(&[token, file]);
         assert!(text.contains("MCP_AUTH_TOKEN and --auth-token-file (MCP_AUTH_TOKEN_FILE) t"));
-        let text = error(Asked { variable: variable(), anonymous: true, ..asked() });
+        let text = error(&[token, ANYBODY]);
         assert!(
             text.contains("--allow-anonymous (MCP_ALLOW_ANONYMOUS)")
                 && text.contains("MCP_AUTH_TOKEN")
         );
-        let text = error(Asked { file: Some("t".into()), anonymous: true, ..asked() });
+        assert!(!text.contains(TOKEN_TEXT));
+        let text = error(&[file, ANYBODY]);
         assert!(text.contains("--auth-token-file (MCP_AUTH_TOKEN_FILE)"), "{text}");
-        assert!(
-            !error(Asked { variable: variable(), anonymous: true, ..asked() }).contains(TOKEN_TEXT)
-        );
     }
 
     #[test]
     fn the_network_needs_a_token_or_a_word() {
         let host = IpAddr::from([0, 0, 0, 0]);
-        for keep_in in [None, Some(PathBuf::from("/nonexistent"))] {
-            let text = error(Asked { host, keep_in, ..asked() });
+        for keep_in in [None, Some(Path::new("/nonexistent"))] {
+            let text = decide_at(host, keep_in, &[]).unwrap_err().to_string();
             assert!(text.starts_with("--host (MCP_HOST) 0.0.0.0"), "{text}");
             assert!(text.contains("--allow-anonymous (MCP_ALLOW_ANONYMOUS)"), "{text}");
         }
-        let (access, source) = decide(Asked { host, anonymous: true, ..asked() }).unwrap();
+        let (access, source) = decide_at(host, None, &[ANYBODY]).unwrap();
         assert!(matches!(access, Access::Anonymous));
         assert_eq!(source, TokenSource::None);
-        assert!(matches!(decide(asked()).unwrap().0, Access::Anonymous));
+        assert!(matches!(decide(&[]).unwrap().0, Access::Anonymous));
     }
 
     #[test]
     fn a_token_that_is_to_be_made_lets_nobody_in_until_then() {
         let dir = tempfile::tempdir().unwrap();
         let certs = dir.path().join("a/certs");
-        let (access, source) = decide(Asked { keep_in: Some(certs.clone()), ..asked() }).unwrap();
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let (access, source) = decide_at(here, Some(&certs), &[]).unwrap();
         assert_eq!(source, TokenSource::Generated(certs.join("token")));
         assert!(matches!(access, Access::Tokens(tokens) if tokens.is_empty()));
         assert!(!certs.exists());

@@ -127,11 +127,16 @@ fn token_of(draft: &Draft, file: &Path, warnings: &mut Vec<String>) -> Result<Se
 }
 
 fn header(text: &str) -> Result<HeaderName, ConfigError> {
-    let wrong = |why| ConfigError::value(FORWARD_HEADER.setting.name, text, why);
-    let name = HeaderName::try_from(text.trim())
-        .map_err(|_invalid| wrong("is no header name: write it as X-User-Role, without a value"))?;
+    let wrong = |shown: &str, why| ConfigError::value(FORWARD_HEADER.setting.name, shown, why);
+    let name = HeaderName::try_from(text.trim()).map_err(|_invalid| {
+        // Whoever writes `Name: value` writes a secret, perhaps.
+        let named = text.split_once(':').filter(|(name, _)| HeaderName::try_from(*name).is_ok());
+        let shown = named.map_or_else(|| "…".to_owned(), |(name, _)| format!("{name}: …"));
+        wrong(&shown, "is no header name: write it as X-User-Role, without a value")
+    })?;
     if !may_go_up(&name) {
         return Err(wrong(
+            text,
             "can never go up: it is a credential for the edge, or something that the edge says \
              itself; a token for the upstream is given by --upstream-token-file",
         ));
@@ -254,6 +259,20 @@ mod tests {
         assert_eq!(header("X-User-Role").unwrap(), "x-user-role");
         for bad in ["Authorization", "cookie", "X-Forwarded-For", "a b", ""] {
             assert!(header(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_behind_a_header_name_is_not_in_the_error_about_it() {
+        for (given, shown) in [
+            ("X-Key: hunter2", "\"X-Key: …\" is no header name"),
+            ("X-Key:hunter2", "\"X-Key: …\" is no header name"),
+            ("X Key: hunter2", "\"…\" is no header name"),
+            ("hunter2 hunter2", "\"…\" is no header name"),
+        ] {
+            let error = header(given).unwrap_err();
+            assert!(error.to_string().contains(shown), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
     }
 

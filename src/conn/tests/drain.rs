@@ -11,9 +11,8 @@ async fn a_drain_ends_streams_cleanly_and_answers_what_is_in_flight() {
     let mut listener = rig.connect();
     listener.get("/mcp", &session).await;
     listener.until("data:\n\n").await;
-    let drain = rig.drain.clone();
     let begun = Instant::now();
-    let finishing = async move { drain.finish(Duration::from_secs(30)).await };
+    let finishing = rig.edge.drain.finish(Duration::from_secs(30));
     let ((rest, seconds), answered, finished) =
         tokio::join!(listener.read_out(), caller.until("result"), finishing);
     assert!(rest.contains("retry: ") && rest.ends_with("0\r\n\r\n"), "{rest}");
@@ -31,7 +30,7 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     caller.post(&session, &call("hang")).await;
     caller.until("data:\n\n").await;
     let begun = Instant::now();
-    assert!(!rig.drain.finish(Duration::from_secs(30)).await);
+    assert!(!rig.edge.drain.finish(Duration::from_secs(30)).await);
     assert_eq!(begun.elapsed().as_secs(), 25);
     let answer = caller.until("-32603").await;
     assert!(answer.contains("the server is stopping"), "{answer}");
@@ -56,9 +55,8 @@ async fn a_drain_lets_a_legacy_stream_have_its_answers() {
         ))
         .await;
     caller.until("202 Accepted").await;
-    let drain = rig.drain.clone();
     let begun = Instant::now();
-    let finishing = async move { drain.finish(Duration::from_secs(30)).await };
+    let finishing = rig.edge.drain.finish(Duration::from_secs(30));
     let ((rest, _), finished) = tokio::join!(listener.read_out(), finishing);
     assert!(rest.contains("\"id\":1,\"result\""), "{rest}");
     assert!(finished);

@@ -5,23 +5,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
 use crate::conn::http2::frame::frame;
-use crate::conn::http2::serve;
 use crate::conn::linger::LINGER_BYTES;
 
 /// An HTTP/2 client of the rig; its connection, to be driven.
 async fn http2(
     rig: &Rig,
 ) -> (hyper::client::conn::http2::SendRequest<String>, impl Future<Output = ()> + use<>) {
-    let (ours, theirs) = duplex(64 * 1024);
-    let connection = Arc::clone(&rig.connection);
-    let limits = ConnLimits::from(&*rig.policy.now());
-    let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-    rig.drain.spawn(async move { serve(&connection.service, limits, theirs, conn).await });
     let (send, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1024)
-        .handshake(TokioIo::new(ours))
+        .handshake(TokioIo::new(rig.connect_http2().io))
         .await
         .unwrap();
     // How it ends does not matter here, only when.
@@ -86,14 +78,7 @@ struct Frames {
 impl Frames {
     /// Opens a connection: preface, SETTINGS with this window for every stream.
     async fn connect(rig: &Rig, window: u32) -> Self {
-        let (ours, theirs) = duplex(1024 * 1024);
-        let connection = Arc::clone(&rig.connection);
-        let limits = ConnLimits::from(&*rig.policy.now());
-        let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
-        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-        rig.drain.spawn(async move { serve(&connection.service, limits, theirs, conn).await });
-        let mut frames = Self { client: Client { io: ours, begun: Instant::now() } };
+        let mut frames = Self { client: rig.connect_http2() };
         frames.client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         let [a, b, c, d] = window.to_be_bytes();
         frames.send(4, 0, 0, &[0, 4, a, b, c, d]).await;
@@ -201,7 +186,7 @@ async fn a_header_block_beside_an_open_stream_has_no_longer() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     peer.send(1, 1, 3, &head("GET", "/livez")).await;
     assert_eq!(peer.end().await, (Some((1, 0)), 30));
-    assert_eq!(rig.metrics.gauges().streams.value(), 0);
+    assert_eq!(rig.edge.metrics.gauges().streams.value(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,19 +214,12 @@ async fn heads_that_follow_each_other_each_have_their_time() {
 #[tokio::test(start_paused = true)]
 async fn a_preface_that_does_not_end_is_cut_at_10_seconds() {
     let rig = Rig::new();
-    let (ours, theirs) = duplex(1024);
-    let connection = Arc::clone(&rig.connection);
-    let limits = ConnLimits::from(&*rig.policy.now());
-    let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let conn = ConnInfo { client, local, tls: None, speaks_for: false, stranger: None };
-    rig.drain.spawn(async move { serve(&connection.service, limits, theirs, conn).await });
-    let mut peer = Frames { client: Client { io: ours, begun: Instant::now() } };
+    let mut peer = Frames { client: rig.connect_http2() };
     peer.client.send("PRI * HTTP/2.0\r\n").await;
     assert_eq!(peer.end().await, (Some((0, 0)), 10));
     // Whoever keeps the socket open keeps no place.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(rig.drain.front_tasks(), 0);
+    assert_eq!(rig.connections(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +229,7 @@ async fn an_answer_that_waits_for_a_window_is_cut_at_30_seconds() {
     peer.post(1, "", &call("ping")).await;
     let (_, seconds) = peer.end().await;
     assert_eq!(seconds, 30);
-    assert_eq!(rig.drain.front_tasks(), 0);
+    assert_eq!(rig.connections(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,16 +239,10 @@ async fn an_answer_that_is_read_in_drips_is_cut_at_30_seconds() {
     // All of it is with the library at once, and its body is over.
     peer.post(1, "", &call("some")).await;
     let begun = Instant::now();
-    let dripping = async {
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let update = frame(8, 0, 1, &[0, 0, 0, 100]);
-            if peer.client.io.write_all(&update).await.is_err() {
-                break;
-            }
-        }
-    };
-    dripping.await;
+    let update = frame(8, 0, 1, &[0, 0, 0, 100]);
+    while peer.client.io.write_all(&update).await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     // Seen at the next drip.
     assert_eq!(begun.elapsed().as_secs(), 31);
 }

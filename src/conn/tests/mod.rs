@@ -1,22 +1,16 @@
 //! Every time limit, on a clock that stands still until everybody waits: one client over a pipe,
 //! the whole edge, and the exact second at which it ends.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
+use super::edge::Edge;
 use super::*;
-use crate::backend::Backend;
-use crate::backend::embedded::{Call, CallError, EmbeddedBackend, Handler, ServerInfo};
+use crate::backend::embedded::{Call, CallError, Handler, ServerInfo};
 use crate::config::{Access, Config, Limits, Times, TlsRules, TlsSource};
-use crate::limits::bytes::Budget;
-use crate::mcp::Mcp;
-use crate::observe::metrics::Metrics;
-use crate::policy::{CurrentPolicy, Policy};
 
 mod drain;
 mod http2;
@@ -47,11 +41,8 @@ impl Handler for Fixture {
 }
 
 struct Rig {
-    connection: Arc<Connection>,
     config: Config,
-    policy: CurrentPolicy,
-    metrics: Metrics,
-    drain: Drain,
+    edge: Edge,
 }
 
 impl Rig {
@@ -74,49 +65,49 @@ impl Rig {
             limits: limits.check().unwrap(),
             ..Config::default()
         };
-        let (metrics, drain) = (Metrics::default(), Drain::default());
-        let backend = Backend::Embedded(EmbeddedBackend::new(Fixture, drain.clone()));
-        let budget = Budget::new(256 << 20, 16 << 20, metrics.clone());
-        let mcp = Mcp::new(backend, budget.clone(), metrics.clone(), drain.clone());
-        let policy = CurrentPolicy::new(Policy::new(&config, &[]));
-        let app = Arc::new(App::new(
-            &config,
-            policy.clone(),
-            budget,
-            mcp,
-            None,
-            metrics.clone(),
-            drain.clone(),
-        ));
-        let connection = Connection::new(app, tls, metrics.clone(), drain.clone());
-        Self { connection: Arc::new(connection), config, policy, metrics, drain }
+        let edge = Edge::with(&config, Fixture, tls);
+        Self { config, edge }
     }
 
     /// Holds what begins from now on to these times.
     fn keep_to(&self, times: Times) {
-        let policy = Policy { times, ..Policy::new(&self.config, &[]) };
-        self.policy.replace(policy);
+        self.edge.policy.replace(Policy { times, ..Policy::new(&self.config, &[]) });
     }
 
     /// How often this happened.
     fn count(&self, outcome: &str) -> u64 {
-        self.metrics.outcomes()[outcome]
+        self.edge.metrics.outcomes()[outcome]
     }
 
     /// How many sessions there are.
     fn sessions(&self) -> usize {
-        self.metrics.gauges().sessions.value()
+        self.edge.metrics.gauges().sessions.value()
+    }
+
+    /// How many connections there are.
+    fn connections(&self) -> usize {
+        self.edge.drain.front_tasks()
+    }
+
+    /// Two seconds after now the connection is gone, and not much before.
+    async fn lingers(&self) {
+        tokio::time::sleep(Duration::from_millis(1900)).await;
+        assert_eq!(self.connections(), 1);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(self.connections(), 0);
     }
 
     fn connect(&self) -> Client {
         let (ours, theirs) = duplex(64 * 1024);
-        let (connection, policy) = (Arc::clone(&self.connection), self.policy.now());
-        let client = ClientAddr::from_peer(SocketAddr::from(([127, 0, 0, 1], 9)));
-        self.drain.spawn(async move {
-            let arrival = Arrival::direct(theirs, client);
-            connection.serve(arrival, IpAddr::V4(Ipv4Addr::LOCALHOST), None, &policy).await;
-        });
-        Client { io: ours, begun: Instant::now() }
+        self.edge.drain.spawn(self.edge.http1(theirs));
+        Client::of(ours)
+    }
+
+    /// As if TLS had settled on HTTP/2.
+    fn connect_http2(&self) -> Client {
+        let (ours, theirs) = duplex(1024 * 1024);
+        self.edge.drain.spawn(self.edge.http2(theirs));
+        Client::of(ours)
     }
 }
 
@@ -126,6 +117,10 @@ struct Client {
 }
 
 impl Client {
+    fn of(io: DuplexStream) -> Self {
+        Self { io, begun: Instant::now() }
+    }
+
     async fn send(&mut self, text: &str) {
         self.io.write_all(text.as_bytes()).await.unwrap();
     }
@@ -136,6 +131,15 @@ impl Client {
             "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              accept: application/json, text/event-stream\r\n{headers}content-length: {length}\r\n\
              \r\n{body}"
+        ))
+        .await;
+    }
+
+    /// Begins a request with a body of 99 bytes.
+    async fn begin_post(&mut self, begin: &str) {
+        self.send(&format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: 99\r\n\r\n{begin}"
         ))
         .await;
     }
@@ -320,9 +324,7 @@ async fn an_idle_connection_ends_at_75_seconds() {
 async fn a_body_that_stops_is_answered_408_at_10_seconds() {
     let rig = Rig::new();
     let mut client = rig.connect();
-    client
-        .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
-        .await;
+    client.begin_post("{").await;
     let (answer, seconds) = client.read_out().await;
     assert_eq!(seconds, 10);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -333,9 +335,7 @@ async fn a_body_that_stops_is_answered_408_at_10_seconds() {
 async fn a_body_that_drips_is_answered_408_at_60_seconds() {
     let rig = Rig::new();
     let mut client = rig.connect();
-    client
-        .send("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n")
-        .await;
+    client.begin_post("").await;
     let answer = client.drip(b" ", Duration::from_secs(9)).await;
     assert_eq!(client.seconds(), 60);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -427,8 +427,8 @@ async fn a_session_ends_at_24_hours_although_somebody_listens() {
         // Streams end within the hour; a client opens the next.
         let mut client = rig.connect();
         client.get("/mcp", &session).await;
-        let (read, ()) = tokio::join!(client.read_out(), async {});
-        assert!(read.0.starts_with("HTTP/1.1 200 "), "{}", read.0);
+        let (read, _) = client.read_out().await;
+        assert!(read.starts_with("HTTP/1.1 200 "), "{read}");
     }
     let hours = begun.elapsed().as_secs_f64() / 3600.0;
     assert!((24.0..24.03).contains(&hours), "{hours}");
@@ -442,9 +442,9 @@ async fn a_reader_that_takes_nothing_is_cut_at_30_seconds() {
     client.post(&session, &call("huge")).await;
     // 64 KiB fit into the pipe; then the answer stands still until somebody looks again.
     tokio::time::sleep(Duration::from_secs(29)).await;
-    assert_eq!(rig.drain.front_tasks(), 1);
+    assert_eq!(rig.connections(), 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(rig.drain.front_tasks(), 0);
+    assert_eq!(rig.connections(), 0);
     assert_eq!(rig.count("write_stalled"), 1);
     let (answer, _) = client.read_out().await;
     assert!(answer.len() < 1024 * 1024, "{}", answer.len());
@@ -461,10 +461,7 @@ async fn a_refused_peer_may_finish_sending_and_has_2_seconds_for_it() {
     assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
     // Without a listener at the other end this would be a broken pipe.
     client.send(&"x".repeat(500_000)).await;
-    tokio::time::sleep(Duration::from_millis(1900)).await;
-    assert_eq!(rig.drain.front_tasks(), 1);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(rig.drain.front_tasks(), 0);
+    rig.lingers().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -485,10 +482,7 @@ async fn a_violation_waits_for_the_call_before_it_and_its_peer_has_2_seconds() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
     assert_eq!(rig.count("malformed"), 1);
-    tokio::time::sleep(Duration::from_millis(1900)).await;
-    assert_eq!(rig.drain.front_tasks(), 1);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(rig.drain.front_tasks(), 0);
+    rig.lingers().await;
 }
 
 #[tokio::test(start_paused = true)]

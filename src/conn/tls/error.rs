@@ -198,13 +198,8 @@ impl HandshakeError {
     /// An error of the part of the handshake in which the peer has our certificate.
     pub(super) fn after_hello(error: io::Error) -> Self {
         let error = Self::from(error);
-        let left = match &error {
-            Self::Closed => true,
-            Self::Io(error) => is_broken_off(error),
-            Self::PlainHttp | Self::Left | Self::UnknownName(_) | Self::Flood(_) | Self::Tls(_) => {
-                false
-            }
-        };
+        let left = matches!(&error, Self::Closed)
+            || matches!(&error, Self::Io(error) if is_broken_off(error));
         if left { Self::Left } else { error }
     }
 }

@@ -25,11 +25,13 @@ const SECRET: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
-    ca: PathBuf,
+    /// `ca.pem`.
+    pub(super) ca: PathBuf,
     ca_key: PathBuf,
-    leaf: CertFiles,
-    /// The same key, with the certificate for DNS names alone.
-    names: CertFiles,
+    /// `cert.pem` and `key.pem`.
+    pub(super) leaf: CertFiles,
+    /// The same key, with `cert-names.pem`, the certificate for DNS names alone.
+    pub(super) names: CertFiles,
 }
 
 /// A certificate that lies in the directory.
@@ -69,21 +71,6 @@ impl Files {
         })
     }
 
-    /// `ca.pem`.
-    pub(super) fn ca(&self) -> &Path {
-        &self.ca
-    }
-
-    /// `cert.pem` and `key.pem`.
-    pub(super) fn leaf(&self) -> &CertFiles {
-        &self.leaf
-    }
-
-    /// `cert-names.pem` and `key.pem`.
-    pub(super) fn names(&self) -> &CertFiles {
-        &self.names
-    }
-
     /// Looks at what is there.
     pub(super) fn read(&self) -> Result<Inventory, TlsError> {
         let ca = kept(&self.ca)?;
@@ -108,7 +95,7 @@ impl Files {
 
     /// Puts a new CA in place.
     pub(super) fn write_ca(&self, ca: &Ca) -> Result<(), TlsError> {
-        self.replace(&self.ca, ca.pem(), PUBLIC)?;
+        self.replace(&self.ca, &ca.pem, PUBLIC)?;
         self.replace(&self.ca_key, &ca.key_pem(), SECRET)
     }
 
@@ -138,15 +125,9 @@ impl Files {
 }
 
 fn kept(path: &Path) -> Result<Option<KeptCert>, TlsError> {
-    let Some(chain) = present(path, pem::certificates(path))? else {
-        return Ok(None);
-    };
-    let Some(der) = chain.into_iter().next() else {
-        return Ok(None);
-    };
-    let Some(facts) = present(path, CertificateFacts::read(&der, path))? else {
-        return Ok(None);
-    };
+    let chain = present(path, pem::certificates(path))?;
+    let Some(der) = chain.into_iter().flatten().next() else { return Ok(None) };
+    let Some(facts) = present(path, CertificateFacts::read(&der, path))? else { return Ok(None) };
     if facts.issuer.as_deref() != Some(ORGANIZATION) {
         return Err(TlsError::Foreign { path: path.to_owned() });
     }
@@ -157,13 +138,7 @@ fn key(path: &Path) -> Result<Option<KeyPair>, TlsError> {
     let Some(der) = present(path, pem::private_key(path))? else {
         return Ok(None);
     };
-    match KeyPair::try_from(&der) {
-        Ok(key) => Ok(Some(key)),
-        Err(error) => Err(TlsError::Damaged {
-            path: path.to_owned(),
-            source: Box::new(TlsError::Issue(error)),
-        }),
-    }
+    present(path, KeyPair::try_from(&der).map_err(TlsError::Issue))
 }
 
 /// A file that is not there is no error here, and one that cannot be used is damaged.

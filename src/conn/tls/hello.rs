@@ -108,13 +108,12 @@ mod tests {
     use rustls::AlertDescription;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::super::testing::{Pki, acceptor};
+    use super::super::testing::{client, edge, handshake};
     use super::*;
 
     /// What comes back for these bytes, and how the handshake ended.
     async fn answer(bytes: &[u8]) -> (Vec<u8>, HandshakeError) {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (_, acceptor) = edge();
         let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
         let client = async {
             theirs.write_all(bytes).await.unwrap();
@@ -176,12 +175,10 @@ mod tests {
     /// A `ClientHello` may come in many records, and these in many pieces.
     #[tokio::test]
     async fn a_hello_in_small_records_is_put_together() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let mut client = super::super::testing::client(pki.root(), &["h2"]);
+        let (pki, acceptor) = edge();
+        let mut client = client(pki.root(), &["h2"]);
         client.max_fragment_size = Some(32);
-        let (server, client) =
-            super::super::testing::handshake(&acceptor, client, "a.example").await;
+        let (server, client) = handshake(&acceptor, client, "a.example").await;
         assert!(server.is_ok() && client.is_ok());
     }
 }

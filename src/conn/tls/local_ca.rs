@@ -30,7 +30,8 @@ const CLOCK_SKEW: Duration = DAY;
 /// A CA with its key.
 #[derive(Debug)]
 pub(super) struct Ca {
-    pem: String,
+    /// Its certificate.
+    pub(super) pem: String,
     issuer: Issuer<'static, KeyPair>,
     not_after: SystemTime,
 }
@@ -85,11 +86,6 @@ impl Ca {
         }
         let issuer = Issuer::from_ca_cert_der(der, key)?;
         Ok(Some(Self { pem, issuer, not_after: facts.not_after }))
-    }
-
-    /// The certificate of the CA.
-    pub(super) fn pem(&self) -> &str {
-        &self.pem
     }
 
     /// The key of the CA.

@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
@@ -141,10 +141,6 @@ impl TlsAcceptor {
         Ok(trust)
     }
 
-    fn served(&self) -> ByProtocol {
-        self.served.read().clone()
-    }
-
     /// The handshake. The caller limits its time.
     ///
     /// Of h2 and http/1.1 the client gets the one that it names first. Node's fetch names http/1.1
@@ -159,7 +155,7 @@ impl TlsAcceptor {
             .client_hello()
             .alpn()
             .and_then(|mut offered| offered.find(|name| [H2, HTTP1].contains(name)));
-        let served = self.served();
+        let served = self.served.read().clone();
         let name = accepted.client_hello().server_name().map(str::to_owned);
         if let Some(name) = name.filter(|name| !served.names.knows(name))
             && served.refuse_unknown_names
@@ -209,11 +205,11 @@ impl ByProtocol {
             TlsSource::SelfSigned { .. } => ByName::new(certificates.iter().rev(), &certificates),
             TlsSource::Files(_) | TlsSource::None => ByName::new(&certificates, &certificates),
         });
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<ByName>::clone(&by_name);
-        // One ticketer for both: a client may resume with another protocol than it had.
-        let ticketer = Ticketer::new()?;
-        let http1 = config(&provider, rules, &resolver, &ticketer, HTTP1)?;
-        let h2 = config(&provider, rules, &resolver, &ticketer, H2)?;
+        let mut http1 = config(provider, rules, Arc::clone(&by_name))?;
+        // With the same ticketer: a client may resume with another protocol than it had.
+        let mut h2 = http1.clone();
+        http1.alpn_protocols = vec![HTTP1.to_vec()];
+        h2.alpn_protocols = vec![H2.to_vec()];
         let mut read = Vec::new();
         for file in files.into_iter().flat_map(|it| [it.cert, it.key]) {
             if !read.contains(&file) {
@@ -221,6 +217,7 @@ impl ByProtocol {
             }
         }
         let refuse_unknown_names = rules.refuse_unknown_names;
+        let (http1, h2) = (Arc::new(http1), Arc::new(h2));
         let served = Self { http1, h2, names: by_name, refuse_unknown_names };
         Ok((served, Trust { ca, names, files: read, not_after }))
     }
@@ -247,27 +244,24 @@ impl TlsFacts {
 }
 
 fn config(
-    provider: &Arc<CryptoProvider>,
+    provider: Arc<CryptoProvider>,
     rules: TlsRules,
-    resolver: &Arc<dyn ResolvesServerCert>,
-    ticketer: &Arc<dyn ProducesTickets>,
-    alpn: &[u8],
-) -> Result<Arc<ServerConfig>, TlsError> {
+    names: Arc<ByName>,
+) -> Result<ServerConfig, TlsError> {
     let versions: &[_] = match rules.oldest {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(resolver));
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.ticketer = Arc::clone(ticketer);
+        .with_cert_resolver(names);
+    config.ticketer = Ticketer::new()?;
     // Tickets hold the whole state; a table of sessions would only be memory to fill.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Early data can be replayed, and calls of tools must not be.
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -282,12 +276,11 @@ mod tests {
     use rustls::{ClientConfig, HandshakeKind};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
-    use super::testing::{Pki, acceptor, client, client_of, handshake};
+    use super::testing::{Pki, acceptor, client, client_of, edge, handshake, hello, ruled};
     use super::*;
 
     async fn facts(alpn: &[&str]) -> Result<TlsFacts, HandshakeError> {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         let (server, _client) = handshake(&acceptor, client(pki.root(), alpn), "a.example").await;
         server.map(|(_, facts)| facts)
     }
@@ -315,8 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_of_other_protocols_is_told_so() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         // RFC 7301 section 3.2: alert 120.
         let no_protocol = rustls::AlertDescription::NoApplicationProtocol;
         assert_eq!(u8::from(no_protocol), 120);
@@ -357,8 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_versions_work_and_sessions_resume() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         for (version, text) in [(&TLS12, "TLSv1.2"), (&TLS13, "TLSv1.3")] {
             let client = Arc::new(client_of(pki.root(), &["h2", "http/1.1"], &[version]));
             for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -415,8 +406,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_trust_us_says_so() {
-        let (pki, other) = (Pki::new(), Pki::new());
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (_, acceptor) = edge();
+        let other = Pki::new();
         let (server, _) = handshake(&acceptor, client(other.root(), &[]), "a.example").await;
         let text = server.unwrap_err().to_string();
         assert!(text.starts_with("the client does not trust our certificate: "), "{text}");
@@ -438,13 +429,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_leaves_with_our_certificate_is_told_from_a_port_scan() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let config = Arc::new(client(pki.root(), &[]));
-        let name = "a.example".try_into().unwrap();
-        let mut client = rustls::ClientConnection::new(config, name).unwrap();
-        let mut hello = Vec::new();
-        client.write_tls(&mut hello).unwrap();
+        let (pki, acceptor) = edge();
+        let hello = hello(&pki);
         let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
         theirs.write_all(&hello).await.unwrap();
         theirs.shutdown().await.unwrap();
@@ -462,11 +448,6 @@ mod tests {
         }
         let early = tokio::io::join(Broken(ErrorKind::ConnectionReset), tokio::io::sink());
         assert!(matches!(acceptor.accept(early).await, Err(HandshakeError::Io(_))));
-    }
-
-    fn ruled(files: &[CertFiles], rules: TlsRules) -> TlsAcceptor {
-        let source = TlsSource::Files(files.to_vec());
-        TlsAcceptor::new(&source, rules, SystemTime::now()).unwrap().0
     }
 
     #[tokio::test]
@@ -505,8 +486,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_early_data_is_taken() {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         let mut config = client_of(pki.root(), &[], &[&TLS13]);
         config.enable_early_data = true;
         let client = Arc::new(config);
@@ -515,9 +495,7 @@ mod tests {
             let mut server = server.unwrap().0;
             let mut client = client.unwrap();
             assert!(!client.get_ref().1.is_early_data_accepted());
-            server.write_all(b"x").await.unwrap();
-            server.flush().await.unwrap();
-            assert_eq!(client.read_u8().await.unwrap(), b'x');
+            say(&mut server, &mut client).await;
         }
     }
 

@@ -165,18 +165,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<I> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_flush(context)
     }
@@ -197,7 +185,7 @@ mod tests {
     use tokio_rustls::client;
 
     use super::super::HandshakeError;
-    use super::super::testing::{Pki, acceptor, client_of, handshake};
+    use super::super::testing::{client_of, edge, handshake, hello};
     use super::*;
 
     /// Nobody may wait for room that the other side never makes.
@@ -209,8 +197,7 @@ mod tests {
     async fn connected(
         version: &'static SupportedProtocolVersion,
     ) -> (Secured<DuplexStream>, client::TlsStream<DuplexStream>) {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+        let (pki, acceptor) = edge();
         let config = client_of(pki.root(), &[], &[version]);
         let (server, client) = handshake(&acceptor, config, "a.example").await;
         (server.unwrap().0, client.unwrap())
@@ -290,13 +277,8 @@ mod tests {
 
     /// How a handshake ends whose hello comes in records of this size.
     async fn hello_in_records_of(size: usize) -> HandshakeError {
-        let pki = Pki::new();
-        let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
-        let config = std::sync::Arc::new(client_of(pki.root(), &[], rustls::ALL_VERSIONS));
-        let name = "a.example".try_into().unwrap();
-        let mut client = rustls::ClientConnection::new(config, name).unwrap();
-        let mut hello = Vec::new();
-        client.write_tls(&mut hello).unwrap();
+        let (pki, acceptor) = edge();
+        let hello = hello(&pki);
         let hello = hello.get(usize::from(HEADER)..).unwrap();
         assert!((MOST_IDLE + 1..2 * MOST_IDLE).contains(&hello.len()), "{}", hello.len());
         let records = hello.chunks(size).flat_map(|part| {

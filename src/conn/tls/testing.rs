@@ -72,9 +72,27 @@ impl Pki {
 
 /// An acceptor for these files.
 pub(super) fn acceptor(files: &[CertFiles]) -> TlsAcceptor {
-    TlsAcceptor::new(&TlsSource::Files(files.to_vec()), TlsRules::default(), SystemTime::now())
-        .unwrap()
-        .0
+    ruled(files, TlsRules::default())
+}
+
+pub(super) fn ruled(files: &[CertFiles], rules: TlsRules) -> TlsAcceptor {
+    TlsAcceptor::new(&TlsSource::Files(files.to_vec()), rules, SystemTime::now()).unwrap().0
+}
+
+/// An acceptor that has one certificate, for `a.example`.
+pub(super) fn edge() -> (Pki, TlsAcceptor) {
+    let pki = Pki::new();
+    let acceptor = acceptor(&[pki.issue("a", &["a.example"])]);
+    (pki, acceptor)
+}
+
+/// The first bytes of a client that asks for `a.example`.
+pub(super) fn hello(pki: &Pki) -> Vec<u8> {
+    let config = Arc::new(client(pki.root(), &[]));
+    let name = "a.example".try_into().unwrap();
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(config, name).unwrap().write_tls(&mut hello).unwrap();
+    hello
 }
 
 /// A client that trusts `root` and names these protocols, in this order.

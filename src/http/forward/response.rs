@@ -236,9 +236,11 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
+    use crate::config::PassRule;
     use crate::drain::Drain;
+    use crate::http::places::ForwardPlaces;
     use crate::limits::addr::ClientKey;
-    use crate::limits::places::PerClient;
+    use crate::observe::metrics::Gauge;
 
     const SILENCE: Duration = Duration::from_mins(1);
 
@@ -260,8 +262,10 @@ mod tests {
         let broken = stream::once(async { Err(io::ErrorKind::ConnectionReset.into()) });
         let frames: Frames = Box::pin(pieces.chain(broken));
         let local = ClientKey::from(std::net::IpAddr::from([127, 0, 0, 1]));
+        let rule = PassRule { path: String::new(), beneath: false, open: false };
+        let places = ForwardPlaces::new(&Gauge::default());
         let terms = ForwardTerms {
-            place: ForwardPlace::of_stream(PerClient::default().try_take(local, 1).unwrap()),
+            place: places.under(&rule).take(local).unwrap(),
             events: events.map(Drain::draining),
             silence: SILENCE,
             prefix: Prefix::default(),

@@ -38,7 +38,7 @@ pub(super) fn prepare(
     let names = required(names)?;
     let files = Files::in_dir(dir)?;
     renew(&files, &names, host_name(), now, provider)?;
-    Ok((files.ca().to_owned(), [files.leaf().clone(), files.names().clone()]))
+    Ok((files.ca, [files.leaf, files.names]))
 }
 
 fn renew(
@@ -69,7 +69,7 @@ fn renew(
     let leaf = ca.issue(&names, now)?;
     files.write_ca(&ca)?;
     files.write_leaf(&leaf)?;
-    let path = files.ca().display();
+    let path = files.ca.display();
     if inventory.ca.is_some() {
         tracing::warn!(%path, ?names, "made a new local CA: clients must trust it anew");
     } else {
@@ -146,18 +146,16 @@ fn accepts(
     at: SystemTime,
     provider: &Arc<CryptoProvider>,
 ) -> bool {
-    let mut roots = RootCertStore::empty();
-    let trusted = roots.add(ca.clone());
-    let provider = Arc::clone(provider);
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    let name = ServerName::try_from("localhost");
-    let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH);
-    let (Ok(()), Ok(verifier), Ok(name), Ok(since_epoch)) = (trusted, verifier, name, since_epoch)
-    else {
-        return false;
+    let verify = || {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone()).ok()?;
+        let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().ok()?;
+        let name = ServerName::try_from("localhost").ok()?;
+        let at = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).ok()?);
+        verifier.verify_server_cert(leaf, &[], &name, &[], at).ok()
     };
-    let at = UnixTime::since_unix_epoch(since_epoch);
-    verifier.verify_server_cert(leaf, &[], &name, &[], at).is_ok()
+    verify().is_some()
 }
 
 #[cfg(test)]

@@ -34,6 +34,12 @@ impl Server {
         fs::read(self.path(file)).unwrap()
     }
 
+    fn acceptor(&self, names: &[&str]) -> (TlsAcceptor, Trust) {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let source = TlsSource::SelfSigned { dir: self.dir.path().to_owned(), names };
+        TlsAcceptor::new(&source, TlsRules::default(), self.now).unwrap()
+    }
+
     /// Starts it once: are the CA and the leaf the same as before?
     fn start(&self, names: &[&str], host: Option<&str>) -> Result<(bool, bool), TlsError> {
         let before = [fs::read(self.path("ca.pem")).ok(), fs::read(self.path("cert.pem")).ok()];
@@ -232,12 +238,7 @@ fn names_are_dns_names_or_addresses() {
 #[tokio::test]
 async fn a_client_that_trusts_the_ca_gets_in_by_every_name() {
     let server = Server::new();
-    let source = TlsSource::SelfSigned {
-        dir: server.dir.path().to_owned(),
-        names: vec!["mcp.example".to_owned()],
-    };
-    let (acceptor, Trust { ca, names, files: _, not_after }) =
-        TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
+    let (acceptor, Trust { ca, names, files: _, not_after }) = server.acceptor(&["mcp.example"]);
     assert_eq!(ca, Some(server.path("ca.pem")));
     let life = not_after.duration_since(server.now).unwrap();
     assert!(life > 390 * DAY && life < 397 * DAY);
@@ -250,17 +251,13 @@ async fn a_client_that_trusts_the_ca_gets_in_by_every_name() {
 
 #[tokio::test]
 async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
-    let dir = tempfile::tempdir().unwrap();
-    let source =
-        TlsSource::SelfSigned { dir: dir.path().to_owned(), names: vec!["mcp.example".to_owned()] };
-    let (acceptor, _) = TlsAcceptor::new(&source, TlsRules::default(), SystemTime::now()).unwrap();
-    let ca = pem::certificates(&dir.path().join("ca.pem")).unwrap().remove(0);
+    let server = Server::new();
+    let (acceptor, _) = server.acceptor(&["mcp.example"]);
     for (asked, has_addresses) in
         [("localhost", false), ("mcp.example", false), ("127.0.0.1", true)]
     {
-        let asking = client(ca.clone(), &[]);
-        let (_, client_side) = handshake(&acceptor, asking, asked).await;
-        let answered = client_side.unwrap();
+        let (_, client) = handshake(&acceptor, client(server.ca(), &[]), asked).await;
+        let answered = client.unwrap();
         let leaf = answered.get_ref().1.peer_certificates().unwrap()[0].clone();
         let facts = CertificateFacts::read(&leaf, Path::new("served")).unwrap();
         assert_eq!(facts.names.iter().any(|name| name == "127.0.0.1"), has_addresses, "{asked}");
@@ -271,16 +268,14 @@ async fn who_asks_for_a_name_gets_a_certificate_without_addresses() {
 #[tokio::test]
 async fn a_server_that_runs_for_long_renews_its_certificate() {
     let server = Server::new();
-    let source = TlsSource::SelfSigned { dir: server.path("."), names: Vec::new() };
-    let (acceptor, trust) = TlsAcceptor::new(&source, TlsRules::default(), server.now).unwrap();
+    let (acceptor, _) = server.acceptor(&[]);
     // Nobody waits for a reload that reads the files at this moment.
     let reload = acceptor.asked.lock();
     acceptor.renew(server.now + 370 * DAY).unwrap();
     drop(reload);
     for (days, renewed) in [(0, false), (300, false), (370, true)] {
         acceptor.renew(server.now + days * DAY).unwrap();
-        let ca = pem::certificates(trust.ca.as_ref().unwrap()).unwrap().remove(0);
-        let (_, answered) = handshake(&acceptor, client(ca, &[]), "localhost").await;
+        let (_, answered) = handshake(&acceptor, client(server.ca(), &[]), "localhost").await;
         // Made in more than a year, the new one is not valid yet for a client of today.
         assert_eq!(answered.is_err(), renewed, "{days}: {answered:?}");
     }
