@@ -101,7 +101,6 @@ pub(super) struct StreamKind {
 
 /// An event stream: a response body.
 pub(crate) struct EventStream {
-    reader: Option<Reader>,
     first: VecDeque<Bytes>,
     ids: bool,
     hints: bool,
@@ -112,6 +111,9 @@ pub(crate) struct EventStream {
     timer: Pin<Box<Sleep>>,
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _permit: Option<Permit>,
+    /// Dropped last: the backend says more once the reader is gone, and what it said before is to be
+    /// freed by then.
+    reader: Option<Reader>,
 }
 
 impl fmt::Debug for EventStream {
@@ -174,8 +176,8 @@ impl EventStream {
     /// Ends the stream although nothing is wrong; tells the client when to come back, if it knows
     /// what that means.
     fn farewell(&mut self) {
-        self.reader = None;
         self.first.clear();
+        self.reader = None;
         if self.hints {
             let wait = RETRY_MS + random_below(RETRY_MS);
             self.first.push_back(format!("retry: {wait}\n\n").into());
