@@ -27,24 +27,52 @@ pub(super) struct Pool {
     pub(super) sessions: Arc<Sessions>,
 }
 
-/// What the backend says to one call. Dropped, it cancels the call.
+/// What the backend says to one call: whatever belongs to it, and last its answer. Dropped before
+/// that, it cancels the call.
 #[derive(Debug)]
 pub(super) enum Calling {
     /// It was answered.
     Answered(Message),
-    /// It was sent in a session, and the reader waits for its answer.
+    /// It was sent in a session, and the reader waits for what is said to it.
     Waiting { reader: Reader, waiting: Waiting },
+    /// Its answer was read.
+    Over,
 }
 
 impl Calling {
-    /// Waits for the answer, result or error, which is the backend's own.
-    pub(super) async fn answer(self) -> Result<Message, Reason> {
-        match self {
-            Self::Answered(answer) => Ok(answer),
+    /// The next message. The last is the answer, result or error, which is the backend's own; `None`
+    /// follows it.
+    pub(super) async fn next(&mut self) -> Option<Result<Message, Reason>> {
+        let said = match self {
+            Self::Waiting { reader, .. } => reader.next().await.map(Message::parse),
+            Self::Answered(_) | Self::Over => None,
+        };
+        let said = match said {
+            Some(Ok(message)) if message.answers().is_none() => return Some(Ok(message)),
+            said => said,
+        };
+        match std::mem::replace(self, Self::Over) {
+            Self::Answered(answer) => Some(Ok(answer)),
             Self::Waiting { reader, waiting } => {
-                let answer = reader.outcome().await;
                 waiting.done();
-                Message::parse(answer?).map_err(|_broken| Reason::BadAnswer("no message"))
+                Some(match (reader.forget(), said) {
+                    (Some(excuse), _) => Err(excuse),
+                    (None, Some(Ok(answer))) => Ok(answer),
+                    (None, Some(Err(_broken))) => Err(Reason::BadAnswer("no message")),
+                    (None, None) => Err(Reason::BackendFailed("it ended".to_owned())),
+                })
+            }
+            Self::Over => None,
+        }
+    }
+
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self) -> Result<Message, Reason> {
+        loop {
+            match self.next().await {
+                Some(Ok(message)) if message.answers().is_none() => {}
+                Some(answer) => return answer,
+                None => return Err(Reason::BackendFailed("it ended".to_owned())),
             }
         }
     }
@@ -169,5 +197,48 @@ impl Drop for Waiting {
         if let Some(id) = self.id.take() {
             self.session.abandon(&id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::mcp::session::tests::{Rig, TIMES};
+
+    async fn calling(rig: &mut Rig, id: u64) -> Calling {
+        let request = Message::request(&id.into(), "tools/call", &json!({}));
+        let call = Permitted::of_edge(request, Arc::new(Caller::stdio()));
+        let reader = rig.session.call(vec![call], true).await.unwrap();
+        assert_eq!(rig.told().await.id(), Some(&id.into()));
+        Calling::Waiting { reader, waiting: Waiting::new(Arc::clone(&rig.session), id.into()) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_belongs_to_a_call_is_said_before_its_answer_and_nothing_behind_it() {
+        let mut rig = Rig::held_to(TIMES, Transport::StreamableHttp);
+        let mut calling = calling(&mut rig, 1).await;
+        rig.say(Message::notification("notifications/message", &json!({}))).await;
+        rig.say(Message::result(&1.into(), &json!({}))).await;
+        let note = calling.next().await.unwrap().unwrap();
+        assert_eq!(note.method(), Some("notifications/message"));
+        let answer = calling.next().await.unwrap().unwrap();
+        assert_eq!(answer.answers(), Some(&1.into()));
+        assert!(calling.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_cancelled_if_it_is_dropped_before_its_answer() {
+        let mut rig = Rig::held_to(TIMES, Transport::StreamableHttp);
+        let mut dropped = calling(&mut rig, 1).await;
+        rig.say(Message::notification("notifications/message", &json!({}))).await;
+        assert!(dropped.next().await.is_some());
+        drop(dropped);
+        assert_eq!(rig.told().await.cancelled(), Some(1.into()));
+        let answered = calling(&mut rig, 2).await;
+        rig.say(Message::result(&2.into(), &json!({}))).await;
+        assert_eq!(answered.answer().await.unwrap().answers(), Some(&2.into()));
+        let _third = calling(&mut rig, 3).await;
     }
 }

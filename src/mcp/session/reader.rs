@@ -132,14 +132,18 @@ impl Reader {
         answer
     }
 
-    /// Waits for the only answer on the stream, which must be the backend's own.
-    pub(crate) async fn outcome(self) -> Result<Bytes, Reason> {
-        let answer = self.next().await;
+    /// Forgets the stream. Says why the edge itself answered, if it did.
+    pub(crate) fn forget(self) -> Option<Reason> {
         let mut state = self.session.state();
         let excuse = state.log(self.stream).and_then(|log| log.excused().cloned());
         state.forget(self.stream);
-        drop(state);
-        match (excuse, answer) {
+        excuse
+    }
+
+    /// Waits for the only answer on the stream, which must be the backend's own.
+    pub(crate) async fn outcome(self) -> Result<Bytes, Reason> {
+        let answer = self.next().await;
+        match (self.forget(), answer) {
             (Some(excuse), _) => Err(excuse),
             (None, Some(answer)) => Ok(answer),
             (None, None) => Err(Reason::BackendFailed("it ended".to_owned())),
