@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mcp_edge::{Behind, Config, Limits, Times};
+use mcp_edge::{Behind, Config, Limits, Server, StartError, Times, TlsSource};
 use support::{EDGE, Fixture, RawAnswer, RawClient, TOKEN, TestServer, bounded, config, loopback};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -181,6 +181,14 @@ async fn connections_of_both_addresses_are_counted_together() {
         while server.client().try_connect().await.is_err() {}
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_server_without_tls_does_not_start_with_it() {
+    let redirect_http = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let config = Config { tls: TlsSource::None, redirect_http, ..config() };
+    let refused = Server::bind(config, Behind::diagnostics()).await;
+    assert!(matches!(refused, Err(StartError::RedirectWithoutTls)), "{refused:?}");
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ pub enum StartError {
     /// into a frame without an origin.
     #[error("{NULL_ORIGIN}")]
     NullOrigin,
+    /// Plain HTTP is to be sent to TLS, and there is none.
+    #[error("`redirect_http` sends clients to TLS: set `tls`, or leave `redirect_http` out")]
+    RedirectWithoutTls,
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -181,6 +184,9 @@ impl Server {
     pub async fn bind(config: Config, behind: Behind) -> Result<Self, StartError> {
         if config.lets_anybody_call() {
             return Err(StartError::NullOrigin);
+        }
+        if config.redirect_http.is_some() && matches!(config.tls, TlsSource::None) {
+            return Err(StartError::RedirectWithoutTls);
         }
         let metrics = Metrics::default();
         let drain = Drain::new(metrics.clone());
