@@ -617,8 +617,8 @@ mod tests {
             let _routed = state.route(&answer, &During::Unknown, Instant::now());
             state.logs.len() - 1
         };
-        assert_eq!(finish(1, MAX_FINISHED_BYTES / 2), 1);
-        assert_eq!(finish(2, MAX_FINISHED_BYTES / 2), 2, "they may have all of it");
+        assert_eq!(finish(1, 1024 * 1024), 1);
+        assert_eq!(finish(2, 1024 * 1024), 2, "they may have all of it");
         assert_eq!(finish(3, 100), 2, "the oldest goes");
     }
 

@@ -87,6 +87,18 @@ async fn a_call_without_an_answer_is_cancelled_at_the_backend_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_is_over_when_its_answer_was_read() {
+    let rig = Rig::new(Transport::StreamableHttp);
+    let reader = rig.call(1).await;
+    assert!(!reader.is_over());
+    rig.say(Message::result(&1.into(), &json!({}))).await;
+    reader.ready().await;
+    assert!(!reader.is_over(), "the answer waits");
+    assert!(reader.next().await.is_some());
+    assert!(reader.is_over());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backend_that_ends_answers_everybody_with_its_last_words() {
     let rig = Rig::new(Transport::StreamableHttp);
     let (one, two) = (rig.call(1).await, rig.call(2).await);
