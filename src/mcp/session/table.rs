@@ -287,6 +287,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn sessions_that_clients_can_find_are_counted() {
+        let known = Gauge::default();
+        let table = Limited(SessionTable::counting(known.clone()), Limits::default());
+        let place = take(&table, client(1)).unwrap();
+        assert_eq!(known.value(), 0, "it has not begun");
+        let (session, _played) = session(place, &Drain::default(), &table);
+        assert_eq!(known.value(), 1);
+        session.close();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(known.value(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn after_a_limit_was_lowered_each_newcomer_ends_two_idle_sessions_until_it_is_kept() {
         for lower in [
             Limits { sessions_per_ip: 2, ..Limits::default() },
