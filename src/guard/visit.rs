@@ -71,3 +71,28 @@ impl Visit<'_> {
         &self.head.headers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::limits::strangers::Strangers;
+
+    #[test]
+    fn an_authenticated_connection_is_no_stranger_any_more() {
+        let strangers = Strangers::default();
+        let client = ClientAddr::from_peer(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+        let (stranger, _went) = strangers.enter(client.key(), 8);
+        let conn = ConnInfo {
+            client,
+            local: Ipv4Addr::LOCALHOST.into(),
+            tls: None,
+            speaks_for: false,
+            stranger: Some(Arc::new(stranger)),
+        };
+        assert_eq!(strangers.len(), 1);
+        conn.mark_authenticated();
+        assert_eq!(strangers.len(), 0);
+    }
+}
