@@ -310,6 +310,17 @@ mod tests {
     }
 
     #[test]
+    fn what_just_fits_stays() {
+        // Two new fields of 34 and 35 bytes (RFC 7541 section 4.1).
+        let block = [0x40, 1, b'x', 1, b'y', 0x40, 1, b'x', 2, b'y', b'z'];
+        for (most, table) in [(69, vec![35, 34]), (68, vec![35])] {
+            let mut fields = FieldBlocks::new(most);
+            assert_eq!(fields.read(&block), Some(false));
+            assert_eq!(sizes(&fields), table);
+        }
+    }
+
+    #[test]
     fn a_pseudo_header_field_is_found_among_trailers_only() {
         // `:path: /x` goes into the table, and so does `x: y`.
         let head = [&[0x44, 2, b'/', b'x', 0x40, 1, b'x', 1, b'y'][..], &[0x82, 0x87]].concat();
