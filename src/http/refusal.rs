@@ -26,7 +26,7 @@ pub(super) enum Refusal {
     Body(BodyError),
     /// The transport refuses it.
     Mcp(Refused),
-    /// A proxy does not say well whom it speaks for, or what it took off the path.
+    /// What a proxy says of its client, or of the prefix that it removed, is malformed.
     Forwarded(String),
     /// It is for the server behind, and is not forwarded there.
     NotForwarded(ForwardError),

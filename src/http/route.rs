@@ -15,7 +15,7 @@ pub(crate) const READYZ_PATH: &str = "/readyz";
 const HEALTH_PATHS: [&str; 2] = ["/health", "/healthz"];
 /// The whole list of tools for scripts, beside [`TOOLS_BENEATH`].
 pub(crate) const TOOLS_PATH: &str = "/tools/list";
-/// The same list, and one tool call for scripts, beneath the unified path.
+/// The same list, and one tool call for scripts, under the unified path.
 const TOOLS_BENEATH: &str = "/tools";
 const CALL_TOOL_BENEATH: &str = "/call-tool";
 

@@ -1,9 +1,9 @@
 //! A child process for each session.
 //!
 //! A [`StdioBackend`] holds a command that was checked at start-up and a number of places. Each
-//! [`Link`] it opens is one process in a group of its own, beneath a [`custody::keeper`] that ends whatever
-//! it starts; the place is given back when all of that is gone. A child that cannot be started
-//! costs its session and nothing else.
+//! [`Link`] that it opens is one process in a group of its own. A [`custody::keeper`], its parent, ends
+//! all that it starts; the place is given back when all of that is gone. A child that cannot be
+//! started costs its session and nothing else.
 
 mod command;
 mod command_error;

@@ -147,7 +147,7 @@ mod tests {
             Message::result(&1.into(), &json!({ "tools": numbers.map(tool).collect::<Vec<_>>() }))
         };
         tools.learn(&list(0..MAX_TOOLS + 2));
-        // Known ones are learnt anew.
+        // A tool that is noted already is noted again.
         tools.learn(&list(0..2));
         for (number, noted) in [(0, true), (MAX_TOOLS - 1, true), (MAX_TOOLS, false)] {
             assert_eq!(tools.may_repeat(&call(&format!("t{number}"))), noted, "{number}");

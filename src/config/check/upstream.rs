@@ -129,7 +129,7 @@ fn token_of(draft: &Draft, file: &Path, warnings: &mut Vec<String>) -> Result<Se
 fn header(text: &str) -> Result<HeaderName, ConfigError> {
     let wrong = |shown: &str, why| ConfigError::value(FORWARD_HEADER.setting.name, shown, why);
     let name = HeaderName::try_from(text.trim()).map_err(|_invalid| {
-        // Whoever writes `Name: value` writes a secret, perhaps.
+        // The value in `Name: value` may be a secret.
         let named = text.split_once(':').filter(|(name, _)| HeaderName::try_from(*name).is_ok());
         let shown = named.map_or_else(|| "…".to_owned(), |(name, _)| format!("{name}: …"));
         wrong(&shown, "is no header name: write it as X-User-Role, without a value")
